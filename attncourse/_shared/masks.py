@@ -1,0 +1,71 @@
+"""Who may see whom: boolean masks (True = visible) and the rule that turns scores into weights."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def query_positions(t: int, s: int, *, device=None) -> Int[Tensor, "t 1"]:
+    """Position of query i among the s keys. Queries are the last t of s positions: i stands at s - t + i."""
+    return torch.arange(s - t, s, device=device)[:, None]
+
+
+def causal_mask(t: int, s: int, *, device=None) -> Bool[Tensor, "t s"]:
+    """A query sees its own position and everything before it, aligned to the end.
+
+    PyTorch's `is_causal` aligns to the start instead: the two differ when t != s.
+    """
+    return torch.arange(s, device=device) <= query_positions(t, s, device=device)
+
+
+def window_mask(t: int, s: int, *, window: int, device=None) -> Bool[Tensor, "t s"]:
+    """A causal band: a query sees `window` keys, its own included."""
+    distance = query_positions(t, s, device=device) - torch.arange(s, device=device)
+    return (0 <= distance) & (distance < window)
+
+
+def length_mask(key_lengths: Int[Tensor, " b"], s: int) -> Bool[Tensor, "b 1 1 s"]:
+    """Padding: in batch row i only the first key_lengths[i] keys exist."""
+    return torch.arange(s, device=key_lengths.device) < key_lengths[:, None, None, None]
+
+
+def visible_keys(
+    t: int, s: int, *, causal=False, window=None, key_lengths=None, device=None
+) -> Bool[Tensor, "..."] | None:
+    """The structural masks combined, broadcastable to (b, h, t, s); None where every key is visible."""
+    masks = []
+    if window is not None:
+        masks.append(window_mask(t, s, window=window, device=device))
+    elif causal:
+        masks.append(causal_mask(t, s, device=device))
+    if key_lengths is not None:
+        masks.append(length_mask(key_lengths, s))
+    if not masks:
+        return None
+    visible = masks[0]
+    for mask in masks[1:]:
+        visible = visible & mask
+    return visible
+
+
+def blank_padding(x: Float[Tensor, "b g s d"], key_lengths: Int[Tensor, " b"] | None) -> Float[Tensor, "b g s d"]:
+    """Zeros in place of padded positions, whose content is undefined: a weight of 0 times NaN is NaN."""
+    if key_lengths is None:
+        return x
+    exists = length_mask(key_lengths, x.shape[-2]).transpose(-1, -2)
+    return x.masked_fill(~exists, 0.0)
+
+
+def apply_mask(scores: Float[Tensor, "b h t s"], mask: Tensor | None) -> Float[Tensor, "b h t s"]:
+    """Boolean masks turn invisible scores into -inf; masks of floats are added."""
+    if mask is None:
+        return scores
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, -torch.inf)
+    return scores + mask
+
+
+def masked_softmax(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]:
+    """Softmax over keys in which a row of nothing but -inf gives zeros, not NaN (and zero gradients)."""
+    lse = scores.logsumexp(dim=-1, keepdim=True)
+    return torch.exp(scores - lse.masked_fill(lse == -torch.inf, 0.0))

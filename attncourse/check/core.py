@@ -1,0 +1,176 @@
+"""What a check is: drawn inputs, a call of the learner's function, a judgement that names the broken property.
+
+One definition serves the self-check in the notebook (in the learner's process, for speed), the marks (the
+learner's function runs in a sandbox; only plain values come back) and the tests of the wrong-solution banks.
+A check is a function `check(learner, rng)`. `learner(*args)` calls the learner's function, wherever it runs,
+and returns plain values; the judgement is made on this side of that call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+
+class Broken(Exception):
+    """A property does not hold. The message says which and where, never what the answer is."""
+
+
+class Unsolved(Exception):
+    """The exercise still holds its stub (`raise NotImplementedError`)."""
+
+
+class Missing(Exception):
+    """The function that the check calls does not exist."""
+
+
+class Crashed(Exception):
+    """The learner's function raised; the message is its own."""
+
+
+class TimedOut(Exception):
+    """The learner's function did not come back in time."""
+
+
+class Learner(Protocol):
+    """The learner's function, called here or in a sandbox. Arguments and results are plain values:
+    None, bool, int, float, str, torch.Tensor, and lists, tuples and dicts (with str keys) of these."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function's result on copies of the arguments."""
+
+    def grad(self, *args: Any, wrt: tuple[int, ...], cotangent: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        """Gradients of (result * cotangent).sum() with respect to the arguments at positions `wrt`."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One graded property set of one function: `name` is "<unit>.<exercise>"."""
+
+    name: str
+    function: str
+    points: int
+    judge: Callable[[Learner, torch.Generator], None]
+    not_verified: str = ""
+    seconds: float = 20.0
+
+    @property
+    def unit(self) -> str:
+        return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one check: state is passed, wrong, unsolved, missing, crashed, timed out or tampered."""
+
+    check: str
+    state: str
+    points: int
+    possible: int
+    message: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.state == "passed"
+
+    def __str__(self) -> str:
+        mark = "passed" if self.passed else self.state
+        line = f"{self.check}: {mark}, {self.points} of {self.possible} points"
+        return f"{line}\n  {self.message}" if self.message else line
+
+    __repr__ = __str__
+
+
+CHECKS: dict[str, Check] = {}
+
+STATES = {Broken: "wrong", Unsolved: "unsolved", Missing: "missing", Crashed: "crashed", TimedOut: "timed out"}
+
+
+def exercise_check(name: str, *, function: str, points: int, not_verified: str = "", seconds: float = 20.0):
+    """Register the decorated `judge(learner, rng)` as the check of an exercise.
+
+    Args:
+        name: "<unit>.<exercise>".
+        function: the name that the learner's notebook gives the function.
+        points: what a pass is worth; a check is all or nothing, credit is partial by check.
+        not_verified: what neither the self-check nor the marks can see here; the score card prints it.
+        seconds: wall-clock limit of the whole check when graded.
+    """
+
+    def register(judge):
+        if name in CHECKS:
+            raise ValueError(f"a check named {name!r} exists already")
+        CHECKS[name] = Check(name, function, points, judge, not_verified, seconds)
+        return judge
+
+    return register
+
+
+def run_check(check: Check, learner: Learner, rng: torch.Generator) -> Verdict:
+    """Judge one learner's function; the verdict carries the state and the message."""
+    try:
+        check.judge(learner, rng)
+    except tuple(STATES) as outcome:
+        return Verdict(check.name, STATES[type(outcome)], 0, check.points, str(outcome))
+    return Verdict(check.name, "passed", check.points, check.points)
+
+
+def plain(value: Any) -> Any:
+    """A detached copy of a value made of plain kinds only; Broken where it is of another kind."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone().cpu()
+    if type(value).__module__ == "numpy":
+        return torch.as_tensor(value).clone()
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(plain(item) for item in value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    raise Broken(f"returned a {type(value).__name__}; return tensors, numbers, strings, or lists and dicts of them")
+
+
+@dataclass(frozen=True)
+class LocalLearner:
+    """The learner's function in this process: the self-check and the banks' tests."""
+
+    function: Callable | None
+    name: str
+
+    def __call__(self, *args, **kwargs):
+        return plain(self._run(plain(args), plain(kwargs)))
+
+    def grad(self, *args, wrt, cotangent, **kwargs):
+        args = list(plain(args))
+        for position in wrt:
+            args[position].requires_grad_()
+        out = self._run(args, plain(kwargs))
+        return differentiate(out, [args[position] for position in wrt], cotangent)
+
+    def _run(self, args, kwargs):
+        if self.function is None:
+            raise Missing(f"no function named {self.name} is defined: run the cell that defines it, then this one")
+        return call_learner(self.function, args, kwargs)
+
+
+def call_learner(function: Callable, args, kwargs) -> Any:
+    """Call, and sort what can go wrong: unsolved, or crashed with the learner's own message."""
+    try:
+        return function(*args, **kwargs)
+    except NotImplementedError as error:
+        raise Unsolved(str(error) or "not solved yet") from error
+    except Exception as error:
+        raise Crashed(f"{type(error).__name__}: {error}") from error
+
+
+def differentiate(out: Any, inputs: list[torch.Tensor], cotangent: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """d (out * cotangent).sum() / d inputs, with Broken where nothing can flow back."""
+    if not isinstance(out, torch.Tensor) or out.grad_fn is None:
+        raise Broken("no gradient flows back to the inputs: was the result detached, or computed outside torch?")
+    if out.shape != cotangent.shape:
+        raise Broken(f"the result has shape {tuple(out.shape)}, expected {tuple(cotangent.shape)}")
+    grads = torch.autograd.grad(out, inputs, cotangent.to(out.dtype), allow_unused=True)
+    return tuple(torch.zeros_like(x) if g is None else g for x, g in zip(inputs, grads, strict=True))

@@ -1,0 +1,75 @@
+"""Judgements that more than one check makes. Each raises Broken with the property and the place."""
+
+import torch
+from torch import Tensor
+
+from .core import Broken
+
+
+def expect(condition: bool, message: str) -> None:
+    """Broken(message) unless the condition holds."""
+    if not condition:
+        raise Broken(message)
+
+
+def expect_tensor(got, shape: tuple[int, ...], *, what: str = "the result") -> Tensor:
+    """A floating-point tensor of this shape without NaN."""
+    expect(isinstance(got, Tensor), f"{what} is a {type(got).__name__}, expected a tensor of shape {shape}")
+    expect(tuple(got.shape) == shape, f"{what} has shape {tuple(got.shape)}, expected {shape}")
+    expect(got.is_floating_point(), f"{what} is of {got.dtype}, expected floating point")
+    expect(not got.isnan().any(), f"{what} holds NaN at {place(got.isnan())}")
+    return got
+
+
+def expect_number(got, *, what: str = "the result") -> float:
+    """A finite int or float, or a tensor of one element."""
+    if isinstance(got, Tensor) and got.numel() == 1:
+        got = got.item()
+    expect(isinstance(got, int | float) and not isinstance(got, bool), f"{what} is {got!r}, expected a number")
+    expect(abs(got) < float("inf"), f"{what} is {got}, expected a finite number")
+    return got
+
+
+def expect_close(got: Tensor, wanted: Tensor, message: str, *, rtol: float = 1e-6, atol: float = 1e-8) -> None:
+    """Broken(message, with the first place that differs) unless equal within tolerance. Values are not shown."""
+    expect_tensor(got, tuple(wanted.shape))
+    apart = ~torch.isclose(got.double(), wanted.double(), rtol=rtol, atol=atol)
+    expect(not apart.any(), f"{message} (first at index {place(apart)}, {int(apart.sum())} of {apart.numel()} entries)")
+
+
+def expect_rows_sum_to_one(weights: Tensor) -> None:
+    """Attention weights are non-negative and sum to 1 over the keys, the last axis."""
+    expect(bool((weights >= 0).all()), f"a weight is negative, at {place(weights < 0)}")
+    sums = weights.sum(dim=-1)
+    worst = sums.flatten()[(sums - 1).abs().argmax()].item()
+    if abs(worst - 1) < 1e-5:
+        return
+    other = weights.sum(dim=-2)
+    if torch.allclose(other, torch.ones_like(other), atol=1e-5):
+        raise Broken(f"rows sum to {worst:.2f}, columns to 1.00: softmax runs over the wrong axis")
+    raise Broken(f"rows sum to {worst:.2f}, not to 1: the weights are not normalised over the keys")
+
+
+def place(flags: Tensor) -> tuple[int, ...]:
+    """Index of the first True."""
+    return tuple(int(i) for i in flags.nonzero()[0])
+
+
+def seen_by(learner, args: list, *, moved: int, axis: int, position: int, rng: torch.Generator) -> Tensor:
+    """Which positions of the result's second-last axis move when argument `moved` changes at `position` of `axis`."""
+    before = learner(*args)
+    changed = args[moved].clone()
+    change = torch.randn(changed.select(axis, position).shape, generator=rng, dtype=torch.float64)
+    changed.select(axis, position).add_(change.to(changed.dtype))
+    after = learner(*args[:moved], changed, *args[moved + 1 :])
+    difference = (before - after).abs().amax(dim=-1)
+    return difference.flatten(0, -2).amax(dim=0) > 0 if difference.ndim > 1 else difference > 0
+
+
+def expect_blind_to_future(learner, args: list, *, moved: int, axis: int, rng: torch.Generator) -> None:
+    """Causality: change one position and no earlier row of the result may move."""
+    length = args[moved].shape[axis]
+    for position in range(1, length):
+        moves = seen_by(learner, args, moved=moved, axis=axis, position=position, rng=rng)
+        leaks = moves[:position]
+        expect(not leaks.any(), f"position {place(leaks)[0] if leaks.any() else 0} saw position {position}, its future")

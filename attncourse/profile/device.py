@@ -1,0 +1,24 @@
+"""Which device this is, in words that can stand under a figure."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+
+def describe_device() -> str:
+    """Name and size of the device that measurements on this machine come from, with PyTorch's version."""
+    version = f"torch {torch.__version__}"
+    if torch.cuda.is_available():
+        gpu = torch.cuda.get_device_properties(0)
+        return f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, {version}"
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads, {version}"
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,124 @@
+"""Scaled dot-product attention: what it is, once as a loop and once as a formula.
+
+Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, equation 1. Here a query that sees no key gives
+zeros; there it is undefined.
+"""
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from attncourse._shared.masks import apply_mask, blank_padding, masked_softmax, visible_keys
+from attncourse._shared.validate import check_key_lengths, check_mask, check_qkv, check_softcap, check_window
+
+
+def softmax_attention_loop(
+    q: Float[Tensor, "t dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"], *, causal: bool = False
+) -> Float[Tensor, "t dv"]:
+    """One head, one sequence, token by token: each query reads a weighted mean of the values.
+
+    The oracle that every other form is compared with. Query i of t stands at position s - t + i.
+    """
+    (t, dk), (s, dv) = q.shape, v.shape
+    out = torch.zeros(t, dv, dtype=v.dtype, device=v.device)
+    for i in range(t):
+        seen = range(s - t + i + 1) if causal else range(s)
+        if len(seen) == 0:
+            continue
+        scores = torch.stack([q[i] @ k[j] * dk**-0.5 for j in seen])
+        weights = torch.exp(scores - scores.max())
+        weights = weights / weights.sum()
+        out[i] = sum(w * v[j] for w, j in zip(weights, seen, strict=True))
+    return out
+
+
+def attention_scores(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> Float[Tensor, "b h t s"]:
+    """Scaled scores q . k, with -inf where a query may not look.
+
+    Args:
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        window: a causal band of this many keys, the query's own included (implies causal).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+        scale: factor on q . k, dk ** -0.5 unless told.
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking
+            (Gemma 2, https://arxiv.org/abs/2408.00118, section 2).
+
+    Raises:
+        ValueError: a shape, dtype, device or range is wrong; the message names the rule and the values.
+    """
+    check_qkv(q, k, k)
+    (b, h, t, dk), (g, s) = q.shape, k.shape[1:3]
+    check_window(window)
+    check_softcap(softcap)
+    check_key_lengths(key_lengths, b=b, s=s, like=q)
+    check_mask(mask, shape=(b, h, t, s), like=q)
+    grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=g)
+    scores = einsum(grouped, blank_padding(k, key_lengths), "b g r t dk, b g s dk -> b g r t s")
+    scores = rearrange(scores, "b g r t s -> b (g r) t s") * (dk**-0.5 if scale is None else scale)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    scores = apply_mask(scores, mask)
+    visible = visible_keys(t, s, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
+    return apply_mask(scores, visible)
+
+
+def attention_weights(
+    q: Float[Tensor, "b h t dk"], k: Float[Tensor, "b g s dk"], **masking
+) -> Float[Tensor, "b h t s"]:
+    """Rows of non-negative weights that sum to 1, or to 0 where no key is visible.
+
+    `masking` is causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
+    """
+    return masked_softmax(attention_scores(q, k, **masking))
+
+
+def mix_values(
+    weights: Float[Tensor, "b h t s"], v: Float[Tensor, "b g s dv"], *, key_lengths: Tensor | None = None
+) -> Float[Tensor, "b h t dv"]:
+    """The weighted sum of values; h / g query heads read one value head."""
+    grouped = rearrange(weights, "b (g r) t s -> b g r t s", g=v.shape[1])
+    out = einsum(grouped, blank_padding(v, key_lengths), "b g r t s, b g s dv -> b g r t dv")
+    return rearrange(out, "b g r t dv -> b (g r) t dv")
+
+
+def softmax_attention(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> Float[Tensor, "b h t dv"]:
+    """softmax(Q K^T / sqrt(dk)) V: every query mixes the values it may see, by similarity of key.
+
+    Arguments and errors as in `attention_scores`; g key/value heads serve h = g r query heads.
+    """
+    return softmax_attention_with_lse(
+        q, k, v, causal=causal, window=window, key_lengths=key_lengths, mask=mask, scale=scale, softcap=softcap
+    )[0]
+
+
+def softmax_attention_with_lse(
+    q: Float[Tensor, "b h t dk"], k: Float[Tensor, "b g s dk"], v: Float[Tensor, "b g s dv"], **masking
+) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
+    """The output and the log-sum-exp of each row of scores (natural logarithm; -inf where no key is visible)."""
+    check_qkv(q, k, v)
+    scores = attention_scores(q, k, **masking)
+    out = mix_values(masked_softmax(scores), v, key_lengths=masking.get("key_lengths"))
+    return out, scores.logsumexp(dim=-1)
