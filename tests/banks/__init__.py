@@ -1,0 +1,1 @@
+"""Wrong and right solutions of each exercise: what the checks must tell apart."""
