@@ -1,6 +1,6 @@
 """An executable course on attention: one folder ("room") a mechanism, each as definition, module and kernel."""
 
-from .show import show
+from .notebook import print_versions, show
 
 __version__ = "0.1.0"
-__all__ = ["show"]
+__all__ = ["print_versions", "show"]

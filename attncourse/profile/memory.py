@@ -1,9 +1,13 @@
 """Peak memory of a call: the most bytes of tensors that it held at once, beyond what stood before."""
 
+import os
 from collections.abc import Callable
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+# Kineto writes its start and stop to stderr, past any Python redirection: a notebook would show it.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def peak_memory(call: Callable[[], object]) -> int:

@@ -1,0 +1,69 @@
+# The course in two commands: `make book` and `make test`. Both install what they need into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+INSTALLED := $(VENV)/.installed
+CACHE := _build/.jupyter_cache
+OFFLINE := _build/offline
+PACKAGE := $(shell find attncourse -name '*.py')
+BOOK_NOTEBOOKS := $(wildcard book/*.ipynb)
+SOLUTIONS := $(wildcard solutions/*/*.ipynb)
+
+.DEFAULT_GOAL := help
+.PHONY: help book serve test exercises bootstrap format clean
+
+help: ## Show what there is
+	@echo "make TARGET, where TARGET is one of:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# torch first and by its exact pin, so that nothing else draws another build of it in.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[book,grade,dev]'
+	@touch $@
+
+# A cached execution holds for the package that it ran with.
+$(CACHE)/.package: $(PACKAGE) $(INSTALLED)
+	rm -rf $(CACHE)
+	mkdir -p $(CACHE)
+	@touch $@
+
+$(OFFLINE)/.ready: $(INSTALLED) book/references.bib attncourse/plot/timeline.py
+	rm -rf $(OFFLINE)
+	mkdir -p $(OFFLINE)/mathjax/output/chtml/fonts
+	mathjax=$$($(BIN)/python -c 'import mathjax; print(mathjax.__path__[0])')/static/mathjax/es5 && \
+	  cp $$mathjax/tex-mml-chtml.js $(OFFLINE)/mathjax/ && \
+	  cp -r $$mathjax/output/chtml/fonts/woff-v2 $(OFFLINE)/mathjax/output/chtml/fonts/
+	$(BIN)/python -m attncourse.plot.timeline book/references.bib $(OFFLINE)/timeline.svg
+	@touch $@
+
+book: $(INSTALLED) $(CACHE)/.package $(OFFLINE)/.ready ## Install, execute every chapter, build the HTML (warnings are errors)
+	$(BIN)/jupyter-book build book --config _config.yml --toc _toc.yml --path-output . -W -n --keep-going
+	$(BIN)/python tests/check_built_book.py _build/html
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+serve: ## Serve the built book at http://localhost:8000 (PORT=... for another)
+	@test -f _build/html/index.html || { echo "There is no built book yet: run make book first."; exit 1; }
+	$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+# loadfile: a notebook's cells share a kernel and must stay in one worker; one thread each, since two run at once.
+test: $(INSTALLED) ## Install, run every test and every notebook
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-cell-timeout 300 tests $(BOOK_NOTEBOOKS) $(SOLUTIONS)
+
+exercises: $(INSTALLED) ## Regenerate exercises/ from solutions/
+	$(BIN)/python -m attncourse release
+
+bootstrap: $(INSTALLED) ## Regenerate the first cell of every notebook
+	$(BIN)/python -m attncourse bootstrap
+
+format: $(INSTALLED) ## Format and lint the code, strip the notebooks' outputs
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/nbstripout --keep-id $(BOOK_NOTEBOOKS) $(SOLUTIONS)
+
+clean: ## Remove what was built and installed (.venv, _build)
+	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,35 @@
+"""`python -m attncourse`: what the course does from a shell."""
+
+import argparse
+import importlib
+import sys
+
+# Each command's module is imported on its own, so that one extra that is not installed disables only its command.
+COMMAND_MODULES = ("attncourse.grade.command", "attncourse.authoring", "attncourse.publish")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every command that this installation can run."""
+    parser = argparse.ArgumentParser(
+        prog="attncourse",
+        description="The attention course from a shell. COMMAND --help says more.",
+        epilog="example: python -m attncourse grade submissions/ --out grades/",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name in COMMAND_MODULES:
+        importlib.import_module(name).add_parsers(commands)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0 when it did what was asked, 2 when it could not be asked so."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    try:
+        return args.run(args)
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(2, f"attncourse: {error}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

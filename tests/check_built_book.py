@@ -1,0 +1,48 @@
+"""Look at a built book as a reader without a network would: `python tests/check_built_book.py _build/html`."""
+
+import sys
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import yaml
+from bs4 import BeautifulSoup
+
+TOC = Path(__file__).parents[1] / "_toc.yml"
+
+
+def expected_pages() -> list[str]:
+    """The pages that the table of contents promises."""
+    toc = yaml.safe_load(TOC.read_text())
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def defects(page: Path) -> list[str]:
+    """What a reader would trip over: a traceback, text on stderr, a missing picture, a script from elsewhere."""
+    soup = BeautifulSoup(page.read_text(), "html.parser")
+    found = []
+    if soup.select(".output.traceback, .nboutput .stderr, .output.stderr"):
+        found.append("an output cell shows a traceback or text on stderr")
+    for tag, attribute in (("img", "src"), ("script", "src"), ("link[rel=stylesheet]", "href")):
+        for element in soup.select(tag):
+            target = urlparse(element.get(attribute, ""))
+            if target.scheme == "data" or not target.path:
+                continue
+            if target.scheme or target.netloc:
+                found.append(f"<{tag}> comes from outside: {target.geturl()}")
+            elif not (page.parent / unquote(target.path)).exists():
+                found.append(f"<{tag}> points to nothing: {target.path}")
+    return found
+
+
+def main(html: Path) -> int:
+    """Print every defect of every expected page; 1 where there is one."""
+    problems = []
+    for name in expected_pages():
+        page = html / f"{name}.html"
+        problems += [f"{name}: {defect}" for defect in defects(page)] if page.exists() else [f"{name}: not built"]
+    print("\n".join(problems) or f"{len(expected_pages())} pages checked: no traceback, nothing missing, nothing from outside")
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,121 @@
+"""The house rules: what a room holds, who imports whom, one name for one mechanism."""
+
+import ast
+import importlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "attncourse"
+NOT_ROOMS = {"models", "profile", "check", "plot", "grade", "_shared"}
+ROOMS = sorted(p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name not in NOT_ROOMS and p.name != "__pycache__")
+
+# A room may build on these others; every other import between rooms is a knot.
+MAY_USE = {"multiplicative": {"softmax_attention", "additive"}}
+LAYERS = ("module", "reference", "blocked", "kernel")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of everything a file imports, inside functions too."""
+    package = path.relative_to(ROOT).parent.parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module or "") if part)
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_there_are_rooms():
+    assert {"softmax_attention", "additive", "multiplicative"} <= set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_complete_under_one_name(room):
+    expected = [
+        *(PACKAGE / room / f"{part}.py" for part in ("__init__", "reference", "module", "kernel")),
+        ROOT / "tests" / f"test_{room}.py",
+        ROOT / "tests" / "banks" / f"{room}.py",
+        ROOT / "solutions" / room / f"{room}.ipynb",
+        ROOT / "exercises" / room / f"{room}.ipynb",
+        PACKAGE / "check" / "units" / f"{room}.py",
+    ]
+    assert [path for path in expected if not path.exists()] == []
+    package = importlib.import_module(f"attncourse.{room}")
+    definition = room if room.endswith("attention") else f"{room}_attention"
+    assert callable(getattr(package, definition)), f"attncourse.{room} exports no {definition}"
+    assert "arxiv.org/abs/" in package.__doc__, f"attncourse.{room} names no paper"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_readme_has_one_row_a_room(room):
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{room}` |")]
+    assert len(rows) == 1
+    cells = [cell.strip() for cell in rows[0].strip("|").split("|")]
+    assert len(cells) == 6, "mechanism, paper, chapter, code, kernel, exercise"
+    assert "arxiv.org/abs/" in cells[1]
+    for cell, path in zip(cells[3:], (f"attncourse/{room}", f"attncourse/{room}/kernel.py", f"exercises/{room}"), strict=True):
+        assert path in cell
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_flow_one_way(path):
+    modules = imported_modules(path)
+    room, layer = path.parent.name, path.stem
+    if layer != "kernel":
+        assert not any(m.split(".")[0] == "triton" for m in modules), "Triton is imported in kernel.py and nowhere else"
+    if room not in ROOMS:
+        return
+    used = {r for r in ROOMS for m in modules if m.startswith(f"attncourse.{r}") and r != room}
+    assert used <= MAY_USE.get(room, set()), f"a room imports a room: {used}"
+    own = {m.split(".")[2] for m in modules if m.startswith(f"attncourse.{room}.")} & set(LAYERS)
+    if layer in LAYERS[1:]:
+        assert own - {layer} <= ({"reference"} if layer == "blocked" else set()), f"{layer}.py imports {own}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_references_are_short_and_annotated(room):
+    tree = ast.parse((PACKAGE / room / "reference.py").read_text())
+    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+        body = function.body[1:] if ast.get_docstring(function) else function.body
+        lines = function.end_lineno - body[0].lineno + 1
+        assert lines < 40, f"{function.name} has {lines} lines"
+        assert ast.get_docstring(function), f"{function.name} has no docstring"
+        assert function.returns is not None, f"{function.name} does not say what it returns"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_every_public_name_has_a_docstring(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), "the module has no docstring"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+def test_no_axis_is_named_k_or_v():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)):
+                continue
+            if node.value.id in ("Float", "Bool", "Int") and isinstance(node.slice, ast.Tuple):
+                axes = node.slice.elts[1]
+                assert isinstance(axes, ast.Constant) and not {"k", "v"} & set(axes.value.split()), f"{path}:{node.lineno}"
+
+
+@pytest.mark.parametrize("folder", ["book", "solutions"])
+def test_notebooks_keep_no_outputs_but_checked_text(folder):
+    import nbformat
+
+    for path in (ROOT / folder).rglob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            tags = cell.metadata.get("tags", [])
+            if cell.cell_type == "code" and cell.outputs:
+                assert {"nbval-check-output", "keep_output"} <= set(tags), f"{path}: {cell.id} keeps an output"
+                assert all(set(o.get("data", {"text/plain": 0})) == {"text/plain"} for o in cell.outputs), f"{path}: {cell.id}"
+            if "nbval-check-output" in tags:
+                assert cell.outputs, f"{path}: {cell.id} is compared with nothing"
