@@ -1,0 +1,49 @@
+"""The annotations say the truth: the rooms' own tests run once more with every annotation checked at run time.
+
+jaxtyping's import hook wraps what is imported after it, so this is a process of its own. Kernels stay out of it
+(what Triton compiles must not be wrapped), and so do tests that ask for a ValueError, since a wrong shape would
+meet the annotation first.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("reference", "blocked", "module")
+
+
+def hooked_modules() -> list[str]:
+    rooms = [f"attncourse.{p.parent.name}.{p.stem}" for part in PARTS for p in ROOT.glob(f"attncourse/*/{part}.py")]
+    return sorted([*rooms, "attncourse._shared.masks", "attncourse._shared.merge"])
+
+
+def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
+    hook = "--jaxtyping-packages=" + ",".join([*hooked_modules(), "beartype.beartype"])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not bad_input", hook, *arguments]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.parametrize("name", ["shared", "softmax_attention", "additive", "multiplicative"])
+def test_every_annotation_holds(name):
+    done = run_hooked(f"tests/test_{name}.py")
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert " passed" in done.stdout
+
+
+def test_the_hook_would_have_caught_a_lie(tmp_path):
+    """A call that contradicts an annotation fails under the hook, so the runs above mean something."""
+    lie = tmp_path / "test_lie.py"
+    lie.write_text(
+        "import torch\n"
+        "from attncourse.softmax_attention.reference import mix_values\n"
+        "def test_lie():\n"
+        "    mix_values(torch.ones(1, 1, 2, 3), torch.ones(1, 1, 4, 5))\n"
+    )
+    done = run_hooked(str(lie))
+    assert done.returncode == 1
+    assert "TypeCheckError" in done.stdout
