@@ -1,0 +1,52 @@
+"""What the launchers of kernels share: where a kernel can run, and which inputs it takes there."""
+
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .validate import require
+
+KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def prepare_interpreter() -> None:
+    """Without CUDA, let Triton interpret. It reads the variable when a kernel is defined, so call this before."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def interpreting() -> bool:
+    """Whether kernels defined now run in Triton's interpreter."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def check_runs_here(name: str, *tensors: Tensor) -> None:
+    """The kernel takes these dtypes, and these tensors are where it runs."""
+    x = tensors[0]
+    require(
+        x.dtype in KERNEL_DTYPES,
+        f"{name} takes float32, float16 or bfloat16, got {x.dtype}: use impl='reference' or 'blocked' for it",
+    )
+    require(
+        x.is_cuda or interpreting(),
+        f"{name} runs on CUDA tensors, got {x.device}: to interpret it on a CPU, set TRITON_INTERPRET=1 before "
+        "importing attncourse's kernels",
+    )
+
+
+def in_exact_dtype(launch: Callable[..., tuple], *tensors: Tensor) -> tuple:
+    """launch(*tensors); interpreted bfloat16 goes through float32, since the interpreter's own is silently wrong."""
+    dtype = tensors[0].dtype
+    if not (interpreting() and dtype == torch.bfloat16):
+        return launch(*tensors)
+    return launch(*(x.float() if x.dtype == dtype else x for x in tensors))
+
+
+def device_capability(x: Tensor) -> int:
+    """Compute capability as two digits, 90 for Hopper; 80 where the kernel is interpreted."""
+    if not x.is_cuda:
+        return 80
+    major, minor = torch.cuda.get_device_capability(x.device)
+    return 10 * major + minor

@@ -1,0 +1,506 @@
+"""Softmax attention as Triton kernels, forward and backward, that never store the (t, s) weights.
+
+Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691, algorithms 1 and 2: the forward keeps a running maximum
+and sum over key tiles and stores each row's log-sum-exp; the backward recomputes the weights from it. Differences:
+query heads share key/value heads without copies, and the two halves of the backward are kernels of their own, so that
+neither needs atomic additions. Inside kernels logarithms are to base 2, since the hardware has exp2; outside, natural.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype, prepare_interpreter
+from attncourse._shared.validate import (
+    check_key_lengths,
+    check_mask,
+    check_qkv,
+    check_softcap,
+    check_window,
+    require,
+)
+
+prepare_interpreter()
+
+import triton  # noqa: E402
+import triton.language as tl  # noqa: E402
+
+LOG2E = tl.constexpr(math.log2(math.e))
+NO_MASK, BOOLEAN_MASK, ADDED_MASK = 0, 1, 2
+
+
+@triton.jit
+def _load_rows(base, rows, stride_row, stride_width, n, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """(rows, BLOCK) of a matrix with n rows; zeros outside."""
+    cols = tl.arange(0, BLOCK)
+    inside = (rows[:, None] < n) & (cols[None, :] < WIDTH)
+    return tl.load(base + rows[:, None] * stride_row + cols[None, :] * stride_width, mask=inside, other=0.0)
+
+
+@triton.jit
+def _store_rows(base, x, rows, stride_row, stride_width, n, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    cols = tl.arange(0, BLOCK)
+    inside = (rows[:, None] < n) & (cols[None, :] < WIDTH)
+    tl.store(base + rows[:, None] * stride_row + cols[None, :] * stride_width, x.to(base.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _tanh(x):
+    # libdevice does not run in the interpreter; this form is exact at both infinities.
+    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
+
+
+@triton.jit
+def _scores(
+    products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
+    EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """Scores to base 2 from q . k, with -inf where a row may not look, and the slope of the softcap."""
+    scores = products * scale
+    slope = 1.0
+    if SOFTCAP:
+        bounded = _tanh(scores / softcap)
+        slope = 1.0 - bounded * bounded
+        scores = softcap * bounded
+    scores *= LOG2E
+    if MASK != 0:
+        inside = (rows[:, None] < t) & (cols[None, :] < s)
+        tile = tl.load(mask + rows[:, None] * mask_t + cols[None, :] * mask_s, mask=inside, other=0)
+        if MASK == 1:
+            scores = tl.where(tile != 0, scores, float("-inf"))
+        else:
+            scores += tile.to(tl.float32) * LOG2E
+    if EDGE:
+        visible = cols[None, :] < length
+        distance = rows[:, None] + (s - t) - cols[None, :]
+        if CAUSAL:
+            visible &= distance >= 0
+        if WINDOW:
+            visible &= distance < window
+        scores = tl.where(visible, scores, float("-inf"))
+    return scores, slope
+
+
+@triton.jit
+def _fwd_tiles(
+    acc, top, total, q, k_base, v_base, rows, first, last, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
+    k_s, k_d, v_s, v_d, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
+    BLOCK_DV: tl.constexpr, EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
+    MASK: tl.constexpr,
+):  # fmt: skip
+    """The online softmax over key tiles first..last: running maximum, running sum, rescaled accumulator."""
+    for start in range(first, last, BLOCK_S):
+        cols = start + tl.arange(0, BLOCK_S)
+        k = _load_rows(k_base, cols, k_s, k_d, length, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
+        products = tl.dot(q, tl.trans(k), input_precision="ieee")  # (BLOCK_T, BLOCK_S)
+        scores, _ = _scores(
+            products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
+            EDGE, CAUSAL, WINDOW, SOFTCAP, MASK,
+        )  # fmt: skip
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        rescale = tl.exp2(top - shift)
+        weights = tl.exp2(scores - shift[:, None])
+        total = total * rescale + tl.sum(weights, 1)
+        v = _load_rows(v_base, cols, v_s, v_d, length, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
+        acc = tl.dot(weights.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
+        top = new_top
+    return acc, top, total
+
+
+@triton.jit
+def _softmax_attention_fwd_kernel(
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, lengths_ptr, mask_ptr,
+    q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, out_b, out_h, out_t, out_d,
+    mask_b, mask_h, mask_t, mask_s, h, t, s, window, scale, softcap,
+    GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
+    BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    LENGTHS: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_T queries of one head against every key that they may see."""
+    first_row = tl.program_id(0) * BLOCK_T
+    batch = (tl.program_id(1) // h).to(tl.int64)
+    head = (tl.program_id(1) % h).to(tl.int64)
+    rows = first_row + tl.arange(0, BLOCK_T)
+    length = s
+    if LENGTHS:
+        length = tl.load(lengths_ptr + batch).to(tl.int32)
+
+    q = _load_rows(q_ptr + batch * q_b + head * q_h, rows, q_t, q_d, t, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
+    k_base = k_ptr + batch * k_b + head // GROUP * k_g
+    v_base = v_ptr + batch * v_b + head // GROUP * v_g
+    mask = mask_ptr + batch * mask_b + head * mask_h
+
+    # Tiles [begin, whole) are visible to every row of this block; [whole, end) hold an edge.
+    begin, whole, end = 0, length, length
+    if CAUSAL:
+        end = tl.maximum(tl.minimum(end, first_row + BLOCK_T + s - t), 0)
+        whole = tl.maximum(tl.minimum(whole, first_row + s - t + 1), 0)
+    if WINDOW:
+        begin = tl.maximum(first_row + s - t - window + 1, 0) // BLOCK_S * BLOCK_S
+        whole = begin
+    whole = whole // BLOCK_S * BLOCK_S
+
+    acc = tl.zeros((BLOCK_T, BLOCK_DV), tl.float32)
+    top = tl.full((BLOCK_T,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_T,), tl.float32)
+    acc, top, total = _fwd_tiles(
+        acc, top, total, q, k_base, v_base, rows, begin, whole, t, s, length, window, scale, softcap, mask, mask_t,
+        mask_s, k_s, k_d, v_s, v_d, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, False, CAUSAL, WINDOW, SOFTCAP, MASK,
+    )  # fmt: skip
+    acc, top, total = _fwd_tiles(
+        acc, top, total, q, k_base, v_base, rows, whole, end, t, s, length, window, scale, softcap, mask, mask_t,
+        mask_s, k_s, k_d, v_s, v_d, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, True, CAUSAL, WINDOW, SOFTCAP, MASK,
+    )  # fmt: skip
+
+    seen = total > 0
+    acc = acc / tl.where(seen, total, 1.0)[:, None]
+    lse = tl.where(seen, (top + tl.log2(tl.where(seen, total, 1.0))) / LOG2E, float("-inf"))
+    tl.store(lse_ptr + (batch * h + head) * t + rows, lse, mask=rows < t)
+    _store_rows(out_ptr + batch * out_b + head * out_h, acc, rows, out_t, out_d, t, DV, BLOCK_DV)
+
+
+@triton.jit
+def _softmax_attention_bwd_delta_kernel(
+    out_ptr, dout_ptr, dlse_ptr, delta_ptr, out_b, out_h, out_t, out_d, dout_b, dout_h, dout_t, dout_d, h, t,
+    DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_DV: tl.constexpr,
+):  # fmt: skip
+    """delta = sum(out * dout) - dlse a row: what every weight's gradient is lowered by."""
+    rows = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    batch = (tl.program_id(1) // h).to(tl.int64)
+    head = (tl.program_id(1) % h).to(tl.int64)
+    out = _load_rows(out_ptr + batch * out_b + head * out_h, rows, out_t, out_d, t, DV, BLOCK_DV).to(tl.float32)
+    dout = _load_rows(dout_ptr + batch * dout_b + head * dout_h, rows, dout_t, dout_d, t, DV, BLOCK_DV).to(tl.float32)
+    at = (batch * h + head) * t + rows
+    dlse = tl.load(dlse_ptr + at, mask=rows < t, other=0.0)
+    tl.store(delta_ptr + at, tl.sum(out * dout, 1) - dlse, mask=rows < t)
+
+
+@triton.jit
+def _load_lse(lse_ptr, rows, t):
+    """Log-sum-exp to base 2; +inf (so every weight is 0) for rows that saw nothing or do not exist."""
+    lse = tl.load(lse_ptr + rows, mask=rows < t, other=float("inf"))
+    return tl.where(lse == float("-inf"), float("inf"), lse * LOG2E)
+
+
+@triton.jit
+def _dkdv_tiles(
+    dk, dv, k, v, q_base, dout_base, lse_ptr, delta_ptr, cols, first, last, t, s, length, window, scale, softcap,
+    mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr,
+    BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """Gradients of one key tile from the query tiles first..last of one head; weights are (BLOCK_T, BLOCK_S)."""
+    for start in range(first, last, BLOCK_T):
+        rows = start + tl.arange(0, BLOCK_T)
+        q = _load_rows(q_base, rows, q_t, q_d, t, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
+        dout = _load_rows(dout_base, rows, dout_t, dout_d, t, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
+        products = tl.dot(q, tl.trans(k), input_precision="ieee")
+        scores, slope = _scores(
+            products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
+            EDGE, CAUSAL, WINDOW, SOFTCAP, MASK,
+        )  # fmt: skip
+        weights = tl.exp2(scores - _load_lse(lse_ptr, rows, t)[:, None])
+        dv = tl.dot(tl.trans(weights.to(dout.dtype)), dout, dv, input_precision="ieee")
+        dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
+        delta = tl.load(delta_ptr + rows, mask=rows < t, other=0.0)
+        dscores = weights * (dweights - delta[:, None]) * slope
+        dk = tl.dot(tl.trans(dscores.to(q.dtype)), q, dk, input_precision="ieee")
+    return dk, dv
+
+
+@triton.jit
+def _softmax_attention_bwd_dkdv_kernel(
+    q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr, lengths_ptr, mask_ptr,
+    q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, dout_b, dout_h, dout_t, dout_d,
+    mask_b, mask_h, mask_t, mask_s, h, t, s, window, scale, softcap,
+    GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
+    BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    LENGTHS: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_S keys of one key/value head against every query, of every head it serves, that sees them."""
+    first_col = tl.program_id(0) * BLOCK_S
+    g = h // GROUP
+    batch = (tl.program_id(1) // g).to(tl.int64)
+    kv_head = (tl.program_id(1) % g).to(tl.int64)
+    cols = first_col + tl.arange(0, BLOCK_S)
+    length = s
+    if LENGTHS:
+        length = tl.load(lengths_ptr + batch).to(tl.int32)
+
+    k = _load_rows(k_ptr + batch * k_b + kv_head * k_g, cols, k_s, k_d, length, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
+    v = _load_rows(v_ptr + batch * v_b + kv_head * v_g, cols, v_s, v_d, length, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
+
+    # Query tiles [begin, whole) hold an edge of the mask; [whole, end) see all of this key tile.
+    begin, whole, end = 0, 0, t
+    if CAUSAL:
+        begin = tl.maximum(first_col - (s - t), 0) // BLOCK_T * BLOCK_T
+        whole = tl.cdiv(tl.maximum(first_col + BLOCK_S - 1 - (s - t), 0), BLOCK_T) * BLOCK_T
+        whole = tl.minimum(whole, tl.cdiv(t, BLOCK_T) * BLOCK_T)
+    if WINDOW:
+        end = tl.maximum(tl.minimum(end, first_col + BLOCK_S - 1 + window - (s - t)), 0)
+        whole = tl.cdiv(t, BLOCK_T) * BLOCK_T
+    if first_col >= length:
+        end = 0
+    whole = tl.minimum(whole, tl.cdiv(end, BLOCK_T) * BLOCK_T)
+
+    dk = tl.zeros((BLOCK_S, BLOCK_DK), tl.float32)
+    dv = tl.zeros((BLOCK_S, BLOCK_DV), tl.float32)
+    for member in range(GROUP):
+        head = kv_head * GROUP + member
+        q_base = q_ptr + batch * q_b + head * q_h
+        dout_base = dout_ptr + batch * dout_b + head * dout_h
+        at = (batch * h + head) * t
+        mask = mask_ptr + batch * mask_b + head * mask_h
+        dk, dv = _dkdv_tiles(
+            dk, dv, k, v, q_base, dout_base, lse_ptr + at, delta_ptr + at, cols, begin, whole, t, s, length, window,
+            scale, softcap, mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK, DV, BLOCK_T, BLOCK_DK, BLOCK_DV,
+            True, CAUSAL, WINDOW, SOFTCAP, MASK,
+        )  # fmt: skip
+        dk, dv = _dkdv_tiles(
+            dk, dv, k, v, q_base, dout_base, lse_ptr + at, delta_ptr + at, cols, whole, end, t, s, length, window,
+            scale, softcap, mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK, DV, BLOCK_T, BLOCK_DK, BLOCK_DV,
+            False, CAUSAL, WINDOW, SOFTCAP, MASK,
+        )  # fmt: skip
+
+    # Keys past the end of their row were not masked in whole tiles: what they gathered is no gradient.
+    exists = (cols < length)[:, None]
+    kv_at = (batch * g + kv_head) * s
+    _store_rows(dk_ptr + kv_at * DK, tl.where(exists, dk * scale, 0.0), cols, DK, 1, s, DK, BLOCK_DK)
+    _store_rows(dv_ptr + kv_at * DV, tl.where(exists, dv, 0.0), cols, DV, 1, s, DV, BLOCK_DV)
+
+
+@triton.jit
+def _dq_tiles(
+    dq, q, dout, lse, delta, k_base, v_base, rows, first, last, t, s, length, window, scale, softcap, mask, mask_t,
+    mask_s, k_s, k_d, v_s, v_d, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
+    BLOCK_DV: tl.constexpr, EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
+    MASK: tl.constexpr,
+):  # fmt: skip
+    """Gradient of one query tile from the key tiles first..last."""
+    for start in range(first, last, BLOCK_S):
+        cols = start + tl.arange(0, BLOCK_S)
+        k = _load_rows(k_base, cols, k_s, k_d, length, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
+        v = _load_rows(v_base, cols, v_s, v_d, length, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
+        products = tl.dot(q, tl.trans(k), input_precision="ieee")
+        scores, slope = _scores(
+            products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
+            EDGE, CAUSAL, WINDOW, SOFTCAP, MASK,
+        )  # fmt: skip
+        weights = tl.exp2(scores - lse[:, None])
+        dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
+        dscores = weights * (dweights - delta[:, None]) * slope
+        dq = tl.dot(dscores.to(k.dtype), k, dq, input_precision="ieee")
+    return dq
+
+
+@triton.jit
+def _softmax_attention_bwd_dq_kernel(
+    q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dq_ptr, lengths_ptr, mask_ptr,
+    q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, dout_b, dout_h, dout_t, dout_d,
+    mask_b, mask_h, mask_t, mask_s, h, t, s, window, scale, softcap,
+    GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
+    BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
+    LENGTHS: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_T queries of one head against every key that they saw in the forward pass."""
+    first_row = tl.program_id(0) * BLOCK_T
+    batch = (tl.program_id(1) // h).to(tl.int64)
+    head = (tl.program_id(1) % h).to(tl.int64)
+    rows = first_row + tl.arange(0, BLOCK_T)
+    length = s
+    if LENGTHS:
+        length = tl.load(lengths_ptr + batch).to(tl.int32)
+
+    q = _load_rows(q_ptr + batch * q_b + head * q_h, rows, q_t, q_d, t, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
+    dout = _load_rows(dout_ptr + batch * dout_b + head * dout_h, rows, dout_t, dout_d, t, DV, BLOCK_DV)
+    at = (batch * h + head) * t
+    lse = _load_lse(lse_ptr + at, rows, t)
+    delta = tl.load(delta_ptr + at + rows, mask=rows < t, other=0.0)
+    k_base = k_ptr + batch * k_b + head // GROUP * k_g
+    v_base = v_ptr + batch * v_b + head // GROUP * v_g
+    mask = mask_ptr + batch * mask_b + head * mask_h
+
+    begin, whole, end = 0, length, length
+    if CAUSAL:
+        end = tl.maximum(tl.minimum(end, first_row + BLOCK_T + s - t), 0)
+        whole = tl.maximum(tl.minimum(whole, first_row + s - t + 1), 0)
+    if WINDOW:
+        begin = tl.maximum(first_row + s - t - window + 1, 0) // BLOCK_S * BLOCK_S
+        whole = begin
+    whole = whole // BLOCK_S * BLOCK_S
+
+    dq = tl.zeros((BLOCK_T, BLOCK_DK), tl.float32)
+    dq = _dq_tiles(
+        dq, q, dout, lse, delta, k_base, v_base, rows, begin, whole, t, s, length, window, scale, softcap, mask,
+        mask_t, mask_s, k_s, k_d, v_s, v_d, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, False, CAUSAL, WINDOW, SOFTCAP, MASK,
+    )  # fmt: skip
+    dq = _dq_tiles(
+        dq, q, dout, lse, delta, k_base, v_base, rows, whole, end, t, s, length, window, scale, softcap, mask,
+        mask_t, mask_s, k_s, k_d, v_s, v_d, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, True, CAUSAL, WINDOW, SOFTCAP, MASK,
+    )  # fmt: skip
+    _store_rows(dq_ptr + at * DK, dq * scale, rows, DK, 1, t, DK, BLOCK_DK)
+
+
+def padded(width: int) -> int:
+    """The tile's width: a power of two, and at least the 16 that a tensor core multiplies at once."""
+    return max(16, triton.next_power_of_2(width))
+
+
+def forward_config(width: int, bits: int, capability: int) -> dict[str, int]:
+    """Tile sizes and warps of the forward kernel, from the padded width, the dtype's bits and the chip."""
+    if bits == 32:
+        # float32 products run on FMA units from registers: small tiles, or they spill.
+        table = {64: (32, 32, 4, 1), 128: (32, 16, 4, 1), 256: (16, 16, 4, 1)}
+    elif capability < 80:
+        table = {64: (64, 32, 4, 1), 128: (32, 32, 4, 1), 256: (16, 32, 4, 1)}
+    elif capability >= 90:
+        table = {64: (128, 64, 4, 3), 128: (128, 64, 8, 3), 256: (64, 32, 4, 2)}
+    else:
+        table = {64: (128, 64, 4, 3), 128: (128, 32, 4, 3), 256: (64, 32, 4, 2)}
+    return _pick(table, width)
+
+
+def backward_config(width: int, bits: int, capability: int) -> dict[str, int]:
+    """The same for both kernels of the backward pass, which hold more tiles at once."""
+    if bits == 32:
+        table = {64: (32, 16, 4, 1), 128: (16, 16, 4, 1), 256: (16, 16, 8, 1)}
+    elif capability < 80:
+        table = {64: (32, 32, 4, 1), 128: (32, 16, 4, 1), 256: (16, 16, 8, 1)}
+    elif capability >= 90:
+        table = {64: (64, 64, 4, 2), 128: (64, 64, 8, 2), 256: (32, 32, 4, 1)}
+    else:
+        table = {64: (64, 64, 4, 2), 128: (64, 64, 8, 2), 256: (32, 32, 8, 1)}
+    return _pick(table, width)
+
+
+def _pick(table, width):
+    block_t, block_s, num_warps, num_stages = table[max(width, 64)]
+    # The default of FP fusion differs between versions of Triton.
+    return {
+        "BLOCK_T": block_t, "BLOCK_S": block_s, "num_warps": num_warps, "num_stages": num_stages,
+        "enable_fp_fusion": True,
+    }  # fmt: skip
+
+
+def _arguments(q, k, v, key_lengths, mask, *, causal, window, scale, softcap):
+    """What all kernels take alike: pointers of the masks, numbers, and what is known at compile time."""
+    (b, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
+    kind = NO_MASK if mask is None else BOOLEAN_MASK if mask.dtype == torch.bool else ADDED_MASK
+    if mask is not None:
+        mask = mask.expand(b, h, t, s)  # broadcast axes get stride 0: nothing is copied
+        mask = mask.view(torch.uint8) if kind == BOOLEAN_MASK else mask
+    masks = (q if key_lengths is None else key_lengths, q if mask is None else mask)
+    strides = (0, 0, 0, 0) if mask is None else mask.stride()
+    numbers = (*strides, h, t, s, window or 0, scale, softcap or 1.0)
+    constants = {
+        "GROUP": h // g, "DK": dk, "DV": dv, "BLOCK_DK": padded(dk), "BLOCK_DV": padded(dv),
+        "CAUSAL": causal or window is not None, "WINDOW": window is not None, "LENGTHS": key_lengths is not None,
+        "SOFTCAP": softcap is not None, "MASK": kind,
+    }  # fmt: skip
+    return masks, numbers, constants
+
+
+def _forward(q, k, v, key_lengths, mask, **options):
+    (b, h, t, _), dv = q.shape, v.shape[-1]
+    out = q.new_empty(b, h, t, dv)
+    lse = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
+    if out.numel() == 0:
+        return out, lse.fill_(-torch.inf)
+    masks, numbers, constants = _arguments(q, k, v, key_lengths, mask, **options)
+    width = max(constants["BLOCK_DK"], constants["BLOCK_DV"])
+    config = forward_config(width, q.element_size() * 8, device_capability(q))
+    grid = (triton.cdiv(t, config["BLOCK_T"]), b * h)
+    strides = (*q.stride(), *k.stride(), *v.stride(), *out.stride())
+    _softmax_attention_fwd_kernel[grid](q, k, v, out, lse, *masks, *strides, *numbers, **constants, **config)
+    return out, lse
+
+
+def _backward(q, k, v, out, dout, lse, dlse, key_lengths, mask, **options):
+    (b, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
+    dq, dkey, dvalue = (x.new_zeros(x.shape) if 0 in (*out.shape, s) else x.new_empty(x.shape) for x in (q, k, v))
+    if 0 in (*out.shape, s):
+        return dq, dkey, dvalue
+    masks, numbers, constants = _arguments(q, k, v, key_lengths, mask, **options)
+    width = max(constants["BLOCK_DK"], constants["BLOCK_DV"])
+    config = backward_config(width, q.element_size() * 8, device_capability(q))
+    delta = torch.empty_like(lse)
+    _softmax_attention_bwd_delta_kernel[(triton.cdiv(t, 64), b * h)](
+        out, dout, dlse.contiguous(), delta, *out.stride(), *dout.stride(), h, t,
+        DV=dv, BLOCK_T=64, BLOCK_DV=constants["BLOCK_DV"],
+    )  # fmt: skip
+    strides = (*q.stride(), *k.stride(), *v.stride(), *dout.stride())
+    _softmax_attention_bwd_dkdv_kernel[(triton.cdiv(s, config["BLOCK_S"]), b * g)](
+        q, k, v, dout, lse, delta, dkey, dvalue, *masks, *strides, *numbers, **constants, **config
+    )
+    _softmax_attention_bwd_dq_kernel[(triton.cdiv(t, config["BLOCK_T"]), b * h)](
+        q, k, v, dout, lse, delta, dq, *masks, *strides, *numbers, **constants, **config
+    )
+    return dq, dkey, dvalue
+
+
+class _SoftmaxAttention(torch.autograd.Function):
+    """Saves the inputs, the output and the log-sum-exp: memory linear in the length."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, key_lengths, mask, options):
+        out, lse = in_exact_dtype(lambda *qkv: _forward(*qkv, key_lengths, mask, **options), q, k, v)
+        out = out.to(q.dtype)
+        ctx.save_for_backward(q, k, v, out, lse, key_lengths, mask)
+        ctx.options = options
+        return out, lse
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dout, dlse):
+        q, k, v, out, lse, key_lengths, mask = ctx.saved_tensors
+        grads = in_exact_dtype(
+            lambda q, k, v, out, dout: _backward(q, k, v, out, dout, lse, dlse, key_lengths, mask, **ctx.options),
+            q, k, v, out, dout,
+        )  # fmt: skip
+        return *(grad.to(q.dtype) for grad in grads), None, None, None
+
+
+def softmax_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking) -> Tensor:
+    """Softmax attention by the kernels: the signature and the result of `softmax_attention`, with gradients.
+
+    Float32, float16 or bfloat16, widths to 256, any strides; products accumulate in float32, and those of float32
+    inputs are exact (no tf32).
+
+    Raises:
+        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, the gradient of an
+            added mask, CPU tensors where Triton compiles).
+    """
+    return softmax_attention_triton_with_lse(q, k, v, **masking)[0]
+
+
+def softmax_attention_triton_with_lse(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The output (b, h, t, dv) and the float32 log-sum-exp (b, h, t), both with gradients."""
+    check_qkv(q, k, v)
+    check_runs_here("softmax_attention_triton", q)
+    check_window(window)
+    check_softcap(softcap)
+    (b, h, t, dk), s = q.shape, k.shape[2]
+    check_key_lengths(key_lengths, b=b, s=s, like=q)
+    check_mask(mask, shape=(b, h, t, s), like=q)
+    widest = max(dk, v.shape[-1])
+    require(widest <= 256, f"softmax_attention_triton takes widths to 256, got {widest}: use impl='blocked' for it")
+    require(
+        mask is None or not mask.requires_grad,
+        "softmax_attention_triton gives no gradient to an added mask: detach it, or use impl='reference'",
+    )
+    options = dict(causal=causal, window=window, scale=dk**-0.5 if scale is None else scale, softcap=softcap)
+    return _SoftmaxAttention.apply(q, k, v, key_lengths, mask, options)
