@@ -1,5 +1,10 @@
-"""Scaled dot-product attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762)."""
+"""Scaled dot-product attention (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
 
+The kernel is imported from `attncourse.softmax_attention.kernel`, since it needs Triton.
+"""
+
+from .blocked import online_softmax_attention, softmax_attention_blocked, softmax_attention_blocked_with_lse
+from .module import SoftmaxAttention, softmax_attention_torch
 from .reference import (
     attention_scores,
     attention_weights,
@@ -10,10 +15,15 @@ from .reference import (
 )
 
 __all__ = [
+    "SoftmaxAttention",
     "attention_scores",
     "attention_weights",
     "mix_values",
+    "online_softmax_attention",
     "softmax_attention",
+    "softmax_attention_blocked",
+    "softmax_attention_blocked_with_lse",
     "softmax_attention_loop",
+    "softmax_attention_torch",
     "softmax_attention_with_lse",
 ]

@@ -1,0 +1,176 @@
+"""Softmax attention in memory linear in the length, in plain PyTorch: the online softmax, tile by tile.
+
+Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867, for the running softmax; Dao et al. 2022,
+https://arxiv.org/abs/2205.14135, for the tiles and for the backward pass that recomputes them.
+"""
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from attncourse._shared.masks import blank_padding
+from attncourse._shared.merge import merge_partial
+from attncourse._shared.validate import check_key_lengths, check_mask, check_qkv, check_softcap, check_window, require
+
+
+def online_softmax_attention(
+    q: Float[Tensor, "t dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"]
+) -> Float[Tensor, "t dv"]:
+    """One pass over the keys, one key at a time: a running maximum, a running sum, a rescaled output.
+
+    The weights never stand anywhere. Milakov and Gimelshein 2018, algorithm 3, with the values mixed on the way.
+    """
+    (t, dk), dv = q.shape, v.shape[-1]
+    top = torch.full((t,), -torch.inf, dtype=q.dtype, device=q.device)
+    total = torch.zeros(t, dtype=q.dtype, device=q.device)
+    out = torch.zeros(t, dv, dtype=q.dtype, device=q.device)
+    for key, value in zip(k, v, strict=True):
+        score = q @ key * dk**-0.5
+        new_top = torch.maximum(top, score)
+        rescale = torch.exp(top - new_top)  # what stands so far was relative to the old maximum
+        weight = torch.exp(score - new_top)
+        total = total * rescale + weight
+        out = out * rescale[:, None] + weight[:, None] * value
+        top = new_top
+    return out / total[:, None]
+
+
+def _tile_scores(q, k, rows, cols, s, t, options, key_lengths, mask):
+    """Scores of one tile, (b, h, rows, cols), with -inf where invisible, and the slope of the softcap."""
+    grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=k.shape[1])
+    scores = einsum(grouped, k, "b g r t dk, b g s dk -> b g r t s") * options["scale"]
+    scores, slope = rearrange(scores, "b g r t s -> b (g r) t s"), 1.0
+    if options["softcap"] is not None:
+        bounded = torch.tanh(scores / options["softcap"])
+        scores, slope = options["softcap"] * bounded, 1 - bounded.square()
+    if mask is not None:
+        whole = torch.atleast_2d(mask)
+        tile = whole.expand(*whole.shape[:-2], t, s)[..., rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+        scores = scores.masked_fill(~tile, -torch.inf) if tile.dtype == torch.bool else scores + tile
+    distance = (rows + s - t)[:, None] - cols
+    if options["causal"] or options["window"] is not None:
+        scores = scores.masked_fill(distance < 0, -torch.inf)
+    if options["window"] is not None:
+        scores = scores.masked_fill(distance >= options["window"], -torch.inf)
+    if key_lengths is not None:
+        scores = scores.masked_fill(cols >= key_lengths[:, None, None, None], -torch.inf)
+    return scores, slope
+
+
+def _tiles(t, s, block, options, device):
+    """The (query tile, key tile) starts and positions that the band of visible keys touches."""
+    for row in range(0, t, block):
+        rows = torch.arange(row, min(row + block, t), device=device)
+        first, last = int(rows[0]) + s - t, int(rows[-1]) + s - t
+        for col in range(0, s, block):
+            cols = torch.arange(col, min(col + block, s), device=device)
+            future = (options["causal"] or options["window"] is not None) and col > last
+            past = options["window"] is not None and first - int(cols[-1]) >= options["window"]
+            if not (future or past):
+                yield row, col, rows, cols
+
+
+class _Blocked(torch.autograd.Function):
+    """Saves the inputs, the output and the log-sum-exp; the backward pass forms each tile of weights again."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, key_lengths, mask, options):
+        (b, h, t, _), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
+        k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
+        out, lse = q.new_zeros(b, h, t, dv), q.new_full((b, h, t), -torch.inf)
+        for row, col, rows, cols in _tiles(t, s, options["block"], options, q.device):
+            here = slice(row, row + len(rows))
+            tile = slice(col, col + len(cols))
+            scores, _ = _tile_scores(q[:, :, here], k[:, :, tile], rows, cols, s, t, options, key_lengths, mask)
+            tile_lse = scores.logsumexp(dim=-1)
+            weights = torch.exp(scores - tile_lse.masked_fill(tile_lse == -torch.inf, 0.0)[..., None])
+            mixed = einsum(
+                rearrange(weights, "b (g r) t s -> b g r t s", g=g), v[:, :, tile], "b g r t s, b g s dv -> b g r t dv"
+            )
+            mixed = rearrange(mixed, "b g r t dv -> b (g r) t dv")
+            out[:, :, here], lse[:, :, here] = merge_partial(out[:, :, here], lse[:, :, here], mixed, tile_lse)
+        ctx.save_for_backward(q, k, v, out, lse, key_lengths, mask)
+        ctx.options = options
+        return out, lse
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dout, dlse):
+        q, k, v, out, lse, key_lengths, mask = ctx.saved_tensors
+        options, (g, s), t = ctx.options, k.shape[1:3], q.shape[2]
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        delta = (out * dout).sum(dim=-1) - dlse
+        finite = lse.masked_fill(lse == -torch.inf, 0.0)
+        for row, col, rows, cols in _tiles(t, s, options["block"], options, q.device):
+            here, tile = slice(row, row + len(rows)), slice(col, col + len(cols))
+            scores, slope = _tile_scores(q[:, :, here], k[:, :, tile], rows, cols, s, t, options, key_lengths, mask)
+            weights = torch.exp(scores - finite[:, :, here, None])
+            by_group = "b (g r) t d -> b g r t d"
+            dout_tile = rearrange(dout[:, :, here], by_group, g=g)
+            dweights = einsum(dout_tile, v[:, :, tile], "b g r t dv, b g s dv -> b g r t s")
+            dweights = rearrange(dweights, "b g r t s -> b (g r) t s")
+            dscores = weights * (dweights - delta[:, :, here, None]) * slope * options["scale"]
+            weights, dscores = (rearrange(x, "b (g r) t s -> b g r t s", g=g) for x in (weights, dscores))
+            q_tile = rearrange(q[:, :, here], by_group, g=g)
+            dv[:, :, tile] += einsum(weights, dout_tile, "b g r t s, b g r t dv -> b g s dv")
+            dk[:, :, tile] += einsum(dscores, q_tile, "b g r t s, b g r t dk -> b g s dk")
+            dq_tile = einsum(dscores, k[:, :, tile], "b g r t s, b g s dk -> b g r t dk")
+            dq[:, :, here] += rearrange(dq_tile, "b g r t dk -> b (g r) t dk")
+        return dq, dk, dv, None, None, None
+
+
+def softmax_attention_blocked(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    block: int = 256,
+) -> Float[Tensor, "b h t dv"]:
+    """`softmax_attention` by tiles of `block` queries and keys: the same result and gradients, memory linear in t + s.
+
+    Tiles that no query may see are skipped. An added mask gets no gradient here.
+
+    Raises:
+        ValueError: as the reference; a mask that asks for a gradient; a block below 1.
+    """
+    return softmax_attention_blocked_with_lse(
+        q, k, v, causal=causal, window=window, key_lengths=key_lengths, mask=mask, scale=scale, softcap=softcap,
+        block=block,
+    )[0]  # fmt: skip
+
+
+def softmax_attention_blocked_with_lse(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    block: int = 256,
+) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
+    """The output and the log-sum-exp of each row of scores, both with gradients."""
+    check_qkv(q, k, v)
+    check_window(window)
+    check_softcap(softcap)
+    (b, h, t, dk), s = q.shape, k.shape[2]
+    check_key_lengths(key_lengths, b=b, s=s, like=q)
+    check_mask(mask, shape=(b, h, t, s), like=q)
+    require(block >= 1, f"block must be at least 1, got {block}")
+    require(
+        mask is None or not mask.requires_grad,
+        "softmax_attention_blocked gives no gradient to an added mask: detach it, or use impl='reference'",
+    )
+    scale = dk**-0.5 if scale is None else scale
+    options = dict(causal=causal, window=window, scale=scale, softcap=softcap, block=block)
+    return _Blocked.apply(q, k, v, key_lengths, mask, options)

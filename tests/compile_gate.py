@@ -1,0 +1,171 @@
+"""The second gate of a kernel: compile it for chips that are not here, and read what the compiler made of it.
+
+`python -m tests.compile_gate` prints the table of registers, shared memory and spills of every kernel's configs.
+Kernels must be compiled functions, not interpreted ones, so this runs in a process without TRITON_INTERPRET
+(`compile_all` starts one).
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# The most dynamic shared memory that a block may ask for, in bytes, by compute capability.
+SHARED_LIMIT = {75: 65_536, 80: 166_912, 90: 232_448, 100: 232_448}
+STRIDE = r"(q|k|v|out|dout|pq|pk)_[a-z]"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel with one config on one chip."""
+
+    kernel: str
+    case: str
+    capability: int
+    registers: int
+    spills: int
+    shared: int
+    matrix: str  # wgmma, tcgen05, mma or none: how the compiler does matrix products
+
+
+def compile_kernel(kernel, case: str, signature: dict, constants: dict, options: dict, capability: int) -> Compiled:
+    """Compile to a cubin without a GPU; registers and spills are ptxas's, shared memory Triton's."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    full = {**signature, **dict.fromkeys(constants, "constexpr")}
+    # A launch tells the compiler what 16 divides: aligned pointers, and the strides of the widths compiled here.
+    aligned = [i for i, n in enumerate(kernel.arg_names) if n.endswith("_ptr") or re.fullmatch(STRIDE, n)]
+    hints = {(i,): [["tt.divisibility", 16]] for i in aligned if kernel.arg_names[i] not in constants}
+    types = {name: full[name] for name in kernel.arg_names}
+    source = ASTSource(kernel, types, constexprs=constants, attrs=hints)
+    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    ptx = built.asm["ptx"]
+    log = _ptxas(ptx, capability)
+    found = (name for name in ("tcgen05.mma", "wgmma", "mma.sync") if name in ptx)
+    return Compiled(
+        kernel=kernel.__name__,
+        case=case,
+        capability=capability,
+        registers=int(re.search(r"Used (\d+) registers", log)[1]),
+        spills=sum(int(n) for n in re.findall(r"(\d+) bytes spill", log)),
+        shared=built.metadata.shared,
+        matrix=next(found, "none").split(".")[0],
+    )
+
+
+def _ptxas(ptx: str, capability: int) -> str:
+    """ptxas's resource report, by the ptxas that Triton itself uses for the chip."""
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    arch = re.search(r"\.target (sm_\w+)", ptx)[1]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "kernel.ptx"
+        path.write_text(ptx)
+        done = subprocess.run(
+            [get_ptxas(capability).path, "-v", f"--gpu-name={arch}", path, "-o", path.with_suffix(".cubin")],
+            capture_output=True, text=True,
+        )  # fmt: skip
+    if done.returncode != 0:
+        raise RuntimeError(f"ptxas refuses what Triton wrote for sm_{capability}: {done.stderr}")
+    return done.stderr
+
+
+def softmax_attention_cases(capability: int):
+    """Every kernel of softmax attention at the widths and dtypes it claims, causal."""
+    from attncourse.softmax_attention import kernel as room
+
+    for dtype, width in [(d, w) for d in ("fp16", "bf16", "fp32") for w in (16, 64, 128, 256)]:
+        if dtype == "bf16" and capability < 80:
+            continue  # no bfloat16 arithmetic on that chip; Triton refuses it
+        bits = 32 if dtype == "fp32" else 16
+        forward = room.forward_config(max(width, 16), bits, capability)
+        backward = room.backward_config(max(width, 16), bits, capability)
+        known = {
+            "GROUP": 4, "DK": width, "DV": width, "BLOCK_DK": width, "BLOCK_DV": width, "CAUSAL": True,
+            "WINDOW": False, "LENGTHS": False, "SOFTCAP": False, "MASK": 0,
+        }  # fmt: skip
+        for name, config in (
+            ("_softmax_attention_fwd_kernel", forward),
+            ("_softmax_attention_bwd_dkdv_kernel", backward),
+            ("_softmax_attention_bwd_dq_kernel", backward),
+        ):
+            yield getattr(room, name), f"{dtype} d={width} causal", dtype, known, config
+        delta = {"DV": width, "BLOCK_T": 64, "BLOCK_DV": width}
+        yield room._softmax_attention_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
+
+
+def additive_cases(capability: int):
+    """Every kernel of additive attention."""
+    from attncourse.additive import kernel as room
+
+    for dtype, width in [(d, w) for d in ("fp16", "bf16", "fp32") for w in (64, 128)]:
+        if dtype == "bf16" and capability < 80:
+            continue
+        config = room.launch_config(width)
+        known = {"DV": width, "BLOCK_DV": width, "A": 512, "LENGTHS": True, "MASK": 0}
+        for name in ("_additive_fwd_kernel", "_additive_bwd_dq_kernel", "_additive_bwd_dkdv_kernel"):
+            yield getattr(room, name), f"{dtype} dv={width}", dtype, known, config
+
+
+CASES = {"softmax_attention": softmax_attention_cases, "additive": additive_cases}
+
+
+def signature_of(kernel, constants: dict, dtype: str) -> dict:
+    """The types of a kernel's arguments by the house's names: x_ptr, strides and sizes, scale and softcap."""
+    special = {
+        "lse_ptr": "*fp32", "delta_ptr": "*fp32", "dlse_ptr": "*fp32", "dscore_ptr": "*fp32", "dpq_ptr": "*fp32",
+        "dpk_ptr": "*fp32", "lengths_ptr": "*i64", "scale": "fp32", "softcap": "fp32",
+    }  # fmt: skip
+    types = {}
+    for name in kernel.arg_names:
+        if name in constants:
+            continue
+        # The last axis of a contiguous tensor has stride 1, and a launch specialises on it.
+        types[name] = special.get(name) or (f"*{dtype}" if name.endswith("_ptr") else "i32")
+    return types
+
+
+def compile_room(room: str, capability: int) -> list[Compiled]:
+    """Every case of a room on one chip, in this process."""
+    compiled = []
+    for kernel, case, dtype, known, config in CASES[room](capability):
+        options = {k: v for k, v in config.items() if not k.isupper()}
+        constants = {k: v for k, v in {**known, **config}.items() if k.isupper() and k in kernel.arg_names}
+        ones = {n: 1 for n in kernel.arg_names if re.fullmatch(r"(q|k|v|out|dout|pq|pk)_[da]", n)}
+        constants |= ones
+        types = signature_of(kernel, constants, dtype)
+        compiled.append(compile_kernel(kernel, case, types, constants, options, capability))
+    return compiled
+
+
+def compile_all(room: str, capability: int) -> list[Compiled]:
+    """`compile_room` in a process in which Triton compiles."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"TRITON_INTERPRET": "0"}
+    command = [sys.executable, "-m", "tests.compile_gate", room, str(capability)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
+    if done.returncode != 0:
+        raise AssertionError(f"{room} does not compile for sm_{capability}:\n{done.stderr[-4000:]}")
+    return [Compiled(**entry) for entry in json.loads(done.stdout.splitlines()[-1])]
+
+
+def print_table() -> None:
+    """The resource table of every kernel on every chip."""
+    print("| Kernel | Case | Chip | Registers | Shared bytes | Spilled bytes | Matrix product |")
+    print("| --- | --- | --- | ---: | ---: | ---: | --- |")
+    for room in CASES:
+        for capability in SHARED_LIMIT:
+            for c in compile_all(room, capability):
+                print(f"| `{c.kernel}` | {c.case} | sm_{c.capability} | {c.registers} | {c.shared} | {c.spills} | {c.matrix} |")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        print(json.dumps([asdict(c) for c in compile_room(sys.argv[1], int(sys.argv[2]))]))
+    else:
+        print_table()
