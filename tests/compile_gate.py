@@ -80,23 +80,20 @@ def softmax_attention_cases(capability: int):
     """Every kernel of softmax attention at the widths and dtypes it claims, causal."""
     from attncourse.softmax_attention import kernel as room
 
-    for dtype, width in [(d, w) for d in ("fp16", "bf16", "fp32") for w in (16, 64, 128, 256)]:
+    for dtype, width in [(d, w) for d in ("fp16", "bf16", "fp32") for w in (64, 128, 256)]:
         if dtype == "bf16" and capability < 80:
             continue  # no bfloat16 arithmetic on that chip; Triton refuses it
-        bits = 32 if dtype == "fp32" else 16
-        forward = room.forward_config(max(width, 16), bits, capability)
-        backward = room.backward_config(max(width, 16), bits, capability)
+        chip = dict(width=width, bits=32 if dtype == "fp32" else 16, capability=capability)
         known = {
             "GROUP": 4, "DK": width, "DV": width, "BLOCK_DK": width, "BLOCK_DV": width, "CAUSAL": True,
             "WINDOW": False, "LENGTHS": False, "SOFTCAP": False, "MASK": 0,
         }  # fmt: skip
-        for name, config in (
-            ("_softmax_attention_fwd_kernel", forward),
-            ("_softmax_attention_bwd_dkdv_kernel", backward),
-            ("_softmax_attention_bwd_dq_kernel", backward),
-        ):
-            yield getattr(room, name), f"{dtype} d={width} causal", dtype, known, config
-        delta = {"DV": width, "BLOCK_T": 64, "BLOCK_DV": width}
+        for which in room.CONFIGS:
+            if capability < 80 and dtype == "fp32" and width > 128 and which != "fwd":
+                continue  # the launcher refuses it: it does not fit the chip
+            kernel = getattr(room, f"_softmax_attention_{which}_kernel")
+            yield kernel, f"{dtype} d={width} causal", dtype, known, room.launch_config(which, **chip)
+        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
         yield room._softmax_attention_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
 
 

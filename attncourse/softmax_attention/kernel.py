@@ -349,35 +349,32 @@ def padded(width: int) -> int:
     return max(16, triton.next_power_of_2(width))
 
 
-def forward_config(width: int, bits: int, capability: int) -> dict[str, int]:
-    """Tile sizes and warps of the forward kernel, from the padded width, the dtype's bits and the chip."""
-    if bits == 32:
-        # float32 products run on FMA units from registers: small tiles, or they spill.
-        table = {64: (32, 32, 4, 1), 128: (32, 16, 4, 1), 256: (16, 16, 4, 1)}
-    elif capability < 80:
-        table = {64: (64, 32, 4, 1), 128: (32, 32, 4, 1), 256: (16, 32, 4, 1)}
-    elif capability >= 90:
-        table = {64: (128, 64, 4, 3), 128: (128, 64, 8, 3), 256: (64, 32, 4, 2)}
-    else:
-        table = {64: (128, 64, 4, 3), 128: (128, 32, 4, 3), 256: (64, 32, 4, 2)}
-    return _pick(table, width)
+# (BLOCK_T, BLOCK_S, warps, stages) by padded width. The compile-only gate holds every entry to its chip's shared
+# memory, and those of 16-bit inputs to no spilled register. Without tensor cores (float32 everywhere, all of sm_75)
+# products run on FMA units out of registers: tiles must be small.
+CONFIGS = {
+    "fwd": {
+        "fma": {64: (32, 16, 4, 1), 128: (32, 16, 8, 1), 256: (16, 16, 8, 1)},
+        80: {64: (128, 64, 4, 3), 128: (128, 32, 4, 3), 256: (64, 32, 8, 2)},
+        90: {64: (128, 64, 4, 3), 128: (128, 64, 8, 3), 256: (64, 32, 4, 2)},
+    },
+    "bwd_dkdv": {
+        "fma": {64: (32, 16, 4, 1), 128: (16, 16, 4, 1), 256: (16, 16, 8, 1)},
+        80: {64: (32, 64, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)},
+        90: {64: (32, 64, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 4, 1)},
+    },
+    "bwd_dq": {
+        "fma": {64: (32, 16, 4, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
+        80: {64: (64, 64, 4, 2), 128: (64, 64, 8, 2), 256: (32, 32, 8, 1)},
+        90: {64: (64, 64, 4, 2), 128: (64, 64, 8, 2), 256: (32, 32, 4, 1)},
+    },
+}
 
 
-def backward_config(width: int, bits: int, capability: int) -> dict[str, int]:
-    """The same for both kernels of the backward pass, which hold more tiles at once."""
-    if bits == 32:
-        table = {64: (32, 16, 4, 1), 128: (16, 16, 4, 1), 256: (16, 16, 8, 1)}
-    elif capability < 80:
-        table = {64: (32, 32, 4, 1), 128: (32, 16, 4, 1), 256: (16, 16, 8, 1)}
-    elif capability >= 90:
-        table = {64: (64, 64, 4, 2), 128: (64, 64, 8, 2), 256: (32, 32, 4, 1)}
-    else:
-        table = {64: (64, 64, 4, 2), 128: (64, 64, 8, 2), 256: (32, 32, 8, 1)}
-    return _pick(table, width)
-
-
-def _pick(table, width):
-    block_t, block_s, num_warps, num_stages = table[max(width, 64)]
+def launch_config(which: str, *, width: int, bits: int, capability: int) -> dict[str, int]:
+    """Tile sizes and warps of the kernel "fwd", "bwd_dkdv" or "bwd_dq" for a padded width, a dtype and a chip."""
+    chip = "fma" if bits == 32 or capability < 80 else 90 if capability >= 90 else 80
+    block_t, block_s, num_warps, num_stages = CONFIGS[which][chip][max(width, 64)]
     # The default of FP fusion differs between versions of Triton.
     return {
         "BLOCK_T": block_t, "BLOCK_S": block_s, "num_warps": num_warps, "num_stages": num_stages,
@@ -403,6 +400,11 @@ def _arguments(q, k, v, key_lengths, mask, *, causal, window, scale, softcap):
     return masks, numbers, constants
 
 
+def _chip(q, constants):
+    width = max(constants["BLOCK_DK"], constants["BLOCK_DV"])
+    return dict(width=width, bits=q.element_size() * 8, capability=device_capability(q))
+
+
 def _forward(q, k, v, key_lengths, mask, **options):
     (b, h, t, _), dv = q.shape, v.shape[-1]
     out = q.new_empty(b, h, t, dv)
@@ -410,8 +412,7 @@ def _forward(q, k, v, key_lengths, mask, **options):
     if out.numel() == 0:
         return out, lse.fill_(-torch.inf)
     masks, numbers, constants = _arguments(q, k, v, key_lengths, mask, **options)
-    width = max(constants["BLOCK_DK"], constants["BLOCK_DV"])
-    config = forward_config(width, q.element_size() * 8, device_capability(q))
+    config = launch_config("fwd", **_chip(q, constants))
     grid = (triton.cdiv(t, config["BLOCK_T"]), b * h)
     strides = (*q.stride(), *k.stride(), *v.stride(), *out.stride())
     _softmax_attention_fwd_kernel[grid](q, k, v, out, lse, *masks, *strides, *numbers, **constants, **config)
@@ -424,17 +425,22 @@ def _backward(q, k, v, out, dout, lse, dlse, key_lengths, mask, **options):
     if 0 in (*out.shape, s):
         return dq, dkey, dvalue
     masks, numbers, constants = _arguments(q, k, v, key_lengths, mask, **options)
-    width = max(constants["BLOCK_DK"], constants["BLOCK_DV"])
-    config = backward_config(width, q.element_size() * 8, device_capability(q))
+    chip = _chip(q, constants)
+    require(
+        chip["capability"] >= 80 or chip["bits"] == 16 or chip["width"] <= 128,
+        "the backward pass of float32 heads wider than 128 does not fit this chip's shared memory: use float16",
+    )
     delta = torch.empty_like(lse)
-    _softmax_attention_bwd_delta_kernel[(triton.cdiv(t, 64), b * h)](
+    _softmax_attention_bwd_delta_kernel[(triton.cdiv(t, 16), b * h)](
         out, dout, dlse.contiguous(), delta, *out.stride(), *dout.stride(), h, t,
-        DV=dv, BLOCK_T=64, BLOCK_DV=constants["BLOCK_DV"],
+        DV=dv, BLOCK_T=16, BLOCK_DV=constants["BLOCK_DV"], enable_fp_fusion=True,
     )  # fmt: skip
     strides = (*q.stride(), *k.stride(), *v.stride(), *dout.stride())
+    config = launch_config("bwd_dkdv", **chip)
     _softmax_attention_bwd_dkdv_kernel[(triton.cdiv(s, config["BLOCK_S"]), b * g)](
         q, k, v, dout, lse, delta, dkey, dvalue, *masks, *strides, *numbers, **constants, **config
     )
+    config = launch_config("bwd_dq", **chip)
     _softmax_attention_bwd_dq_kernel[(triton.cdiv(t, config["BLOCK_T"]), b * h)](
         q, k, v, dout, lse, delta, dq, *masks, *strides, *numbers, **constants, **config
     )

@@ -1,0 +1,54 @@
+"""Additive attention without the (t, s, a) hidden layer in memory, in plain PyTorch."""
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from attncourse._shared.masks import apply_mask, blank_padding, masked_softmax, visible_keys
+from attncourse._shared.validate import require
+
+from .checks import check_additive
+
+
+def additive_attention_blocked(
+    q: Float[Tensor, "b h t dq"],
+    k: Float[Tensor, "b h s dk"],
+    v: Float[Tensor, "b h s dv"],
+    w_q: Float[Tensor, "a dq"],
+    w_k: Float[Tensor, "a dk"],
+    w_score: Float[Tensor, " a"],
+    *,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    block: int = 16,
+) -> Float[Tensor, "b h t dv"]:
+    """`additive_attention`, `block` queries at a time: the hidden layer held is (b, h, block, s, a).
+
+    The backward pass computes each block again instead of keeping it (Chen et al. 2016,
+    https://arxiv.org/abs/1604.06174), so memory grows with t + s and not with t s a.
+    """
+    check_additive(q, k, w_q, w_k, w_score, v=v, key_lengths=key_lengths, mask=mask)
+    require(block >= 1, f"block must be at least 1, got {block}")
+    (b, h, t, _), s = q.shape, k.shape[2]
+    k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
+    from_q = einsum(q, w_q, "b h t dq, a dq -> b h t a")
+    from_k = einsum(k, w_k, "b h s dk, a dk -> b h s a")
+    visible = visible_keys(t, s, key_lengths=key_lengths, device=q.device)
+    if mask is not None:
+        mask = torch.atleast_2d(mask)
+        mask = mask.expand(*mask.shape[:-2], t, s)
+
+    def block_of_queries(from_q, from_k, v, w_score, mask):
+        hidden = torch.tanh(from_q[:, :, :, None] + from_k[:, :, None])
+        scores = einsum(hidden, w_score, "b h t s a, a -> b h t s")
+        weights = masked_softmax(apply_mask(apply_mask(scores, mask), visible))
+        return einsum(weights, v, "b h t s, b h s dv -> b h t dv")
+
+    blocks = []
+    for start in range(0, t, block):
+        rows = slice(start, start + block)
+        block_mask = None if mask is None else mask[..., rows, :]
+        blocks.append(checkpoint(block_of_queries, from_q[:, :, rows], from_k, v, w_score, block_mask, use_reentrant=False))
+    return torch.cat(blocks, dim=2) if blocks else v.new_zeros(b, h, 0, v.shape[-1])

@@ -1,0 +1,310 @@
+"""Additive attention as Triton kernels, forward and backward, that never store the (t, s, a) hidden layer.
+
+The score of Bahdanau, Cho and Bengio 2014, https://arxiv.org/abs/1409.0473, under the online softmax of Milakov and
+Gimelshein 2018, https://arxiv.org/abs/1805.02867. Queries and keys arrive projected, (b, h, t, a) and (b, h, s, a).
+A tile of the hidden layer, (BLOCK_T, BLOCK_S, BLOCK_A), lives in registers, is summed over a, and is gone.
+"""
+
+import torch
+from torch import Tensor
+
+from attncourse._shared.launch import check_runs_here, in_exact_dtype, prepare_interpreter
+from attncourse._shared.masks import blank_padding
+from attncourse._shared.validate import require
+
+from .checks import check_additive
+
+prepare_interpreter()
+
+import triton  # noqa: E402
+import triton.language as tl  # noqa: E402
+
+NO_MASK, BOOLEAN_MASK, ADDED_MASK = 0, 1, 2
+
+
+@triton.jit
+def _load(base, rows, stride, n, first, width, BLOCK: tl.constexpr):
+    """(rows, BLOCK) of a matrix (n, width), from column `first`; zeros outside."""
+    cols = first + tl.arange(0, BLOCK)
+    inside = (rows[:, None] < n) & (cols[None, :] < width)
+    return tl.load(base + rows[:, None] * stride + cols[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _hidden(pq, pk, rows, cols, t, s, first, A: tl.constexpr, BLOCK_A: tl.constexpr):
+    """tanh(W q + U k) for one tile of pairs and BLOCK_A hidden units."""
+    from_q = _load(pq, rows, A, t, first, A, BLOCK_A).to(tl.float32)  # (BLOCK_T, BLOCK_A)
+    from_k = _load(pk, cols, A, s, first, A, BLOCK_A).to(tl.float32)  # (BLOCK_S, BLOCK_A)
+    x = from_q[:, None, :] + from_k[None, :, :]
+    # libdevice does not run in the interpreter; this form is exact at both infinities.
+    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)  # (BLOCK_T, BLOCK_S, BLOCK_A)
+
+
+@triton.jit
+def _unit(ws_ptr, first, A: tl.constexpr, BLOCK_A: tl.constexpr):
+    units = first + tl.arange(0, BLOCK_A)
+    return tl.load(ws_ptr + units, mask=units < A, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _scores(
+    pq, pk, ws_ptr, mask, mask_t, mask_s, rows, cols, t, s, length, A: tl.constexpr, BLOCK_T: tl.constexpr,
+    BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """Scores of one tile of pairs, -inf where a row may not look."""
+    scores = tl.zeros((BLOCK_T, BLOCK_S), tl.float32)
+    for first in range(0, A, BLOCK_A):
+        scores += tl.sum(_hidden(pq, pk, rows, cols, t, s, first, A, BLOCK_A) * _unit(ws_ptr, first, A, BLOCK_A), 2)
+    if MASK != 0:
+        inside = (rows[:, None] < t) & (cols[None, :] < s)
+        tile = tl.load(mask + rows[:, None] * mask_t + cols[None, :] * mask_s, mask=inside, other=0)
+        if MASK == 1:
+            scores = tl.where(tile != 0, scores, float("-inf"))
+        else:
+            scores += tile.to(tl.float32)
+    return tl.where(cols[None, :] < length, scores, float("-inf"))
+
+
+@triton.jit
+def _additive_fwd_kernel(
+    pq_ptr, pk_ptr, v_ptr, ws_ptr, out_ptr, lse_ptr, lengths_ptr, mask_ptr, mask_b, mask_h, mask_t, mask_s, h, t, s,
+    DV: tl.constexpr, A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr,
+    BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_T queries of one head against every key, by the online softmax."""
+    index = tl.program_id(1).to(tl.int64)
+    rows = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    length = s
+    if LENGTHS:
+        length = tl.load(lengths_ptr + index // h).to(tl.int32)
+    pq, pk, v_base = pq_ptr + index * t * A, pk_ptr + index * s * A, v_ptr + index * s * DV
+    mask = mask_ptr + index // h * mask_b + index % h * mask_h
+
+    acc = tl.zeros((BLOCK_T, BLOCK_DV), tl.float32)
+    top = tl.full((BLOCK_T,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_T,), tl.float32)
+    for start in range(0, length, BLOCK_S):
+        cols = start + tl.arange(0, BLOCK_S)
+        scores = _scores(
+            pq, pk, ws_ptr, mask, mask_t, mask_s, rows, cols, t, s, length, A, BLOCK_T, BLOCK_S, BLOCK_A, MASK
+        )
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        rescale = tl.exp(top - shift)
+        weights = tl.exp(scores - shift[:, None])
+        total = total * rescale + tl.sum(weights, 1)
+        v = _load(v_base, cols, DV, length, 0, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
+        acc = tl.dot(weights.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
+        top = new_top
+
+    seen = total > 0
+    safe = tl.where(seen, total, 1.0)
+    tl.store(lse_ptr + index * t + rows, tl.where(seen, top + tl.log(safe), float("-inf")), mask=rows < t)
+    cols_v = tl.arange(0, BLOCK_DV)
+    inside = (rows[:, None] < t) & (cols_v[None, :] < DV)
+    out = (acc / safe[:, None]).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + index * t * DV + rows[:, None] * DV + cols_v[None, :], out, mask=inside)
+
+
+@triton.jit
+def _weights_and_dscores(
+    pq, pk, v_base, dout, ws_ptr, lse, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV: tl.constexpr,
+    A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_DV: tl.constexpr,
+    MASK: tl.constexpr,
+):  # fmt: skip
+    scores = _scores(
+        pq, pk, ws_ptr, mask, mask_t, mask_s, rows, cols, t, s, length, A, BLOCK_T, BLOCK_S, BLOCK_A, MASK
+    )
+    weights = tl.exp(scores - lse[:, None])
+    v = _load(v_base, cols, DV, length, 0, DV, BLOCK_DV)
+    dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
+    return weights, weights * (dweights - delta[:, None])
+
+
+@triton.jit
+def _load_lse(lse_ptr, rows, t):
+    """+inf, so every weight is 0, for rows that saw nothing or do not exist."""
+    lse = tl.load(lse_ptr + rows, mask=rows < t, other=float("inf"))
+    return tl.where(lse == float("-inf"), float("inf"), lse)
+
+
+@triton.jit
+def _additive_bwd_dq_kernel(
+    pq_ptr, pk_ptr, v_ptr, ws_ptr, dout_ptr, lse_ptr, delta_ptr, dpq_ptr, dscore_ptr, lengths_ptr, mask_ptr,
+    mask_b, mask_h, mask_t, mask_s, h, t, s,
+    DV: tl.constexpr, A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr,
+    BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """Gradients of BLOCK_T projected queries, and this program's own share of the gradient of w_score."""
+    index = tl.program_id(1).to(tl.int64)
+    rows = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    length = s
+    if LENGTHS:
+        length = tl.load(lengths_ptr + index // h).to(tl.int32)
+    pq, pk, v_base = pq_ptr + index * t * A, pk_ptr + index * s * A, v_ptr + index * s * DV
+    mask = mask_ptr + index // h * mask_b + index % h * mask_h
+    dout = _load(dout_ptr + index * t * DV, rows, DV, t, 0, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
+    lse = _load_lse(lse_ptr + index * t, rows, t)
+    delta = tl.load(delta_ptr + index * t + rows, mask=rows < t, other=0.0)
+    own_share = dscore_ptr + (index * tl.num_programs(0) + tl.program_id(0)) * A
+    for start in range(0, length, BLOCK_S):
+        cols = start + tl.arange(0, BLOCK_S)
+        _, dscores = _weights_and_dscores(
+            pq, pk, v_base, dout, ws_ptr, lse, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV, A,
+            BLOCK_T, BLOCK_S, BLOCK_A, BLOCK_DV, MASK,
+        )  # fmt: skip
+        for first in range(0, A, BLOCK_A):
+            units = first + tl.arange(0, BLOCK_A)
+            hidden = _hidden(pq, pk, rows, cols, t, s, first, A, BLOCK_A)
+            slope = (1.0 - hidden * hidden) * _unit(ws_ptr, first, A, BLOCK_A)
+            # No other program touches these rows: the atomic is here for its order of write and read, not for races.
+            at = dpq_ptr + index * t * A + rows[:, None] * A + units[None, :]
+            inside = (rows[:, None] < t) & (units[None, :] < A)
+            tl.atomic_add(at, tl.sum(dscores[:, :, None] * slope, 1), mask=inside, sem="relaxed")
+            dunit = tl.sum(tl.sum(dscores[:, :, None] * hidden, 1), 0)
+            tl.atomic_add(own_share + units, dunit, mask=units < A, sem="relaxed")
+
+
+@triton.jit
+def _additive_bwd_dkdv_kernel(
+    pq_ptr, pk_ptr, v_ptr, ws_ptr, dout_ptr, lse_ptr, delta_ptr, dpk_ptr, dv_ptr, lengths_ptr, mask_ptr,
+    mask_b, mask_h, mask_t, mask_s, h, t, s,
+    DV: tl.constexpr, A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr,
+    BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """Gradients of BLOCK_S projected keys and of their values."""
+    index = tl.program_id(1).to(tl.int64)
+    cols = tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)
+    length = s
+    if LENGTHS:
+        length = tl.load(lengths_ptr + index // h).to(tl.int32)
+    pq, pk, v_base = pq_ptr + index * t * A, pk_ptr + index * s * A, v_ptr + index * s * DV
+    mask = mask_ptr + index // h * mask_b + index % h * mask_h
+    dv = tl.zeros((BLOCK_S, BLOCK_DV), tl.float32)
+    for start in range(0, t, BLOCK_T):
+        rows = start + tl.arange(0, BLOCK_T)
+        dout = _load(dout_ptr + index * t * DV, rows, DV, t, 0, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
+        lse = _load_lse(lse_ptr + index * t, rows, t)
+        delta = tl.load(delta_ptr + index * t + rows, mask=rows < t, other=0.0)
+        weights, dscores = _weights_and_dscores(
+            pq, pk, v_base, dout, ws_ptr, lse, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV, A,
+            BLOCK_T, BLOCK_S, BLOCK_A, BLOCK_DV, MASK,
+        )  # fmt: skip
+        dv = tl.dot(tl.trans(weights.to(dout.dtype)), dout, dv, input_precision="ieee")
+        for first in range(0, A, BLOCK_A):
+            units = first + tl.arange(0, BLOCK_A)
+            hidden = _hidden(pq, pk, rows, cols, t, s, first, A, BLOCK_A)
+            slope = (1.0 - hidden * hidden) * _unit(ws_ptr, first, A, BLOCK_A)
+            at = dpk_ptr + index * s * A + cols[:, None] * A + units[None, :]
+            inside = (cols[:, None] < s) & (units[None, :] < A)
+            tl.atomic_add(at, tl.sum(dscores[:, :, None] * slope, 0), mask=inside, sem="relaxed")
+    cols_v = tl.arange(0, BLOCK_DV)
+    inside = (cols[:, None] < s) & (cols_v[None, :] < DV)
+    tl.store(dv_ptr + index * s * DV + cols[:, None] * DV + cols_v[None, :], dv.to(dv_ptr.dtype.element_ty), mask=inside)
+
+
+def launch_config(width: int) -> dict[str, int]:
+    """Tile sizes and warps, from the padded width of the values: a hidden tile of 16 x 16 x 16 fits in registers."""
+    # The default of FP fusion differs between versions of Triton.
+    return {
+        "BLOCK_T": 16, "BLOCK_S": 16, "BLOCK_A": 16, "num_warps": 4 if width <= 128 else 8, "num_stages": 1,
+        "enable_fp_fusion": True,
+    }  # fmt: skip
+
+
+def _arguments(pq, pk, v, key_lengths, mask):
+    (b, h, t, a), (s, dv) = pq.shape, v.shape[2:]
+    kind = NO_MASK if mask is None else BOOLEAN_MASK if mask.dtype == torch.bool else ADDED_MASK
+    if mask is not None:
+        mask = mask.expand(b, h, t, s)  # broadcast axes get stride 0: nothing is copied
+        mask = mask.view(torch.uint8) if kind == BOOLEAN_MASK else mask
+    strides = (0, 0, 0, 0) if mask is None else mask.stride()
+    block_dv = max(16, triton.next_power_of_2(dv))
+    constants = {"DV": dv, "A": a, "BLOCK_DV": block_dv, "LENGTHS": key_lengths is not None, "MASK": kind}
+    masks = (pq if key_lengths is None else key_lengths, pq if mask is None else mask)
+    return (*masks, *strides, h, t, s), constants | launch_config(block_dv)
+
+
+def _forward(pq, pk, v, w_score, key_lengths, mask):
+    (b, h, t, _), dv = pq.shape, v.shape[-1]
+    out = pq.new_empty(b, h, t, dv)
+    lse = torch.empty(b, h, t, device=pq.device, dtype=torch.float32)
+    if out.numel():
+        arguments, config = _arguments(pq, pk, v, key_lengths, mask)
+        grid = (triton.cdiv(t, config["BLOCK_T"]), b * h)
+        _additive_fwd_kernel[grid](pq, pk, v, w_score, out, lse, *arguments, **config)
+    return out, lse
+
+
+def _backward(pq, pk, v, w_score, out, dout, lse, key_lengths, mask):
+    (b, h, t, a), s = pq.shape, pk.shape[2]
+    sums = dict(device=pq.device, dtype=torch.float32)
+    dpq, dpk, dv = torch.zeros(pq.shape, **sums), torch.zeros(pk.shape, **sums), torch.zeros_like(v)
+    if 0 in (*out.shape, s):
+        return dpq, dpk, dv, torch.zeros(a, **sums)
+    delta = (out.float() * dout.float()).sum(dim=-1)
+    arguments, config = _arguments(pq, pk, v, key_lengths, mask)
+    grid = (triton.cdiv(t, config["BLOCK_T"]), b * h)
+    shares = torch.zeros(grid[0] * grid[1], a, **sums)
+    _additive_bwd_dq_kernel[grid](pq, pk, v, w_score, dout, lse, delta, dpq, shares, *arguments, **config)
+    _additive_bwd_dkdv_kernel[(triton.cdiv(s, config["BLOCK_S"]), b * h)](
+        pq, pk, v, w_score, dout, lse, delta, dpk, dv, *arguments, **config
+    )
+    return dpq, dpk, dv, shares.sum(dim=0)
+
+
+class _AdditiveAttention(torch.autograd.Function):
+    """Saves the projections, the output and the log-sum-exp; the backward pass computes each hidden tile again."""
+
+    @staticmethod
+    def forward(ctx, pq, pk, v, w_score, key_lengths, mask):
+        pq, pk, v, w_score = (x.contiguous() for x in (pq, pk, v, w_score))
+        out, lse = in_exact_dtype(lambda *x: _forward(*x, key_lengths, mask), pq, pk, v, w_score)
+        out = out.to(pq.dtype)
+        ctx.save_for_backward(pq, pk, v, w_score, out, lse, key_lengths, mask)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dout):
+        pq, pk, v, w_score, out, lse, key_lengths, mask = ctx.saved_tensors
+        grads = in_exact_dtype(
+            lambda *x: _backward(*x, lse, key_lengths, mask), pq, pk, v, w_score, out, dout.contiguous()
+        )
+        return *(grad.to(pq.dtype) for grad in grads), None, None
+
+
+def additive_attention_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    w_q: Tensor,
+    w_k: Tensor,
+    w_score: Tensor,
+    *,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """`additive_attention` by the kernels, with gradients; the two projections are ordinary matrix products.
+
+    Shapes as in the reference; float32, float16 or bfloat16. On sm_75 the scoring is arithmetic as everywhere, and the
+    product with the values falls back to FMA.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit, the values are wider than 256, an added mask asks for a
+            gradient, or the tensors are on a CPU and Triton compiles.
+    """
+    _check(q, k, v, w_q, w_k, w_score, key_lengths, mask)
+    k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
+    return _AdditiveAttention.apply(q @ w_q.T, k @ w_k.T, v, w_score, key_lengths, mask)
+
+
+def _check(q, k, v, w_q, w_k, w_score, key_lengths, mask):
+    check_additive(q, k, w_q, w_k, w_score, v=v, key_lengths=key_lengths, mask=mask)
+    check_runs_here("additive_attention_triton", q)
+    require(v.shape[-1] <= 256, f"additive_attention_triton takes values to width 256, got {v.shape[-1]}")
+    require(
+        mask is None or not mask.requires_grad,
+        "additive_attention_triton gives no gradient to an added mask: detach it, or use impl='reference'",
+    )

@@ -1,0 +1,69 @@
+"""Additive attention as a layer of a sequence-to-sequence model."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from attncourse._shared.validate import require
+
+from .blocked import additive_attention_blocked
+from .reference import additive_attention, additive_weights
+
+IMPLEMENTATIONS = ("reference", "blocked", "triton")
+
+
+class AdditiveAttention(nn.Module):
+    """Reads a memory (b, s, dm) with queries (b, t, dq): Bahdanau's alignment model.
+
+    Bahdanau, Cho and Bengio 2014, https://arxiv.org/abs/1409.0473: w_q is W_a, w_k is U_a and w_score is v_a there,
+    drawn as appendix B.1 says (normal, standard deviation 0.001; v_a zero). Differs from there: a zero v_a gives W_a
+    and U_a no gradient in the first step, so w_score is drawn like the others, and all at Glorot's scale, which the
+    course's short trainings need.
+
+    Args:
+        query_dim: width of the queries.
+        memory_dim: width of the memory, which serves as keys and values.
+        hidden_dim: width a of the scoring network.
+        impl: "reference" (the definition), "blocked" (without the hidden layer in memory) or "triton" (the kernel).
+    """
+
+    def __init__(self, query_dim: int, memory_dim: int, *, hidden_dim: int, impl: str = "reference"):
+        super().__init__()
+        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        self.impl = impl
+        self.w_q = nn.Parameter(torch.empty(hidden_dim, query_dim))
+        self.w_k = nn.Parameter(torch.empty(hidden_dim, memory_dim))
+        self.w_score = nn.Parameter(torch.empty(hidden_dim))
+        nn.init.xavier_uniform_(self.w_q)
+        nn.init.xavier_uniform_(self.w_k)
+        nn.init.normal_(self.w_score, std=hidden_dim**-0.5)
+
+    def forward(
+        self,
+        query: Float[Tensor, "b t dq"],
+        memory: Float[Tensor, "b s dm"],
+        *,
+        key_lengths: Int[Tensor, " b"] | None = None,
+        need_weights: bool = False,
+    ):
+        """The context (b, t, dm); with need_weights also the alignment (b, t, s).
+
+        Raises:
+            ValueError: weights are asked of a form that never holds them.
+        """
+        q, k = query[:, None], memory[:, None]
+        parameters = (self.w_q, self.w_k, self.w_score)
+        if need_weights:
+            require(self.impl == "reference", f"impl={self.impl!r} never forms weights: use impl='reference'")
+            weights = additive_weights(q, k, *parameters, key_lengths=key_lengths)[:, 0]
+            return additive_attention(q, k, k, *parameters, key_lengths=key_lengths)[:, 0], weights
+        return self._attend(q, k, parameters, key_lengths)[:, 0]
+
+    def _attend(self, q, k, parameters, key_lengths):
+        if self.impl == "blocked":
+            return additive_attention_blocked(q, k, k, *parameters, key_lengths=key_lengths)
+        if self.impl == "triton":
+            from .kernel import additive_attention_triton  # Triton is there on Linux alone
+
+            return additive_attention_triton(q, k, k, *parameters, key_lengths=key_lengths)
+        return additive_attention(q, k, k, *parameters, key_lengths=key_lengths)
