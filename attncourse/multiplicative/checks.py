@@ -1,0 +1,45 @@
+"""The input errors of multiplicative attention, alike for every form of it."""
+
+from attncourse._shared.validate import check_key_lengths, check_mask, check_tensors, require
+
+
+def check_pair(q, k) -> None:
+    """q (b, h, t, dq) and k (b, h, s, dk) share batch, heads, dtype and device."""
+    check_tensors(q=q, k=k)
+    for name, x in (("q", q), ("k", k)):
+        require(x.ndim == 4, f"{name} must be (batch, heads, length, width), got shape {tuple(x.shape)}")
+    require(q.shape[:2] == k.shape[:2], f"q and k must share batch and heads, got {tuple(q.shape)}, {tuple(k.shape)}")
+
+
+def check_weight(q, k, weight) -> None:
+    """weight is (dq, dk); without one the widths must agree."""
+    if weight is None:
+        require(q.shape[-1] == k.shape[-1], f"a dot product needs equal widths, got dq={q.shape[-1]}, dk={k.shape[-1]}")
+        return
+    check_tensors(q=q, weight=weight)
+    wanted = (q.shape[-1], k.shape[-1])
+    require(tuple(weight.shape) == wanted, f"weight must be (dq, dk) = {wanted}, got {tuple(weight.shape)}")
+
+
+def check_concat(q, k, weight, w_score) -> None:
+    """weight is (a, dq + dk) and w_score (a,)."""
+    check_tensors(q=q, weight=weight, w_score=w_score)
+    wanted = (w_score.numel(), q.shape[-1] + k.shape[-1])
+    fits = w_score.ndim == 1 and tuple(weight.shape) == wanted
+    got = f"got weight {tuple(weight.shape)}, w_score {tuple(w_score.shape)}"
+    require(fits, f"weight must be (a, dq + dk) = {wanted} and w_score (a,), {got}")
+
+
+def check_reading(q, k, v, key_lengths, mask) -> None:
+    """v, key_lengths and mask fit q and k."""
+    check_pair(q, k)
+    check_tensors(q=q, v=v)
+    (b, h, t, _), s = q.shape, k.shape[2]
+    require(v.ndim == 4 and v.shape[:3] == k.shape[:3], f"v must be (b, h, s, dv) = ({b}, {h}, {s}, dv), got {tuple(v.shape)}")
+    check_key_lengths(key_lengths, b=b, s=s, like=q)
+    check_mask(mask, shape=(b, h, t, s), like=q)
+
+
+def check_radius(radius) -> None:
+    """A local window reaches at least to its neighbours."""
+    require(isinstance(radius, int) and radius >= 1, f"radius must be an integer of at least 1, got {radius!r}")
