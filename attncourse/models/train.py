@@ -1,0 +1,70 @@
+"""A training loop for the sequence-to-sequence models, and the measure that the chapters report."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from attncourse._shared.validate import require
+
+from .dates import BEGIN, TARGET_VOCABULARY, Example, make_batch, read_target
+
+
+def train_seq2seq(
+    model: nn.Module,
+    examples: list[Example],
+    *,
+    steps: int,
+    batch_size: int = 64,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+    progress: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Train by Adam on next-token cross-entropy with a cosine-decayed rate; the loss of every step.
+
+    Batches hold sources of similar length, so that little is padding.
+
+    Args:
+        progress: called with step and loss after each step.
+
+    Raises:
+        ValueError: fewer examples than a batch.
+    """
+    require(len(examples) >= batch_size, f"a batch of {batch_size} needs as many examples, got {len(examples)}")
+    rng = torch.Generator().manual_seed(seed)
+    ordered = sorted(examples, key=lambda e: (len(e.source), len(e.target)))
+    starts = range(0, len(ordered) - batch_size + 1, batch_size)
+    batches = [make_batch(ordered[i : i + batch_size]) for i in starts]
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    losses = []
+    model.train()
+    for step in range(steps):
+        batch = batches[int(torch.randint(len(batches), (), generator=rng))]
+        logits = model(batch.source, batch.lengths, batch.target[:, :-1])
+        loss = cross_entropy(logits.flatten(0, 1), batch.target[:, 1:].flatten(), ignore_index=0)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if progress is not None:
+            progress(step, losses[-1])
+    model.eval()
+    return losses
+
+
+def transcribe(model: nn.Module, examples: list[Example]) -> list[str]:
+    """What the model writes for each source, greedily."""
+    batch = make_batch(examples)
+    tokens, _ = model.decode_greedy(
+        batch.source, batch.lengths, begin=TARGET_VOCABULARY.index(BEGIN), steps=batch.target.shape[1]
+    )
+    return [read_target(row) for row in tokens]
+
+
+def exact_matches(model: nn.Module, examples: list[Example]) -> list[bool]:
+    """Whether each source is written without a single wrong character."""
+    return [got == example.target for got, example in zip(transcribe(model, examples), examples, strict=True)]
