@@ -67,5 +67,11 @@ def apply_mask(scores: Float[Tensor, "b h t s"], mask: Tensor | None) -> Float[T
 
 def masked_softmax(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]:
     """Softmax over keys in which a row of nothing but -inf gives zeros, not NaN (and zero gradients)."""
-    lse = scores.logsumexp(dim=-1, keepdim=True)
-    return torch.exp(scores - lse.masked_fill(lse == -torch.inf, 0.0))
+    empty = (scores == -torch.inf).all(dim=-1, keepdim=True)
+    return torch.softmax(scores.masked_fill(empty, 0.0), dim=-1).masked_fill(empty, 0.0)
+
+
+def masked_logsumexp(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t"]:
+    """Log-sum-exp over keys; -inf for a row of nothing but -inf, whose gradient is 0 where PyTorch's is NaN."""
+    empty = (scores == -torch.inf).all(dim=-1)
+    return scores.masked_fill(empty[..., None], 0.0).logsumexp(dim=-1).masked_fill(empty, -torch.inf)

@@ -4,10 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from attncourse._shared.masks import blank_padding
 from attncourse._shared.validate import require
 
 from .blocked import additive_attention_blocked
-from .reference import additive_attention, additive_weights
+from .reference import additive_weights
 
 IMPLEMENTATIONS = ("reference", "blocked", "triton")
 
@@ -53,17 +54,13 @@ class AdditiveAttention(nn.Module):
         """
         q, k = query[:, None], memory[:, None]
         parameters = (self.w_q, self.w_k, self.w_score)
-        if need_weights:
-            require(self.impl == "reference", f"impl={self.impl!r} never forms weights: use impl='reference'")
-            weights = additive_weights(q, k, *parameters, key_lengths=key_lengths)[:, 0]
-            return additive_attention(q, k, k, *parameters, key_lengths=key_lengths)[:, 0], weights
-        return self._attend(q, k, parameters, key_lengths)[:, 0]
-
-    def _attend(self, q, k, parameters, key_lengths):
+        if self.impl == "reference":
+            weights = additive_weights(q, k, *parameters, key_lengths=key_lengths)
+            context = (weights @ blank_padding(k, key_lengths))[:, 0]
+            return (context, weights[:, 0]) if need_weights else context
+        require(not need_weights, f"impl={self.impl!r} never forms weights: use impl='reference'")
         if self.impl == "blocked":
-            return additive_attention_blocked(q, k, k, *parameters, key_lengths=key_lengths)
-        if self.impl == "triton":
-            from .kernel import additive_attention_triton  # Triton is there on Linux alone
+            return additive_attention_blocked(q, k, k, *parameters, key_lengths=key_lengths)[:, 0]
+        from .kernel import additive_attention_triton  # Triton is there on Linux alone
 
-            return additive_attention_triton(q, k, k, *parameters, key_lengths=key_lengths)
-        return additive_attention(q, k, k, *parameters, key_lengths=key_lengths)
+        return additive_attention_triton(q, k, k, *parameters, key_lengths=key_lengths)[:, 0]

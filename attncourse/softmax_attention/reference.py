@@ -9,7 +9,7 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from attncourse._shared.masks import apply_mask, blank_padding, masked_softmax, visible_keys
+from attncourse._shared.masks import apply_mask, blank_padding, masked_logsumexp, masked_softmax, visible_keys
 from attncourse._shared.validate import check_key_lengths, check_mask, check_qkv, check_softcap, check_window
 
 
@@ -121,4 +121,4 @@ def softmax_attention_with_lse(
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)
     out = mix_values(masked_softmax(scores), v, key_lengths=masking.get("key_lengths"))
-    return out, scores.logsumexp(dim=-1)
+    return out, masked_logsumexp(scores)

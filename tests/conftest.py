@@ -1,0 +1,23 @@
+"""Where tests run: on CUDA where it is there, else on the CPU with Triton's interpreter."""
+
+import pytest
+import torch
+
+from attncourse._shared.launch import prepare_interpreter
+
+prepare_interpreter()
+
+
+def pytest_collection_modifyitems(items):
+    """A test marked gpu is skipped, and counted as skipped, where there is none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+@pytest.fixture
+def device() -> str:
+    """The device that kernels run on here."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
