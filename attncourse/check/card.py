@@ -3,9 +3,7 @@
 import sys
 from collections.abc import Callable
 
-import torch
-
-from .core import CHECKS, LocalLearner, Verdict, run_check
+from .core import CHECKS, LocalLearner, Verdict, fresh_rng, run_check
 
 _latest: dict[str, Verdict] = {}
 
@@ -25,7 +23,7 @@ def check(name: str, function: Callable | None = None) -> Verdict:
     wanted = CHECKS[name]
     if function is None:
         function = sys._getframe(1).f_globals.get(wanted.function)
-    rng = torch.Generator().manual_seed(torch.seed())
+    rng, _ = fresh_rng()
     _latest[name] = run_check(wanted, LocalLearner(function, wanted.function), rng)
     return _latest[name]
 

@@ -6,6 +6,9 @@ A check is a function `check(learner, rng)`. `learner(*args)` calls the learner'
 and returns plain values; the judgement is made on this side of that call.
 """
 
+import linecache
+import os
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -31,6 +34,14 @@ class Crashed(Exception):
 
 class TimedOut(Exception):
     """The learner's function did not come back in time."""
+
+
+class OutOfMemory(Exception):
+    """The learner's function asked for more memory than it may have."""
+
+
+class Tampered(Exception):
+    """What came back is nothing that an honest run sends."""
 
 
 class Learner(Protocol):
@@ -62,7 +73,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of one check: state is passed, wrong, unsolved, missing, crashed, timed out or tampered."""
+    """The outcome of one check: state is passed, or one of the values of STATES."""
 
     check: str
     state: str
@@ -84,7 +95,15 @@ class Verdict:
 
 CHECKS: dict[str, Check] = {}
 
-STATES = {Broken: "wrong", Unsolved: "unsolved", Missing: "missing", Crashed: "crashed", TimedOut: "timed out"}
+STATES = {
+    Broken: "wrong",
+    Unsolved: "unsolved",
+    Missing: "missing",
+    Crashed: "crashed",
+    TimedOut: "timed out",
+    OutOfMemory: "out of memory",
+    Tampered: "tampered",
+}
 
 
 def exercise_check(name: str, *, function: str, points: int, not_verified: str = "", seconds: float = 20.0):
@@ -113,7 +132,17 @@ def run_check(check: Check, learner: Learner, rng: torch.Generator) -> Verdict:
         check.judge(learner, rng)
     except tuple(STATES) as outcome:
         return Verdict(check.name, STATES[type(outcome)], 0, check.points, str(outcome))
+    except Exception as error:
+        # A list where a tensor belongs, or shapes that do not go together, stop the judge before it can say so itself.
+        message = f"what came back is not of the kind that the exercise asks for ({type(error).__name__}: {error})"
+        return Verdict(check.name, "wrong", 0, check.points, message)
     return Verdict(check.name, "passed", check.points, check.points)
+
+
+def fresh_rng() -> tuple[torch.Generator, int]:
+    """A generator that nobody can predict, and its seed; torch's own generator is left as it is."""
+    seed = int.from_bytes(os.urandom(7), "little")
+    return torch.Generator().manual_seed(seed), seed
 
 
 def plain(value: Any) -> Any:
@@ -123,7 +152,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().clone().cpu()
     if type(value).__module__ == "numpy":
-        return torch.as_tensor(value).clone()
+        return _from_numpy(value)
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, tuple):
@@ -131,6 +160,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     raise Broken(f"returned a {type(value).__name__}; return tensors, numbers, strings, or lists and dicts of them")
+
+
+def _from_numpy(value: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(value).clone()
+    except TypeError as error:
+        raise Broken(f"returned a NumPy value that is no tensor: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -157,13 +193,32 @@ class LocalLearner:
 
 
 def call_learner(function: Callable, args, kwargs) -> Any:
-    """Call, and sort what can go wrong: unsolved, or crashed with the learner's own message."""
+    """Call, and sort what can go wrong: unsolved, out of memory, or crashed with the learner's own message."""
     try:
         return function(*args, **kwargs)
-    except NotImplementedError as error:
-        raise Unsolved(str(error) or "not solved yet") from error
-    except Exception as error:
-        raise Crashed(f"{type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise describe_error(error) from error
+
+
+def describe_error(error: BaseException) -> Unsolved | OutOfMemory | Crashed:
+    """The outcome that an exception of the learner's code stands for."""
+    # the stub raises it bare; PyTorch raises it with a message, of an operation that it lacks
+    if isinstance(error, NotImplementedError) and not error.args:
+        return Unsolved("not solved yet")
+    # PyTorch reports a failed allocation as a RuntimeError
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return OutOfMemory(f"{type(error).__name__}: {error}".removesuffix(": "))
+    return Crashed("\n".join([*traceback.format_exception_only(error)]).strip() + learner_lines(error))
+
+
+def learner_lines(error: BaseException, most: int = 3) -> str:
+    """The innermost lines of the traceback that the learner wrote: notebook cells run as the module `__main__`."""
+    frames = [f for f in traceback.walk_tb(error.__traceback__) if f[0].f_globals.get("__name__") == "__main__"]
+    lines = []
+    for frame, number in frames[-most:]:
+        text = linecache.getline(frame.f_code.co_filename, number, frame.f_globals).strip()
+        lines.append(f"\n  line {number} of {frame.f_code.co_name}: {text}".rstrip(": "))
+    return "".join(lines)
 
 
 def differentiate(out: Any, inputs: list[torch.Tensor], cotangent: torch.Tensor) -> tuple[torch.Tensor, ...]:

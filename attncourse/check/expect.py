@@ -62,6 +62,8 @@ def seen_by(learner, args: list, *, moved: int, axis: int, position: int, rng: t
     change = torch.randn(changed.select(axis, position).shape, generator=rng, dtype=torch.float64)
     changed.select(axis, position).add_(change.to(changed.dtype))
     after = learner(*args[:moved], changed, *args[moved + 1 :])
+    expect(isinstance(before, Tensor), f"the result is a {type(before).__name__}, expected a tensor")
+    expect_tensor(after, tuple(before.shape))
     difference = (before - after).abs().amax(dim=-1)
     return difference.flatten(0, -2).amax(dim=0) > 0 if difference.ndim > 1 else difference > 0
 

@@ -1,0 +1,151 @@
+"""Where a learner's code runs: bubblewrap's namespaces, a bare file system, no network, one process under limits.
+
+Visible inside, and only to read: the system's libraries, the interpreter, its packages, and this package. Not
+visible: solutions, tests, other submissions, records, the home folder, the environment.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .seccomp import one_process_filter
+
+PACKAGE = Path(__file__).parents[1]
+INSIDE = "/course"
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+
+ADVICE = (
+    "install bubblewrap 0.8 or newer (Debian, Ubuntu: apt install bubblewrap), where needed allow it user namespaces, "
+    "or pass --unconfined to run the learners' code with your own rights"
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one submission may use; seconds are wall-clock time but for `cpu_seconds`."""
+
+    memory_bytes: int = 2 << 30
+    cpu_seconds: int = 600
+    scratch_bytes: int = 64 << 20
+    start_seconds: float = 60.0
+    cell_seconds: float = 30.0
+    submission_seconds: float = 300.0
+
+
+class SandboxMissing(ValueError):
+    """No sandbox can be had here; the message says why and what would help."""
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """How workers are started: confined by bubblewrap, or (`bwrap` None) with the grader's own rights."""
+
+    bwrap: str | None
+    private: tuple[Path, ...] = ()
+    limits: Limits = Limits()
+
+    @property
+    def description(self) -> str:
+        """What each record says of how the code was confined."""
+        if self.bwrap is None:
+            return "unconfined"
+        limits = self.limits
+        return (
+            f"bubblewrap: own namespaces, no network, read-only system, one process, {limits.memory_bytes >> 20} MiB "
+            f"memory, {limits.scratch_bytes >> 20} MiB scratch"
+        )
+
+    def start(self) -> subprocess.Popen:
+        """A worker whose pipes are its standard input and output; its standard error says why it could not start."""
+        code = "import sys; from attncourse.grade.worker import main; main(*map(int, sys.argv[1:]))"
+        limits = (str(self.limits.memory_bytes), str(self.limits.cpu_seconds))
+        return self.run([sys.executable, "-s", "-P", "-c", code, *limits])
+
+    def run(self, command: list[str]) -> subprocess.Popen:
+        """Start a command inside, with pipes."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+        if self.bwrap is None:
+            return subprocess.Popen(
+                command, env=environment(str(PACKAGE.parent)), cwd="/", start_new_session=True, **pipes
+            )
+        rules = os.memfd_create("seccomp")
+        try:
+            os.write(rules, one_process_filter())
+            os.lseek(rules, 0, os.SEEK_SET)
+            wall = [self.bwrap, *namespaces(rules), *self._mounts(), "--chdir", "/tmp", "--", *command]
+            return subprocess.Popen(wall, env=environment(INSIDE), pass_fds=(rules,), **pipes)
+        finally:
+            os.close(rules)
+
+    def _mounts(self) -> list[str]:
+        visible = {Path(p) for p in (*SYSTEM, sys.base_prefix, sys.prefix)} | {Path(sys.executable).resolve().parents[1]}
+        # first what is made here, since the interpreter's folder may lie in any of it
+        arguments = ["--proc", "/proc", "--dev", "/dev", "--size", str(self.limits.scratch_bytes), "--tmpfs", "/tmp"]
+        for path, hidden in mounts_in_order(visible, {p.resolve() for p in self.private if p.is_dir()}):
+            if hidden:
+                arguments += ["--size", "4096", "--tmpfs", str(path)]
+            elif path.is_symlink():
+                arguments += ["--symlink", os.readlink(path), str(path)]
+            else:
+                arguments += ["--ro-bind-try", str(path), str(path)]
+        made_here = ["--remount-ro", "/dev", "--remount-ro", "/"]
+        return [*arguments, "--ro-bind", str(PACKAGE), f"{INSIDE}/attncourse", *made_here]
+
+
+def mounts_in_order(visible: set[Path], private: set[Path]) -> list[tuple[Path, bool]]:
+    """Parents before children: (path, whether it is hidden); a private folder that lies in nothing visible is left out.
+
+    A folder of the interpreter within a private one (a `.venv` in a checkout) is shown again.
+    """
+    hidden = {path for path in private if visible & set(path.parents)}
+    return sorted([(p, False) for p in visible] + [(p, True) for p in hidden], key=lambda m: (len(m[0].parts), m[0]))
+
+
+def namespaces(rules: int) -> list[str]:
+    """bwrap's arguments that take everything away; `rules` is the open file of the system-call filter."""
+    unprivileged = ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL"]
+    tied = ["--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "sandbox", "--seccomp", str(rules)]
+    return ["--unshare-all", *unprivileged, *tied]
+
+
+def environment(package_root: str) -> dict[str, str]:
+    """All that a worker's environment holds."""
+    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return {
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "HOME": "/tmp",
+        "USER": "learner",
+        "TMPDIR": "/tmp",
+        "MPLBACKEND": "agg",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": package_root,
+        **threads,
+    }
+
+
+def find_sandbox(*, private: tuple[Path, ...] = (), unconfined: bool = False, limits: Limits | None = None) -> Sandbox:
+    """A sandbox that has been tried and works.
+
+    Args:
+        private: folders that no learner's code may see even where they lie within the interpreter's or the system's.
+        unconfined: do without.
+
+    Raises:
+        SandboxMissing: bubblewrap is not installed, too old, or not allowed to work here.
+    """
+    limits = limits or Limits()
+    if unconfined:
+        return Sandbox(None, limits=limits)
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise SandboxMissing(f"there is no bwrap on the PATH: {ADVICE}")
+    sandbox = Sandbox(bwrap, private, limits)
+    _, errors = (process := sandbox.run([sys.executable, "-c", ""])).communicate()
+    if process.returncode != 0:
+        raise SandboxMissing(f"the sandbox does not start ({errors.decode(errors='replace').strip()[-500:]}): {ADVICE}")
+    return sandbox
