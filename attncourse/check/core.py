@@ -51,7 +51,9 @@ class Learner(Protocol):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The function's result on copies of the arguments."""
 
-    def grad(self, *args: Any, wrt: tuple[int, ...], cotangent: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+    def grad(
+        self, *args: Any, wrt: tuple[int, ...], cotangent: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor, ...]:
         """Gradients of (result * cotangent).sum() with respect to the arguments at positions `wrt`."""
 
 
