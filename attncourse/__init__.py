@@ -1,6 +1,10 @@
 """An executable course on attention: one folder ("room") a mechanism, each as definition, module and kernel."""
 
-from .notebook import print_versions, show
+from ._shared.launch import prepare_interpreter
+
+prepare_interpreter()
+
+from .notebook import print_versions, show  # noqa: E402
 
 __version__ = "0.1.0"
 __all__ = ["print_versions", "show"]

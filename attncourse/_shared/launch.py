@@ -1,6 +1,7 @@
 """What the launchers of kernels share: where a kernel can run, and which inputs it takes there."""
 
 import os
+import sys
 from collections.abc import Callable
 
 import torch
@@ -12,8 +13,12 @@ KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def prepare_interpreter() -> None:
-    """Without CUDA, let Triton interpret. It reads the variable when a kernel is defined, so call this before."""
-    if not torch.cuda.is_available():
+    """Without CUDA, let Triton interpret, if it is not imported yet.
+
+    Triton reads the variable whenever a kernel is defined, its own library's among them. So it must be set before the
+    first import of Triton, which PyTorch may do on its own: the package calls this before anything else.
+    """
+    if "triton" not in sys.modules and not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
@@ -31,8 +36,8 @@ def check_runs_here(name: str, *tensors: Tensor) -> None:
     )
     require(
         x.is_cuda or interpreting(),
-        f"{name} runs on CUDA tensors, got {x.device}: to interpret it on a CPU, set TRITON_INTERPRET=1 before "
-        "importing attncourse's kernels",
+        f"{name} runs on CUDA tensors, got {x.device}: to interpret it on a CPU, import attncourse before triton, or set "
+        "TRITON_INTERPRET=1 before either",
     )
 
 

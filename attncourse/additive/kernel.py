@@ -6,18 +6,15 @@ A tile of the hidden layer, (BLOCK_T, BLOCK_S, BLOCK_A), lives in registers, is 
 """
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
-from attncourse._shared.launch import check_runs_here, in_exact_dtype, prepare_interpreter
+from attncourse._shared.launch import check_runs_here, in_exact_dtype
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.validate import require
 
 from .checks import check_additive
-
-prepare_interpreter()
-
-import triton  # noqa: E402
-import triton.language as tl  # noqa: E402
 
 NO_MASK, BOOLEAN_MASK, ADDED_MASK = 0, 1, 2
 

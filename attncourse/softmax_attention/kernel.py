@@ -9,9 +9,11 @@ neither needs atomic additions. Inside kernels logarithms are to base 2, since t
 import math
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
-from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype, prepare_interpreter
+from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
 from attncourse._shared.validate import (
     check_key_lengths,
     check_mask,
@@ -20,11 +22,6 @@ from attncourse._shared.validate import (
     check_window,
     require,
 )
-
-prepare_interpreter()
-
-import triton  # noqa: E402
-import triton.language as tl  # noqa: E402
 
 LOG2E = tl.constexpr(math.log2(math.e))
 NO_MASK, BOOLEAN_MASK, ADDED_MASK = 0, 1, 2
