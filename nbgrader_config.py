@@ -1,6 +1,6 @@
 """nbgrader's view of the course: solutions/<unit>/ is the source of an assignment, exercises/<unit>/ its release."""
 
-c = get_config()  # noqa: F821  (traitlets' loader provides it)
+c = get_config()
 
 c.CourseDirectory.course_id = "attncourse"
 c.CourseDirectory.source_directory = "solutions"

@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: there is no such folder, nothing in it, no release to compare with, or no sandbox.
     """
+    from attncourse.check import CHECKS
+
     from .classroom import grade_folder
     from .sandbox import find_sandbox
     from .submission import Release, find_notebooks
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     paths = find_notebooks(args.folder)
     if not paths:
         raise ValueError(f"{args.folder} holds no notebook (*.ipynb)")
-    release = Release.read(args.exercises)
+    release = Release.read(args.exercises, {check.unit for check in CHECKS.values()})
     args.out.mkdir(parents=True, exist_ok=True)
     private = (args.folder, args.out, args.exercises, args.exercises.parent / "solutions", *checkout())
     sandbox = find_sandbox(private=private, unconfined=args.unconfined)

@@ -15,7 +15,7 @@ from .seccomp import one_process_filter
 
 PACKAGE = Path(__file__).parents[1]
 INSIDE = "/course"
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime")
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 
 ADVICE = (
     "install bubblewrap 0.8 or newer (Debian, Ubuntu: apt install bubblewrap), where needed allow it user namespaces, "
@@ -81,7 +81,8 @@ class Sandbox:
             os.close(rules)
 
     def _mounts(self) -> list[str]:
-        visible = {Path(p) for p in (*SYSTEM, sys.base_prefix, sys.prefix)} | {Path(sys.executable).resolve().parents[1]}
+        interpreter = (sys.prefix, sys.base_prefix, Path(sys.executable).resolve().parents[1])
+        visible = {Path(path) for path in (*SYSTEM, *interpreter)}
         # first what is made here, since the interpreter's folder may lie in any of it
         arguments = ["--proc", "/proc", "--dev", "/dev", "--size", str(self.limits.scratch_bytes), "--tmpfs", "/tmp"]
         for path, hidden in mounts_in_order(visible, {p.resolve() for p in self.private if p.is_dir()}):

@@ -1,4 +1,4 @@
-"""Reading what was handed in: which unit it answers, the cells to run, and whether its check cells are the released ones."""
+"""What was handed in: which unit it answers, the cells to run, whether its check cells are the released ones."""
 
 import ast
 import hashlib
@@ -44,15 +44,19 @@ class Release:
     checks: dict[str, dict[str, str]]
 
     @classmethod
-    def read(cls, folder: Path) -> "Release":
-        """Every released notebook of a folder.
+    def read(cls, folder: Path, units: set[str]) -> "Release":
+        """Every released notebook of a folder; `units` are those that have checks.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none, or one of another unit.
         """
         checks = {}
         for path in sorted(folder.glob("*/*.ipynb")):
             unit, cells = read_cells(path.read_bytes())
+            if unit not in units:
+                raise ValueError(
+                    f"{path} is of the unit {unit!r}, which has no checks; there are {', '.join(sorted(units))}"
+                )
             checks[unit] = {cell.grade_id: cell.source for cell in cells if cell.grades}
         if not checks:
             raise ValueError(f"{folder} holds no released exercises; run `make exercises`, or say --exercises FOLDER")

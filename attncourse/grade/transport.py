@@ -1,4 +1,4 @@
-"""The grader's side of the wall: a worker behind two pipes, a deadline on each request, answers taken as values only."""
+"""The grader's side of the wall: a worker behind two pipes, a deadline on each request, answers that are values."""
 
 import contextlib
 import os
