@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import shutil
 import socket
 import sys
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell
 
 import attncourse.check
 from attncourse.__main__ import main
+from attncourse.check.core import Check, LocalLearner, run_check
+from attncourse.grade.command import own_memory_limited
 from attncourse.grade.judge import Mark
 from attncourse.grade.records import NOT_GRADED, read_record, record_of, still_valid, write_record
 from attncourse.grade.sandbox import Sandbox, SandboxMissing, find_sandbox, mounts_in_order
@@ -491,6 +495,44 @@ def test_without_the_sandbox_the_spy_finds_every_breach(course, spied):
     for breach in ("saw the grader's process", "signalled the grader", "filled memory with files"):
         assert breach in said
     assert "secret" not in said, "the environment is clean even unconfined"
+
+
+def test_names_that_are_no_text_or_too_long_do_not_stop_the_run(course, tmp_path):
+    hand_in(course, tmp_path / "in" / "plain.ipynb")
+    text = (tmp_path / "in" / "plain.ipynb").read_bytes()
+    names = [b"caf\xe9.ipynb", b"caf\xe8.ipynb", b"x" * 249 + b".ipynb", "größe.ipynb".encode()]
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path / "in"), name))).write_bytes(text)
+    records = grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")
+    assert set(records) == {"plain", "caf\\xe9", "caf\\xe8", "x" * 249, "größe"}
+    assert len((tmp_path / "out" / "grades.csv").read_text().splitlines()) == 6
+
+
+def test_grading_leaves_this_process_s_own_limits_as_they_were(course, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    hand_in(course, tmp_path / "in" / "a.ipynb")
+    grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_a_judge_that_asks_for_absurd_memory_fails_alone():
+    """Two long thin results whose difference would fill the machine."""
+    greedy = Check("toy.greedy", "f", 1, lambda learner, rng: learner().T - learner())
+    with own_memory_limited():
+        verdict = run_check(greedy, LocalLearner(lambda: torch.zeros(100_000, 1), "f"), torch.Generator())
+    assert verdict.state == "wrong" and "can't allocate memory" in verdict.message
+
+
+def test_a_worker_that_does_not_start_is_the_grader_s_trouble_and_no_mark(course, tmp_path, monkeypatch, capsys):
+    hand_in(course, tmp_path / "in" / "a.ipynb", **RIGHT)
+    monkeypatch.setattr(Sandbox, "start", lambda self: self.run([sys.executable, "-c", "raise SystemExit('no room')"]))
+    arguments = ["grade", tmp_path / "in", "--out", tmp_path / "out", "--exercises", course / "exercises"]
+    assert main([str(a) for a in (*arguments, "--unconfined")]) == 1
+    (record,) = (json.loads(path.read_text()) for path in (tmp_path / "out").rglob("*.json"))
+    assert record["state"] == NOT_GRADED and "no room" in record["notes"][0]
+    assert "a.ipynb: the worker did not start" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")["a"]["points"] == 6
 
 
 @needs_sandbox

@@ -1,6 +1,7 @@
 """`python -m attncourse grade FOLDER --out DIR`."""
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -24,9 +25,9 @@ def add_parsers(commands) -> None:
     parser.add_argument(
         "--exercises",
         type=Path,
-        default=PACKAGE.parent / "exercises",
+        default=PACKAGE.parent / "exercises" if checkout() else Path("exercises"),
         metavar="DIR",
-        help="the released exercises, to see whether check cells were changed (default: this checkout's)",
+        help="the released exercises, to see whether check cells were changed (default: exercises/)",
     )
     parser.add_argument("--again", action="store_true", help="mark unchanged submissions again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="submissions marked at a time")
@@ -57,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     private = (args.folder, args.out, args.exercises, args.exercises.parent / "solutions", *checkout())
     sandbox = find_sandbox(private=private, unconfined=args.unconfined)
-    limit_own_memory()
-    records = grade_folder(args.folder, paths, args.out, release, sandbox, again=args.again, jobs=args.jobs)
+    with own_memory_limited():
+        records = grade_folder(args.folder, paths, args.out, release, sandbox, again=args.again, jobs=args.jobs)
     return report(records, args.out)
 
 
@@ -67,15 +68,20 @@ def checkout() -> list[Path]:
     return [PACKAGE.parent] if (PACKAGE.parent / "solutions").is_dir() else []
 
 
-def limit_own_memory() -> None:
-    """Let a result that makes a judge ask for absurd memory fail there, instead of ending the whole run."""
+@contextlib.contextmanager
+def own_memory_limited():
+    """Within it, a result that makes a judge ask for absurd memory fails there, instead of ending the whole run."""
     import resource
 
     with open("/proc/self/statm") as statm:
         taken = int(statm.read().split()[0]) * resource.getpagesize()
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = taken + HEADROOM_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    lowest = min(limit for limit in (soft, taken + HEADROOM_BYTES) if limit != resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_AS, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def report(records: list[dict], out: Path) -> int:

@@ -8,7 +8,7 @@ from attncourse.check.core import STATES, Check, Tampered, TimedOut, fresh_rng
 
 from .sandbox import Sandbox
 from .submission import Release, Submission, cells_to_run
-from .transport import OUTCOMES, Ended, RemoteLearner, Worker
+from .transport import OUTCOMES, Ended, RemoteLearner, Worker, printable
 
 # A submission's state is the first of these that one of its parts is in.
 GRAVEST_FIRST = ("tampered", "timed out", "out of memory", "crashed")
@@ -79,6 +79,7 @@ class _Run:
         verdict = run_check(check, RemoteLearner(worker, check.function, deadline), rng)
         if verdict.state == "timed out":
             return replace(verdict, message=f"{check.function} did not return within {check.seconds:.0f} s")
+        verdict = replace(verdict, message=printable(verdict.message))
         grade_id = check.name.replace(".", "-")
         if verdict.state == "missing" and grade_id in self.failed:
             state, reason = self.failed[grade_id]

@@ -18,6 +18,7 @@ from .sandbox import PACKAGE, Sandbox
 from .submission import Submission
 
 NOT_GRADED = "not graded"
+LONGEST_NAME = 200
 
 
 @cache
@@ -62,7 +63,10 @@ def record_of(submission: Submission, mark: Mark, sandbox: Sandbox) -> dict[str,
 
 def record_path(out: Path, submission: Submission) -> Path:
     """Where a submission's record lies: as its notebook lies in the folder."""
-    return out / "records" / f"{submission.file}.json"
+    folder, _, name = submission.file.rpartition("/")
+    if len(name.encode()) > LONGEST_NAME:
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return out / "records" / folder / f"{name}.json"
 
 
 def still_valid(record: dict[str, Any] | None, submission: Submission, sandbox: Sandbox) -> bool:

@@ -65,18 +65,17 @@ class Sandbox:
         return self.run([sys.executable, "-s", "-P", "-c", code, *limits])
 
     def run(self, command: list[str]) -> subprocess.Popen:
-        """Start a command inside, with pipes."""
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}
+        """Start a command inside, with pipes, in a process group of its own."""
+        options = {"bufsize": 0, "start_new_session": True}
+        options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         if self.bwrap is None:
-            return subprocess.Popen(
-                command, env=environment(str(PACKAGE.parent)), cwd="/", start_new_session=True, **pipes
-            )
+            return subprocess.Popen(command, env=environment(str(PACKAGE.parent)), cwd="/", **options)
         rules = os.memfd_create("seccomp")
         try:
             os.write(rules, one_process_filter())
             os.lseek(rules, 0, os.SEEK_SET)
             wall = [self.bwrap, *namespaces(rules), *self._mounts(), "--chdir", "/tmp", "--", *command]
-            return subprocess.Popen(wall, env=environment(INSIDE), pass_fds=(rules,), **pipes)
+            return subprocess.Popen(wall, env=environment(INSIDE), pass_fds=(rules,), **options)
         finally:
             os.close(rules)
 

@@ -95,8 +95,9 @@ def find_notebooks(folder: Path) -> list[Path]:
 
 def read_submission(path: Path, folder: Path, release: Release) -> Submission:
     """One notebook of a folder; where it cannot be read, the submission says why."""
-    relative = path.relative_to(folder)
-    names = {"file": relative.as_posix(), "learner": relative.with_suffix("").as_posix()}
+    # names that are no text, which Python holds as lone surrogates, would fit into no record
+    file = os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
+    names = {"file": file, "learner": file.removesuffix(".ipynb")}
     try:
         data = read_bytes(path)
     except Unreadable as error:

@@ -38,9 +38,10 @@ class Worker:
         except (Ended, TimedOut, Malformed) as error:
             self.kill()
             said = self._process.stderr.read(4000).decode(errors="replace").strip()
+            self.close()
             raise RuntimeError(f"the worker did not start ({error}): {said[-1000:]}") from error
         if answer != {"outcome": "ready"}:
-            self.kill()
+            self.close()
             raise RuntimeError(f"the worker did not start: it said {answer!r}")
 
     @property
@@ -65,9 +66,9 @@ class Worker:
             raise
 
     def kill(self) -> None:
-        """End the process and everything in its namespaces."""
+        """End the process and everything in its namespaces, or where it has none, in its group."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             pipe.close()
