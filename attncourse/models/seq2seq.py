@@ -23,7 +23,12 @@ class Encoder(nn.Module):
         self.gru = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
 
     def forward(self, embedded: Float[Tensor, "b s d"], lengths: Int[Tensor, " b"]):
-        """Annotations (b, s, d) and the last states of both directions side by side (b, d)."""
+        """Annotations (b, s, d) and the last states of both directions side by side (b, d).
+
+        Raises:
+            ValueError: a source is empty.
+        """
+        require(int(lengths.min()) >= 1, f"every source needs a token, got lengths {lengths.tolist()}")
         packed = pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)
         annotations, last = self.gru(packed)
         annotations, _ = pad_packed_sequence(annotations, batch_first=True, total_length=embedded.shape[1])
@@ -38,11 +43,18 @@ class FixedVectorDecoder(nn.Module):
         self.gru = nn.GRU(2 * width, width, batch_first=True)
         self.read_out = nn.Linear(2 * width, width)
 
-    def start(self, summary):
+    def start(self, summary: Float[Tensor, "b d"]):
         """The state before the first token: hidden state and the source's one vector."""
         return summary, summary
 
-    def forward(self, embedded, state, memory, lengths, first_position=0):
+    def forward(
+        self,
+        embedded: Float[Tensor, "b t d"],
+        state,
+        memory: Float[Tensor, "b s d"],
+        lengths: Int[Tensor, " b"] | None,
+        first_position: int = 0,
+    ):
         """Features (b, t, d), the next state, and no weights."""
         hidden, summary = state
         source = summary[:, None].expand(-1, embedded.shape[1], -1)
@@ -59,20 +71,28 @@ class BahdanauDecoder(nn.Module):
         self.cell = nn.GRUCell(2 * width, width)
         self.read_out = nn.Linear(3 * width, width)
 
-    def start(self, summary):
+    def start(self, summary: Float[Tensor, "b d"]):
         """The state before the first token."""
         return summary
 
-    def forward(self, embedded, state, memory, lengths, first_position=0):
+    def forward(
+        self,
+        embedded: Float[Tensor, "b t d"],
+        state,
+        memory: Float[Tensor, "b s d"],
+        lengths: Int[Tensor, " b"] | None,
+        first_position: int = 0,
+    ):
         """Features (b, t, d), the next state, and the alignments (b, t, s)."""
-        features, alignments = [], []
+        states, contexts, alignments = [], [], []
         for i, token in enumerate(embedded.unbind(dim=1)):
-            position = torch.tensor([first_position + i], device=token.device)
-            context, weights = _ask(self.attention, state[:, None], memory, lengths, position)
+            context, weights = _ask(self.attention, state[:, None], memory, lengths, first_position + i)
             state = self.cell(torch.cat([token, context[:, 0]], dim=-1), state)
-            features.append(torch.tanh(self.read_out(torch.cat([state, context[:, 0], token], dim=-1))))
+            states.append(state)
+            contexts.append(context)
             alignments.append(weights)
-        return torch.stack(features, dim=1), state, torch.cat(alignments, dim=1)
+        read = torch.cat([torch.stack(states, dim=1), torch.cat(contexts, dim=1), embedded], dim=-1)
+        return torch.tanh(self.read_out(read)), state, torch.cat(alignments, dim=1)
 
 
 class LuongDecoder(nn.Module):
@@ -88,11 +108,18 @@ class LuongDecoder(nn.Module):
         self.gru = nn.GRU(2 * width if input_feeding else width, width, batch_first=True)
         self.combine = nn.Linear(2 * width, width)
 
-    def start(self, summary):
+    def start(self, summary: Float[Tensor, "b d"]):
         """The state before the first token: hidden state and the attentional state to feed."""
         return summary, torch.zeros_like(summary)
 
-    def forward(self, embedded, state, memory, lengths, first_position=0):
+    def forward(
+        self,
+        embedded: Float[Tensor, "b t d"],
+        state,
+        memory: Float[Tensor, "b s d"],
+        lengths: Int[Tensor, " b"] | None,
+        first_position: int = 0,
+    ):
         """Features (b, t, d), the next state, and the alignments (b, t, s)."""
         if not self.input_feeding:
             return self._steps(embedded, state, memory, lengths, first_position)
@@ -106,24 +133,28 @@ class LuongDecoder(nn.Module):
 
     def _steps(self, inputs, state, memory, lengths, first_position):
         states, last = self.gru(inputs, state[0][None].contiguous())
-        positions = torch.arange(first_position, first_position + inputs.shape[1], device=inputs.device)
-        context, weights = _ask(self.attention, states, memory, lengths, positions)
+        context, weights = _ask(self.attention, states, memory, lengths, first_position)
         features = torch.tanh(self.combine(torch.cat([context, states], dim=-1)))
         return features, (last[0], features[:, -1]), weights
 
 
-def _ask(attention, query, memory, lengths, positions):
-    """Only multiplicative attention knows positions; only its local_m needs them."""
-    where = {"positions": positions} if getattr(attention, "locality", None) == "local_m" else {}
+def _ask(attention, query, memory, lengths, first_position):
+    """Contexts and alignments. Only multiplicative attention knows positions, and only its local_m needs them."""
+    where = {}
+    if getattr(attention, "locality", None) == "local_m":
+        where["positions"] = torch.arange(first_position, first_position + query.shape[1], device=query.device)
     return attention(query, memory, key_lengths=lengths, need_weights=True, **where)
 
 
 class Seq2Seq(nn.Module):
     """An encoder, a decoder of one of the three kinds above, and a softmax over the target's characters.
 
+    A decoder takes `lengths` None where no source of the batch is padded, and `first_position`, the time step of the
+    first of its tokens.
+
     Args:
         source_vocabulary, target_vocabulary: how many tokens there are on either side; token 0 is padding.
-        width: of embeddings, annotations and states.
+        width: d, of embeddings, annotations and states; even.
         decoder: what turns embedded target tokens and the source into features.
     """
 
@@ -140,16 +171,23 @@ class Seq2Seq(nn.Module):
         """Logits of the next target token at every step, given the right ones before it (teacher forcing)."""
         return self.from_embedded(self.encoder.embed(source), lengths, target_in)
 
-    def from_embedded(self, embedded, lengths, target_in) -> Float[Tensor, "b t n"]:
+    def from_embedded(
+        self, embedded: Float[Tensor, "b s d"], lengths: Int[Tensor, " b"], target_in: Int[Tensor, "b t"]
+    ) -> Float[Tensor, "b t n"]:
         """The same from embedded sources, whose gradients tell which source token matters."""
-        memory, summary = self.encoder(embedded, lengths)
+        memory, summary, lengths = self._encode(embedded, lengths)
         features, _, _ = self.decoder(self.embed(target_in), self.decoder.start(summary), memory, lengths)
         return self.to_vocabulary(features)
+
+    def _encode(self, embedded, lengths):
+        """Annotations, summary, and the lengths to mask with: None where nothing is padded, which saves every mask."""
+        memory, summary = self.encoder(embedded, lengths)
+        return memory, summary, None if int(lengths.min()) == embedded.shape[1] else lengths
 
     @torch.no_grad()
     def decode_greedy(self, source: Int[Tensor, "b s"], lengths: Int[Tensor, " b"], *, begin: int, steps: int):
         """`steps` most likely tokens (b, steps), and the alignments (b, steps, s), or None without attention."""
-        memory, summary = self.encoder(self.encoder.embed(source), lengths)
+        memory, summary, lengths = self._encode(self.encoder.embed(source), lengths)
         state = self.decoder.start(summary)
         token, tokens, alignments = torch.full((len(source), 1), begin, device=source.device), [], []
         for i in range(steps):

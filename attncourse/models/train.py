@@ -1,5 +1,6 @@
 """A training loop for the sequence-to-sequence models, and the measure that the chapters report."""
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,18 @@ from attncourse._shared.validate import require
 from .dates import BEGIN, TARGET_VOCABULARY, Example, make_batch, read_target
 
 
+@contextlib.contextmanager
+def one_thread():
+    """PyTorch on one thread: at these sizes a second one only waits for the first, and for whatever else runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@one_thread()
 def train_seq2seq(
     model: nn.Module,
     examples: list[Example],
@@ -56,6 +69,7 @@ def train_seq2seq(
     return losses
 
 
+@one_thread()
 def transcribe(model: nn.Module, examples: list[Example]) -> list[str]:
     """What the model writes for each source, greedily."""
     batch = make_batch(examples)
