@@ -1,5 +1,6 @@
 """Every figure that the book draws. Each function takes computed values, draws them, and returns its axes or figure."""
 
+from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
 from .heatmap import signed_heatmap, weights_heatmap
 from .lookup import memory_against_length, reading, saturation, soft_lookup
 from .slider import slider
@@ -7,7 +8,11 @@ from .style import COLORS, use_style
 
 __all__ = [
     "COLORS",
+    "accuracy_and_time",
+    "alignments",
+    "local_windows",
     "memory_against_length",
+    "predicted_and_measured",
     "reading",
     "saturation",
     "signed_heatmap",
