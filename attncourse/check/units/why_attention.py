@@ -1,0 +1,225 @@
+"""Checks of the unit `why_attention`: what a recurrence forgets, what a lookup reads, how accuracy is counted."""
+
+from itertools import pairwise
+
+import torch
+
+from ..core import Broken, exercise_check
+from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
+
+
+def _draw(rng, *shape):
+    return torch.randn(shape, generator=rng, dtype=torch.float64)
+
+
+def _draw_int(rng, low, high):
+    return int(torch.randint(low, high, (), generator=rng))
+
+
+def _draw_rotation(rng, d):
+    """An orthogonal matrix far from symmetric."""
+    while True:
+        rotation, _ = torch.linalg.qr(_draw(rng, d, d))
+        if (rotation - rotation.T).norm() > 0.5:
+            return rotation
+
+
+@exercise_check("why_attention.influence", function="largest_influence", points=2)
+def influence(learner, rng):
+    """Predict how far the largest effect of one word travels through a linear recurrence."""
+    d = _draw_int(rng, 3, 6)
+    weight = _draw(rng, d, d)
+
+    def ask(w, steps):
+        return expect_number(learner(w, steps), what=f"the influence over {steps} steps")
+
+    once, doubled = ask(weight, 4), ask(2 * weight, 4)
+    expect(once > 0, f"the influence over 4 steps is {once}, yet the weight passes every change on")
+    growth = doubled / once
+    expect(
+        abs(growth - 16) < 1e-3,
+        f"twice the weight over 4 steps: the influence grew {growth:.3g}-fold; is the weight applied once a step?",
+    )
+
+    rotation = _draw_rotation(rng, d)
+    ratio = ask(rotation, 5)
+    expect(
+        abs(ratio - 1) < 1e-6,
+        f"a rotation keeps every length, but over 5 rotations your influence of a change of length 1 is {ratio:.3g}",
+    )
+
+    shift = torch.diag(torch.full((d - 1,), 3.0, dtype=torch.float64), 1)
+    expect(
+        ask(shift, 1) > 1e-9,
+        "a weight with no eigenvalue but 0 can still pass a change on for a step; your influence of it is 0",
+    )
+    expect(
+        abs(ask(shift, d)) < 1e-9,
+        f"a weight that moves each entry to its neighbour loses all after {d} steps; your influence of it is not 0",
+    )
+
+    steps = _draw_int(rng, 2, 6)
+    got, power = ask(weight, steps), torch.linalg.matrix_power(weight, steps)
+    changes = _draw(rng, d, 500)
+    moved = ((power @ changes).norm(dim=0) / changes.norm(dim=0)).max().item()
+    expect(got > moved * (1 - 1e-9), f"some change of length 1 moves the state by more than your {got:.3g}")
+    expect_close(
+        torch.tensor(got, dtype=torch.float64),
+        torch.linalg.matrix_norm(power, 2),
+        "no change reaches so far: too large",
+    )
+    expect(
+        abs(ask(weight, 0) - 1) < 1e-9,
+        "over 0 steps nothing has acted on a change yet, but your influence is not its length",
+    )
+
+
+@exercise_check("why_attention.read", function="read_memory", points=3)
+def read(learner, rng):
+    """Turn scores into a weighted mixture of the tokens that exist."""
+    t, s, d = (torch.randperm(5, generator=rng)[:3] + 4).tolist()
+    scores, memory = _draw(rng, t, s) * 2, _draw(rng, s, d)
+    expect_tensor(learner(scores, memory, s), (t, d), what="what is read")
+
+    # a memory of unit vectors gives the weights themselves back
+    weights = expect_tensor(learner(scores, torch.eye(s, dtype=torch.float64), s), (t, s), what="what is read")
+    expect_rows_sum_to_one(weights)
+    expect(
+        bool((weights.amax(dim=-1) < 1 - 1e-12).any()), "each query takes one token whole: the lookup is hard, not soft"
+    )
+
+    length = s - 2
+    unit = torch.eye(s, dtype=torch.float64)
+    padded = expect_tensor(learner(scores, unit, length), (t, s), what="what is read")
+    leak = padded[:, length:].abs()
+    if leak.any():
+        behind = length + place(leak.T > 0)[0]
+        raise Broken(
+            f"the source has {length} tokens, and what stands at place {behind} behind them "
+            f"still gets weight {leak.max():.2g}"
+        )
+    sums = padded.sum(dim=-1)
+    expect(
+        bool((sums - 1).abs().max() < 1e-6),
+        f"with padding the weights of a query sum to {sums[(sums - 1).abs().argmax()]:.2f}: padding took a share",
+    )
+
+    poisoned, wild = memory.clone(), scores.clone()
+    poisoned[length:], wild[:, length:] = torch.nan, torch.nan
+    got = learner(wild, poisoned, length)
+    expect(isinstance(got, torch.Tensor), f"what is read is a {type(got).__name__}, expected a tensor")
+    expect(not got.isnan().any(), "padding holds NaN, and it came through: a weight of 0 times NaN is NaN")
+    wanted = torch.softmax(scores[:, :length], dim=-1) @ memory[:length]
+    expect_close(got, wanted, "what is read is not the softmax of the scores times the memory")
+    far = learner(scores + 1000.0, memory, length)
+    expect(bool(far.isfinite().all()), "scores of about 1000 overflow; only differences between scores should matter")
+    expect_close(far, wanted, "adding one number to all scores changes what is read")
+
+    cotangent = _draw(rng, t, d)
+    (grad,) = learner.grad(scores, memory, length, wrt=(0,), cotangent=cotangent)
+    leaf = scores.clone().requires_grad_()
+    mixed = torch.softmax(leaf[:, :length], dim=-1) @ memory[:length]
+    (truth,) = torch.autograd.grad(mixed, leaf, cotangent)
+    expect_close(grad, truth, "what is read is right, but its gradient with respect to the scores is not")
+
+
+def _draw_report(rng):
+    """Texts, answers, lengths and edges; every way to be wrong occurs, a bucket is empty, and lengths lie on edges."""
+    edges = [1]
+    for _ in range(4):
+        edges.append(edges[-1] + _draw_int(rng, 3, 6))
+    empty = _draw_int(rng, 1, 3)
+    written, wanted, lengths = [], [], []
+    for bucket in (b for b in range(4) if b != empty):
+        places = [edges[bucket], edges[bucket + 1] - 1]
+        places += [_draw_int(rng, edges[bucket], edges[bucket + 1]) for _ in range(_draw_int(rng, 3, 9))]
+        for n in places:
+            answer = "".join(str(_draw_int(rng, 0, 10)) for _ in range(4))
+            spoiled = (answer, answer, answer + "0", answer[:-1], answer[:-1] + chr(ord(answer[-1]) ^ 1))
+            written.append(spoiled[_draw_int(rng, 0, 5)])
+            wanted.append(answer)
+            lengths.append(n)
+    return written, wanted, lengths, edges
+
+
+def _expect_report(got, buckets):
+    shape = f"expected a list of {buckets} pairs (accuracy, count)"
+    expect(isinstance(got, list) and len(got) == buckets, f"the report is {got!r}, {shape}")
+    for pair in got:
+        expect(isinstance(pair, tuple | list) and len(pair) == 2, f"the report holds {pair!r}, {shape}")
+    return [tuple(pair) for pair in got]
+
+
+@exercise_check("why_attention.accuracy", function="accuracy_by_length", points=3)
+def accuracy(learner, rng):
+    """Repair a report of exact matches by source length."""
+    written, wanted, lengths, edges = _draw_report(rng)
+    got = _expect_report(learner(written, wanted, lengths, edges), 4)
+    total = sum(count for _, count in got)
+    expect(total <= len(lengths), f"{len(lengths)} examples went in, and the buckets hold {total}: some stand in two")
+    expect(total == len(lengths), f"{len(lengths)} examples went in, and the buckets hold {total}: some stand in none")
+    for i, (low, high) in enumerate(pairwise(edges)):
+        count = sum(low <= n < high for n in lengths)
+        expect(got[i][1] == count, f"bucket {i} is {low} <= length < {high}, and it holds an example of another length")
+        if count == 0:
+            expect(got[i][0] is None, f"bucket {i} is empty: nothing was measured there, and yet it says {got[i][0]}")
+            continue
+        expect_number(got[i][0], what=f"the accuracy of bucket {i}")
+
+    def ask(texts):
+        return [a for a, _ in _expect_report(learner(texts, wanted, lengths, edges), 4) if a is not None]
+
+    perfect = ask(wanted)
+    expect(all(a == 1 for a in perfect), f"all texts are right, and a bucket says {min(perfect):.2f}: a share of what?")
+    for spoiled, fault in (
+        ([w[:-1] + "x" for w in wanted], "whose last character is wrong"),
+        ([w[:-1] for w in wanted], "that stop a character early"),
+        ([w + "0" for w in wanted], "with a character too many"),
+    ):
+        wrong = ask(spoiled)
+        expect(not any(wrong), f"texts {fault} count as right, or partly: a bucket says {max(wrong):.2f}")
+    for i, (low, high) in enumerate(pairwise(edges)):
+        judged = [w == x for w, x, n in zip(written, wanted, lengths, strict=True) if low <= n < high]
+        if judged:
+            expect(abs(got[i][0] - sum(judged) / len(judged)) < 1e-9, f"bucket {i}: the accuracy is wrong")
+
+
+def _final_state(weight, source):
+    state = torch.zeros(len(weight), dtype=torch.float64)
+    for word in source:
+        state = weight @ state + word
+    return state
+
+
+@exercise_check("why_attention.collision", function="collide", points=3)
+def collision(learner, rng):
+    """Break a fixed vector: two different sources that one recurrence cannot tell apart."""
+    d = _draw_int(rng, 3, 6)
+    # Close to a rotation nothing dies out: sources that end alike must have been made to.
+    weight = _draw_rotation(rng, d) + 0.1 * _draw(rng, d, d)
+    longer = _draw_int(rng, 4, 9)
+
+    def apart(sources, w):
+        return (_final_state(w, sources[0]) - _final_state(w, sources[1])).norm().item()
+
+    gaps = {}
+    for length in (2, longer):
+        sources = expect_tensor(learner(weight, length), (2, length, d), what="the pair of sources").double()
+        largest = sources.abs().max()
+        expect(
+            largest < 1e3, f"a word holds an entry of {largest:.3g}: stay below 1000, or rounding does the colliding"
+        )
+        first = (sources[0, 0] - sources[1, 0]).norm().item()
+        expect(first >= 1, f"the first words lie {first:.2g} apart, asked is at least 1")
+        gaps[length] = apart(sources, weight)
+        if gaps[length] < 1e-6:
+            continue
+        for other, doing in ((weight.T, "were transposed"), (torch.eye(d, dtype=torch.float64), "changed nothing")):
+            if apart(sources, other) < 1e-6:
+                raise Broken(f"two sources of {length} words do not end alike; they would if the weight {doing}")
+    expect(
+        gaps[2] > 1e-6 or gaps[longer] < 1e-6,
+        f"two sources of 2 words end alike, but of {longer} words they do not: the states lie {gaps[longer]:.2g} apart",
+    )
+    worst = max(gaps.values())
+    expect(worst < 1e-6, f"the two sources end in different states, {worst:.2g} apart")
