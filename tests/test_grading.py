@@ -241,7 +241,7 @@ CLASS = {
         "SIGSEGV",
     ),
     "memory-bomb": (
-        RIGHT | {"rows": "def rows(x):\n    hoard = []\n    while True:\n        hoard.append(torch.empty(1 << 26))"},
+        RIGHT | {"rows": wrapped("rows", "hoard = torch.empty(3 << 30, dtype=torch.uint8)")},
         "out of memory",
         3,
         ["passed", "out of memory", "passed"],

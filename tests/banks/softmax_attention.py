@@ -271,7 +271,7 @@ BANK = {
     "softmax_attention.causal": Bank(
         right=[causal_by_positions, causal_by_prefix],
         wrong=[
-            Wrong(causal_not_at_all, says="with 9 queries at the end of 9 positions, position 0 saw position 1"),
+            Wrong(causal_not_at_all, says="with 9 queries at the end of 9 positions, position 0 saw position 8, its future"),
             Wrong(causal_from_the_start, says="with 5 queries at the end of 9 positions, position 4 did not see position 1"),
             Wrong(causal_blind_to_itself, says="position 1 did not see position 1"),
             Wrong(causal_one_too_many, says="position 0 saw position 1, its future"),

@@ -81,8 +81,9 @@ def causal(learner, rng):
         case = f"with {queries} queries at the end of {s} positions"
         leak = (weights > 0) & (torch.arange(s) > positions[:, None])
         if leak.any():
-            row, col = place(leak)
-            raise Broken(f"{case}, position {positions[row]} saw position {col}, its future")
+            row, _ = place(leak)
+            furthest = int(leak[row].nonzero()[-1])
+            raise Broken(f"{case}, position {positions[row]} saw position {furthest}, its future")
         blind = (weights == 0) & (torch.arange(s) <= positions[:, None])
         if blind.any():
             row, col = place(blind)
