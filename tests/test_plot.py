@@ -1,0 +1,100 @@
+"""Figures say what they are given, and refuse what does not fit."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from attncourse.plot import (
+    accuracy_and_time,
+    alignments,
+    local_windows,
+    memory_against_length,
+    predicted_and_measured,
+    reading,
+    saturation,
+    signed_heatmap,
+    slider,
+    soft_lookup,
+    weights_heatmap,
+)
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_a_heatmap_names_its_axes_and_prints_its_numbers():
+    weights = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
+    ax = weights_heatmap(weights, queries=["a", "b"], keys=["x", "y"], numbers=True, title="w")
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["x", "y"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    assert [t.get_text() for t in ax.texts] == ["0.25", "0.75", "1.00", "0.00"]
+    torch.testing.assert_close(torch.tensor(ax.images[0].get_array()), weights, check_dtype=False)
+    assert ax.images[0].get_clim() == (0.0, 1.0)
+
+
+def test_signed_values_have_white_in_the_middle():
+    ax = signed_heatmap(torch.tensor([[-3.0, 1.0]]), rows=["a"], columns=["x", "y"])
+    assert ax.images[0].get_clim() == (-3.0, 3.0)
+
+
+def test_labels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"1 row and 2 column labels for values of shape \(2, 2\)"):
+        weights_heatmap(torch.ones(2, 2), queries=["a"], keys=["x", "y"])
+
+
+def test_alignments_draw_a_panel_a_model():
+    panels = {name: torch.rand(3, 2) for name in "abcd"}
+    figure = alignments(panels, source=["x", "y"], target="123", columns=3)
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles[:4] == list("abcd")
+    assert not any(ax.axison for ax in figure.axes[4:])
+
+
+def test_a_local_window_prints_the_sums_it_was_given():
+    weights = torch.tensor([0.2, 0.3, 0.1])
+    figure = local_windows(torch.zeros(3), weights, weights / 2, position=1.0, radius=1)
+    assert [ax.texts[0].get_text() for ax in figure.axes] == ["sum 1.00", "sum 0.60", "sum 0.30"]
+
+
+def test_lines_carry_the_values_they_were_given():
+    ax = memory_against_length([1, 2], {"a": [10**6, 3 * 10**6], "b": [2, 4]}, device="here")
+    assert list(ax.lines[0].get_ydata()) == [1.0, 3.0] and ax.get_title() == "here"
+    ax = predicted_and_measured([1, 2], {"a": [10**6, 10**6]}, [2 * 10**6, 4 * 10**6], xlabel="n", label="formula")
+    assert list(ax.lines[0].get_ydata()) == [2.0, 4.0] and list(ax.lines[1].get_ydata()) == [1.0, 1.0]
+    curves = {"variance": {"plain": [1.0, 4.0], "scaled": [1.0, 1.0]}, "entropy": {"plain": [3, 1], "scaled": [3, 3]}}
+    assert len(saturation([1, 4], curves).axes) == 2
+
+
+def test_bars_carry_the_values_they_were_given():
+    figure = accuracy_and_time({"a": 0.5, "b": 0.7}, {"a": 0.1, "b": 0.1}, {"a": 3.0, "b": 1.0})
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [0.5, 0.7]
+    assert [bar.get_width() for bar in figure.axes[1].patches] == [3.0, 1.0]
+    keys = torch.arange(2.0)
+    figure = soft_lookup(keys, keys, 0.5, torch.tensor([0.25, 0.75]), 0.75, names=["x", "y"])
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [0.25, 0.75]
+
+
+def test_reading_has_three_panels():
+    figure = reading(torch.randn(2, 2), torch.rand(2, 2), torch.rand(2, 3), words=["a", "b"], outputs=list("xyz"))
+    assert len(figure.axes) == 3
+
+
+def test_a_slider_holds_every_frame_and_needs_no_network():
+    frames = {name: plt.figure(figsize=(1, 1)) for name in ("one", "t<o")}
+    html = slider(frames, label="which", alt='a "picture"').data
+    assert html.count("data:image/png;base64,") == 3  # the first one stands in the page as well
+    assert 'max="1"' in html and "t&lt;o" in html and "a &quot;picture&quot;" in html
+    assert "http" not in html
+    assert not plt.get_fignums(), "the frames stay open"
+
+
+def test_a_slider_of_one_frame_is_none():
+    with pytest.raises(ValueError, match="at least two frames, got 1"):
+        slider({"one": plt.figure()}, label="x", alt="y")
