@@ -149,8 +149,8 @@ def exercises_page(root: Path) -> str:
         rows = [f"| `{c.name}` | {c.judge.__doc__.splitlines()[0]} | {c.points} |" for c in checks]
         released = f"exercises/{unit}/{unit}.ipynb"
         sections.append(
-            f"## {title}\n\n{origin.badge(released)}  [the notebook]({origin.repository}/blob/{origin.tag}/{released}),"
-            f" {sum(c.points for c in checks)} points\n\n"
+            f"## {title}\n\n```{{button-link}} {origin.colab_url(released)}\n:color: primary\n\nOpen in Colab\n```\n\n"
+            f"{sum(c.points for c in checks)} points. [The notebook]({origin.repository}/blob/{origin.tag}/{released}).\n\n"
             + "\n".join(["| Exercise | What the check asks | Points |", "| --- | --- | ---: |", *rows])
         )
     return PAGE.format(sections="\n\n".join(sections), repository=origin.repository, tag=origin.tag)

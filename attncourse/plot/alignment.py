@@ -30,7 +30,7 @@ def local_windows(scores: Tensor, truncated: Tensor, weighted: Tensor, *, positi
     keys = torch.arange(len(scores))
     panels = {"global": torch.softmax(scores, dim=0), "window alone (local-m)": truncated, "times a Gaussian (local-p)": weighted}
     for ax, (name, weights) in zip(axes, panels.items(), strict=True):
-        ax.bar(keys, weights, color=COLORS[0])
+        ax.bar(keys.tolist(), weights.tolist(), color=COLORS[0])
         ax.set(title=name, xlabel="key")
         ax.annotate(f"sum {weights.sum():.2f}", (0.98, 0.9), xycoords="axes fraction", ha="right", fontsize=9)
     for ax in axes[1:]:

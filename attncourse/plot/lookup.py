@@ -14,12 +14,12 @@ def soft_lookup(
 ) -> Figure:
     """A dictionary with keys on a line: each entry's weight for one query, and the mixture that is read."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 2.9), width_ratios=(3, 2))
-    left.bar(keys, weights, width=0.35, color=COLORS[0])
+    left.bar(keys.tolist(), weights.tolist(), width=0.35, color=COLORS[0])
     left.axvline(query, color=COLORS[1], linewidth=2)
     left.annotate("query", (query, 1.02), color=COLORS[1], ha="center", va="bottom", annotation_clip=False)
     left.set(ylim=(0, 1), xlabel="key", ylabel="weight")
-    left.set_xticks(keys, names)
-    right.barh(names, values, color="#cccccc", height=0.55)
+    left.set_xticks(keys.tolist(), names)
+    right.barh(names, values.tolist(), color="#cccccc", height=0.55)
     right.axvline(answer, color=COLORS[1], linewidth=2)
     right.annotate(f"read: {answer:.1f}", (answer, 1.02), xycoords=("data", "axes fraction"), color=COLORS[1], ha="center")
     right.set(xlabel="value")
