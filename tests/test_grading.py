@@ -18,10 +18,10 @@ import attncourse.check
 from attncourse.__main__ import main
 from attncourse.check.core import Check, LocalLearner, run_check
 from attncourse.grade.command import own_memory_limited
-from attncourse.grade.judge import Mark
+from attncourse.grade.judge import Mark, mark
 from attncourse.grade.records import NOT_GRADED, read_record, record_of, still_valid, write_record
-from attncourse.grade.sandbox import Sandbox, SandboxMissing, find_sandbox, mounts_in_order
-from attncourse.grade.submission import Submission
+from attncourse.grade.sandbox import Limits, Sandbox, SandboxMissing, find_sandbox, mounts_in_order
+from attncourse.grade.submission import Release, Submission, read_submission
 from tests import toy_course
 from tests.toy_course import RIGHT, ROOT, cells_graded_as, hand_in
 
@@ -550,6 +550,48 @@ def test_mounts_come_parents_first_and_hide_what_is_private():
     venv, checkout = Path("/usr/src/course/.venv"), Path("/usr/src/course")
     private = {checkout, Path("/home/me/grades")}
     assert mounts_in_order({venv, Path("/usr")}, private) == [(Path("/usr"), False), (checkout, True), (venv, False)]
+
+
+def test_a_private_folder_is_hidden_behind_a_link_too(tmp_path):
+    (tmp_path / "data" / "grades").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    mounts = mounts_in_order({tmp_path / "link"}, {tmp_path / "data" / "grades"})
+    assert mounts == [(tmp_path / "link", False), (tmp_path / "link" / "grades", True)]
+
+
+def marked_with(limits: Limits, course: Path, path: Path, **answers: str):
+    """The mark of one submission under other limits, and the states of its checks."""
+    release = Release.read(course / "exercises", {"toy"})
+    submission = read_submission(hand_in(course, path, **answers), path.parent, release)
+    result = mark(submission, release, find_sandbox(limits=limits))
+    return result, [judged.verdict.state for judged in result.checks]
+
+
+@needs_sandbox
+def test_a_cell_that_never_ends_costs_its_own_part_only(course, tmp_path):
+    endless = RIGHT["rows"] + "\nwhile True:\n    pass"
+    result, each = marked_with(Limits(cell_seconds=2), course, tmp_path / "a.ipynb", **RIGHT | {"rows": endless})
+    assert (result.state, each) == ("timed out", ["passed", "timed out", "passed"])
+    assert result.notes == ["the cell toy-rows failed: it did not come back in time"]
+
+
+@needs_sandbox
+def test_a_submission_cannot_take_longer_than_its_share(course, tmp_path):
+    slow = wrapped("double", "import time\ntime.sleep(60)")
+    limits = Limits(submission_seconds=4)
+    result, each = marked_with(limits, course, tmp_path / "a.ipynb", **RIGHT | {"double": slow})
+    assert (result.state, each) == ("timed out", ["timed out"] * 3) and result.seconds < 15
+    assert result.checks[2].verdict.message == "the submission used up its 4 s"
+
+
+@needs_sandbox
+def test_a_scratch_cell_that_forges_answers_is_told(course, tmp_path):
+    def edit(notebook):
+        notebook.cells.insert(3, new_code_cell(FORGES))
+
+    result, each = marked_with(Limits(), course, tmp_path / "a.ipynb", edit=edit, **RIGHT)
+    assert (result.state, each) == ("tampered", ["passed"] * 3)
+    assert result.notes[0].startswith("the cell number 3 failed: something other than the grader's own worker")
 
 
 def test_without_bubblewrap_grading_is_refused_with_advice(course, tmp_path, monkeypatch, capsys):

@@ -30,7 +30,9 @@ def add_parsers(commands) -> None:
         help="the released exercises, to see whether check cells were changed (default: exercises/)",
     )
     parser.add_argument("--again", action="store_true", help="mark unchanged submissions again")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="submissions marked at a time")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="submissions marked at a time"
+    )
     parser.add_argument("--unconfined", action="store_true", help="without a sandbox: learners' code has your rights")
     parser.set_defaults(run=run)
 

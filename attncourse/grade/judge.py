@@ -48,12 +48,12 @@ def mark(submission: Submission, release: Release, sandbox: Sandbox) -> Mark:
     result = Mark("marked", notes=release.differences(submission))
     try:
         for check in (c for c in CHECKS.values() if c.unit == submission.unit):
-            (rng, seed), began = fresh_rng(), time.monotonic()
-            verdict = run.judge(check, rng)
-            result.checks.append(Judged(verdict, seed, time.monotonic() - began))
+            result.checks.append(run.judge(check))
     finally:
         run.close()
-    states = {judged.verdict.state for judged in result.checks} | ({"tampered"} if result.notes else set())
+    states = {judged.verdict.state for judged in result.checks}
+    if result.notes or any(state == "tampered" for state, _ in run.failed.values()):
+        states.add("tampered")
     result.state = next((state for state in GRAVEST_FIRST if state in states), "marked")
     result.notes += [f"the cell {name} failed: {reason}" for name, (_, reason) in run.failed.items()]
     result.seconds = time.monotonic() - started
@@ -69,26 +69,31 @@ class _Run:
         self._deadly: set[str] = set()
         self.failed: dict[str, tuple[str, str]] = {}
 
-    def judge(self, check: Check, rng) -> Verdict:
-        """The verdict of one check; a function that is missing takes the blame of the cell that should define it."""
+    def judge(self, check: Check) -> Judged:
+        """One check, with inputs of its own; its clock starts when a worker stands ready."""
+        rng, seed = fresh_rng()
         try:
             worker = self._prepared_worker()
         except TimedOut as error:
-            return Verdict(check.name, "timed out", 0, check.points, str(error))
-        deadline = min(time.monotonic() + check.seconds, self._deadline)
+            return Judged(Verdict(check.name, "timed out", 0, check.points, str(error)), seed, 0.0)
+        began = time.monotonic()
+        deadline = min(began + check.seconds, self._deadline)
         verdict = run_check(check, RemoteLearner(worker, check.function, deadline), rng)
-        if verdict.state == "timed out":
-            return replace(verdict, message=f"{check.function} did not return within {check.seconds:.0f} s")
-        verdict = replace(verdict, message=printable(verdict.message))
-        grade_id = check.name.replace(".", "-")
-        if verdict.state == "missing" and grade_id in self.failed:
-            state, reason = self.failed[grade_id]
-            return replace(verdict, state=state, message=f"the cell {grade_id} failed: {reason}")
-        return verdict
+        return Judged(self._explained(check, verdict), seed, time.monotonic() - began)
 
     def close(self) -> None:
         if self._worker is not None:
             self._worker.close()
+
+    def _explained(self, check: Check, verdict: Verdict) -> Verdict:
+        """The verdict as a record can hold it; a missing function is put down to the cell that should define it."""
+        if verdict.state == "timed out":
+            return replace(verdict, message=f"{check.function} did not return within {check.seconds:.0f} s")
+        grade_id = check.name.replace(".", "-")
+        if verdict.state == "missing" and grade_id in self.failed:
+            state, reason = self.failed[grade_id]
+            return replace(verdict, state=state, message=f"the cell {grade_id} failed: {reason}")
+        return replace(verdict, message=printable(verdict.message))
 
     def _prepared_worker(self) -> Worker:
         """A live worker in which every cell has run, but for those that end it."""

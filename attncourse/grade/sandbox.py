@@ -81,14 +81,12 @@ class Sandbox:
 
     def _mounts(self) -> list[str]:
         interpreter = (sys.prefix, sys.base_prefix, Path(sys.executable).resolve().parents[1])
-        visible = {Path(path) for path in (*SYSTEM, *interpreter)}
+        visible = {Path(path) for path in (*SYSTEM, *interpreter)} - {Path("/")}
         # first what is made here, since the interpreter's folder may lie in any of it
         arguments = ["--proc", "/proc", "--dev", "/dev", "--size", str(self.limits.scratch_bytes), "--tmpfs", "/tmp"]
         for path, hidden in mounts_in_order(visible, {p.resolve() for p in self.private if p.is_dir()}):
             if hidden:
                 arguments += ["--size", "4096", "--tmpfs", str(path)]
-            elif path.is_symlink():
-                arguments += ["--symlink", os.readlink(path), str(path)]
             else:
                 arguments += ["--ro-bind-try", str(path), str(path)]
         made_here = ["--remount-ro", "/dev", "--remount-ro", "/"]
@@ -98,9 +96,11 @@ class Sandbox:
 def mounts_in_order(visible: set[Path], private: set[Path]) -> list[tuple[Path, bool]]:
     """Parents before children: (path, whether it is hidden); a private folder that lies in nothing visible is left out.
 
-    A folder of the interpreter within a private one (a `.venv` in a checkout) is shown again.
+    A folder of the interpreter within a private one (a `.venv` in a checkout) is shown again. A private folder is
+    hidden wherever a visible one leads to it, through a link too.
     """
-    hidden = {path for path in private if visible & set(path.parents)}
+    real = {path: path.resolve() for path in visible}
+    hidden = {p / q.relative_to(real[p]) for p in visible for q in private if real[p] in q.parents}
     return sorted([(p, False) for p in visible] + [(p, True) for p in hidden], key=lambda m: (len(m[0].parts), m[0]))
 
 
