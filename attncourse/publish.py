@@ -118,6 +118,7 @@ def write_first_cells(root: Path) -> list[Path]:
         if len(cells) != 1:
             raise ValueError(f"{path} must hold one cell tagged 'bootstrap', found {len(cells)}")
         cells[0].source = origin.bootstrap()
+        cells[0].metadata.tags = ["bootstrap", "hide-input"]  # a reader of the page need not see it
         for cell in _tagged(notebook, "colab-badge"):
             cell.source = origin.badge(f"exercises/{path.parent.name}/{path.name}")
         after = nbformat.writes(notebook) + "\n"

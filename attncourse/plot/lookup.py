@@ -28,15 +28,18 @@ def soft_lookup(
 
 def saturation(widths: list[int], curves: dict[str, dict[str, list[float]]]) -> Figure:
     """What happens to scores and softmax as vectors get wider: one panel a quantity, one line with and one without scale."""
-    figure, axes = plt.subplots(1, len(curves), figsize=(3.6 * len(curves), 3.1))
-    for ax, (quantity, lines) in zip(axes, curves.items(), strict=True):
+    rows = -(-len(curves) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(8.5, 2.8 * rows), squeeze=False)
+    for ax, (quantity, lines) in zip(axes.flat, curves.items(), strict=False):
         for (name, values), style, color in zip(lines.items(), ("o-", "s--"), COLORS, strict=False):
             ax.plot(widths, values, style, label=name, color=color, markersize=4)
         ax.set(xscale="log", title=quantity, xlabel="$d_k$")
         ax.set_xticks(widths, [str(w) for w in widths])
         ax.minorticks_off()
-    axes[0].set_yscale("log")
-    axes[-1].legend(loc="best")
+    axes[0, 0].set_yscale("log")
+    axes[0, 0].legend(loc="best")
+    for ax in axes.flat[len(curves) :]:
+        ax.axis("off")
     return figure
 
 

@@ -12,7 +12,8 @@ def describe_device() -> str:
     if torch.cuda.is_available():
         gpu = torch.cuda.get_device_properties(0)
         return f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, {version}"
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads, {version}"
+    threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {threads} thread{"s" * (threads > 1)}, {version}"
 
 
 def _cpu_name() -> str:
