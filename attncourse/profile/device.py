@@ -13,7 +13,7 @@ def describe_device() -> str:
         gpu = torch.cuda.get_device_properties(0)
         return f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, {version}"
     threads = torch.get_num_threads()
-    return f"{_cpu_name()}, {threads} thread{"s" * (threads > 1)}, {version}"
+    return f"{_cpu_name()}, {threads} thread{'s' * (threads > 1)}, {version}"
 
 
 def _cpu_name() -> str:
