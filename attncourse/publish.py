@@ -72,7 +72,9 @@ class Origin:
     tag: str
 
     def __post_init__(self):
-        if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", self.repository) or self.repository.endswith(".git"):
+        if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", self.repository) or self.repository.endswith(
+            ".git"
+        ):
             raise ValueError(f"repository must read https://github.com/OWNER/NAME, got {self.repository!r}")
         if not re.fullmatch(r"[\w.][\w./-]*", self.tag):
             raise ValueError(f"tag must be a git tag or branch (letters, digits, . _ / -), got {self.tag!r}")

@@ -37,7 +37,9 @@ def relative_error(got: Tensor, wanted: Tensor) -> float:
     return float((got - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float64).tiny))
 
 
-def assert_within_budget(got: Tensor, *, plain: Tensor, exact: Tensor, what: str = "result", times: float = 2.0) -> None:
+def assert_within_budget(
+    got: Tensor, *, plain: Tensor, exact: Tensor, what: str = "result", times: float = 2.0
+) -> None:
     """got errs at most `times` as much against float64 as the plain PyTorch form in got's dtype does.
 
     The floor of a few units in the last place admits what differs only by the order of a sum.

@@ -40,7 +40,10 @@ def main(html: Path) -> int:
     for name in expected_pages():
         page = html / f"{name}.html"
         problems += [f"{name}: {defect}" for defect in defects(page)] if page.exists() else [f"{name}: not built"]
-    print("\n".join(problems) or f"{len(expected_pages())} pages checked: no traceback, nothing missing, nothing from outside")
+    print(
+        "\n".join(problems)
+        or f"{len(expected_pages())} pages checked: no traceback, nothing missing, nothing from outside"
+    )
     return int(bool(problems))
 
 

@@ -158,7 +158,9 @@ def print_table() -> None:
     for room in CASES:
         for capability in SHARED_LIMIT:
             for c in compile_all(room, capability):
-                print(f"| `{c.kernel}` | {c.case} | sm_{c.capability} | {c.registers} | {c.shared} | {c.spills} | {c.matrix} |")
+                print(
+                    f"| `{c.kernel}` | {c.case} | sm_{c.capability} | {c.registers} | {c.shared} | {c.spills} | {c.matrix} |"
+                )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Where tests run: on CUDA where it is there, else on the CPU with Triton's interpreter."""
 
 import pytest
-
-import attncourse  # noqa: F401  (before Triton: it lets Triton interpret where there is no GPU)
 import torch
+
+import attncourse  # noqa: F401  (lets Triton interpret where there is no GPU)
 
 
 def pytest_collection_modifyitems(items):

@@ -201,7 +201,9 @@ def test_every_impl_of_the_module_is_one_function(impl, device):
     lengths = torch.tensor([7, 2], device=device)
     context = layer(query, memory, key_lengths=lengths)
     for i, length in enumerate(lengths.tolist()):
-        wanted = additive_attention_loop(query[i], memory[i, :length], memory[i, :length], layer.w_q, layer.w_k, layer.w_score)
+        wanted = additive_attention_loop(
+            query[i], memory[i, :length], memory[i, :length], layer.w_q, layer.w_k, layer.w_score
+        )
         torch.testing.assert_close(context[i], wanted, rtol=1e-4, atol=1e-5)
     if impl == "reference":
         again, weights = layer(query, memory, key_lengths=lengths, need_weights=True)
@@ -241,7 +243,9 @@ def test_what_an_impl_cannot_do_it_says():
     with pytest.raises(ValueError, match="impl must be one of reference, blocked, triton, got 'torch'"):
         AdditiveAttention(4, 4, hidden_dim=4, impl="torch")
     with pytest.raises(ValueError, match="never forms weights: use impl='reference'"):
-        AdditiveAttention(4, 4, hidden_dim=4, impl="blocked")(torch.ones(1, 2, 4), torch.ones(1, 3, 4), need_weights=True)
+        AdditiveAttention(4, 4, hidden_dim=4, impl="blocked")(
+            torch.ones(1, 2, 4), torch.ones(1, 3, 4), need_weights=True
+        )
     with pytest.raises(ValueError, match="takes float32, float16 or bfloat16, got torch.float64"):
         kernel.additive_attention_triton(Q, K, V, W_Q, W_K, W_SCORE)
     with pytest.raises(ValueError, match="block must be at least 1, got 0"):

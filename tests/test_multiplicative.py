@@ -160,7 +160,10 @@ def test_dot_and_general_by_the_softmax_kernel(device):
 def test_concat_by_the_additive_kernel(device):
     q, k, v, _ = make_inputs(t=18, s=21)
     rng = torch.Generator().manual_seed(3)
-    matrix, w_score = torch.randn(9, 7, generator=rng, dtype=torch.float64), torch.randn(9, generator=rng, dtype=torch.float64)
+    matrix, w_score = (
+        torch.randn(9, 7, generator=rng, dtype=torch.float64),
+        torch.randn(9, generator=rng, dtype=torch.float64),
+    )
     assert_same_function(kernel.concat_attention_triton, concat_attention, (q, k, v, matrix, w_score), device)
 
 
@@ -183,7 +186,9 @@ def test_the_gaussian_gets_no_gradient_from_the_kernel_and_says_so():
     q, k, v, weight = (x.float() for x in make_inputs())
     positions = torch.full((2, 1, 5), 3.0, requires_grad=True)
     with pytest.raises(ValueError, match="no gradient to an added mask"):
-        kernel.local_attention_triton(q, k, v, positions, weight, radius=2, gaussian=gaussian_weights(positions, 7, radius=2))
+        kernel.local_attention_triton(
+            q, k, v, positions, weight, radius=2, gaussian=gaussian_weights(positions, 7, radius=2)
+        )
 
 
 # The module

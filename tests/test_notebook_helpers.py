@@ -27,5 +27,7 @@ def test_help_names_every_command():
     for command in ("grade", "release", "bootstrap", "point-at"):
         assert command in done.stdout
     for command in ("grade", "point-at"):
-        done = subprocess.run([sys.executable, "-m", "attncourse", command, "--help"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "attncourse", command, "--help"], capture_output=True, text=True, check=True
+        )
         assert "example:" in done.stdout

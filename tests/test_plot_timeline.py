@@ -11,7 +11,11 @@ BIBLIOGRAPHY = Path(__file__).parents[1] / "book" / "references.bib"
 
 def test_mechanisms_come_in_order_of_appearance():
     found = read_mechanisms(BIBLIOGRAPHY)
-    assert [name for _, name, _ in found][:3] == ["additive attention", "multiplicative attention", "multi-head attention"]
+    assert [name for _, name, _ in found][:3] == [
+        "additive attention",
+        "multiplicative attention",
+        "multi-head attention",
+    ]
     dates = [date for date, _, _ in found]
     assert dates == sorted(dates)
     assert dates[0] == pytest.approx(2014 + 8.5 / 12)  # arXiv 1409.0473: September 2014

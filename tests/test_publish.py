@@ -63,7 +63,9 @@ def test_point_at_moves_everything_and_back(tmp_path):
     assert {path: path.read_text() for path in origin_files(root)} == originals
 
 
-@pytest.mark.parametrize("repository", ["github.com/a/b", "https://github.com/a", "https://github.com/a/b.git", "http://github.com/a/b"])
+@pytest.mark.parametrize(
+    "repository", ["github.com/a/b", "https://github.com/a", "https://github.com/a/b.git", "http://github.com/a/b"]
+)
 def test_a_repository_that_no_launch_button_can_use_is_refused(repository):
     with pytest.raises(ValueError, match="https://github.com/OWNER/NAME"):
         Origin(repository, "v1")

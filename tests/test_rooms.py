@@ -58,7 +58,9 @@ def test_the_readme_has_one_row_a_room(room):
     cells = [cell.strip() for cell in rows[0].strip("|").split("|")]
     assert len(cells) == 6, "mechanism, paper, chapter, code, kernel, exercise"
     assert "arxiv.org/abs/" in cells[1]
-    for cell, path in zip(cells[3:], (f"attncourse/{room}", f"attncourse/{room}/kernel.py", f"exercises/{room}"), strict=True):
+    for cell, path in zip(
+        cells[3:], (f"attncourse/{room}", f"attncourse/{room}/kernel.py", f"exercises/{room}"), strict=True
+    ):
         assert path in cell
 
 
@@ -104,7 +106,9 @@ def test_no_axis_is_named_k_or_v():
                 continue
             if node.value.id in ("Float", "Bool", "Int") and isinstance(node.slice, ast.Tuple):
                 axes = node.slice.elts[1]
-                assert isinstance(axes, ast.Constant) and not {"k", "v"} & set(axes.value.split()), f"{path}:{node.lineno}"
+                assert isinstance(axes, ast.Constant) and not {"k", "v"} & set(axes.value.split()), (
+                    f"{path}:{node.lineno}"
+                )
 
 
 @pytest.mark.parametrize("folder", ["book", "solutions"])
@@ -116,6 +120,8 @@ def test_notebooks_keep_no_outputs_but_checked_text(folder):
             tags = cell.metadata.get("tags", [])
             if cell.cell_type == "code" and cell.outputs:
                 assert {"nbval-check-output", "keep_output"} <= set(tags), f"{path}: {cell.id} keeps an output"
-                assert all(set(o.get("data", {"text/plain": 0})) == {"text/plain"} for o in cell.outputs), f"{path}: {cell.id}"
+                assert all(set(o.get("data", {"text/plain": 0})) == {"text/plain"} for o in cell.outputs), (
+                    f"{path}: {cell.id}"
+                )
             if "nbval-check-output" in tags:
                 assert cell.outputs, f"{path}: {cell.id} is compared with nothing"

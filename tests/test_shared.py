@@ -54,7 +54,10 @@ def test_masked_softmax_agrees_with_softmax_and_gives_zeros_where_nothing_is_see
 
 def test_a_mask_of_floats_is_added():
     scores = torch.zeros(1, 1, 1, 2, dtype=torch.float64)
-    assert apply_mask(scores, torch.tensor([1.5, -torch.inf], dtype=torch.float64))[0, 0, 0].tolist() == [1.5, -math.inf]
+    assert apply_mask(scores, torch.tensor([1.5, -torch.inf], dtype=torch.float64))[0, 0, 0].tolist() == [
+        1.5,
+        -math.inf,
+    ]
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=5), st.integers(0, 2**31))

@@ -76,7 +76,9 @@ def dense_by_hand(q, k, v, *, causal=False, window=None, key_lengths=None, mask=
                         pairs.append((score, col))
                 if pairs:
                     weights = torch.softmax(torch.tensor([p[0] for p in pairs], dtype=torch.float64), dim=0)
-                    out[i, j, row] = sum(w * v[i, j * g // h, p[1]].double() for w, p in zip(weights, pairs, strict=True))
+                    out[i, j, row] = sum(
+                        w * v[i, j * g // h, p[1]].double() for w, p in zip(weights, pairs, strict=True)
+                    )
     return out
 
 
@@ -144,7 +146,9 @@ def test_gradients_of_blocked_and_torch_are_the_definitions(name):
     for got, want in zip(gradients(lambda *x: blocked(*x, **masking), q, k, v), wanted, strict=True):
         torch.testing.assert_close(got, want)
     if not masking.keys() & {"scale", "softcap", "window"}:
-        for got, want in zip(gradients(lambda *x: softmax_attention_torch(*x, **masking), q, k, v), wanted, strict=True):
+        for got, want in zip(
+            gradients(lambda *x: softmax_attention_torch(*x, **masking), q, k, v), wanted, strict=True
+        ):
             torch.testing.assert_close(got, want)
 
 
@@ -207,7 +211,13 @@ def test_nan_in_padding_goes_nowhere(form, device):
 @pytest.mark.parametrize("empty", ["b", "t", "s"])
 def test_length_zero_is_no_special_case(form, empty, device):
     q, k, v = make_qkv(t=3, s=4, dtype=torch.float32, device=device)
-    q, k, v = (q[:0], k[:0], v[:0]) if empty == "b" else (q[:, :, :0], k, v) if empty == "t" else (q, k[:, :, :0], v[:, :, :0])
+    q, k, v = (
+        (q[:0], k[:0], v[:0])
+        if empty == "b"
+        else (q[:, :, :0], k, v)
+        if empty == "t"
+        else (q, k[:, :, :0], v[:, :, :0])
+    )
     out = all_forms(device)[form](q, k, v)
     assert out.shape == (*q.shape[:3], v.shape[-1])
     assert not out.any()
@@ -247,7 +257,9 @@ def check_kernel(name, sizes, dtype, device):
     """Output, log-sum-exp and gradients against float64, with twice the error of plain PyTorch in this dtype as budget."""
     q, k, v = make_qkv(dtype=dtype, device=device, **sizes)
     masking = masking_for(name, q, k)
-    exact_masking = {n: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for n, x in masking.items()}
+    exact_masking = {
+        n: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for n, x in masking.items()
+    }
     exact_inputs = [x.double() for x in (q, k, v)]
     exact, exact_lse = softmax_attention_with_lse(*exact_inputs, **exact_masking)
     out, lse = kernel.softmax_attention_triton_with_lse(q, k, v, **masking)
@@ -280,7 +292,9 @@ def test_the_kernel_takes_any_strides(device):
     torch.testing.assert_close(
         kernel.softmax_attention_triton(*strided, causal=True), softmax_attention(q, k, v, causal=True)
     )
-    for got, want in zip(gradients(lambda *x: kernel.softmax_attention_triton(*x, causal=True), *strided), wanted, strict=True):
+    for got, want in zip(
+        gradients(lambda *x: kernel.softmax_attention_triton(*x, causal=True), *strided), wanted, strict=True
+    ):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
@@ -382,7 +396,10 @@ def test_bad_input_is_named(case, attend):
     changed, message = BAD[case]
     arguments = dict(q=Q, k=K, v=V) | changed
     if attend is kernel.softmax_attention_triton:  # which has no float64, and says so first
-        arguments = {n: x.float() if isinstance(x, torch.Tensor) and x.dtype == torch.float64 else x for n, x in arguments.items()}
+        arguments = {
+            n: x.float() if isinstance(x, torch.Tensor) and x.dtype == torch.float64 else x
+            for n, x in arguments.items()
+        }
         if case == "dtypes differ":
             arguments["k"] = arguments["k"].half()
     with pytest.raises(ValueError, match=message):

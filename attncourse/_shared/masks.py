@@ -21,7 +21,7 @@ def causal_mask(t: int, s: int, *, device=None) -> Bool[Tensor, "t s"]:
 def window_mask(t: int, s: int, *, window: int, device=None) -> Bool[Tensor, "t s"]:
     """A causal band: a query sees `window` keys, its own included."""
     distance = query_positions(t, s, device=device) - torch.arange(s, device=device)
-    return (0 <= distance) & (distance < window)
+    return (distance >= 0) & (distance < window)
 
 
 def length_mask(key_lengths: Int[Tensor, " b"], s: int) -> Bool[Tensor, "b 1 1 s"]:

@@ -55,13 +55,15 @@ def check_key_lengths(key_lengths: Tensor | None, *, b: int, s: int, like: Tenso
     """key_lengths is an integer tensor (b,) on the inputs' device with 0 <= length <= s."""
     if key_lengths is None:
         return
-    integer = isinstance(key_lengths, Tensor) and not key_lengths.is_floating_point() and key_lengths.dtype != torch.bool
+    integer = (
+        isinstance(key_lengths, Tensor) and not key_lengths.is_floating_point() and key_lengths.dtype != torch.bool
+    )
     require(integer, f"key_lengths must be an integer tensor, got {getattr(key_lengths, 'dtype', type(key_lengths))}")
     require(key_lengths.shape == (b,), f"key_lengths must have shape ({b},), got {tuple(key_lengths.shape)}")
     require(key_lengths.device == like.device, f"key_lengths must be on {like.device}, got {key_lengths.device}")
     if b > 0:
         low, high = int(key_lengths.min()), int(key_lengths.max())
-        require(0 <= low and high <= s, f"key_lengths must lie in 0..{s}, got {low}..{high}")
+        require(low >= 0 and high <= s, f"key_lengths must lie in 0..{s}, got {low}..{high}")
 
 
 def check_window(window: int | None) -> None:

@@ -50,5 +50,7 @@ def additive_attention_blocked(
     for start in range(0, t, block):
         rows = slice(start, start + block)
         block_mask = None if mask is None else mask[..., rows, :]
-        blocks.append(checkpoint(block_of_queries, from_q[:, :, rows], from_k, v, w_score, block_mask, use_reentrant=False))
+        blocks.append(
+            checkpoint(block_of_queries, from_q[:, :, rows], from_k, v, w_score, block_mask, use_reentrant=False)
+        )
     return torch.cat(blocks, dim=2) if blocks else v.new_zeros(b, h, 0, v.shape[-1])

@@ -16,6 +16,9 @@ def check_additive(q, k, w_q, w_k, w_score, v=None, key_lengths=None, mask=None)
     require(fits, f"w_q must be (a, dq), w_k (a, dk), w_score (a,) with dq={q.shape[-1]}, dk={k.shape[-1]}, {got}")
     (b, h, t, _), s = q.shape, k.shape[2]
     if v is not None:
-        require(v.ndim == 4 and v.shape[:3] == k.shape[:3], f"v must be (b, h, s, dv) = ({b}, {h}, {s}, dv), got {tuple(v.shape)}")
+        require(
+            v.ndim == 4 and v.shape[:3] == k.shape[:3],
+            f"v must be (b, h, s, dv) = ({b}, {h}, {s}, dv), got {tuple(v.shape)}",
+        )
     check_key_lengths(key_lengths, b=b, s=s, like=q)
     check_mask(mask, shape=(b, h, t, s), like=q)

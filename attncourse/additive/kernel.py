@@ -110,9 +110,7 @@ def _weights_and_dscores(
     A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_DV: tl.constexpr,
     MASK: tl.constexpr,
 ):  # fmt: skip
-    scores = _scores(
-        pq, pk, ws_ptr, mask, mask_t, mask_s, rows, cols, t, s, length, A, BLOCK_T, BLOCK_S, BLOCK_A, MASK
-    )
+    scores = _scores(pq, pk, ws_ptr, mask, mask_t, mask_s, rows, cols, t, s, length, A, BLOCK_T, BLOCK_S, BLOCK_A, MASK)
     weights = tl.exp(scores - lse[:, None])
     v = _load(v_base, cols, DV, length, 0, DV, BLOCK_DV)
     dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
@@ -198,7 +196,9 @@ def _additive_bwd_dkdv_kernel(
             tl.atomic_add(at, tl.sum(dscores[:, :, None] * slope, 0), mask=inside, sem="relaxed")
     cols_v = tl.arange(0, BLOCK_DV)
     inside = (cols[:, None] < s) & (cols_v[None, :] < DV)
-    tl.store(dv_ptr + index * s * DV + cols[:, None] * DV + cols_v[None, :], dv.to(dv_ptr.dtype.element_ty), mask=inside)
+    tl.store(
+        dv_ptr + index * s * DV + cols[:, None] * DV + cols_v[None, :], dv.to(dv_ptr.dtype.element_ty), mask=inside
+    )
 
 
 def launch_config(width: int) -> dict[str, int]:

@@ -35,7 +35,10 @@ def check_reading(q, k, v, key_lengths, mask) -> None:
     check_pair(q, k)
     check_tensors(q=q, v=v)
     (b, h, t, _), s = q.shape, k.shape[2]
-    require(v.ndim == 4 and v.shape[:3] == k.shape[:3], f"v must be (b, h, s, dv) = ({b}, {h}, {s}, dv), got {tuple(v.shape)}")
+    require(
+        v.ndim == 4 and v.shape[:3] == k.shape[:3],
+        f"v must be (b, h, s, dv) = ({b}, {h}, {s}, dv), got {tuple(v.shape)}",
+    )
     check_key_lengths(key_lengths, b=b, s=s, like=q)
     check_mask(mask, shape=(b, h, t, s), like=q)
 

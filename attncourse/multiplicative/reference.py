@@ -62,7 +62,7 @@ def concat_scores(
     return einsum(hidden, w_score, "b h t s a, a -> b h t s")
 
 
-def _read(scores, v, key_lengths, mask):
+def _read(scores: Tensor, v: Tensor, key_lengths: Tensor | None, mask: Tensor | None) -> Tensor:
     """Softmax over the visible keys, then the weighted mean of their values (equation 7)."""
     if key_lengths is not None:
         scores = apply_mask(scores, length_mask(key_lengths, scores.shape[-1]))
@@ -124,18 +124,14 @@ def predicted_positions(
     return (source_lengths - 1).clamp_min(0)[:, None, None] * fraction
 
 
-def local_window(
-    positions: Float[Tensor, "b h t"], s: int, *, radius: int
-) -> Float[Tensor, "b h t s"]:
+def local_window(positions: Float[Tensor, "b h t"], s: int, *, radius: int) -> Float[Tensor, "b h t s"]:
     """1 for keys within `radius` of a query's position and 0 elsewhere: 2 radius + 1 keys for a whole position."""
     check_radius(radius)
     distance = torch.arange(s, device=positions.device) - positions[..., None]
     return (distance.abs() <= radius).to(positions.dtype)
 
 
-def gaussian_weights(
-    positions: Float[Tensor, "b h t"], s: int, *, radius: int
-) -> Float[Tensor, "b h t s"]:
+def gaussian_weights(positions: Float[Tensor, "b h t"], s: int, *, radius: int) -> Float[Tensor, "b h t s"]:
     """exp(-(j - p)^2 / 2 sigma^2) with sigma = radius / 2: what local-p multiplies the alignment by (equation 10)."""
     check_radius(radius)
     distance = torch.arange(s, device=positions.device) - positions[..., None]

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 
 
-def median_seconds(candidates: dict[str, Callable[[], object]], *, rounds: int = 9, warmup: int = 2) -> dict[str, float]:
+def median_seconds(
+    candidates: dict[str, Callable[[], object]], *, rounds: int = 9, warmup: int = 2
+) -> dict[str, float]:
     """Median wall-clock seconds of each candidate.
 
     Candidates take turns in every round, so that a machine that slows down for a while slows all of them:

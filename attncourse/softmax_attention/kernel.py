@@ -417,7 +417,7 @@ def _forward(q, k, v, key_lengths, mask, **options):
 
 
 def _backward(q, k, v, out, dout, lse, dlse, key_lengths, mask, **options):
-    (b, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
+    (b, h, t, _), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
     dq, dkey, dvalue = (x.new_zeros(x.shape) if 0 in (*out.shape, s) else x.new_empty(x.shape) for x in (q, k, v))
     if 0 in (*out.shape, s):
         return dq, dkey, dvalue

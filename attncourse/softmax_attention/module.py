@@ -73,7 +73,9 @@ class SoftmaxAttention(nn.Module):
         context = x if context is None else context
         q, k, v = (project(y)[:, None] for project, y in ((self.w_q, x), (self.w_k, context), (self.w_v, context)))
         masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask)
-        require(not need_weights or self.impl == "reference", f"impl={self.impl!r} never forms weights: use 'reference'")
+        require(
+            not need_weights or self.impl == "reference", f"impl={self.impl!r} never forms weights: use 'reference'"
+        )
         require(not need_lse or self.impl != "torch", "impl='torch' gives no log-sum-exp: use any other")
         weights = attention_weights(q, k, **masking) if need_weights or self._drops else None
         out, lse = self._attend(q, k, v, weights, masking)

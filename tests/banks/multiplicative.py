@@ -4,7 +4,6 @@ import torch
 
 from tests.banks.kinds import Bank, Wrong
 
-
 # multiplicative.general
 
 

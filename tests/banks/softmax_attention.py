@@ -4,7 +4,6 @@ import torch
 
 from tests.banks.kinds import Bank, Wrong
 
-
 # softmax_attention.cost
 
 
@@ -242,7 +241,6 @@ def merge_only_output(out_a, lse_a, out_b, lse_b):
     return merge_logaddexp(out_a, lse_a, out_b, lse_b)[0]
 
 
-
 BANK = {
     "softmax_attention.cost": Bank(
         right=[cost_formula, cost_counted],
@@ -271,8 +269,14 @@ BANK = {
     "softmax_attention.causal": Bank(
         right=[causal_by_positions, causal_by_prefix],
         wrong=[
-            Wrong(causal_not_at_all, says="with 9 queries at the end of 9 positions, position 0 saw position 8, its future"),
-            Wrong(causal_from_the_start, says="with 5 queries at the end of 9 positions, position 4 did not see position 1"),
+            Wrong(
+                causal_not_at_all,
+                says="with 9 queries at the end of 9 positions, position 0 saw position 8, its future",
+            ),
+            Wrong(
+                causal_from_the_start,
+                says="with 5 queries at the end of 9 positions, position 4 did not see position 1",
+            ),
             Wrong(causal_blind_to_itself, says="position 1 did not see position 1"),
             Wrong(causal_one_too_many, says="position 0 saw position 1, its future"),
             Wrong(causal_after_softmax, says="not normalised over the keys"),

@@ -66,7 +66,7 @@ def score(learner, rng):
 def context(learner, rng):
     """Read the values by the alignment, as if padded keys did not exist."""
     sizes = _sizes(rng)
-    q, k, w_q, w_k, w_score = _draw(rng, **sizes)
+    _, _, w_q, w_k, w_score = _draw(rng, **sizes)
     t, s, b = sizes["t"], sizes["s"], 3
     queries = torch.randn(b, t, sizes["dq"], generator=rng, dtype=torch.float64)
     memory = torch.randn(b, s, sizes["dk"], generator=rng, dtype=torch.float64)

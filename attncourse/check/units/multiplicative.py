@@ -23,7 +23,10 @@ def general(learner, rng):
     t, s, dq, dk = _sizes(rng, 4)
     q, k, weight = _normal(rng, t, dq), _normal(rng, s, dk), _normal(rng, dq, dk)
     got = expect_tensor(learner(q, k, weight), (t, s), what="the matrix of scores")
-    expect(not (got.min() >= 0 and got.max() <= 1), "every score lies in [0, 1]: that is a softmax, and scores come before it")
+    expect(
+        not (got.min() >= 0 and got.max() <= 1),
+        "every score lies in [0, 1]: that is a softmax, and scores come before it",
+    )
     expect_close(learner(q * 3, k, weight), got * 3, "three times the query does not give three times the scores")
     wanted = general_scores(q[None, None], k[None, None], weight)[0, 0]
     ratio = got / wanted
@@ -49,8 +52,16 @@ def split(learner, rng):
     wanted = concat_scores(q[None, None], k[None, None], weight, w_score)[0, 0]
     ours = torch.tanh((q @ w_q.T)[:, None] + (k @ w_k.T)[None]) @ w_score
     shapes = f"with a={a}, dq={dq}, dk={dk}"
-    expect_close(w_q @ q[0], weight @ torch.cat([q[0], torch.zeros(dk).double()]), f"{shapes}: W [q; 0] is not W_q q: these are not the columns that meet the query")
-    expect_close(w_k @ k[0], weight @ torch.cat([torch.zeros(dq).double(), k[0]]), f"{shapes}: W [0; k] is not W_k k: these are not the columns that meet the key")
+    expect_close(
+        w_q @ q[0],
+        weight @ torch.cat([q[0], torch.zeros(dk).double()]),
+        f"{shapes}: W [q; 0] is not W_q q: these are not the columns that meet the query",
+    )
+    expect_close(
+        w_k @ k[0],
+        weight @ torch.cat([torch.zeros(dq).double(), k[0]]),
+        f"{shapes}: W [0; k] is not W_k k: these are not the columns that meet the key",
+    )
     expect_close(ours, wanted, f"{shapes}: the additive score with your matrices is not the concat score")
 
 
@@ -65,17 +76,30 @@ def local(learner, rng):
     expect(bool((got >= 0).all()), f"a weight is negative, at {place(got < 0)}")
     window = local_window(positions[None, None], s, radius=radius)[0, 0] > 0
     outside = (got > 0) & ~window
-    expect(not outside.any(), f"query {place(outside)[:1]} about position {positions[place(outside)[0]] if outside.any() else 0:.1f} reads key {place(outside)[1:]}, more than {radius} away")
+    expect(
+        not outside.any(),
+        f"query {place(outside)[:1]} about position {positions[place(outside)[0]] if outside.any() else 0:.1f} reads key {place(outside)[1:]}, more than {radius} away",
+    )
     blind = (got == 0) & window
-    expect(not blind.any(), f"query {place(blind)[:1]} does not read key {place(blind)[1:]}, which is within {radius} of its position")
+    expect(
+        not blind.any(),
+        f"query {place(blind)[:1]} does not read key {place(blind)[1:]}, which is within {radius} of its position",
+    )
     far = scores.clone()
     far[~window] += 10.0
-    expect_close(learner(far, positions, radius), got, "scores outside the window change the weights inside: the softmax runs over all keys")
+    expect_close(
+        learner(far, positions, radius),
+        got,
+        "scores outside the window change the weights inside: the softmax runs over all keys",
+    )
     truncated = torch.softmax(scores.masked_fill(~window, -torch.inf), dim=-1)
     sums = got.sum(dim=-1)
     if torch.allclose(got, truncated):
         raise Broken("the weights are the softmax of the window alone: the Gaussian is missing")
-    expect(not torch.allclose(sums, torch.ones_like(sums)), "rows sum to 1: local-p does not normalise again after the Gaussian")
+    expect(
+        not torch.allclose(sums, torch.ones_like(sums)),
+        "rows sum to 1: local-p does not normalise again after the Gaussian",
+    )
     bell = gaussian_weights(positions[None, None], s, radius=radius)[0, 0]
     mine = (got / truncated)[0, 8 - radius : 9]
     expect(abs(mine[-1].item() - 1) < 1e-6, f"at the predicted position itself the Gaussian is {mine[-1]:.3f}, not 1")
@@ -99,10 +123,22 @@ def break_dot(learner, rng):
     dot = q @ k.T
     right = torch.arange(n)
     lost = general.argmax(dim=-1) != right
-    expect(not lost.any(), f"with W, query {place(lost)} prefers key {general.argmax(dim=-1)[place(lost)].item() if lost.any() else 0}, not its own")
+    expect(
+        not lost.any(),
+        f"with W, query {place(lost)} prefers key {general.argmax(dim=-1)[place(lost)].item() if lost.any() else 0}, not its own",
+    )
     weights = torch.softmax(general, dim=-1).diagonal()
-    expect(bool((weights > 0.9).all()), f"with W, query {place(weights <= 0.9)} gives its own key only {weights.min().item():.2f}; more than 0.9 is asked")
+    expect(
+        bool((weights > 0.9).all()),
+        f"with W, query {place(weights <= 0.9)} gives its own key only {weights.min().item():.2f}; more than 0.9 is asked",
+    )
     found = dot.argmax(dim=-1) == right
-    expect(not found.any(), f"without W, query {place(found)} finds its own key all the same: the dot product does not fail there")
+    expect(
+        not found.any(),
+        f"without W, query {place(found)} finds its own key all the same: the dot product does not fail there",
+    )
     tie = torch.softmax(dot, dim=-1).diagonal()
-    expect(bool((tie < 0.1).all()), f"without W, query {place(tie >= 0.1)} still gives its own key {tie.max().item():.2f}; less than 0.1 is asked")
+    expect(
+        bool((tie < 0.1).all()),
+        f"without W, query {place(tie >= 0.1)} still gives its own key {tie.max().item():.2f}; less than 0.1 is asked",
+    )

@@ -36,7 +36,9 @@ def cost(learner, rng):
         multiplications, weight_bytes = (expect_number(x) for x in got)
         shapes = f"b={b}, h={h}, t={t}, s={s}, d={d}"
         products = b * h * t * s * d
-        expect(multiplications != products, f"for {shapes}: that is one of the two products; the other mixes the values")
+        expect(
+            multiplications != products, f"for {shapes}: that is one of the two products; the other mixes the values"
+        )
         expect(multiplications != 2 * products // h, f"for {shapes}: that is one head's work, and there are {h}")
         expect(multiplications == 2 * products, f"for {shapes}: the number of multiplications is wrong")
         expect(weight_bytes != b * h * t * s, f"for {shapes}: those are numbers, not bytes; a float16 has two bytes")
@@ -60,7 +62,9 @@ def attend(learner, rng):
     expect(abs(scale - 1 / dk) > 1e-6, f"scores are divided by dk = {dk}, not by its square root")
     order = torch.randperm(s, generator=rng)
     expect_close(learner(q, k[order], v[order]), got, "the output changes when keys and values are reordered together")
-    expect_close(got, softmax_attention(*(x[None, None] for x in (q, k, v)))[0, 0], "the output differs from the formula")
+    expect_close(
+        got, softmax_attention(*(x[None, None] for x in (q, k, v)))[0, 0], "the output differs from the formula"
+    )
     huge = learner(q * 1e3, k * 1e3, v)
     expect(bool(huge.isfinite().all()), f"scores of about a million give NaN or infinity at {place(~huge.isfinite())}")
     cotangent = _normal(rng, t, dv)
@@ -113,10 +117,16 @@ def repair(learner, rng):
     wanted = torch.softmax(scores.masked_fill(~visible, -torch.inf), dim=-1)[seeing]
     expect_close(weights[seeing], wanted, "the weights of rows that see something are not the softmax of what they see")
     far = learner(scores - 1e4, visible)
-    expect(bool(far.isfinite().all()) and not far[2].any(), "with scores of about -10000 the row that sees nothing is no longer zeros")
+    expect(
+        bool(far.isfinite().all()) and not far[2].any(),
+        "with scores of about -10000 the row that sees nothing is no longer zeros",
+    )
     expect_close(far[seeing], wanted, "subtracting one number from all scores changes the weights", atol=1e-6)
     (grad,) = learner.grad(scores, visible, wrt=(0,), cotangent=_normal(rng, t, s))
-    expect(bool(grad.isfinite().all()), f"the weights are right and their gradient is NaN at {place(~grad.isfinite())}: where hides the NaN, but its gradient flows")
+    expect(
+        bool(grad.isfinite().all()),
+        f"the weights are right and their gradient is NaN at {place(~grad.isfinite())}: where hides the NaN, but its gradient flows",
+    )
 
 
 @exercise_check("softmax_attention.merge", function="merge", points=3)
@@ -135,8 +145,14 @@ def merge(learner, rng):
     got = learner(*left, *right)
     expect(isinstance(got, tuple | list) and len(got) == 2, "return two tensors: the output, then its log-sum-exp")
     out, lse = expect_tensor(got[0], (t, dv), what="the output"), expect_tensor(got[1], (t,), what="the log-sum-exp")
-    expect(not torch.allclose(out, (left[0] + right[0]) / 2), "the halves are averaged; the one whose scores are larger counts more")
-    expect(not torch.allclose(out, (cut * left[0] + (s - cut) * right[0]) / s), "the halves are weighted by their number of keys, not by their scores")
+    expect(
+        not torch.allclose(out, (left[0] + right[0]) / 2),
+        "the halves are averaged; the one whose scores are larger counts more",
+    )
+    expect(
+        not torch.allclose(out, (cut * left[0] + (s - cut) * right[0]) / s),
+        "the halves are weighted by their number of keys, not by their scores",
+    )
     expect_close(out, whole, "the output is not that of attention over all keys")
     expect_close(lse, whole_lse, "the output is right, and its log-sum-exp is not that of all scores")
     swapped = learner(*right, *left)
