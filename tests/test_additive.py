@@ -182,7 +182,7 @@ def test_the_kernel_writes_every_element_and_takes_any_strides(device):
 @pytest.mark.parametrize("capability", SHARED_LIMIT)
 def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
     compiled = compile_all("additive", capability)
-    assert len(compiled) >= 12
+    assert len(compiled) >= 9
     for c in compiled:
         assert c.shared <= SHARED_LIMIT[capability], c
         if capability >= 80 and "fp32" not in c.case:

@@ -30,7 +30,8 @@ def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("name", ["shared", "softmax_attention", "additive", "multiplicative"])
 def test_every_annotation_holds(name):
-    done = run_hooked(f"tests/test_{name}.py")
+    # What is compiled or interpreted by Triton is not annotated by jaxtyping, and takes most of the time.
+    done = run_hooked(f"tests/test_{name}.py", "-k", "not kernel")
     assert done.returncode == 0, done.stdout[-5000:]
     assert " passed" in done.stdout
 
