@@ -19,8 +19,9 @@ import importlib.util
 import os
 
 if "COLAB_RELEASE_TAG" in os.environ and importlib.util.find_spec("attncourse") is None:
-    # --no-deps: Colab's own torch and triton stay as they are.
-    %pip install -q --no-deps {absent} "attncourse @ git+{repository}@{tag}"
+    # --no-deps, and triton only where it is missing: Colab's own torch and triton stay as they are.
+    triton = "" if importlib.util.find_spec("triton") else "triton"
+    %pip install -q --no-deps {absent} $triton "attncourse @ git+{repository}@{tag}"
 
 import attncourse
 

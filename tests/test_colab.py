@@ -1,6 +1,6 @@
 """A chapter and an exercise start from nothing but what Colab has, and leave Colab's torch and triton alone.
 
-A fresh virtual environment gets torch, numpy, matplotlib and ipykernel. The environment variable that marks Colab
+A fresh virtual environment gets torch, triton, numpy, matplotlib and ipykernel. The environment variable that marks Colab
 is set, git is told to fetch the course's GitHub address from a local repository, and the notebooks run as they are.
 """
 
@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 from attncourse.publish import read_origin
 
 ROOT = Path(__file__).parents[1]
-PREINSTALLED = ("torch", "numpy", "matplotlib", "ipykernel")
+PREINSTALLED = ("torch", "triton", "numpy", "matplotlib", "ipykernel")
 
 
 def run(*command, **options) -> str:
@@ -107,3 +107,13 @@ def test_a_chapter_and_an_exercise_run_in_colab(colab, published, monkeypatch):
     exercise = run_notebook(published / "exercises" / "additive" / "additive.ipynb", colab, monkeypatch)
     assert "additive: 0 of" in text_of(exercise)
     assert versions(colab["python"]) == before
+
+
+def test_a_colab_without_triton_gets_one_and_keeps_its_torch(colab, published, monkeypatch):
+    run(colab["python"], "-m", "pip", "uninstall", "-q", "-y", "attncourse", "triton")
+    before = versions(colab["python"])
+    assert before["triton"] is None
+    run_notebook(published / "exercises" / "additive" / "additive.ipynb", colab, monkeypatch)
+    after = versions(colab["python"])
+    assert after["triton"] is not None
+    assert {**after, "triton": None} == before

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from attncourse._shared.masks import apply_mask, blank_padding, visible_keys
+from attncourse._shared.masks import blank_padding, visible_keys
 from attncourse._shared.validate import require
 
 from .blocked import softmax_attention_blocked_with_lse
@@ -125,8 +125,9 @@ def softmax_attention_torch(
     grouped = dict(enable_gqa=k.shape[1] != q.shape[1], dropout_p=dropout)
     if mask is None and key_lengths is None and (not causal or t == s):
         return scaled_dot_product_attention(q, k, v, is_causal=causal, **grouped)
-    visible = visible_keys(t, s, causal=causal, key_lengths=key_lengths, device=q.device)
-    added = apply_mask(q.new_zeros(1, 1, t, s), visible)
-    added = apply_mask(added, mask)
+    added = q.new_zeros(t, s)  # grows only along the axes that a mask has
+    for allowed in (visible_keys(t, s, causal=causal, key_lengths=key_lengths, device=q.device), mask):
+        if allowed is not None:
+            added = torch.where(allowed, added, -torch.inf) if allowed.dtype == torch.bool else added + allowed
     out = scaled_dot_product_attention(q, k, v, attn_mask=added, **grouped)
     return out.masked_fill((added == -torch.inf).all(dim=-1, keepdim=True), 0.0)
