@@ -5,6 +5,7 @@ is set, git is told to fetch the course's GitHub address from a local repository
 """
 
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -70,7 +71,7 @@ def colab(tmp_path_factory, published) -> dict:
     return {"python": python, "environment": environment, "kernels": folder / "share" / "jupyter" / "kernels"}
 
 
-def versions(python) -> dict[str, str | None]:
+def versions(python) -> dict[str, list | None]:
     """Installed versions and the place of the files: a reinstallation of the same version would show as well."""
     code = (
         "import importlib.metadata as m, json, os\n"
@@ -80,7 +81,7 @@ def versions(python) -> dict[str, str | None]:
         "    return [d.version, os.stat(d.locate_file(f'{n}/__init__.py')).st_mtime_ns]\n"
         "print(json.dumps({n: stamp(n) for n in ('torch', 'triton', 'numpy')}))"
     )
-    return run(python, "-c", code)
+    return json.loads(run(python, "-c", code))
 
 
 def run_notebook(path: Path, colab: dict, monkeypatch) -> nbformat.NotebookNode:
