@@ -21,7 +21,7 @@ from attncourse.models.dates import (
 )
 from attncourse.models.influence import influence
 from attncourse.models.seq2seq import BahdanauDecoder, Encoder, FixedVectorDecoder, LuongDecoder, Seq2Seq
-from attncourse.models.train import exact_matches, train_seq2seq, transcribe
+from attncourse.models.train import exact_matches, train_seq2seq, transcribe, wilson_interval
 from attncourse.multiplicative import MultiplicativeAttention
 
 WIDTH = 6
@@ -176,6 +176,7 @@ def test_batches_hold_what_examples_say():
             lambda: train_seq2seq(build("fixed"), draw_examples(3, most_items=1, seed=0), steps=1, batch_size=4),
             "a batch of 4 needs as many examples, got 3",
         ),
+        (lambda: wilson_interval(3, 2), "count be positive, got 3, 2"),
     ],
 )
 def test_bad_input_is_named(call, rule):
@@ -376,3 +377,14 @@ def test_training_repeats_by_its_seed():
         return train_seq2seq(model, examples, steps=6, batch_size=8, seed=seed)
 
     assert losses(0) == losses(0) != losses(1)
+
+
+@pytest.mark.parametrize(("right", "count"), [(0, 7), (3, 7), (7, 7), (40, 61), (1, 1)])
+def test_wilsons_interval_ends_where_the_score_test_rejects(right, count):
+    """At each end p the deviation of the observed share is 1.96 standard errors of a binomial with that p."""
+    low, high = wilson_interval(right, count)
+    assert low <= right / count <= high
+    for p in (low, high):
+        if 1e-9 < p < 1 - 1e-9:
+            assert abs(right / count - p) / math.sqrt(p * (1 - p) / count) == pytest.approx(1.96)
+    assert 1e-9 < high - low < 1

@@ -1,6 +1,7 @@
 """Every figure that the book draws. Each function takes computed values, draws them, and returns its axes or figure."""
 
 from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
+from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
 from .heatmap import signed_heatmap, weights_heatmap
 from .lookup import memory_against_length, reading, saturation, soft_lookup
 from .slider import slider
@@ -8,8 +9,13 @@ from .style import COLORS, use_style
 
 __all__ = [
     "COLORS",
+    "accuracy_against_length",
     "accuracy_and_time",
     "alignments",
+    "decay",
+    "influence_by_place",
+    "influence_maps",
+    "learning_curves",
     "local_windows",
     "memory_against_length",
     "predicted_and_measured",

@@ -28,7 +28,11 @@ def local_windows(scores: Tensor, truncated: Tensor, weighted: Tensor, *, positi
     """One query's weights over all keys, over a window, and over a window under a Gaussian."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.6), sharey=True)
     keys = torch.arange(len(scores))
-    panels = {"global": torch.softmax(scores, dim=0), "window alone (local-m)": truncated, "times a Gaussian (local-p)": weighted}
+    panels = {
+        "global": torch.softmax(scores, dim=0),
+        "window alone (local-m)": truncated,
+        "times a Gaussian (local-p)": weighted,
+    }
     for ax, (name, weights) in zip(axes, panels.items(), strict=True):
         ax.bar(keys.tolist(), weights.tolist(), color=COLORS[0])
         ax.set(title=name, xlabel="key")
@@ -63,6 +67,6 @@ def accuracy_and_time(accuracy: dict[str, float], errors: dict[str, float], mill
     left.set(xlim=(0, 1), xlabel="exact match, held out")
     left.invert_yaxis()
     right.barh(list(milliseconds), list(milliseconds.values()), color=COLORS[1], height=0.6)
-    right.set(xlabel="scores of 128 x 128 pairs, ms")
+    right.set(xscale="log", xlabel="scores of 128 x 128 pairs, ms (logarithmic)")
     right.invert_yaxis()
     return figure

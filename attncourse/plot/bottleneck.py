@@ -62,12 +62,13 @@ def accuracy_against_length(
     return ax
 
 
-def influence_maps(panels: dict[str, Tensor], *, source: list[str], target: str, blocks: list[tuple[int, int, int, int]]
+def influence_maps(
+    panels: dict[str, Tensor], *, source: list[str], target: str, blocks: list[tuple[int, int, int, int]]
 ) -> Figure:
     """One map (t, s) a model on one colour scale: rows are characters written, columns words, each row sums to 1.
 
     Args:
-        blocks: (first row, rows, first column, columns) of each part of the target and the part of the source it writes.
+        blocks: (first row, rows, first column, columns) of each part of the target and of the words that it writes.
     """
     width, height = 0.7 + 0.27 * len(source), 1.2 + 0.19 * len(target)
     figure, axes = plt.subplots(1, len(panels), figsize=(width * len(panels) + 0.6, height), sharey=True)
@@ -80,6 +81,8 @@ def influence_maps(panels: dict[str, Tensor], *, source: list[str], target: str,
         ax.spines[:].set_visible(False)
         ax.set_title(name)
         for row, rows, column, columns in blocks:
-            ax.add_patch(Rectangle((column - 0.5, row - 0.5), columns, rows, fill=False, edgecolor=COLORS[1], linewidth=1.5))
+            ax.add_patch(
+                Rectangle((column - 0.5, row - 0.5), columns, rows, fill=False, edgecolor=COLORS[1], linewidth=1.5)
+            )
     figure.colorbar(image, ax=axes, label="share of the row's influence", fraction=0.03)
     return figure

@@ -8,14 +8,26 @@ from .style import SIGNED, WEIGHTS
 
 
 def weights_heatmap(
-    weights: Tensor, *, queries: list[str], keys: list[str], ax: Axes | None = None, title: str = "", numbers: bool = False
+    weights: Tensor,
+    *,
+    queries: list[str],
+    keys: list[str],
+    ax: Axes | None = None,
+    title: str = "",
+    numbers: bool = False,
 ) -> Axes:
     """Attention weights (t, s): a row a query, a column a key, white 0 and dark 1."""
     return _heatmap(weights, queries, keys, ax, title, numbers, cmap=WEIGHTS, low=0.0, high=1.0)
 
 
 def signed_heatmap(
-    values: Tensor, *, rows: list[str], columns: list[str], ax: Axes | None = None, title: str = "", numbers: bool = False
+    values: Tensor,
+    *,
+    rows: list[str],
+    columns: list[str],
+    ax: Axes | None = None,
+    title: str = "",
+    numbers: bool = False,
 ) -> Axes:
     """Scores or values: white is 0, red positive, blue negative, one scale both ways."""
     bound = max(float(values[values.isfinite()].abs().max()), 1e-12)
@@ -29,7 +41,9 @@ def _heatmap(values, rows, columns, ax, title, numbers, *, cmap, low, high) -> A
         _, ax = plt.subplots(figsize=(1 + 0.42 * len(columns), 0.8 + 0.42 * len(rows)))
     values = values.detach().float().cpu()
     ax.imshow(values, cmap=cmap, vmin=low, vmax=high, aspect="auto")
-    ax.set_xticks(range(len(columns)), columns, rotation=45 if max(map(len, columns), default=0) > 2 else 0, ha="center")
+    ax.set_xticks(
+        range(len(columns)), columns, rotation=45 if max(map(len, columns), default=0) > 2 else 0, ha="center"
+    )
     ax.set_yticks(range(len(rows)), rows)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)

@@ -21,7 +21,9 @@ def soft_lookup(
     left.set_xticks(keys.tolist(), names)
     right.barh(names, values.tolist(), color="#cccccc", height=0.55)
     right.axvline(answer, color=COLORS[1], linewidth=2)
-    right.annotate(f"read: {answer:.1f}", (answer, 1.02), xycoords=("data", "axes fraction"), color=COLORS[1], ha="center")
+    right.annotate(
+        f"read: {answer:.1f}", (answer, 1.02), xycoords=("data", "axes fraction"), color=COLORS[1], ha="center"
+    )
     right.set(xlabel="value")
     return figure
 
