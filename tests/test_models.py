@@ -323,7 +323,7 @@ def test_the_summary_is_the_last_state_of_each_direction():
 
 
 @pytest.mark.parametrize("kind", ["fixed", "bahdanau"])
-def test_influence_is_the_norm_of_each_block_of_the_jacobian(kind):
+def test_influence_is_the_norm_of_each_block_of_the_jacobian(kind, monkeypatch):
     torch.manual_seed(0)
     model = (
         Seq2Seq(len(SOURCE_VOCABULARY), len(TARGET_VOCABULARY), width=WIDTH, decoder=DECODERS[kind]()).double().eval()
@@ -343,6 +343,8 @@ def test_influence_is_the_norm_of_each_block_of_the_jacobian(kind):
             wanted = jacobian[i, token].norm(dim=-1) if token else torch.zeros(n).double()
             torch.testing.assert_close(got[row, i, :n], wanted)
         assert not got[row, :, n:].any()
+    monkeypatch.setattr("attncourse.models.influence.COPIES", 5)
+    torch.testing.assert_close(influence(model, batch), got)
 
 
 # The training.
