@@ -66,6 +66,23 @@ def check_key_lengths(key_lengths: Tensor | None, *, b: int, s: int, like: Tenso
         require(low >= 0 and high <= s, f"key_lengths must lie in 0..{s}, got {low}..{high}")
 
 
+def check_states(query: Tensor, memory: Tensor, *, query_dim: int, memory_dim: int) -> None:
+    """query is (b, t, query_dim) and memory (b, s, memory_dim): what a layer reads with, and what it reads."""
+    check_tensors(query=query, memory=memory)
+    fits = query.ndim == memory.ndim == 3 and query.shape[0] == memory.shape[0]
+    require(
+        fits and (query.shape[-1], memory.shape[-1]) == (query_dim, memory_dim),
+        f"query must be (b, t, {query_dim}) and memory (b, s, {memory_dim}), "
+        f"got {tuple(query.shape)} and {tuple(memory.shape)}",
+    )
+
+
+def check_widths(**widths: int) -> None:
+    """Each is an integer of at least 1."""
+    for name, width in widths.items():
+        require(isinstance(width, int) and width >= 1, f"{name} must be an integer of at least 1, got {width!r}")
+
+
 def check_window(window: int | None) -> None:
     """A window keeps at least the query's own key."""
     require(window is None or window >= 1, f"window must be at least 1 (it counts the query's own key), got {window}")

@@ -4,6 +4,7 @@ The kernel is imported from `attncourse.additive.kernel`, since it needs Triton.
 """
 
 from .blocked import additive_attention_blocked
+from .cost import peak_bytes
 from .module import AdditiveAttention
 from .reference import additive_attention, additive_attention_loop, additive_scores, additive_weights
 
@@ -14,4 +15,5 @@ __all__ = [
     "additive_attention_loop",
     "additive_scores",
     "additive_weights",
+    "peak_bytes",
 ]

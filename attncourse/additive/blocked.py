@@ -31,7 +31,7 @@ def additive_attention_blocked(
     """
     check_additive(q, k, w_q, w_k, w_score, v=v, key_lengths=key_lengths, mask=mask)
     require(block >= 1, f"block must be at least 1, got {block}")
-    (b, h, t, _), s = q.shape, k.shape[2]
+    t, s = q.shape[2], k.shape[2]
     k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
     from_q = einsum(q, w_q, "b h t dq, a dq -> b h t a")
     from_k = einsum(k, w_k, "b h s dk, a dk -> b h s a")
@@ -47,10 +47,10 @@ def additive_attention_blocked(
         return einsum(weights, v, "b h t s, b h s dv -> b h t dv")
 
     blocks = []
-    for start in range(0, t, block):
+    for start in range(0, max(t, 1), block):  # no query still makes a block, which keeps the gradients' graph
         rows = slice(start, start + block)
         block_mask = None if mask is None else mask[..., rows, :]
         blocks.append(
             checkpoint(block_of_queries, from_q[:, :, rows], from_k, v, w_score, block_mask, use_reentrant=False)
         )
-    return torch.cat(blocks, dim=2) if blocks else v.new_zeros(b, h, 0, v.shape[-1])
+    return torch.cat(blocks, dim=2)

@@ -54,7 +54,9 @@ def _scores(
         scores += tl.sum(_hidden(pq, pk, rows, cols, t, s, first, A, BLOCK_A) * _unit(ws_ptr, first, A, BLOCK_A), 2)
     if MASK != 0:
         inside = (rows[:, None] < t) & (cols[None, :] < s)
-        tile = tl.load(mask + rows[:, None] * mask_t + cols[None, :] * mask_s, mask=inside, other=0)
+        # A mask may hold more than 2^31 elements a head.
+        at = mask + rows[:, None].to(tl.int64) * mask_t + cols[None, :].to(tl.int64) * mask_s
+        tile = tl.load(at, mask=inside, other=0)
         if MASK == 1:
             scores = tl.where(tile != 0, scores, float("-inf"))
         else:
@@ -202,10 +204,14 @@ def _additive_bwd_dkdv_kernel(
 
 
 def launch_config(width: int) -> dict[str, int]:
-    """Tile sizes and warps, from the padded width of the values: a hidden tile of 16 x 16 x 16 fits in registers."""
+    """Tile sizes and warps, from the padded width of the values: a hidden tile of 16 x 16 x 16 fits in registers.
+
+    Four warps spill from width 128 on, in float32 and on chips without mma. With these nothing spills but the
+    gradient of half-precision values wider than 128 on sm_75.
+    """
     # The default of FP fusion differs between versions of Triton.
     return {
-        "BLOCK_T": 16, "BLOCK_S": 16, "BLOCK_A": 16, "num_warps": 4 if width <= 128 else 8, "num_stages": 1,
+        "BLOCK_T": 16, "BLOCK_S": 16, "BLOCK_A": 16, "num_warps": 4 if width <= 64 else 8, "num_stages": 1,
         "enable_fp_fusion": True,
     }  # fmt: skip
 
@@ -219,7 +225,7 @@ def _arguments(pq, pk, v, key_lengths, mask):
     strides = (0, 0, 0, 0) if mask is None else mask.stride()
     block_dv = max(16, triton.next_power_of_2(dv))
     constants = {"DV": dv, "A": a, "BLOCK_DV": block_dv, "LENGTHS": key_lengths is not None, "MASK": kind}
-    masks = (pq if key_lengths is None else key_lengths, pq if mask is None else mask)
+    masks = (pq if key_lengths is None else key_lengths.contiguous(), pq if mask is None else mask)
     return (*masks, *strides, h, t, s), constants | launch_config(block_dv)
 
 

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attncourse._shared.masks import blank_padding
-from attncourse._shared.validate import require
+from attncourse._shared.validate import check_states, check_widths, require
 
 from .blocked import additive_attention_blocked
 from .reference import additive_weights
@@ -31,6 +31,7 @@ class AdditiveAttention(nn.Module):
     def __init__(self, query_dim: int, memory_dim: int, *, hidden_dim: int, impl: str = "reference"):
         super().__init__()
         require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        check_widths(query_dim=query_dim, memory_dim=memory_dim, hidden_dim=hidden_dim)
         self.impl = impl
         self.w_q = nn.Parameter(torch.empty(hidden_dim, query_dim))
         self.w_k = nn.Parameter(torch.empty(hidden_dim, memory_dim))
@@ -50,8 +51,9 @@ class AdditiveAttention(nn.Module):
         """The context (b, t, dm); with need_weights also the alignment (b, t, s).
 
         Raises:
-            ValueError: weights are asked of a form that never holds them.
+            ValueError: a shape, dtype or device does not fit; weights are asked of a form that never holds them.
         """
+        check_states(query, memory, query_dim=self.w_q.shape[1], memory_dim=self.w_k.shape[1])
         q, k = query[:, None], memory[:, None]
         parameters = (self.w_q, self.w_k, self.w_score)
         if self.impl == "reference":

@@ -43,6 +43,33 @@ def check_reading(q, k, v, key_lengths, mask) -> None:
     check_mask(mask, shape=(b, h, t, s), like=q)
 
 
+def check_positions(positions, gaussian, *, scores_shape) -> None:
+    """positions is (b, h, t), and a Gaussian has a weight for every score."""
+    check_tensors(positions=positions)
+    wanted = tuple(scores_shape)
+    require(
+        tuple(positions.shape) == wanted[:3],
+        f"positions must be (b, h, t) = {wanted[:3]}, got {tuple(positions.shape)}",
+    )
+    require(
+        gaussian is None or tuple(gaussian.shape) == wanted,
+        f"gaussian must be (b, h, t, s) = {wanted}, got {tuple(getattr(gaussian, 'shape', ()))}",
+    )
+
+
+def check_predictor(q, w_position, v_position, source_lengths) -> None:
+    """w_position is (a, dq), v_position (a,), and every batch row has a source length."""
+    check_tensors(q=q, w_position=w_position, v_position=v_position)
+    require(q.ndim == 4, f"q must be (batch, heads, length, width), got shape {tuple(q.shape)}")
+    fits = v_position.ndim == 1 and tuple(w_position.shape) == (v_position.numel(), q.shape[-1])
+    got = f"got w_position {tuple(w_position.shape)}, v_position {tuple(v_position.shape)}"
+    require(fits, f"w_position must be (a, dq) with dq={q.shape[-1]} and v_position (a,), {got}")
+    require(
+        source_lengths.shape == q.shape[:1],
+        f"source_lengths must have shape ({q.shape[0]},), got {tuple(source_lengths.shape)}",
+    )
+
+
 def check_radius(radius) -> None:
     """A local window reaches at least to its neighbours."""
     require(isinstance(radius, int) and radius >= 1, f"radius must be an integer of at least 1, got {radius!r}")

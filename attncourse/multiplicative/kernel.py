@@ -11,7 +11,7 @@ from attncourse._shared.masks import length_mask
 from attncourse.additive.kernel import additive_attention_triton
 from attncourse.softmax_attention.kernel import softmax_attention_triton, softmax_attention_triton_with_lse
 
-from .checks import check_concat, check_radius, check_reading, check_weight
+from .checks import check_concat, check_positions, check_radius, check_reading, check_weight
 
 
 def multiplicative_attention_triton(
@@ -68,6 +68,7 @@ def local_attention_triton(
     """
     check_reading(q, k, v, key_lengths, None)
     check_weight(q, k, weight)
+    check_positions(positions, gaussian, scores_shape=(*q.shape[:3], k.shape[2]))
     check_radius(radius)
     distance = (torch.arange(k.shape[2], device=q.device) - positions[..., None]).abs()
     window = distance <= radius
@@ -79,8 +80,8 @@ def local_attention_triton(
         return out
     added = gaussian.log().to(q.dtype).masked_fill(~window, -torch.inf)
     out, lse_gaussian = softmax_attention_triton_with_lse(*reading, key_lengths=key_lengths, mask=added, scale=1.0)
-    # Both are -inf in a row that sees nothing, where the output is 0 already.
-    share = torch.exp(lse_gaussian - lse).masked_fill(lse == -torch.inf, 0.0)
+    # Both are -inf in a row that sees nothing. Their difference is NaN, and must not reach exp, whose gradient keeps it.
+    share = torch.exp((lse_gaussian - lse).masked_fill(lse == -torch.inf, -torch.inf))
     return out * share[..., None].to(out.dtype)
 
 

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_softmax
-from attncourse._shared.validate import require
+from attncourse._shared.validate import check_key_lengths, check_states, check_widths, require
 
 from .checks import check_radius
 from .reference import concat_scores, dot_scores, gaussian_weights, general_scores, local_window, predicted_positions
@@ -48,11 +48,12 @@ class MultiplicativeAttention(nn.Module):
         require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
         widths = f"got query_dim={query_dim}, memory_dim={memory_dim}"
         require(score != "dot" or query_dim == memory_dim, f"score='dot' needs equal widths, {widths}")
-        require(locality == "global" or score != "concat", "a local window takes the score 'dot' or 'general'")
         if locality != "global":
             check_radius(radius)
+        hidden_dim = query_dim if hidden_dim is None else hidden_dim
+        check_widths(query_dim=query_dim, memory_dim=memory_dim, hidden_dim=hidden_dim)
         self.score, self.locality, self.radius, self.impl = score, locality, radius, impl
-        hidden_dim = hidden_dim or query_dim
+        self.query_dim, self.memory_dim = query_dim, memory_dim
         if score == "general":
             self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(query_dim, memory_dim)))
         elif score == "concat":
@@ -77,8 +78,11 @@ class MultiplicativeAttention(nn.Module):
             positions: the target time steps of the queries, which "local_m" needs.
 
         Raises:
-            ValueError: "local_m" without positions; weights asked of the kernels, which never hold them.
+            ValueError: a shape, dtype or device does not fit; "local_m" without positions; weights asked of the
+                kernels, which never hold them; a window for the concat score asked of the kernels.
         """
+        check_states(query, memory, query_dim=self.query_dim, memory_dim=self.memory_dim)
+        check_key_lengths(key_lengths, b=memory.shape[0], s=memory.shape[1], like=query)
         q, k = query[:, None], memory[:, None]
         if self.impl == "triton":
             require(not need_weights, "impl='triton' never forms weights: use impl='reference'")
@@ -102,14 +106,16 @@ class MultiplicativeAttention(nn.Module):
         weights = masked_softmax(apply_mask(scores, local_window(centres, k.shape[2], radius=self.radius) > 0))
         if self.locality == "local_m":
             return weights
-        return weights * gaussian_weights(centres, k.shape[2], radius=self.radius)
+        return weights * gaussian_weights(centres, k.shape[2], radius=self.radius).to(weights.dtype)
 
     def _centres(self, q, k, key_lengths, positions):
         """The middle of each query's window, (b, 1, t)."""
         b, _, t, _ = q.shape
         if self.locality == "local_m":
             require(positions is not None, "locality='local_m' needs positions, the queries' target time steps")
-            return positions.to(q.dtype)[None, None].expand(b, 1, t)
+            require(positions.shape == (t,), f"positions must have shape ({t},), got {tuple(positions.shape)}")
+            # Not q's dtype: bfloat16 knows no odd number beyond 256.
+            return positions.to(torch.promote_types(q.dtype, torch.float32)).expand(b, 1, t)
         lengths = torch.full((b,), k.shape[2], device=q.device) if key_lengths is None else key_lengths
         return predicted_positions(q, self.w_position, self.v_position, lengths)
 
@@ -118,6 +124,7 @@ class MultiplicativeAttention(nn.Module):
 
         weight = getattr(self, "weight", None)
         if self.score == "concat":
+            require(self.locality == "global", "impl='triton' has no window for score='concat': use impl='reference'")
             return kernel.concat_attention_triton(q, k, k, weight, self.w_score, key_lengths=key_lengths)
         if self.locality == "global":
             return kernel.multiplicative_attention_triton(q, k, k, weight, key_lengths=key_lengths)

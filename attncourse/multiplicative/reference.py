@@ -12,7 +12,15 @@ from torch import Tensor
 
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_softmax
 
-from .checks import check_concat, check_pair, check_radius, check_reading, check_weight
+from .checks import (
+    check_concat,
+    check_pair,
+    check_positions,
+    check_predictor,
+    check_radius,
+    check_reading,
+    check_weight,
+)
 
 
 def multiplicative_attention_loop(
@@ -117,10 +125,13 @@ def predicted_positions(
 ) -> Float[Tensor, "b h t"]:
     """Where each query expects its source, S sigmoid(v . tanh(W q)), a real number in [0, S - 1] (equation 9).
 
-    The paper's S counts positions from 1 to S; here they run from 0 to S - 1, so the sigmoid spans S - 1.
+    The paper's S counts positions from 1 to S; here they run from 0 to S - 1, so the sigmoid spans S - 1. Positions are
+    float32 at least: bfloat16 knows no odd number beyond 256.
     """
+    check_predictor(q, w_position, v_position, source_lengths)
     hidden = torch.tanh(einsum(q, w_position, "b h t dq, a dq -> b h t a"))
-    fraction = torch.sigmoid(einsum(hidden, v_position, "b h t a, a -> b h t"))
+    logit = einsum(hidden, v_position, "b h t a, a -> b h t")
+    fraction = torch.sigmoid(logit.to(torch.promote_types(logit.dtype, torch.float32)))
     return (source_lengths - 1).clamp_min(0)[:, None, None] * fraction
 
 
@@ -157,10 +168,11 @@ def local_attention(
     check_reading(q, k, v, key_lengths, None)
     k = blank_padding(k, key_lengths)
     scores = dot_scores(q, k) if weight is None else general_scores(q, k, weight)
+    check_positions(positions, gaussian, scores_shape=scores.shape)
     window = local_window(positions, k.shape[2], radius=radius) > 0
     if key_lengths is not None:
         window = window & length_mask(key_lengths, k.shape[2])
     weights = masked_softmax(apply_mask(scores, window))
     if gaussian is not None:
-        weights = weights * gaussian
+        weights = weights * gaussian.to(weights.dtype)
     return einsum(weights, blank_padding(v, key_lengths), "b h t s, b h s dv -> b h t dv")

@@ -63,7 +63,9 @@ def _scores(
     scores *= LOG2E
     if MASK != 0:
         inside = (rows[:, None] < t) & (cols[None, :] < s)
-        tile = tl.load(mask + rows[:, None] * mask_t + cols[None, :] * mask_s, mask=inside, other=0)
+        # A mask may hold more than 2^31 elements a head.
+        at = mask + rows[:, None].to(tl.int64) * mask_t + cols[None, :].to(tl.int64) * mask_s
+        tile = tl.load(at, mask=inside, other=0)
         if MASK == 1:
             scores = tl.where(tile != 0, scores, float("-inf"))
         else:
@@ -386,7 +388,7 @@ def _arguments(q, k, v, key_lengths, mask, *, causal, window, scale, softcap):
     if mask is not None:
         mask = mask.expand(b, h, t, s)  # broadcast axes get stride 0: nothing is copied
         mask = mask.view(torch.uint8) if kind == BOOLEAN_MASK else mask
-    masks = (q if key_lengths is None else key_lengths, q if mask is None else mask)
+    masks = (q if key_lengths is None else key_lengths.contiguous(), q if mask is None else mask)
     strides = (0, 0, 0, 0) if mask is None else mask.stride()
     numbers = (*strides, h, t, s, window or 0, scale, softcap or 1.0)
     constants = {

@@ -1,0 +1,28 @@
+"""What fusing saves: the memory of each form of additive attention, by formula."""
+
+from attncourse._shared.validate import require
+
+FORMS = ("reference", "blocked", "triton")
+BYTES = 4  # float32
+
+
+def peak_bytes(
+    form: str, *, rows: int = 1, t: int, s: int, a: int, dv: int, block: int = 16, training: bool = False
+) -> int:
+    """Bytes of float32 that a form holds at its peak, beyond inputs and parameters; `peak_memory` measures the same.
+
+    The definition holds its hidden layer (t, s, a) as a sum and as its tanh; in training, the tanh and the gradients of
+    both. The blocked form holds this for `block` queries at a time, and the kernel for none. Every form holds the
+    projections and the output, in training with their gradients. Terms in t s without a are left out.
+
+    Args:
+        form: "reference", "blocked" or "triton".
+        rows: batch times heads.
+        training: forward and backward pass, instead of forward alone.
+    """
+    require(form in FORMS, f"form must be one of {', '.join(FORMS)}, got {form!r}")
+    queries_at_once = {"reference": t, "blocked": min(block, t), "triton": 0}[form]
+    hidden = (3 if training else 2) * queries_at_once * s * a
+    # Forward: projections, output, log-sum-exp. Backward adds the gradients of all, and of the values.
+    linear = 2 * (t + s) * (a + dv) + 2 * t if training else (t + s) * a + t * (dv + 1)
+    return BYTES * rows * (hidden + linear)
