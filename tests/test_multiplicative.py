@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse.additive import additive_attention, additive_scores
@@ -20,7 +22,7 @@ from attncourse.multiplicative import (
     multiplicative_attention_loop,
     predicted_positions,
 )
-from attncourse.testing import gradients, relative_error
+from attncourse.testing import assert_within_budget, gradients, relative_error
 
 kernel = pytest.importorskip("attncourse.multiplicative.kernel", reason="Triton is on Linux alone")
 
@@ -98,6 +100,27 @@ def test_padding_is_as_if_it_were_cut_off(length):
     assert all(x.isfinite().all() for x in got)
 
 
+@given(t=st.integers(1, 6), s=st.integers(1, 9), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=25)
+def test_the_order_of_keys_does_not_matter(t, s, seed):
+    q, k, v, weight = make_inputs(t=t, s=s, seed=seed)
+    rng = torch.Generator().manual_seed(seed)
+    order = torch.randperm(s, generator=rng)
+    matrix, w_score = (torch.randn(x, generator=rng, dtype=torch.float64) for x in ((5, 7), (5,)))
+    for attend in (
+        lambda k, v: multiplicative_attention(q, k, v, weight),
+        lambda k, v: multiplicative_attention(q @ weight, k, v),
+        lambda k, v: concat_attention(q, k, v, matrix, w_score),
+    ):
+        torch.testing.assert_close(attend(k[:, :, order], v[:, :, order]), attend(k, v))
+
+
+@given(radius=st.integers(1, 5), position=st.integers(0, 30), s=st.integers(1, 31))
+def test_a_window_keeps_twice_the_radius_and_one_keys_but_for_the_ends(radius, position, s):
+    kept = local_window(torch.tensor([[[float(position)]]]), s, radius=radius)[0, 0, 0].nonzero().flatten().tolist()
+    assert kept == [j for j in range(position - radius, position + radius + 1) if 0 <= j < s]
+
+
 def test_a_window_about_a_whole_position_keeps_both_sides_and_the_middle():
     window = local_window(torch.tensor([[[5.0, 0.0, 4.5]]]), 11, radius=2)
     assert window[0, 0].sum(dim=-1).tolist() == [5, 3, 4]
@@ -159,21 +182,49 @@ def test_dot_and_general_by_the_softmax_kernel(device):
 
 def test_concat_by_the_additive_kernel(device):
     q, k, v, _ = make_inputs(t=18, s=21)
-    rng = torch.Generator().manual_seed(3)
-    matrix, w_score = (
-        torch.randn(9, 7, generator=rng, dtype=torch.float64),
-        torch.randn(9, generator=rng, dtype=torch.float64),
-    )
+    matrix, w_score = make_concat_weights()
     assert_same_function(kernel.concat_attention_triton, concat_attention, (q, k, v, matrix, w_score), device)
+
+
+def make_concat_weights():
+    rng = torch.Generator().manual_seed(3)
+    return (torch.randn(shape, generator=rng, dtype=torch.float64) for shape in ((9, 7), (9,)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("which", ["general", "concat", "local_p"])
+def test_the_kernels_keep_their_budget_in_half_precision(which, dtype, device):
+    q, k, v, weight = (x.to(dtype) for x in make_inputs(t=9, s=21))
+    positions = torch.linspace(0, 20, 18).reshape(2, 1, 9)
+    forms = {
+        "general": (kernel.multiplicative_attention_triton, multiplicative_attention, (weight,), {}),
+        "concat": (
+            kernel.concat_attention_triton, concat_attention, [x.to(dtype) for x in make_concat_weights()], {},
+        ),
+        "local_p": (
+            kernel.local_attention_triton, local_attention, (positions, weight),
+            dict(radius=3, gaussian=gaussian_weights(positions, 21, radius=3)),
+        ),
+    }  # fmt: skip
+    by_kernel, definition, parameters, options = forms[which]
+    inputs = (q, k, v, *parameters)
+    there = {n: x.to(device) if torch.is_tensor(x) else x for n, x in options.items()}
+    got = by_kernel(*(x.to(device) for x in inputs), **there).cpu()
+    assert got.dtype == dtype
+    assert_within_budget(
+        got, plain=definition(*inputs, **options), exact=definition(*(x.double() for x in inputs), **options)
+    )
 
 
 @pytest.mark.parametrize("gaussian", [False, True])
 def test_local_by_the_softmax_kernel_with_two_log_sum_exps(gaussian, device):
     q, k, v, weight = make_inputs(t=9, s=21)
     positions = torch.rand(2, 1, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 20
+    positions[0, 0, 4] = 50.0  # sees no key, and must not poison the gradients of those that others see
     bell = gaussian_weights(positions, 21, radius=3) if gaussian else None
-    there = dict(radius=3, gaussian=bell)
-    here = dict(radius=3, gaussian=None if bell is None else bell.float().to(device))
+    lengths = torch.tensor([21, 8])
+    there = dict(radius=3, gaussian=bell, key_lengths=lengths)
+    here = dict(radius=3, gaussian=None if bell is None else bell.float().to(device), key_lengths=lengths.to(device))
     assert_same_function(
         lambda q, k, v, w: kernel.local_attention_triton(q, k, v, positions.float().to(device), w, **here),
         lambda q, k, v, w: local_attention(q, k, v, positions, w, **there),
@@ -214,6 +265,30 @@ def test_the_modules_two_impls_and_its_weights_agree(score, locality, device):
     layer.impl = "triton"
     with torch.no_grad():
         torch.testing.assert_close(layer(query, memory, **options), context, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_time_steps_keep_their_windows_in_every_dtype(dtype):
+    """bfloat16 would round step 257 to 256."""
+    layer = MultiplicativeAttention(6, 6, score="dot", locality="local_m", radius=2).to(dtype)
+    steps = torch.tensor([257, 259, 301])
+    _, weights = layer(*(torch.ones(1, n, 6, dtype=dtype) for n in (3, 400)), positions=steps, need_weights=True)
+    read = [row.nonzero().flatten().tolist() for row in weights[0]]
+    assert read == [list(range(step - 2, step + 3)) for step in steps.tolist()]
+
+
+def test_predicted_positions_are_no_coarser_than_float32():
+    q, w, v = torch.randn(1, 1, 3, 4).bfloat16(), torch.randn(5, 4).bfloat16(), torch.randn(5).bfloat16()
+    assert predicted_positions(q, w, v, torch.tensor([400])).dtype == torch.float32
+
+
+def test_a_window_of_the_concat_score_is_additive_attention_under_a_mask():
+    torch.manual_seed(0)
+    layer = MultiplicativeAttention(4, 3, score="concat", hidden_dim=5, locality="local_m", radius=2).double()
+    q, k, _, _ = make_inputs(s=11)
+    window = (torch.arange(11) - torch.arange(5)[:, None]).abs() <= 2
+    wanted = additive_attention(q, k, k, layer.weight[:, :4], layer.weight[:, 4:], layer.w_score, mask=window)
+    torch.testing.assert_close(layer(q[:, 0], k[:, 0], positions=torch.arange(5)), wanted[:, 0])
 
 
 def test_the_module_uses_the_definitions():
@@ -262,11 +337,46 @@ def test_what_the_module_cannot_do_it_says():
         MultiplicativeAttention(4, 3, score="dot")
     with pytest.raises(ValueError, match="radius must be an integer of at least 1, got None"):
         MultiplicativeAttention(4, 4, locality="local_p")
-    with pytest.raises(ValueError, match="takes the score 'dot' or 'general'"):
-        MultiplicativeAttention(4, 4, score="concat", locality="local_m", radius=2)
+    with pytest.raises(ValueError, match="has no window for score='concat': use impl='reference'"):
+        layer = MultiplicativeAttention(4, 4, score="concat", locality="local_m", radius=2, impl="triton")
+        layer(torch.ones(1, 2, 4), torch.ones(1, 3, 4), positions=torch.arange(2))
+    with pytest.raises(ValueError, match="hidden_dim must be an integer of at least 1, got 0"):
+        MultiplicativeAttention(4, 4, score="concat", hidden_dim=0)
     with pytest.raises(ValueError, match="'local_m' needs positions"):
         MultiplicativeAttention(4, 4, locality="local_m", radius=2)(torch.ones(1, 2, 4), torch.ones(1, 3, 4))
     with pytest.raises(ValueError, match="never forms weights"):
         MultiplicativeAttention(4, 4, impl="triton")(torch.ones(1, 2, 4), torch.ones(1, 3, 4), need_weights=True)
+    layer = MultiplicativeAttention(4, 4, locality="local_m", radius=2)
+    query, memory = torch.ones(1, 2, 4), torch.ones(1, 3, 4)
+    with pytest.raises(ValueError, match="positions must have shape \\(2,\\), got \\(3,\\)"):
+        layer(query, memory, positions=torch.arange(3))
+    with pytest.raises(ValueError, match="key_lengths must lie in 0..3, got 4..4"):
+        layer(query, memory, positions=torch.arange(2), key_lengths=torch.tensor([4]))
+    with pytest.raises(ValueError, match="query must be \\(b, t, 4\\) and memory \\(b, s, 4\\), got \\(2, 4\\)"):
+        layer(query[0], memory)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("attend", [local_attention, kernel.local_attention_triton])
+def test_bad_windows_are_named(attend):
+    q, k, v, weight = (x.float() for x in (Q, K, V, WEIGHT))
+    positions = torch.full((2, 1, 5), 3.0)
+    for wrong, message in [
+        (dict(positions=positions[..., :1]), "positions must be \\(b, h, t\\) = \\(2, 1, 5\\), got \\(2, 1, 1\\)"),
+        (dict(positions=positions.long()), "positions must be floating point, got torch.int64"),
+        (dict(gaussian=torch.ones(2, 1, 5, 6)), "gaussian must be \\(b, h, t, s\\) = \\(2, 1, 5, 7\\)"),
+        (dict(radius=0), "radius must be an integer of at least 1, got 0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            attend(**(dict(q=q, k=k, v=v, positions=positions, weight=weight, radius=2) | wrong))
+
+
+@pytest.mark.bad_input
+def test_bad_weights_are_named():
+    lengths = torch.tensor([7, 7])
+    with pytest.raises(ValueError, match="w_position must be \\(a, dq\\) with dq=4 and v_position \\(a,\\)"):
+        predicted_positions(Q, torch.ones(3, 5).double(), torch.ones(3).double(), lengths)
+    with pytest.raises(ValueError, match="source_lengths must have shape \\(2,\\), got \\(1,\\)"):
+        predicted_positions(Q, torch.ones(3, 4).double(), torch.ones(3).double(), lengths[:1])
     with pytest.raises(ValueError, match="weight must be \\(a, dq \\+ dk\\) = \\(5, 7\\)"):
         concat_scores(Q, K, torch.ones(5, 8).double(), torch.ones(5).double())

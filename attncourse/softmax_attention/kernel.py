@@ -507,5 +507,8 @@ def softmax_attention_triton_with_lse(
         mask is None or not mask.requires_grad,
         "softmax_attention_triton gives no gradient to an added mask: detach it, or use impl='reference'",
     )
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        span = x.shape[2] * x.stride(2)
+        require(span < 2**31, f"softmax_attention_triton addresses 2^31 elements a head, {name} spans {span}")
     options = dict(causal=causal, window=window, scale=dk**-0.5 if scale is None else scale, softcap=softcap)
     return _SoftmaxAttention.apply(q, k, v, key_lengths, mask, options)
