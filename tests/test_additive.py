@@ -121,7 +121,7 @@ def test_the_memory_of_every_form_is_the_formulas(form, device):
     attend = dict(
         reference=additive_attention, blocked=additive_attention_blocked, triton=kernel.additive_attention_triton
     )[form]
-    sizes = dict(t=80, s=96, a=64, dv=16)
+    sizes = dict(t=48, s=80, a=48, dv=16)
     inputs = make_inputs(b=1, h=2, dq=16, dk=16, dtype=torch.float32, device=device, **sizes)
 
     def forward():

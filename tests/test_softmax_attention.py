@@ -298,6 +298,23 @@ def test_the_kernel_takes_any_strides(device):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+def test_the_kernel_takes_lengths_of_any_strides(device):
+    q, k, v = make_qkv(b=3, s=19, dtype=torch.float32, device=device)
+    lengths = torch.tensor([19, 1, 4, 1, 11, 1], device=device)[::2]
+    torch.testing.assert_close(
+        kernel.softmax_attention_triton(q, k, v, key_lengths=lengths), softmax_attention(q, k, v, key_lengths=lengths)
+    )
+
+
+def test_the_kernel_reads_masks_of_more_than_two_to_the_31_elements(device):
+    q, k, v = make_qkv(b=1, h=1, t=4, s=5, dtype=torch.float32, device=device)
+    mask = torch.empty_strided((4, 5), (2**30, 1), dtype=torch.bool, device=device)  # pages not written to cost nothing
+    mask.copy_(torch.arange(20).reshape(4, 5) % 3 > 0)
+    torch.testing.assert_close(
+        kernel.softmax_attention_triton(q, k, v, mask=mask), softmax_attention(q, k, v, mask=mask.contiguous())
+    )
+
+
 def test_the_kernels_log_sum_exp_has_gradients(device):
     q, k, v = make_qkv(b=1, h=2, g=1, t=9, s=12, dtype=torch.float32, device=device)
 
