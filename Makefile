@@ -42,7 +42,7 @@ $(OFFLINE)/.ready: $(INSTALLED) book/references.bib attncourse/plot/timeline.py
 	@touch $@
 
 book: $(INSTALLED) $(CACHE)/.package $(OFFLINE)/.ready ## Install, execute every chapter, build the HTML (warnings are errors)
-	$(BIN)/jupyter-book build book --config _config.yml --toc _toc.yml --path-output . -W -n --keep-going
+	$(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 	$(BIN)/python tests/check_built_book.py _build/html
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
