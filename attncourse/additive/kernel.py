@@ -206,8 +206,8 @@ def _additive_bwd_dkdv_kernel(
 def launch_config(width: int) -> dict[str, int]:
     """Tile sizes and warps, from the padded width of the values: a hidden tile of 16 x 16 x 16 fits in registers.
 
-    Four warps spill from width 128 on, in float32 and on chips without mma. With these nothing spills but the
-    gradient of half-precision values wider than 128 on sm_75.
+    Four warps spill from width 128 on, in float32 and on chips without mma. With these nothing spills but
+    half-precision values wider than 128 on sm_75.
     """
     # The default of FP fusion differs between versions of Triton.
     return {
