@@ -23,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[book,grade,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[book,grade,cluster,dev]'
 	@touch $@
 
 # A cached execution holds for the package that it ran with.

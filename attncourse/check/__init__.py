@@ -2,6 +2,19 @@
 
 from . import units  # noqa: F401  (registers every check)
 from .card import check, score_card
-from .core import CHECKS, Broken, Check, Verdict, exercise_check, run_check
+from .core import CHECKS, UNITS, Broken, Check, Picture, Unit, Verdict, exercise_check, exercise_unit, run_check
 
-__all__ = ["CHECKS", "Broken", "Check", "Verdict", "check", "exercise_check", "run_check", "score_card"]
+__all__ = [
+    "CHECKS",
+    "UNITS",
+    "Broken",
+    "Check",
+    "Picture",
+    "Unit",
+    "Verdict",
+    "check",
+    "exercise_check",
+    "exercise_unit",
+    "run_check",
+    "score_card",
+]

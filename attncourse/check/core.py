@@ -16,8 +16,25 @@ from typing import Any, Protocol
 import torch
 
 
+@dataclass(frozen=True)
+class Picture:
+    """Two small matrices of the same shape that show a broken property better than a sentence: got beside expected.
+
+    For patterns (who saw whom, where weights went), never for the numbers of an answer.
+    """
+
+    got: torch.Tensor
+    expected: torch.Tensor
+    rows: str = "query"
+    columns: str = "key"
+
+
 class Broken(Exception):
-    """A property does not hold. The message says which and where, never what the answer is."""
+    """A property does not hold. The message says which and where, never what the answer is; a picture may show it."""
+
+    def __init__(self, message: str, picture: Picture | None = None):
+        super().__init__(message)
+        self.picture = picture
 
 
 class Unsolved(Exception):
@@ -67,10 +84,23 @@ class Check:
     judge: Callable[[Learner, torch.Generator], None]
     not_verified: str = ""
     seconds: float = 20.0
+    section: str = ""
+    forbids: tuple[str, ...] = ()
 
     @property
     def unit(self) -> str:
         return self.name.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One notebook of exercises: its title, the chapter it belongs to (a page of the book), what it takes."""
+
+    name: str
+    title: str
+    chapter: str
+    minutes: int
+    prerequisites: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +112,7 @@ class Verdict:
     points: int
     possible: int
     message: str = ""
+    picture: Picture | None = None
 
     @property
     def passed(self) -> bool:
@@ -96,6 +127,7 @@ class Verdict:
 
 
 CHECKS: dict[str, Check] = {}
+UNITS: dict[str, Unit] = {}
 
 STATES = {
     Broken: "wrong",
@@ -108,7 +140,32 @@ STATES = {
 }
 
 
-def exercise_check(name: str, *, function: str, points: int, not_verified: str = "", seconds: float = 20.0):
+def exercise_unit(name: str, *, title: str, chapter: str, minutes: int, prerequisites: tuple[str, ...] = ()) -> Unit:
+    """Register a unit of exercises.
+
+    Args:
+        name: the folder of its notebook, and the part of its checks' names before the dot.
+        title: what the notebook is headed.
+        chapter: the page of the book that it belongs to, without ending: "short_history".
+        minutes: what a learner who read the chapter needs for all of it.
+        prerequisites: units that it builds on.
+    """
+    if name in UNITS:
+        raise ValueError(f"a unit named {name!r} exists already")
+    UNITS[name] = Unit(name, title, chapter, minutes, prerequisites)
+    return UNITS[name]
+
+
+def exercise_check(
+    name: str,
+    *,
+    function: str,
+    points: int,
+    not_verified: str = "",
+    seconds: float = 20.0,
+    section: str = "",
+    forbids: tuple[str, ...] = (),
+):
     """Register the decorated `judge(learner, rng)` as the check of an exercise.
 
     Args:
@@ -117,12 +174,14 @@ def exercise_check(name: str, *, function: str, points: int, not_verified: str =
         points: what a pass is worth; a check is all or nothing, credit is partial by check.
         not_verified: what neither the self-check nor the marks can see here; the score card prints it.
         seconds: wall-clock limit of the whole check when graded.
+        section: heading in the unit's chapter where to read again, as in the page's address: "who-may-look-where".
+        forbids: shortcuts that the exercise asks to write, by their last name: ("scaled_dot_product_attention",).
     """
 
     def register(judge):
         if name in CHECKS:
             raise ValueError(f"a check named {name!r} exists already")
-        CHECKS[name] = Check(name, function, points, judge, not_verified, seconds)
+        CHECKS[name] = Check(name, function, points, judge, not_verified, seconds, section, forbids)
         return judge
 
     return register
@@ -133,7 +192,8 @@ def run_check(check: Check, learner: Learner, rng: torch.Generator) -> Verdict:
     try:
         check.judge(learner, rng)
     except tuple(STATES) as outcome:
-        return Verdict(check.name, STATES[type(outcome)], 0, check.points, str(outcome))
+        picture = getattr(outcome, "picture", None)
+        return Verdict(check.name, STATES[type(outcome)], 0, check.points, str(outcome), picture)
     except Exception as error:
         # A list where a tensor belongs, or shapes that do not go together, stop the judge before it can say so itself.
         message = f"what came back is not of the kind that the exercise asks for ({type(error).__name__}: {error})"

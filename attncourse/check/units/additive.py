@@ -4,8 +4,12 @@ import torch
 
 from attncourse.additive import additive_attention, additive_scores, additive_weights
 
-from ..core import Broken, exercise_check
+from ..core import Broken, exercise_check, exercise_unit
 from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
+
+exercise_unit(
+    "additive", title="Additive attention", chapter="short_history", minutes=40, prerequisites=("softmax_attention",)
+)
 
 
 def _draw(rng, *, t, s, dq, dk, a):
@@ -24,7 +28,7 @@ def _batched(*matrices):
     return [x[None, None] for x in matrices]
 
 
-@exercise_check("additive.score", function="additive_score", points=3)
+@exercise_check("additive.score", function="additive_score", points=3, section="additive-attention")
 def score(learner, rng):
     """Score every pair of query and key by w_score . tanh(w_q q + w_k k)."""
     sizes = _sizes(rng)
@@ -62,7 +66,7 @@ def score(learner, rng):
         expect_close(mine, theirs, f"the gradient with respect to {name} is wrong though the scores are right")
 
 
-@exercise_check("additive.context", function="additive_context", points=3)
+@exercise_check("additive.context", function="additive_context", points=3, section="additive-attention")
 def context(learner, rng):
     """Read the values by the alignment, as if padded keys did not exist."""
     sizes = _sizes(rng)
@@ -93,7 +97,7 @@ def context(learner, rng):
     expect_close(out, wanted, "the context is not the memory weighted by the alignment")
 
 
-@exercise_check("additive.cost", function="additive_cost", points=2)
+@exercise_check("additive.cost", function="additive_cost", points=2, section="what-it-costs")
 def cost(learner, rng):
     """Predict the multiplications and the bytes of the hidden layer, from the shapes."""
     for _ in range(4):
@@ -123,7 +127,7 @@ def cost(learner, rng):
         expect(hidden_bytes == 4 * numbers, f"for {shapes}: the bytes of the hidden layer are wrong")
 
 
-@exercise_check("additive.repair", function="masked_alignment", points=2)
+@exercise_check("additive.repair", function="masked_alignment", points=2, section="where-it-fails")
 def repair(learner, rng):
     """Repair an alignment whose mask comes after the softmax."""
     b, t, s = 3, 4, 6

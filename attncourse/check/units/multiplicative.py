@@ -4,8 +4,12 @@ import torch
 
 from attncourse.multiplicative import concat_scores, gaussian_weights, general_scores, local_window
 
-from ..core import Broken, exercise_check
+from ..core import Broken, exercise_check, exercise_unit
 from ..expect import expect, expect_close, expect_tensor, place
+
+exercise_unit(
+    "multiplicative", title="Multiplicative attention", chapter="short_history", minutes=45, prerequisites=("additive",)
+)
 
 
 def _normal(rng, *shape):
@@ -17,7 +21,7 @@ def _sizes(rng, count):
     return (torch.randperm(7, generator=rng)[:count] + 2).tolist()
 
 
-@exercise_check("multiplicative.general", function="general_score", points=2)
+@exercise_check("multiplicative.general", function="general_score", points=2, section="multiplicative-attention")
 def general(learner, rng):
     """Score queries against keys of another width by q W k."""
     t, s, dq, dk = _sizes(rng, 4)
@@ -38,7 +42,7 @@ def general(learner, rng):
     expect_close(grad, q.T @ cotangent @ k, "the gradient with respect to W is wrong though the scores are right")
 
 
-@exercise_check("multiplicative.split", function="split_concat", points=2)
+@exercise_check("multiplicative.split", function="split_concat", points=2, section="multiplicative-attention")
 def split(learner, rng):
     """Cut concat's one matrix in two, so that no pair is ever concatenated."""
     t, s, dq, dk, a = _sizes(rng, 5)
@@ -65,7 +69,7 @@ def split(learner, rng):
     expect_close(ours, wanted, f"{shapes}: the additive score with your matrices is not the concat score")
 
 
-@exercise_check("multiplicative.local", function="local_weights", points=3)
+@exercise_check("multiplicative.local", function="local_weights", points=3, section="looking-at-a-window")
 def local(learner, rng):
     """Weights of local-p: softmax within the window, times a Gaussian about the predicted position."""
     t, s, radius = 5, 17, 3
@@ -108,7 +112,7 @@ def local(learner, rng):
     expect_close(got, truncated * bell, "the weights are not the window's softmax times the Gaussian")
 
 
-@exercise_check("multiplicative.break_dot", function="where_dot_fails", points=3)
+@exercise_check("multiplicative.break_dot", function="where_dot_fails", points=3, section="multiplicative-attention")
 def break_dot(learner, rng):
     """Build queries and keys that no dot product can align, and a W with which the general score does."""
     n = int(torch.randint(3, 7, (), generator=rng))

@@ -4,8 +4,16 @@ import torch
 
 from attncourse.softmax_attention import softmax_attention, softmax_attention_with_lse
 
-from ..core import Broken, exercise_check
+from ..core import Broken, exercise_check, exercise_unit
 from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
+
+exercise_unit(
+    "softmax_attention",
+    title="Softmax attention",
+    chapter="query_key_value",
+    minutes=60,
+    prerequisites=("why_attention",),
+)
 
 
 def _normal(rng, *shape):
@@ -26,7 +34,7 @@ def _weights(learner, q, k):
     return learner(q, k, torch.eye(len(k), dtype=torch.float64))
 
 
-@exercise_check("softmax_attention.cost", function="attention_cost", points=2)
+@exercise_check("softmax_attention.cost", function="attention_cost", points=2, section="what-it-costs")
 def cost(learner, rng):
     """Predict the multiplications of attention and the bytes of its weights, from the shapes."""
     for _ in range(4):
@@ -46,7 +54,7 @@ def cost(learner, rng):
         expect(weight_bytes == 2 * b * h * t * s, f"for {shapes}: the bytes of the weights in float16 are wrong")
 
 
-@exercise_check("softmax_attention.attend", function="attend", points=3)
+@exercise_check("softmax_attention.attend", function="attend", points=3, section="from-a-loop-to-two-products")
 def attend(learner, rng):
     """Write softmax(Q K^T / sqrt(dk)) V for one head."""
     t, s, dk, dv = _sizes(rng, 4)
@@ -74,7 +82,7 @@ def attend(learner, rng):
         expect_close(mine, theirs, f"the gradient with respect to {name} is wrong though the output is right")
 
 
-@exercise_check("softmax_attention.causal", function="causal_attend", points=3)
+@exercise_check("softmax_attention.causal", function="causal_attend", points=3, section="who-may-look-where")
 def causal(learner, rng):
     """Mask the future when the queries are the last t of s positions."""
     s, t, dk, dv = 9, 5, *_sizes(rng, 2)
@@ -97,7 +105,7 @@ def causal(learner, rng):
         expect_close(learner(q, k, v), wanted, f"{case}, the output is not attention to the past")
 
 
-@exercise_check("softmax_attention.repair", function="masked_softmax", points=2)
+@exercise_check("softmax_attention.repair", function="masked_softmax", points=2, section="who-may-look-where")
 def repair(learner, rng):
     """Repair a masked softmax that gives NaN where a row sees nothing."""
     t, s = 5, 7
@@ -129,7 +137,7 @@ def repair(learner, rng):
     )
 
 
-@exercise_check("softmax_attention.merge", function="merge", points=3)
+@exercise_check("softmax_attention.merge", function="merge", points=3, section="one-pass-any-split")
 def merge(learner, rng):
     """Merge attention over two halves of the keys, from the outputs and log-sum-exps alone."""
     t, s, dk, dv = 4, 9, *_sizes(rng, 2)

@@ -4,8 +4,10 @@ from itertools import pairwise
 
 import torch
 
-from ..core import Broken, exercise_check
+from ..core import Broken, exercise_check, exercise_unit
 from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
+
+exercise_unit("why_attention", title="Why attention", chapter="why_attention", minutes=45)
 
 
 def _draw(rng, *shape):
@@ -24,7 +26,7 @@ def _draw_rotation(rng, d):
             return rotation
 
 
-@exercise_check("why_attention.influence", function="largest_influence", points=2)
+@exercise_check("why_attention.influence", function="largest_influence", points=2, section="why-the-middle-fades")
 def influence(learner, rng):
     """Predict how far the largest effect of one word travels through a linear recurrence."""
     d = _draw_int(rng, 3, 6)
@@ -74,7 +76,7 @@ def influence(learner, rng):
     )
 
 
-@exercise_check("why_attention.read", function="read_memory", points=3)
+@exercise_check("why_attention.read", function="read_memory", points=3, section="let-the-decoder-look-back")
 def read(learner, rng):
     """Turn scores into a weighted mixture of the tokens that exist."""
     t, s, d = (torch.randperm(5, generator=rng)[:3] + 4).tolist()
@@ -150,7 +152,9 @@ def _expect_report(got, buckets):
     return [tuple(pair) for pair in got]
 
 
-@exercise_check("why_attention.accuracy", function="accuracy_by_length", points=3)
+@exercise_check(
+    "why_attention.accuracy", function="accuracy_by_length", points=3, section="everything-through-one-vector"
+)
 def accuracy(learner, rng):
     """Repair a report of exact matches by source length."""
     written, wanted, lengths, edges = _draw_report(rng)
@@ -191,7 +195,7 @@ def _final_state(weight, source):
     return state
 
 
-@exercise_check("why_attention.collision", function="collide", points=3)
+@exercise_check("why_attention.collision", function="collide", points=3, section="everything-through-one-vector")
 def collision(learner, rng):
     """Break a fixed vector: two different sources that one recurrence cannot tell apart."""
     d = _draw_int(rng, 3, 6)
