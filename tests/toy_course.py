@@ -8,7 +8,7 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from attncourse.authoring import release_exercises
-from attncourse.check.core import Check
+from attncourse.check.core import Check, Unit
 from attncourse.check.expect import expect, expect_close, expect_rows_sum_to_one, expect_tensor
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +38,8 @@ def judge_cube(learner, rng):
     (slope,) = learner.grad(x, wrt=(0,), cotangent=cotangent)
     expect_close(slope, 3 * x * x * cotangent, "the gradient is not that of the cube")
 
+
+UNITS = {"toy": Unit("toy", "Toys", "query_key_value", 5)}
 
 CHECKS = {
     "toy.double": Check("toy.double", "double", 2, judge_double, seconds=6.0),
