@@ -236,7 +236,7 @@ def plain(value: Any) -> Any:
 def _from_numpy(value: Any) -> torch.Tensor:
     try:
         return torch.as_tensor(value).clone()
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise Broken(f"returned a NumPy value that is no tensor: {error}") from error
 
 

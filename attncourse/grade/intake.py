@@ -118,7 +118,10 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(member) as file:
             return _bounded(file.read)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, EOFError, ValueError) as error:
+    except Unreadable:
+        raise
+    except Exception as error:
+        # whatever a stranger's bytes make of the reader (zlib, lzma, bz2: each has errors of its own), the rest goes on
         raise Unreadable(f"it cannot be unpacked: {str(error)[:200]}") from error
 
 

@@ -4,10 +4,12 @@ Both take one function and its arguments a submission, hold only a few submissio
 result as it comes.
 """
 
-import ctypes
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -92,14 +94,26 @@ def local_processes(workers: int) -> Iterator[Pool]:
     """Processes of this machine, which end with this one however it ends."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["attncourse.grade.task"])
-    options = {"max_workers": workers, "mp_context": context, "initializer": _end_with_the_forkserver}
-    with closing(Pool(lambda: ProcessPoolExecutor(**options), workers)) as pool:
-        yield pool
+    options = {"max_workers": workers, "mp_context": context, "initializer": _end_with_the_grader}
+    others = set(multiprocessing.active_children())
+    try:
+        with closing(Pool(lambda: ProcessPoolExecutor(**options), workers)) as pool:
+            yield pool
+    finally:
+        # on an interrupt what still runs is not waited for
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
 
 
-def _end_with_the_forkserver() -> None:
-    # prctl(PR_SET_PDEATHSIG): the server ends when the grader ends, and a worker waiting for calls would never know
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def _end_with_the_grader() -> None:
+    """In a worker: an interrupt is the grader's to deal with, and where the grader is killed, the worker goes too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_after, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _exit_after(process) -> None:
+    multiprocessing.connection.wait([process.sentinel])
+    os._exit(1)
 
 
 @contextmanager

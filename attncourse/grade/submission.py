@@ -54,8 +54,7 @@ class Release:
                     f"{path} is of the unit {unit!r}, which has no checks; there are {', '.join(sorted(units))}"
                 )
             checks[unit] = {cell.grade_id: cell.source for cell in cells if cell.grades}
-            used = set().union(*(imported_names(python_of(cell.source)) for cell in cells))
-            withheld[unit] = tuple(sorted(rooms() - rooms_behind(used)))
+            withheld[unit] = _withheld(cells)
         if not checks:
             raise ValueError(f"{folder} holds no released exercises; run `make exercises`, or say --exercises FOLDER")
         return cls(checks, withheld)
@@ -80,6 +79,12 @@ class Release:
             elif copies[0].strip() != source.strip():
                 found.append(f"the check cell {grade_id} was edited")
         return found
+
+
+def _withheld(cells: list[Cell]) -> tuple[str, ...]:
+    """Rooms that a released notebook does without: there stand the answers. Of the checks, no notebook needs the rooms."""
+    used = set().union(*(imported_names(python_of(cell.source)) for cell in cells))
+    return tuple(sorted(rooms() - rooms_behind(name for name in used if not name.startswith("attncourse.check"))))
 
 
 def read_submission(data: bytes, release: Release) -> Submission:
