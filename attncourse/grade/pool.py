@@ -63,6 +63,8 @@ class Pool:
                         else:
                             suspects.append((key, arguments, deaths))
         finally:
+            for future in running:
+                future.cancel()
             self.close()
 
     def _submit(self, running: dict[Future, tuple], function, key, arguments, deaths: int) -> None:
@@ -79,7 +81,7 @@ class Pool:
     def close(self) -> None:
         """End the executor, without waiting for what it still runs."""
         if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor.shutdown(wait=False)
             self._executor = None
 
 

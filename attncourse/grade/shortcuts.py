@@ -50,8 +50,9 @@ def _definitions(source: str) -> list[tuple[str, ast.AST]]:
         elif isinstance(statement, ast.Import | ast.ImportFrom):
             found += [((alias.asname or alias.name).partition(".")[0], statement) for alias in statement.names]
         else:
-            stored = (n for n in ast.walk(statement) if isinstance(n, ast.Name | ast.Attribute))
-            bound = {n.id if isinstance(n, ast.Name) else n.attr for n in stored if isinstance(n.ctx, ast.Store)}
+            stored = (n for n in ast.walk(statement) if isinstance(getattr(n, "ctx", None), ast.Store))
+            # of table["a"] = f and table.a = f the table is what later code mentions
+            bound = {part.id for target in stored for part in ast.walk(target) if isinstance(part, ast.Name)}
             found += [(name, statement) for name in bound]
     return found
 
