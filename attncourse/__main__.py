@@ -11,6 +11,7 @@ COMMAND_MODULES = (
     "attncourse.grade.command",
     "attncourse.authoring",
     "attncourse.publish",
+    "attncourse.new_exercise",
 )
 
 

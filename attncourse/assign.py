@@ -27,9 +27,10 @@ from attncourse.assignment import (
     shown_due,
 )
 from attncourse.catalogue import asks, checks_of, choose
+from attncourse.chapters import chapters, title_of
 from attncourse.publish import Origin, read_origin
+from attncourse.templates import template
 
-TEMPLATES = Path(__file__).parent / "templates"
 ZIP = "handout.zip"
 
 EXAMPLES = """\
@@ -73,11 +74,10 @@ def assign(
         "clone your fork and run this in it, or say --root FOLDER (the installed package alone holds no notebooks)",
     )
     require(due is None or not is_past(due), f"the due date must not be past, got {due and shown_due(due)}")
-    pages = [path.stem for path in sorted((root / "book").glob("*.ipynb"))]
-    chapters, units = choose(names, pages)
-    require(bool(units), f"a chapter of an assignment must have exercises, and {', '.join(chapters)} has none")
+    read, units = choose(names, chapters(root))
+    require(bool(units), f"an assignment must hold exercises, and {', '.join(read)} has none")
     weights = weighed([unit.name for unit in units], points or [])
-    titles = {chapter: page_title(root / "book" / f"{chapter}.ipynb") for chapter in chapters}
+    titles = {chapter: title_of(root, chapter) for chapter in read}
     origin, title = origin or read_origin(root), title or "; ".join(titles.values())
     refuse_to_lose(out)
     with whole_folder(out) as folder:
@@ -85,10 +85,10 @@ def assign(
             target = folder / "exercises" / unit.name / f"{unit.name}.ipynb"
             target.parent.mkdir(parents=True)
             target.write_text(handed_out(root, unit.name, weights[unit.name]))
-        about = Assignment(title, tuple(chapters), weights, due, __version__, origin)
+        about = Assignment(title, tuple(read), weights, due, __version__, origin)
         (folder / "index.html").write_text(page(about, titles, book=book))
         write_zip(folder / ZIP, folder)
-        about = Assignment(title, tuple(chapters), weights, due, __version__, origin, digests(folder))
+        about = Assignment(title, tuple(read), weights, due, __version__, origin, digests(folder))
         (folder / FILE).write_text(about.as_json())
     return about
 
@@ -141,15 +141,6 @@ def shared(points: dict[str, float], total: float) -> dict[str, float]:
     return {name: part // 100 if part % 100 == 0 else part / 100 for name, part in parts.items()}
 
 
-def page_title(path: Path) -> str:
-    """The first heading of a chapter."""
-    import nbformat
-
-    notebook = nbformat.read(path, as_version=4)
-    lines = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown").splitlines()
-    return next(line.removeprefix("# ") for line in lines if line.startswith("# "))
-
-
 def handed_out(root: Path, unit: str, points: dict[str, float]) -> str:
     """The text of a unit's released notebook; where points differ from the course's, nbgrader's metadata say so too.
 
@@ -182,30 +173,21 @@ def handed_out(root: Path, unit: str, points: dict[str, float]) -> str:
 
 def page(about: Assignment, titles: dict[str, str], *, book: str = "") -> str:
     """The page that learners open: one file, without anything from a network."""
-    import jinja2
-
     from attncourse.check import UNITS
 
     def in_book(chapter: str) -> str:
         stored = f"{about.origin.repository}/blob/{about.origin.tag}/book/{chapter}.ipynb"
         return f"{book.rstrip('/')}/{chapter}.html" if book else stored
 
-    chapters = [
+    to_read = [
         {"title": title, "link": in_book(chapter), "colab": about.origin.colab_url(f"book/{chapter}.ipynb")}
         for chapter, title in titles.items()
     ]
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     units = [unit_on_page(about, UNITS[unit]) for unit in about.units]
-    return templates.get_template("assignment.html").render(
+    return template("assignment.html").render(
         about=about,
         due=about.due and shown_due(about.due),
-        chapters=chapters,
+        chapters=to_read,
         units=units,
         minutes=sum(unit["minutes"] for unit in units),
         overridden=any(c.points != about.points_for(c.name) for unit in about.units for c in checks_of(unit)),

@@ -38,11 +38,16 @@ def choose(names: Iterable[str], chapters: Iterable[str]) -> tuple[list[str], li
     known, read, units = [*dict.fromkeys([*chapters, *UNITS])], [], set()
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known) or known
-            raise ValueError(f"no chapter or unit is named {name!r}; there are {', '.join(near)}")
+            raise ValueError(f"no chapter or unit is named {name!r}; {proposal(name, known)}")
         read.append(name if name in chapters else UNITS[name].chapter)
         units |= {unit.name for unit in UNITS.values() if name in (unit.name, unit.chapter)}
     return [*dict.fromkeys(read)], [unit for unit in UNITS.values() if unit.name in units]
+
+
+def proposal(name: str | None, known: list[str]) -> str:
+    """What may have been meant: names that are spelled alike, or all there are."""
+    near = " or ".join(difflib.get_close_matches(name or "", known))
+    return f"did you mean {near}?" if near else f"there are {', '.join(known)}"
 
 
 def described(unit: Unit) -> dict[str, Any]:
