@@ -1,4 +1,4 @@
-"""`python -m attncourse assign CHAPTER... --out DIR`: what an instructor hands out, in one folder.
+"""`attncourse assign CHAPTER... --out DIR`: what an instructor hands out, in one folder.
 
 DIR/index.html says what to read, what to solve, and until when; DIR/exercises holds the notebooks; DIR/handout.zip
 is both, for a learning management system; DIR/assignment.json tells `grade` what each check counts.
@@ -35,8 +35,8 @@ ZIP = "handout.zip"
 
 EXAMPLES = """\
 examples:
-  python -m attncourse assign short_history --due 2027-03-05 --out assignment-1
-  python -m attncourse assign query_key_value additive --due 2027-03-05T23:59 --points additive=20 --points softmax_attention.cost=0 --out assignment-2
+  attncourse assign short_history --due 2027-03-05 --out assignment-1
+  attncourse assign query_key_value additive --due 2027-03-05T23:59 --points additive=20 --points softmax_attention.cost=0 --out assignment-2
 """
 
 
@@ -184,7 +184,7 @@ def page(about: Assignment, titles: dict[str, str], *, book: str = "") -> str:
         for chapter, title in titles.items()
     ]
     units = [unit_on_page(about, UNITS[unit]) for unit in about.units]
-    return template("assignment.html").render(
+    return template("assignment.html.j2").render(
         about=about,
         due=about.due and shown_due(about.due),
         chapters=to_read,
@@ -323,5 +323,5 @@ def run(args: argparse.Namespace) -> int:
     until = f", due {shown_due(about.due)}" if about.due else ""
     print(f"{about.title}: {', '.join(about.units)}, {about.possible()} points{until}")
     print(f"hand out {args.out / ZIP}, or {args.out / 'index.html'} with {args.out / 'exercises'}")
-    print(f"later: python -m attncourse grade SUBMISSIONS --assignment {args.out / FILE} --out GRADES")
+    print(f"later: attncourse grade SUBMISSIONS --assignment {args.out / FILE} --out GRADES")
     return 0

@@ -126,7 +126,8 @@ def read_fields(path: Path) -> dict[str, Any]:
     found = said.get("format") if isinstance(said, dict) else said
     require(found == FORMAT, f"{path} must name the format {FORMAT!r}, got {str(found)[:60]!r}")
     for key, kind in KINDS.items():
-        require(isinstance(said.get(key, ...), kind), f"{path} must hold {key!r} as {kind}, got {said.get(key)!r}")
+        name = getattr(kind, "__name__", kind)
+        require(isinstance(said.get(key, ...), kind), f"{path} must hold {key!r} as {name}, got {said.get(key)!r}")
     for unit, points in said["points"].items():
         require(isinstance(points, dict), f"{path} must give points by check for {unit!r}, got {points!r}")
     return said

@@ -1,5 +1,6 @@
 """What there is to work on: units and exercises as the checks register them, chosen by name, as a table."""
 
+import argparse
 import difflib
 import json
 import shutil
@@ -9,10 +10,12 @@ from typing import Any
 
 from attncourse.check import CHECKS, UNITS, Check, Unit
 
+NARROWEST = 24
+
 EXAMPLE = """\
 examples:
-  python -m attncourse exercises
-  python -m attncourse exercises short_history --json
+  attncourse exercises
+  attncourse exercises short_history --json
 """
 
 
@@ -68,7 +71,7 @@ def described(unit: Unit) -> dict[str, Any]:
 
 
 def table(units: Iterable[Unit], *, width: int | None = None) -> str:
-    """One row an exercise; what holds of its unit stands in the unit's first row. Sentences wrap within `width`."""
+    """One row an exercise; what holds of a unit stands in its first row. Sentences wrap where more than `width` is needed."""
     from tabulate import tabulate  # comes with the extra for instructors
 
     units = [described(unit) for unit in units]
@@ -83,15 +86,17 @@ def table(units: Iterable[Unit], *, width: int | None = None) -> str:
     total = [sum(unit[key] for unit in units) for key in ("points", "minutes")]
     rows.append(["total", f"{len(units)} units", f"{count} exercises", *total, "", ""])
     headers = ["chapter", "unit", "exercise", "points", "minutes", "prerequisites", "what it asks"]
-    taken = sum(max(len(str(row[i])) for row in [headers, *rows]) + 2 for i in range(len(headers) - 1))
-    widest = None if width is None else max(width - taken, 24)
-    return tabulate(rows, headers, tablefmt="simple", maxcolwidths=[None] * 6 + [widest], disable_numparse=[0, 1, 2, 6])
+    sides = ["left"] * 3 + ["right"] * 2 + ["left"] * 2
+    options = {"headers": headers, "tablefmt": "simple", "disable_numparse": True, "colalign": sides}
+    text = tabulate(rows, **options)
+    if width is None or max(map(len, text.splitlines())) <= width:
+        return text
+    left = width - text.index(headers[-1])
+    return tabulate(rows, **options, maxcolwidths=[None] * 6 + [max(left, NARROWEST)])
 
 
 def add_parsers(commands) -> None:
     """The shell's `exercises`."""
-    import argparse
-
     parser = commands.add_parser(
         "exercises",
         help="list the exercises with points, minutes and prerequisites",
@@ -105,7 +110,7 @@ def add_parsers(commands) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print the table, as wide as the terminal, or the JSON."""
     chapters = dict.fromkeys(unit.chapter for unit in UNITS.values())
     _, units = choose(args.names or chapters, chapters)

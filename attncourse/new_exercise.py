@@ -1,4 +1,4 @@
-"""`python -m attncourse new-exercise NAME`: a small exercise that works, laid down where its author edits it.
+"""`attncourse new-exercise NAME`: a small exercise that works, laid down where its author edits it.
 
 Source notebook, check and bank hold one complete example, so that release, grading and tests are green from the start.
 """
@@ -51,8 +51,8 @@ assert check("{name}").passed, check("{name}")
 
 EXAMPLES = """\
 examples:
-  python -m attncourse new-exercise windows --chapter short_history --title "Windows" --minutes 30
-  python -m attncourse new-exercise windows.radius
+  attncourse new-exercise windows --chapter short_history --title "Windows" --minutes 30
+  attncourse new-exercise windows.radius
 """
 
 
@@ -139,8 +139,8 @@ def a_new_unit(places: Places, exercise: str, chapter: str, title: str, minutes:
     )
     return {
         places.notebook: notebook,
-        places.checks: rendered("checks.py.jinja", places, exercise, chapter, title, minutes),
-        places.bank: rendered("bank.py.jinja", places, exercise, chapter),
+        places.checks: rendered("checks.py.j2", places, exercise, chapter, title, minutes),
+        places.bank: rendered("bank.py.j2", places, exercise, chapter),
         places.registry: registered(places.registry.read_text(), places.unit),
     }
 
@@ -154,8 +154,8 @@ def one_more(places: Places, exercise: str) -> dict[Path, str]:
     checks, bank = places.checks.read_text(), places.bank.read_text()
     chapter = re.search(r'chapter="(\w+)"', checks)
     require(chapter is not None, f"a unit must name its chapter, and {places.checks} does not")
-    imports, mark, judge = rendered("checks.py.jinja", places, exercise, chapter[1]).partition("@exercise_check")
-    functions, entry = _bank_parts(rendered("bank.py.jinja", places, exercise, chapter[1]), places.bank)
+    imports, mark, judge = rendered("checks.py.j2", places, exercise, chapter[1]).partition("@exercise_check")
+    functions, entry = _bank_parts(rendered("bank.py.j2", places, exercise, chapter[1]), places.bank)
     bank_imports, bank_mark, functions = functions.partition(f"# {places.unit}.")
     their_functions, their_entries = _bank_parts(bank, places.bank)
     for ours, theirs, path in ((mark + judge, checks, places.checks), (functions, bank, places.bank)):

@@ -13,7 +13,7 @@ def template(name: str):
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=lambda name: name.endswith(".html"),
+        autoescape=lambda name: name.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
