@@ -18,7 +18,7 @@ OTHERS = {"apt", "dask", "git", "make", "pip"}
 def commands(text: str) -> list[list[str]]:
     """Each command of the console blocks, as the shell would split it."""
     blocks = re.findall(r"^```console\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    lines = [line for block in blocks for line in block.replace("\\\n", "").splitlines() if line.startswith("$ ")]
     return [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
 
 
