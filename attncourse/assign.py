@@ -5,29 +5,18 @@ is both, for a learning management system; DIR/assignment.json tells `grade` wha
 """
 
 import argparse
-import contextlib
-import hashlib
-import os
-import shutil
-import zipfile
-from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from attncourse._shared.validate import require
-from attncourse.assignment import (
-    FILE,
-    Assignment,
-    check_points,
-    is_past,
-    parse_due,
-    read_fields,
-    shown_due,
-)
+from attncourse.assignment import FILE, Assignment, check_points, is_past, parse_due, shown_due
 from attncourse.catalogue import asks, checks_of, choose
 from attncourse.chapters import chapters, title_of
+from attncourse.check import UNITS, Unit
+from attncourse.folders import digests, refuse_to_lose, whole_folder, write_zip
 from attncourse.publish import Origin, read_origin
 from attncourse.templates import template
 
@@ -36,7 +25,8 @@ ZIP = "handout.zip"
 EXAMPLES = """\
 examples:
   attncourse assign short_history --due 2027-03-05 --out assignment-1
-  attncourse assign query_key_value additive --due 2027-03-05T23:59 --points additive=20 --points softmax_attention.cost=0 --out assignment-2
+  attncourse assign query_key_value additive --due 2027-03-05T23:59 --out assignment-2
+  attncourse assign additive --points additive=20 --out assignment-3
 """
 
 
@@ -88,7 +78,7 @@ def assign(
         about = Assignment(title, tuple(read), weights, due, __version__, origin)
         (folder / "index.html").write_text(page(about, titles, book=book))
         write_zip(folder / ZIP, folder)
-        about = Assignment(title, tuple(read), weights, due, __version__, origin, digests(folder))
+        about = replace(about, files=digests(folder))
         (folder / FILE).write_text(about.as_json())
     return about
 
@@ -121,24 +111,26 @@ def weighed(units: list[str], overrides: list[str]) -> dict[str, dict[str, float
 
 def _number(name: str, text: str) -> float:
     try:
-        value = int(text) if text.isdigit() else float(text)
+        value = float(text)
     except ValueError:
         value = text
     check_points(name, value)
-    return value
+    return _without_point(value)
 
 
-def shared(points: dict[str, float], total: float) -> dict[str, float]:
+def _without_point(value: float) -> float:
+    return int(value) if value == int(value) else value
+
+
+def shared(points: dict[str, int], total: float) -> dict[str, float]:
     """`total` in proportion to `points`, in hundredths that sum to it; what is left goes to the largest remainders."""
     hundredths = round(total * 100)
-    exact = {
-        name: Fraction(hundredths) * Fraction(value) / Fraction(sum(points.values())) for name, value in points.items()
-    }
+    exact = {name: Fraction(hundredths * value, sum(points.values())) for name, value in points.items()}
     parts = {name: int(value) for name, value in exact.items()}
     left = hundredths - sum(parts.values())
     for name in sorted(exact, key=lambda name: parts[name] - exact[name])[:left]:
         parts[name] += 1
-    return {name: part // 100 if part % 100 == 0 else part / 100 for name, part in parts.items()}
+    return {name: _without_point(part / 100) for name, part in parts.items()}
 
 
 def handed_out(root: Path, unit: str, points: dict[str, float]) -> str:
@@ -173,7 +165,6 @@ def handed_out(root: Path, unit: str, points: dict[str, float]) -> str:
 
 def page(about: Assignment, titles: dict[str, str], *, book: str = "") -> str:
     """The page that learners open: one file, without anything from a network."""
-    from attncourse.check import UNITS
 
     def in_book(chapter: str) -> str:
         stored = f"{about.origin.repository}/blob/{about.origin.tag}/book/{chapter}.ipynb"
@@ -194,10 +185,8 @@ def page(about: Assignment, titles: dict[str, str], *, book: str = "") -> str:
     )
 
 
-def unit_on_page(about: Assignment, unit) -> dict[str, Any]:
+def unit_on_page(about: Assignment, unit: Unit) -> dict[str, Any]:
     """What the page says of one unit."""
-    from attncourse.check import UNITS
-
     notebook = f"exercises/{unit.name}/{unit.name}.ipynb"
     return {
         "title": unit.title,
@@ -211,70 +200,6 @@ def unit_on_page(about: Assignment, unit) -> dict[str, Any]:
             for c in checks_of(unit.name)
         ],
     }
-
-
-def write_zip(path: Path, folder: Path) -> None:
-    """Every file of a folder; the bytes depend on names and contents alone, not on clock, system or zlib."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for file in files:
-            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())
-            entry.create_system, entry.external_attr = 3, 0o100644 << 16
-            archive.writestr(entry, file.read_bytes())
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its path there."""
-    files = sorted(p for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
-    return {p.relative_to(folder).as_posix(): _digest(p) for p in files}
-
-
-def _digest(path: Path) -> str:
-    # a link is never ours, wherever it leads
-    return "link" if path.is_symlink() else hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def refuse_to_lose(out: Path) -> None:
-    """Nothing at `out`, an empty folder, or an assignment's with all its files as they were written.
-
-    Raises:
-        ValueError: replacing the folder would lose something else.
-    """
-    if not out.exists() and not out.is_symlink():
-        return
-    require(out.is_dir() and not out.is_symlink(), f"--out must be a folder, got {out}")
-    found = digests(out)
-    if not found:
-        return
-    require(FILE in found, f"--out must be new, empty or an earlier assignment's folder, got {out} without {FILE}")
-    written = read_fields(out / FILE)["files"]
-    others = [name for name, digest in found.items() if name != FILE and written.get(name) != digest]
-    require(
-        not others,
-        f"{out} must hold only what assign wrote, unchanged, before it is replaced, got {', '.join(others[:5])}; "
-        "move these away, or name another folder",
-    )
-
-
-@contextlib.contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place when the block ends well, and is gone when it does not."""
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (out.with_name(f".{out.name}.{kind}.{os.getpid()}") for kind in ("new", "old"))
-    try:
-        new.mkdir()
-        yield new
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    except BaseException:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
-    finally:
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def checkout() -> Path:

@@ -119,7 +119,7 @@ def read_fields(path: Path) -> dict[str, Any]:
     """
     try:
         said = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, IsADirectoryError) as error:
         raise ValueError(
             f"{path} must be an {FILE} as `attncourse assign` writes it, and is no JSON: {error}"
         ) from error

@@ -5,6 +5,7 @@ Source notebook, check and bank hold one complete example, so that release, grad
 
 import argparse
 import ast
+import json
 import keyword
 import os
 import re
@@ -192,8 +193,8 @@ def rendered(name: str, places: Places, exercise: str, chapter: str, title: str 
         function=_function(places.unit, exercise),
         points=POINTS,
         chapter=chapter,
-        section=sections_of(places.root, chapter)[0],
-        title=title,
+        section=next(iter(sections_of(places.root, chapter)), ""),
+        title=repr(title) if '"' in title else json.dumps(title, ensure_ascii=False),  # in the formatter's quotes
         minutes=minutes,
     )
 
@@ -355,6 +356,10 @@ def run(args: argparse.Namespace) -> int:
     """Lay it down, and say what to do next."""
     for path in new_exercise(args.root, args.name, chapter=args.chapter, title=args.title, minutes=args.minutes):
         print(f"wrote {path}")
+    unit, dot, _ = args.name.partition(".")
     print("edit these, run `make exercises bootstrap`, then:")
-    print(f"  python -m pytest tests/test_banks.py tests/test_exercises.py -k {args.name.partition('.')[0]}")
+    print(f"  python -m pytest tests/test_banks.py tests/test_exercises.py -k {unit}")
+    if not dot:
+        print(f"a unit holds at least three exercises: attncourse new-exercise {unit}.EXERCISE adds one")
+        print("its place in the course is that of its import in attncourse/check/units/__init__.py")
     return 0

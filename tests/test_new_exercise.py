@@ -119,15 +119,14 @@ def test_a_unit_is_registered_whether_the_list_fits_a_line_or_not():
 
 
 def test_a_new_unit_and_its_further_exercises_are_green_from_the_start(course):
-    said = python(
-        course, "-m", "attncourse", "new-exercise", "windows", "--chapter", "short_history", "--minutes", "25"
-    )
+    options = ("--chapter", "short_history", "--minutes", "25", "--title", 'Windows, "wide"')
+    said = python(course, "-m", "attncourse", "new-exercise", "windows", *options)
     assert "make exercises bootstrap" in said
     for name in ("windows.radius", "windows.edges", "additive.sharpen"):
         python(course, "-m", "attncourse", "new-exercise", name)
     for command in ("release", "bootstrap"):
         python(course, "-m", "attncourse", command)
-    assert "Windows: exercises" in first_cell(course, "windows")
+    assert 'Windows, "wide": exercises' in first_cell(course, "windows")
     assert "*A short history*. Three exercises, 6 points, about 25 minutes." in first_cell(course, "windows")
     assert "Five exercises, 12 points, about 40 minutes." in first_cell(course, "additive")
     assert "`windows.radius`" in (course / "book" / "exercises.md").read_text()
