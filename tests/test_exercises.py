@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 from attncourse import __version__
 from attncourse.__main__ import main
 from attncourse.authoring import release_exercises, released
-from attncourse.chapters import title_of
+from attncourse.chapters import sections_of, title_of
 from attncourse.check import CHECKS
 from attncourse.check import UNITS as REGISTERED
 from attncourse.new_exercise import totals
@@ -108,10 +108,11 @@ def test_each_check_names_a_section_of_its_chapter(unit):
     chapter = read(ROOT / "book" / f"{REGISTERED[unit].chapter}.ipynb")
     text = "\n".join(cell.source for cell in chapter.cells if cell.cell_type == "markdown")
     # docutils makes the built page's addresses
-    sections = {make_id(heading) for heading in re.findall(r"^##+ (.+)$", text, flags=re.MULTILINE)}
+    sections = [make_id(heading) for heading in re.findall(r"^##+ (.+)$", text, flags=re.MULTILINE)]
+    assert sections_of(ROOT, REGISTERED[unit].chapter) == sections
     for check in CHECKS.values():
         if check.unit == unit:
-            assert check.section in sections, f"{check.name}: {check.section!r} is none of {sorted(sections)}"
+            assert check.section in sections, f"{check.name}: {check.section!r} is none of {sections}"
 
 
 @pytest.mark.parametrize("unit", UNITS)
