@@ -71,7 +71,7 @@ def described(unit: Unit) -> dict[str, Any]:
 
 
 def table(units: Iterable[Unit], *, width: int | None = None) -> str:
-    """One row an exercise; what holds of a unit stands in its first row. Sentences wrap where more than `width` is needed."""
+    """One row an exercise; what holds of a unit stands in its first row. Sentences wrap to fit `width`."""
     from tabulate import tabulate  # comes with the extra for instructors
 
     units = [described(unit) for unit in units]

@@ -158,11 +158,12 @@ def one_more(places: Places, exercise: str) -> dict[Path, str]:
     imports, mark, judge = rendered("checks.py.j2", places, exercise, chapter[1]).partition("@exercise_check")
     functions, entry = _bank_parts(rendered("bank.py.j2", places, exercise, chapter[1]), places.bank)
     bank_imports, bank_mark, functions = functions.partition(f"# {places.unit}.")
+    functions = bank_mark + functions
     their_functions, their_entries = _bank_parts(bank, places.bank)
     for ours, theirs, path in ((mark + judge, checks, places.checks), (functions, bank, places.bank)):
         taken = defined(ours) & defined(theirs)
         require(not taken, f"an exercise's names must be free, got {', '.join(sorted(taken))}, which {path} has")
-    sections = [with_imports(their_functions, bank_imports, places.bank), bank_mark + functions]
+    sections = [with_imports(their_functions, bank_imports, places.bank), functions]
     entries = their_entries.removesuffix(_END) + entry.removeprefix(_BEGIN)
     return {
         places.notebook: with_cells(places.notebook.read_text(), places.unit, exercise),
