@@ -55,7 +55,7 @@ def train(
         on_step: called with step and loss after each step.
 
     Raises:
-        ValueError: steps, every or clip is out of range; the checkpoint belongs to another recipe or model.
+        ValueError: steps, every or clip is out of range; the checkpoint belongs to another recipe or size of model.
     """
     require(steps >= 1 and every >= 1, f"steps and every must be at least 1, got {steps}, {every}")
     require(clip > 0, f"clip must be positive, got {clip}")
@@ -63,6 +63,7 @@ def train(
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     recipe = {"steps": steps, "learning_rate": learning_rate, "clip": clip, "seed": seed}
+    recipe["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     losses: list[float] = []
     device = next(model.parameters()).device
