@@ -126,12 +126,12 @@ def _draw_runs(rng, *, t, s, change):
     """Outputs before, outputs after each of s tokens was replaced, and which of the t rows moved with which token."""
     before = _normal(rng, t, 4)
     moved = torch.rand(t, s, generator=rng) < 0.5
-    # Of each row, one future token moves it and one does not, where there are two.
+    # Its own token and the one before it move each row; of its future, the next one does, the one after does not, ...
     future = ~causal_mask(t, s)
     for i in range(t):
         ahead = future[i].nonzero()[:, 0]
         moved[i, ahead[::2]], moved[i, ahead[1::2]] = True, False
-        moved[i, s - t + i] = True
+        moved[i, max(s - t + i - 1, 0) : s - t + i + 1] = True
     after = before + torch.where(moved.T[..., None], change(before), torch.zeros_like(before))
     return before, after, moved & future
 
