@@ -352,7 +352,7 @@ BANK = {
             Wrong(leaks_signed_sum, says="sum to 0 over the features"),
             Wrong(leaks_allclose, says="by 1e-13 in one feature"),
             Wrong(leaks_greater, says="to NaN"),
-            Wrong(leaks_next_only, says="was replaced: a leak that is not reported"),
+            Wrong(leaks_next_only, says="replaced: a leak that is not reported"),
             Wrong(leaks_transposed, says="rows and columns are swapped"),
             Wrong(leaks_whole_future, says="did not move when that token was replaced"),
         ],

@@ -25,14 +25,16 @@ def _draw_int(rng, low, high):
     return int(torch.randint(low, high, (), generator=rng))
 
 
-def _expect_pattern(got, wanted, *, more, less):
-    """Broken with a picture at the first pair that is in one of two boolean patterns alone.
+def _expect_none(faults, *, got, wanted):
+    """Broken, with both patterns as a picture, at the first pair of the first kind of fault that occurs.
 
-    `more(i, j)` and `less(i, j)` say what a pair too many, or one that is missing, means.
+    Faults are (flags, message); in a message {i} is the query, {j} the key, and {at} where the query stands among them.
     """
-    for pairs, message in ((got & ~wanted, more), (wanted & ~got, less)):
-        if pairs.any():
-            raise Broken(message(*place(pairs)), Picture(got, wanted))
+    t, s = got.shape
+    for flags, message in faults:
+        if flags.any():
+            i, j = place(flags)
+            raise Broken(message.format(i=i, j=j, at=s - t + i), Picture(got, wanted))
 
 
 @exercise_check("self_cross_causal.pairs", function="visible_pairs", points=2, section="what-it-costs")
@@ -87,14 +89,12 @@ def cross(learner, rng):
 
     exists = length_mask(lengths, s)[:, 0].expand(b, t, s)
     for row, n in enumerate(lengths.tolist()):
-        _expect_pattern(
-            weights[row] != 0,
-            exists[row],
-            more=lambda i, j, row=row, n=n: f"batch row {row}: query {i} reads place {j} of a memory of {n} tokens",
-            less=lambda i, j, row=row, n=n: (
-                f"batch row {row}: query {i} does not read place {j}, though the memory has {n} tokens"
-            ),
+        seen, may = weights[row] != 0, exists[row]
+        faults = (
+            (seen & ~may, f"batch row {row}: query {{i}} reads place {{j}} of a memory of {n} tokens"),
+            (may & ~seen, f"batch row {row}: query {{i}} does not read place {{j}} of a memory of {n} tokens"),
         )
+        _expect_none(faults, got=seen, wanted=may)
     sums = weights.sum(dim=-1)
     if torch.allclose(sums[0], torch.ones_like(sums[0])) and not torch.allclose(sums, torch.ones_like(sums)):
         raise Broken(f"of a memory with padding a query's weights sum to {sums.min():.2f}: padding took a share")
@@ -145,7 +145,7 @@ def _cancelling(before):
 
 
 def _tiny(before):
-    """One unit in the last place but a few, of one feature."""
+    """A few hundred units in the last place of one feature."""
     return before.new_tensor([0.0, 0.0, 1e-13, 0.0]).expand_as(before)
 
 
@@ -173,24 +173,20 @@ def leaks(learner, rng):
             f"return a tensor of shape ({rows}, {n}): a row for each output, a column for each token replaced",
         )
         got = got.bool()
-        expect(rows < n or not torch.equal(got, wanted.T), "rows and columns are swapped: outputs come first")
+        swapped = rows == n and torch.equal(got, wanted.T)
+        expect(not swapped, "rows and columns are swapped: a row is an output, a column a token replaced")
         moved = (after != before).any(dim=-1).T  # NaN differs from everything
         past = torch.arange(n) < query_positions(rows, n)
-        earlier = "in its past" if rows == n else "which stands before it: rows do not count from 0"
         own = torch.arange(n) == query_positions(rows, n)
-        for pairs, saying in (
-            (got & past, f"is reported with position {{j}}, {earlier}"),
-            (got & own, "is reported with position {j}, which is its own: it may see that"),
-            (got & ~moved, "is reported with position {j}, and did not move when that token was replaced"),
-            (
-                wanted & ~got,
-                "moved when the token at position {j} was replaced" + how + ": a leak that is not reported",
-            ),
-        ):
-            if pairs.any():
-                i, j = place(pairs)
-                row = f"{rows} queries at the end of {n} positions: row {i}, at position {n - rows + i}, "
-                raise Broken(row + saying.format(j=j), Picture(got, wanted))
+        earlier = "in its past" if rows == n else "which stands before it: rows do not count from 0"
+        row = f"{rows} queries at the end of {n} positions: row {{i}}, at position {{at}}, "
+        faults = (
+            (got & past, f"{row}is reported with position {{j}}, {earlier}"),
+            (got & own, f"{row}is reported with position {{j}}, which is its own: it may see that"),
+            (got & ~moved, f"{row}is reported with position {{j}}, and did not move when that token was replaced"),
+            (wanted & ~got, f"{row}moved when the token at {{j}} was replaced{how}: a leak that is not reported"),
+        )
+        _expect_none(faults, got=got, wanted=wanted)
 
 
 def _draw_packed(rng, *, b, n):
@@ -216,24 +212,21 @@ def packed(learner, rng):
         f"return a tensor of shape ({b}, {n}, {n}): batch, query, key",
     )
     expect(got.dtype == torch.bool, f"the mask is of {got.dtype}; True says visible, False not")
-    exists = documents > 0
-    same = (documents[:, :, None] == documents[:, None, :]) & exists[:, :, None]
-    for row in range(b):
-        name = documents[row].tolist()
-
-        def seen(i, j, *, row=row, name=name):
-            if name[i] == 0 or name[j] == 0:
-                return f"batch row {row}: position {i} sees position {j}, and one of them is padding"
-            if name[i] != name[j]:
-                return f"batch row {row}: position {i} sees position {j} of another document"
-            return f"batch row {row}: position {i} sees position {j}, its future"
-
-        def unseen(i, j, *, row=row):
-            if i == j:
-                return f"batch row {row}: position {i} does not see itself"
-            return f"batch row {row}: position {i} does not see position {j}, earlier in its document"
-
-        _expect_pattern(got[row], same[row] & causal_mask(n, n), more=seen, less=unseen)
+    past, own = causal_mask(n, n), torch.eye(n, dtype=torch.bool)
+    for row, names in enumerate(documents):
+        exists = names > 0
+        both = exists[:, None] & exists
+        same = names[:, None] == names
+        wanted, seen = both & same & past, got[row]
+        where = f"batch row {row}: position {{i}}"
+        faults = (
+            (seen & ~both, f"{where} sees position {{j}}, and one of them is padding"),
+            (seen & ~same, f"{where} sees position {{j}} of another document"),
+            (seen & ~past, f"{where} sees position {{j}}, its future"),
+            (wanted & own & ~seen, f"{where} does not see itself"),
+            (wanted & ~seen, f"{where} does not see position {{j}}, earlier in its document"),
+        )
+        _expect_none(faults, got=seen, wanted=wanted)
 
 
 @exercise_check("self_cross_causal.shift", function="next_token_batch", points=2, section="one-row-is-many-predictions")
