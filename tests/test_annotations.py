@@ -30,8 +30,8 @@ def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("name", ["shared", "rope", "softmax_attention", "additive", "multiplicative", "multi_head"])
 def test_every_annotation_holds(name):
-    # What is compiled or interpreted by Triton is not annotated by jaxtyping, and takes most of the time.
-    done = run_hooked(f"tests/test_{name}.py", "-k", "not kernel")
+    # Triton's kernels are not annotated by jaxtyping, and torch.compile cannot look through its checks.
+    done = run_hooked(f"tests/test_{name}.py", "-k", "not kernel and not compiles")
     assert done.returncode == 0, done.stdout[-5000:]
     assert " passed" in done.stdout
 
