@@ -32,41 +32,39 @@ def connections(panels: dict[str, tuple[Tensor, list[str], list[str]]]) -> Figur
     return figure
 
 
+# Of a pair of a query and a token: 0 says neither seen nor allowed, and is white.
+KINDS = {"seen": COLORS[0], "a leak": COLORS[1], "not seen, though it may": COLORS[4]}
+
+
 def reach_maps(panels: dict[str, tuple[Tensor, Tensor]]) -> Figure:
     """One map a layer: (what moved which output, what may), both (t, s) booleans; a row a query, a column a token changed.
 
     Seen and allowed, seen and not allowed (a leak), allowed and not seen (blind) have colours of their own.
     """
-    shapes = [tuple(seen.shape) for seen, _ in panels.values()]
-    width = sum(0.9 + 0.26 * s for _, s in shapes)
-    figure, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(width, 1.3 + 0.26 * max(t for t, _ in shapes)),
-        squeeze=False,
-        width_ratios=[s for _, s in shapes],
-    )
-    kinds = {"seen": COLORS[0], "a leak": COLORS[1], "not seen, though it may": COLORS[4]}
-    colours = ListedColormap(["white", *kinds.values()])
-    found = [
-        torch.where(seen, torch.where(allowed, 1, 2), torch.where(allowed, 3, 0)) for seen, allowed in panels.values()
-    ]
-    for ax, name, kind in zip(axes.flat, panels, found, strict=True):
-        t, s = kind.shape
-        ax.imshow(kind, cmap=colours, vmin=0, vmax=3)
-        ax.set_xticks(range(s))
-        ax.set_yticks(range(t), [str(s - t + i) for i in range(t)])
-        ax.set_xticks([j + 0.5 for j in range(s - 1)], minor=True)
-        ax.set_yticks([i + 0.5 for i in range(t - 1)], minor=True)
-        ax.grid(which="minor", color="#bbbbbb", linewidth=0.6)
-        ax.tick_params(which="both", length=0)
+    kinds = [torch.where(seen, torch.where(may, 1, 2), torch.where(may, 3, 0)) for seen, may in panels.values()]
+    heights, widths = zip(*(kind.shape for kind in kinds), strict=True)
+    size = sum(0.9 + 0.26 * s for s in widths), 1.3 + 0.26 * max(heights)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, width_ratios=widths)
+    for ax, name, kind in zip(axes.flat, panels, kinds, strict=True):
+        _reach_map(ax, kind)
         ax.set(title=name, xlabel="token replaced")
         ax.title.set_fontsize(10)
     axes[0, 0].set(ylabel="position that moved")
-    drawn = torch.cat([kind.flatten() for kind in found]).unique()
-    handles = [Patch(facecolor=c, label=name) for i, (name, c) in enumerate(kinds.items(), start=1) if i in drawn]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds))
+    drawn = torch.cat([kind.flatten() for kind in kinds]).unique()
+    handles = [Patch(facecolor=c, label=name) for i, (name, c) in enumerate(KINDS.items(), start=1) if i in drawn]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(KINDS))
     return figure
+
+
+def _reach_map(ax: Axes, kind: Tensor) -> None:
+    t, s = kind.shape
+    ax.imshow(kind, cmap=ListedColormap(["white", *KINDS.values()]), vmin=0, vmax=3)
+    ax.set_xticks(range(s))
+    ax.set_yticks(range(t), [str(s - t + i) for i in range(t)])
+    ax.set_xticks([j + 0.5 for j in range(s - 1)], minor=True)
+    ax.set_yticks([i + 0.5 for i in range(t - 1)], minor=True)
+    ax.grid(which="minor", color="#bbbbbb", linewidth=0.6)
+    ax.tick_params(which="both", length=0)
 
 
 def steps_against_distance(distances: list[int], curves: dict[str, list[float]]) -> Axes:
