@@ -1,6 +1,5 @@
-"""A training loop for the sequence-to-sequence models, and the measures that the chapters report."""
+"""Training of the sequence-to-sequence models, and the measures that the chapters report."""
 
-import contextlib
 import math
 from collections.abc import Callable
 
@@ -11,17 +10,7 @@ from torch.nn.functional import cross_entropy
 from attncourse._shared.validate import require
 
 from .dates import BEGIN, TARGET_VOCABULARY, Example, make_batch, read_target
-
-
-@contextlib.contextmanager
-def one_thread():
-    """PyTorch on one thread: at these sizes a second one only waits for the first, and for whatever else runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+from .training import one_thread, train
 
 
 @one_thread()
@@ -46,28 +35,16 @@ def train_seq2seq(
         ValueError: fewer examples than a batch.
     """
     require(len(examples) >= batch_size, f"a batch of {batch_size} needs as many examples, got {len(examples)}")
-    rng = torch.Generator().manual_seed(seed)
     ordered = sorted(examples, key=lambda e: (len(e.source), len(e.target)))
     starts = range(0, len(ordered) - batch_size + 1, batch_size)
     batches = [make_batch(ordered[i : i + batch_size]) for i in starts]
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses = []
-    model.train()
-    for step in range(steps):
+
+    def draw_loss(model, rng):
         batch = batches[int(torch.randint(len(batches), (), generator=rng))]
         logits = model(batch.source, batch.lengths, batch.target[:, :-1])
-        loss = cross_entropy(logits.flatten(0, 1), batch.target[:, 1:].flatten(), ignore_index=0)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        if progress is not None:
-            progress(step, losses[-1])
-    model.eval()
-    return losses
+        return cross_entropy(logits.flatten(0, 1), batch.target[:, 1:].flatten(), ignore_index=0)
+
+    return train(model, draw_loss, steps=steps, learning_rate=learning_rate, seed=seed, on_step=progress)
 
 
 @one_thread()

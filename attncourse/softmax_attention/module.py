@@ -114,6 +114,7 @@ def softmax_attention_torch(
     causal: bool = False,
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
+    scale: float | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h t dv"]:
     """`scaled_dot_product_attention` with this course's masks: causal aligned to the end, empty rows give zeros.
@@ -122,7 +123,7 @@ def softmax_attention_torch(
     """
     t, s = q.shape[2], k.shape[2]
     k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
-    grouped = dict(enable_gqa=k.shape[1] != q.shape[1], dropout_p=dropout)
+    grouped = dict(enable_gqa=k.shape[1] != q.shape[1], dropout_p=dropout, scale=scale)
     if mask is None and key_lengths is None and (not causal or t == s):
         return scaled_dot_product_attention(q, k, v, is_causal=causal, **grouped)
     added = q.new_zeros(t, s)  # grows only along the axes that a mask has

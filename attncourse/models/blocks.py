@@ -1,0 +1,184 @@
+"""The transformer's block, of which every model here is a stack: attend, then think, each beside a residual path.
+
+Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.1. There each sublayer is normalized after its addition;
+here before it ("pre-norm", Xiong et al. 2020, https://arxiv.org/abs/2002.04745), which trains without a warm-up.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from attncourse._shared.rope import LearnedPositions, RotaryEmbedding
+from attncourse._shared.validate import check_widths, require
+from attncourse.multi_head import MultiHeadAttention
+
+POSITIONS = ("rotary", "learned")
+
+
+class FeedForward(nn.Module):
+    """Two layers on each token by itself, (b, t, d) to (b, t, d), four times as wide between them."""
+
+    def __init__(self, d_model: int):
+        super().__init__()
+        self.widen = nn.Linear(d_model, 4 * d_model)
+        self.narrow = nn.Linear(4 * d_model, d_model)
+
+    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """GELU between the layers (Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415)."""
+        return self.narrow(nn.functional.gelu(self.widen(x)))
+
+
+class Block(nn.Module):
+    """Self-attention, cross-attention where there is something else to read, and a feed-forward, each added to x.
+
+    Args:
+        d_model: width of the tokens.
+        n_heads: heads of each attention.
+        causal: whether self-attention is blind to the future.
+        rope: turns queries and keys of self-attention.
+        d_context: width of what cross-attention reads; None for a block without it.
+        impl: as in `MultiHeadAttention`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        causal: bool = False,
+        rope: RotaryEmbedding | None = None,
+        d_context: int | None = None,
+        impl: str = "torch",
+    ):
+        super().__init__()
+        self.norm_self = nn.LayerNorm(d_model)
+        self.self_attention = MultiHeadAttention(d_model, n_heads, causal=causal, rope=rope, impl=impl)
+        self.norm_cross = self.cross_attention = None
+        if d_context is not None:
+            self.norm_cross = nn.LayerNorm(d_model)
+            self.cross_attention = MultiHeadAttention(d_model, n_heads, d_context=d_context, impl=impl)
+        self.norm_feed = nn.LayerNorm(d_model)
+        self.feed_forward = FeedForward(d_model)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        context: Float[Tensor, "b s dc"] | None = None,
+        *,
+        lengths: Int[Tensor, " b"] | None = None,
+        context_lengths: Int[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None = None,
+        head_mask: Bool[Tensor, " h"] | Float[Tensor, " h"] | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """x after the block.
+
+        Args:
+            context: what cross-attention reads.
+            lengths, context_lengths: how many tokens of x and of context exist.
+            mask, head_mask: of self-attention, as in `MultiHeadAttention`.
+
+        Raises:
+            ValueError: a context without cross-attention, or cross-attention without a context.
+        """
+        require(
+            (context is None) == (self.cross_attention is None),
+            "a block reads a context exactly if it was built with d_context, "
+            f"got {'no context' if context is None else 'a context'}",
+        )
+        x = x + self.self_attention(self.norm_self(x), key_lengths=lengths, mask=mask, head_mask=head_mask)
+        if context is not None:
+            x = x + self.cross_attention(self.norm_cross(x), context, key_lengths=context_lengths)
+        return x + self.feed_forward(self.norm_feed(x))
+
+
+class Stack(nn.Module):
+    """Blocks one after another, told the tokens' places, and a last normalization: (b, t, d) to (b, t, d).
+
+    Args:
+        d_model, n_heads, causal, d_context, impl: as in `Block`.
+        n_layers: number of blocks.
+        context: the longest sequence.
+        positions: "rotary" turns queries and keys; "learned" adds a vector to each token before the first block.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        n_layers: int,
+        context: int,
+        positions: str = "rotary",
+        causal: bool = False,
+        d_context: int | None = None,
+        impl: str = "torch",
+    ):
+        super().__init__()
+        check_widths(d_model=d_model, n_heads=n_heads, n_layers=n_layers, context=context)
+        require(positions in POSITIONS, f"positions must be one of {', '.join(POSITIONS)}, got {positions!r}")
+        self.context = context
+        self.places = LearnedPositions(context, d_model) if positions == "learned" else None
+        rope = RotaryEmbedding(d_model // n_heads) if positions == "rotary" else None
+        self.blocks = nn.ModuleList(
+            Block(d_model, n_heads, causal=causal, rope=rope, d_context=d_context, impl=impl) for _ in range(n_layers)
+        )
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        context: Float[Tensor, "b s dc"] | None = None,
+        *,
+        head_mask: Bool[Tensor, "layers h"] | Float[Tensor, "layers h"] | None = None,
+        **masking,
+    ) -> Float[Tensor, "b t d"]:
+        """x after the last block, normalized; `masking` is lengths, context_lengths and mask, as in `Block`.
+
+        Raises:
+            ValueError: more tokens than the longest sequence, or a head_mask that is not (layers, h).
+        """
+        require(x.shape[1] <= self.context, f"there are {self.context} positions, got {x.shape[1]} tokens")
+        require(
+            head_mask is None or len(head_mask) == len(self.blocks),
+            f"head_mask must be ({len(self.blocks)}, heads), got {tuple(getattr(head_mask, 'shape', ()))}",
+        )
+        x = x if self.places is None else self.places(x)
+        for i, block in enumerate(self.blocks):
+            x = block(x, context, head_mask=None if head_mask is None else head_mask[i], **masking)
+        return self.norm(x)
+
+
+@contextlib.contextmanager
+def watch_weights(*layers: MultiHeadAttention) -> Iterator[list[Float[Tensor, "b h t s"]]]:
+    """A list that fills with the weights of each call of these layers; inside, they run as impl="reference"."""
+    seen, before = [], [layer.impl for layer in layers]
+
+    def ask(layer, arguments, options):
+        return arguments, {**options, "need_weights": True}
+
+    def keep(layer, arguments, result):
+        out, weights = result
+        seen.append(weights)
+        return out
+
+    hooks = [layer.register_forward_pre_hook(ask, with_kwargs=True) for layer in layers]
+    hooks += [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        for layer in layers:
+            layer.impl = "reference"
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, impl in zip(layers, before, strict=True):
+            layer.impl = impl
+
+
+def init_embeddings(*embeddings: nn.Embedding) -> None:
+    """Small vectors, as GPT-2 starts with: PyTorch's own, of length sqrt(d), drown what the blocks add."""
+    with torch.no_grad():
+        for embedding in embeddings:
+            embedding.weight.normal_(std=0.02)
