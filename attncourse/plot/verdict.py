@@ -28,18 +28,13 @@ def expected_beside_got(picture: Picture) -> Figure:
     """
     expected, got = matrices(picture)
     t, s = expected.shape
-    cell = min(0.42, 3.2 / max(t, s))
-    size = 2 * max(cell * s, 1.1) + 2.0, max(cell * t, 1.1) + 1.0
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    figure, (left, right, beside) = _axes(t, s)
     differs = differing(picture)
     low, high, colors = color_scale(torch.stack([expected, got]))
-    for ax, title, values in zip(axes, ("expected", "got"), (expected, got), strict=True):
+    for ax, title, values in ((left, "expected", expected), (right, "got", got)):
         ax.set_facecolor(UNDEFINED)
         shown = torch.where(values.isfinite(), values, torch.nan)
-        # squares, unless they would leave but a stripe
-        aspect = "auto" if max(t, s) > 6 * min(t, s) else "equal"
-        image = ax.imshow(shown, cmap=colors, vmin=low, vmax=high, interpolation="nearest", aspect=aspect)
+        image = ax.imshow(shown, cmap=colors, vmin=low, vmax=high, interpolation="nearest", aspect="auto")
         if max(t, s) <= FEW_CELLS:
             ax.hlines([i - 0.5 for i in range(1, t)], -0.5, s - 0.5, color="#d5d5d5", linewidth=0.5)
             ax.vlines([j - 0.5 for j in range(1, s)], -0.5, t - 0.5, color="#d5d5d5", linewidth=0.5)
@@ -50,12 +45,23 @@ def expected_beside_got(picture: Picture) -> Figure:
             axis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
         ax.tick_params(labelsize=8, length=2)
         ax.spines[:].set_color("#999999")
-    axes[0].set_ylabel(picture.rows, fontsize=9)
-    bar = figure.colorbar(image, ax=axes, fraction=0.06, aspect=14)
+    left.set_ylabel(picture.rows, fontsize=9)
+    right.tick_params(labelleft=False)
+    bar = figure.colorbar(image, cax=beside)
     bar.set_ticks([low, high], labels=[f"{low:.3g}", f"{high:.3g}"])
     bar.ax.tick_params(labelsize=8, length=0)
     bar.outline.set_visible(False)
     return figure
+
+
+def _axes(t: int, s: int) -> tuple[Figure, list[Axes]]:
+    """Room for two matrices of t x s and a colour bar. Placed by inches: a layout engine would take most of the time."""
+    cell = min(0.42, 3.2 / max(t, s))
+    width, height = max(cell * s, 1.1), max(cell * t, 1.1)
+    across, up = 2 * width + 1.55, height + 0.85
+    figure = Figure(figsize=(across, up), dpi=110)
+    places = ((0.6, width), (0.6 + width + 0.2, width), (0.6 + 2 * width + 0.35, 0.12))
+    return figure, [figure.add_axes((x / across, 0.5 / up, w / across, height / up)) for x, w in places]
 
 
 def matrices(picture: Picture) -> tuple[Tensor, Tensor]:

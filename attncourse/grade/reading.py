@@ -1,0 +1,111 @@
+"""What pages and tables agree on when they read records: who handed in, which record counts, what is a mark, safe text."""
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+FAILED_IN_PART = ("crashed", "timed out", "out of memory")
+LONGEST_SLUG = 60  # characters; four bytes each still fit into a file's name
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Who handed in, told apart by the submission's name and by what the learning platform calls them."""
+
+    learner: str
+    canvas_id: str = ""
+    moodle_id: str = ""
+    name: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, record: Record) -> "Learner":
+        """Whose record it is."""
+        identity = record["identity"]
+        return cls(record["learner"], identity["canvas_id"], identity["moodle_id"], identity["name"])
+
+    @property
+    def shown(self) -> str:
+        return self.name or self.learner
+
+    @property
+    def slug(self) -> str:
+        """A file's name without ending, safe in any folder, and another one for every other learner.
+
+        Where letters had to go (capitals too: some file systems do not tell them apart), a digest takes their place.
+        """
+        whole = "_".join(part for part in (self.learner, self.canvas_id or self.moodle_id) if part)
+        plain = unicodedata.normalize("NFKC", whole).casefold()
+        plain = re.sub(r"[^\w-]+", "_", plain)[:LONGEST_SLUG]
+        if plain == whole and plain:
+            return plain
+        key = "\0".join((self.learner, self.canvas_id, self.moodle_id))
+        return f"{plain or 'learner'}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
+def has_mark(record: Record) -> bool:
+    """Whether a record's points are a mark: it was marked, or failed in part and still earned some.
+
+    What crashed, timed out or ran out of memory without a point is no zero, and what was tampered with has no points
+    to trust: an instructor looks first.
+    """
+    return record["state"] == "marked" or (record["state"] in FAILED_IN_PART and record["points"] > 0)
+
+
+def counting(records: Iterable[Record]) -> dict[tuple[Learner, str], Record]:
+    """The record that counts for each (learner, unit): the best, one with a mark before one without."""
+    best: dict[tuple[Learner, str], Record] = {}
+    for record in records:
+        key = Learner.of(record), record["unit"]
+        if key not in best or _worth(record) > _worth(best[key]):
+            best[key] = record
+    return best
+
+
+def _worth(record: Record) -> tuple[bool, int]:
+    return has_mark(record), record["points"]
+
+
+def read_records(out: Path) -> Iterator[Record]:
+    """Every record of a folder that `grade` wrote, one at a time, in the order of their files.
+
+    Raises:
+        ValueError: there is no record in the folder, or a file among them that is none.
+    """
+    from .records import read_record
+
+    paths = iter(sorted((out / "records").rglob("*.json")))
+    first = next(paths, None)
+    if first is None:
+        raise ValueError(f"{out} holds no records; `python -m attncourse grade FOLDER --out {out}` writes them")
+    for path in chain([first], paths):
+        record = read_record(path)
+        if record is None:
+            raise ValueError(f"{path} is no record")
+        yield record
+
+
+def inert(text: str) -> str:
+    """Text that no spreadsheet takes for a formula, wherever it is pasted."""
+    return f"'{text}" if re.match(r"\s*[=+\-@＝＋－＠]|[\t\r\n]", text) else text
+
+
+def first_line(message: str, most: int = 200) -> str:
+    """The head of a message, where more would not fit."""
+    line = message.strip().partition("\n")[0]
+    return line if len(line) <= most else line[: most - 4] + " ..."
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, in UTF-8 on every system."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.partial")
+    partial.write_bytes(text.encode("utf-8", "backslashreplace"))
+    os.replace(partial, path)
