@@ -1,7 +1,5 @@
 """What each state means, for the learner who meets it."""
 
-UNREACHED = "No mark was given. That is not zero points: your instructor sees it too."
-
 SUBMISSION = {
     "marked": "",
     "tampered": "Cells that belong to the grader were changed, or something else answered in its place; what was found "
