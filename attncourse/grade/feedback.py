@@ -2,18 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from attncourse.check import CHECKS, UNITS, Picture
+from attncourse.check import CHECKS, Picture
 from attncourse.plot.verdict import expected_beside_got, in_words, png
 
 from . import words
 from .book import Book
 from .pages import as_data, write_page
-from .reading import Learner, Record, counting, has_mark
+from .reading import Learner, Record, counting, has_mark, title_of
 
 SAY_NOTHING_MORE = ("passed", "unsolved")
 
@@ -42,7 +43,7 @@ def _unit_shown(record: Record, handed_in: list[Record], book: Book) -> dict[str
     """What the page says of one unit: the record that counts, and in a line each what else was handed in."""
     unit, state = record["unit"], record["state"]
     return {
-        "title": UNITS[unit].title if unit in UNITS else unit or "Unknown exercises",
+        "title": title_of(unit),
         "record": record,
         "has_mark": has_mark(record),
         "meaning": words.SUBMISSION[state],
@@ -71,6 +72,12 @@ def _check_shown(check: dict[str, Any], book: Book) -> dict[str, Any]:
 
 def _picture_shown(picture: dict[str, Any]) -> dict[str, str]:
     """The picture of a record as an address, and in words."""
-    got, expected = (torch.tensor(picture[key], dtype=torch.float64) for key in ("got", "expected"))
-    drawn = Picture(got, expected, picture["rows"], picture["columns"])
-    return {"data": as_data(png(expected_beside_got(drawn))), "words": in_words(drawn)}
+    matrices = (tuple(map(tuple, picture[key])) for key in ("got", "expected"))
+    return _draw(*matrices, picture["rows"], picture["columns"])
+
+
+# common mistakes give the same pattern again and again, and drawing one takes longer than the rest of its page
+@lru_cache(maxsize=512)
+def _draw(got: tuple, expected: tuple, rows: str, columns: str) -> dict[str, str]:
+    picture = Picture(*(torch.tensor(x, dtype=torch.float64) for x in (got, expected)), rows, columns)
+    return {"data": as_data(png(expected_beside_got(picture))), "words": in_words(picture)}

@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from attncourse.check import CHECKS, UNITS
+
 Record = dict[str, Any]
 
 FAILED_IN_PART = ("crashed", "timed out", "out of memory")
@@ -64,13 +66,32 @@ def counting(records: Iterable[Record]) -> dict[tuple[Learner, str], Record]:
     best: dict[tuple[Learner, str], Record] = {}
     for record in records:
         key = Learner.of(record), record["unit"]
-        if key not in best or _worth(record) > _worth(best[key]):
-            best[key] = record
+        best[key] = better(best.get(key), record)
     return best
+
+
+def better(one: Record | None, other: Record) -> Record:
+    """The record that counts of two of one learner and unit; the first where they are worth the same."""
+    return other if one is None or _worth(other) > _worth(one) else one
 
 
 def _worth(record: Record) -> tuple[bool, int]:
     return has_mark(record), record["points"]
+
+
+def in_order(units: set[str]) -> list[str]:
+    """Units as the course has them, then those that it no longer has, then "", which stands for none."""
+    return sorted(units, key=lambda u: (not u, u not in UNITS, list(UNITS).index(u) if u in UNITS else 0, u))
+
+
+def title_of(unit: str) -> str:
+    """A unit as learners know it."""
+    return UNITS[unit].title if unit in UNITS else unit or "Unknown exercises"
+
+
+def points_possible(unit: str) -> int:
+    """What all checks of a unit are worth."""
+    return sum(check.points for check in CHECKS.values() if check.unit == unit)
 
 
 def read_records(out: Path) -> Iterator[Record]:
@@ -97,9 +118,9 @@ def inert(text: str) -> str:
     return f"'{text}" if re.match(r"\s*[=+\-@＝＋－＠]|[\t\r\n]", text) else text
 
 
-def first_line(message: str, most: int = 200) -> str:
-    """The head of a message, where more would not fit."""
-    line = message.strip().partition("\n")[0]
+def first_line(text: str, most: int = 200) -> str:
+    """The head of a text, on one line, without what would steer a terminal."""
+    line = "".join(c if c.isprintable() else " " for c in text.strip().partition("\n")[0])
     return line if len(line) <= most else line[: most - 4] + " ..."
 
 

@@ -10,13 +10,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attncourse.check import CHECKS, UNITS
+from attncourse.check import CHECKS
 from attncourse.plot.style import COLORS
 from attncourse.plot.verdict import png
 
 from . import words
 from .pages import as_data, write_page
-from .reading import Learner, Record, counting, first_line, has_mark
+from .reading import Learner, Record, counting, first_line, has_mark, in_order, title_of
 
 SLOWEST = 5
 # states of a check whose message names what went wrong
@@ -54,23 +54,14 @@ def states_by_unit(records: list[Record]) -> list[tuple[str, dict[str, int]]]:
     """(title, how many submissions are in each state that occurs) of each unit in the course's order, then of none."""
     counts = Counter((record["unit"], record["state"]) for record in records)
     units = in_order({unit for unit, _ in counts})
-    return [(_title(u), {s: counts[u, s] for s in words.SUBMISSION if counts[u, s]}) for u in units]
-
-
-def in_order(units: set[str]) -> list[str]:
-    """Units as the course has them, then those that it no longer has, then "", which stands for none."""
-    return sorted(units, key=lambda u: (not u, u not in UNITS, list(UNITS).index(u) if u in UNITS else 0, u))
-
-
-def _title(unit: str) -> str:
-    return UNITS[unit].title if unit in UNITS else unit or "unknown exercises"
+    return [(title_of(u), {s: counts[u, s] for s in words.SUBMISSION if counts[u, s]}) for u in units]
 
 
 def _unit_shown(unit: str, records: list[Record]) -> dict[str, Any]:
     """A unit's section: its marks, and its checks from the hardest on."""
     points = [record["points"] for record in records if has_mark(record)]
     possible = max(record["possible"] for record in records)
-    shown = {"title": _title(unit), "learners": len(records), "marks": len(points), "possible": possible}
+    shown = {"title": title_of(unit), "learners": len(records), "marks": len(points), "possible": possible}
     shown["checks"] = hardest_first(records)
     if not points:
         return shown | {"picture": ""}
@@ -129,7 +120,7 @@ def property_of(verdict: dict[str, Any]) -> str:
 def _not_simply_marked(best: dict[tuple[Learner, str], Record]) -> list[dict[str, Any]]:
     """Who is in another state than marked and why, those without a mark first."""
     rows = [
-        {"learner": learner.shown, "file": record["file"], "unit": _title(unit), "state": record["state"],
+        {"learner": learner.shown, "file": record["file"], "unit": title_of(unit), "state": record["state"],
          "mark": f"{record['points']} of {record['possible']}" if has_mark(record) else "", "why": why(record)}
         for (learner, unit), record in best.items()
         if record["state"] != "marked"
