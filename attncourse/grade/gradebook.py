@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from .reading import Learner, Record, counting, has_mark, in_order, inert
+from .reading import Learner, Record, counting, first_line, has_mark, in_order, inert
 from .roster import unmarked
 
 COURSE = "attncourse"  # as nbgrader_config.py has it
@@ -13,8 +13,9 @@ def write_gradebook(database: Path, records: Iterable[Record], *, exercises: Pat
     """Enter records into nbgrader's gradebook, which is made where there is none; notes on those without a mark.
 
     Of several submissions of one learner for one unit the best counts. A check's points are the automatic score of its
-    cell; where a submission holds no mark there is none, and nbgrader says that the cell needs a manual grade. Scores
-    given by hand are kept. Running it again changes nothing.
+    cell; where a submission holds no mark there is none, and nbgrader says that it needs manual grading (its exporters
+    write 0.0 until then, as they do for who handed in nothing). Scores given by hand are kept. Students go by the names
+    of their feedback pages, which are safe as the folders that nbgrader makes of them. Running it again changes nothing.
 
     Args:
         database: nbgrader's gradebook.db.
@@ -32,9 +33,11 @@ def write_gradebook(database: Path, records: Iterable[Record], *, exercises: Pat
     with Gradebook(url, COURSE) as gradebook:
         for unit in units:
             _enter_unit(gradebook, url, unit, exercises / unit / f"{unit}.ipynb")
-        for (learner, unit), record in marks.items():
-            if unit:
-                _enter_record(gradebook, learner, record)
+        # nbgrader builds a submission from parts that are not in its session yet, of which SQLAlchemy warns when it flushes
+        with gradebook.db.no_autoflush:
+            for (learner, unit), record in marks.items():
+                if unit:
+                    _enter_record(gradebook, learner, record)
     return unmarked(marks.values())
 
 
@@ -61,7 +64,9 @@ def _enter_record(gradebook, learner: Learner, record: Record) -> None:
     scores = (
         {f"{c['check'].replace('.', '-')}-check": c["points"] for c in record["checks"]} if has_mark(record) else {}
     )
-    gradebook.update_or_create_student(student, last_name=inert(learner.name) or None)
+    # nbgrader's exporter of CSV does not quote
+    name = inert(first_line(learner.name, 100).replace(",", " "))
+    gradebook.update_or_create_student(student, last_name=name or None)
     gradebook.update_or_create_submission(unit, student)
     grades = {grade.name: grade for grade in gradebook.find_submission_notebook(unit, unit, student).grades}
     unknown = set(scores) - set(grades)
