@@ -276,7 +276,7 @@ def test_a_class_is_reported_from_a_stream_of_records(tmp_path):
     records = invented_class(600)
     counts = Counter(each["state"] for each in records)
     text = said(report_of(tmp_path, iter(records))).replace("\xa0", " ")
-    assert f"600 submissions of 600 learners" in text and f"{counts['crashed']} crashed" in text
+    assert "600 submissions of 600 learners" in text and f"{counts['crashed']} crashed" in text
 
 
 # appeals

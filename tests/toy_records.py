@@ -20,7 +20,7 @@ def register_toys(monkeypatch) -> None:
 
 def check_record(check: str, state: str = "passed", message: str = "", **more: Any) -> dict[str, Any]:
     """One check of a record; a pass has all points, everything else none."""
-    possible = CHECKS[check].points
+    possible = (toy_course.CHECKS | CHECKS)[check].points
     points = possible if state == "passed" else 0
     return {
         "check": check,

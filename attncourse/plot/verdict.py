@@ -33,7 +33,7 @@ def expected_beside_got(picture: Picture) -> Figure:
     low, high, colors = color_scale(torch.stack([expected, got]))
     for ax, title, values in ((left, "expected", expected), (right, "got", got)):
         ax.set_facecolor(UNDEFINED)
-        shown = torch.where(values.isfinite(), values, torch.nan)
+        shown = torch.where(values.isfinite(), values, torch.nan).numpy()
         image = ax.imshow(shown, cmap=colors, vmin=low, vmax=high, interpolation="nearest", aspect="auto")
         if max(t, s) <= FEW_CELLS:
             ax.hlines([i - 0.5 for i in range(1, t)], -0.5, s - 0.5, color="#d5d5d5", linewidth=0.5)
