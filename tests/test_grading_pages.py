@@ -49,7 +49,7 @@ def hostile_records() -> list:
     crashed = check_record("toy.rows", "crashed", HOSTILE, picture=PICTURE)
     return [
         record(HOSTILE, crashed, check_record("toy.double"), state="crashed", **more),
-        record(HOSTILE, check_record("toy.rows"), **more | {"sandbox": "unconfined"}),
+        record(HOSTILE, check_record("toy.cube"), **more | {"sandbox": "unconfined"}),
         record(HOSTILE, unit="", state="unreadable", **more),
     ]
 

@@ -103,6 +103,11 @@ def test_a_student_is_found_by(tmp_path, out, learner):
     assert marks(out)["Lovelace, Ada"] == "6"
 
 
+def test_a_learner_called_like_a_row_that_is_no_student_does_not_reach_it(tmp_path, out):
+    (note,) = write_canvas(out, [known("Points Possible")], roster=roster(tmp_path, CANVAS))
+    assert "not in the roster" in note and cells(out)[2][-1] == "6.00"
+
+
 @pytest.mark.parametrize(
     "learner, why",
     [

@@ -68,6 +68,11 @@ def test_what_is_no_number_is_left_out_of_the_scale_and_differs():
     assert right.images[0].get_array().mask.tolist() == [[True, True, False]] and right.images[0].get_clim() == (0, 1)
 
 
+def test_what_is_expected_to_be_no_number_does_not_differ():
+    nothing = torch.full((2, 2), torch.nan)
+    assert not differing(Picture(got=nothing, expected=nothing)).any()
+
+
 def test_rounding_is_no_difference():
     assert not differing(Picture(got=PAST + 1e-9, expected=PAST)).any()
 

@@ -43,7 +43,7 @@ def write_canvas(
     marks = counting(records)
     learners = {learner: _keys(learner) for learner, _ in marks}
     table = Table.read(roster, "ID", "Section") if roster else _own_roster(learners)
-    rows = [row for row in table.rows if not _is_heading(row)]
+    rows = [row for row in table.rows if "Points Possible" not in row[0]]
     found, notes = find_rows(learners, [_row_keys(table, row) for row in rows])
     if not roster:
         found, notes = dict(zip(learners, range(len(rows)), strict=True)), []
@@ -72,11 +72,6 @@ def _row_keys(table: Table, row: list[str]) -> set[Key]:
     name = table.cell(row, "Student") or f"{table.cell(row, 'LastName')} {table.cell(row, 'FirstName')}"
     logins = login_keys(table.cell(row, "SIS Login ID"), table.cell(row, "SIS User ID"))
     return {("id", table.cell(row, "ID"))} | logins | name_keys(name)
-
-
-def _is_heading(row: list[str]) -> bool:
-    """Whether a row is about the assignments: the points possible, or whether marks are posted by hand."""
-    return "Points Possible" in row[0] or all(re.fullmatch(r"(Muted|Manual Posting.*)?", cell.strip()) for cell in row)
 
 
 def _own_roster(learners: Iterable[Learner]) -> Table:
