@@ -158,16 +158,23 @@ COLLIDING = [
 
 def test_every_learner_has_a_page_of_their_own_in_the_folder(tmp_path):
     pages = write_feedback(tmp_path, [toy(name) for name in COLLIDING])
-    names = [page.name.casefold() for page in pages]
-    assert len(set(names)) == len(COLLIDING)
+    names = [page.name for page in pages]
+    assert len({name.casefold() for name in names}) == len(COLLIDING)
     assert all(page.parent == tmp_path / "feedback" and page.is_file() for page in pages)
-    assert all(len(name.encode()) <= 255 and re.fullmatch(r"[\w-]+\.html", name) for name in names)
+    assert all(len(name.encode()) <= 255 and re.fullmatch(r"[\w-]+(\.[0-9a-f]{16})?\.html", name) for name in names)
     assert "a_b.html" in names, "a plain name stays as it is"
 
 
 def test_two_learners_of_one_name_are_told_apart_by_their_ids(tmp_path):
-    pages = write_feedback(tmp_path, [toy("ada", identity={"canvas_id": "1"}), toy("ada", identity={"canvas_id": "2"})])
-    assert [page.name for page in pages] == ["ada_1.html", "ada_2.html"]
+    known = [toy("ada", identity={"canvas_id": "1"}), toy("ada", identity={"moodle_id": "1"}), toy("ada")]
+    pages = write_feedback(tmp_path, known)
+    assert [page.name for page in pages] == ["ada.canvas-1.html", "ada.participant-1.html", "ada.html"]
+
+
+def test_nobody_can_take_another_s_page():
+    """By naming a submission as another's page is named."""
+    for learner in (Learner("Ada"), Learner("ada", "4711"), Learner("ada", "x/../y"), Learner("ada", moodle_id="3")):
+        assert Learner(learner.slug).slug != learner.slug
 
 
 # where to read again
@@ -277,6 +284,12 @@ def test_a_class_is_reported_from_a_stream_of_records(tmp_path):
     counts = Counter(each["state"] for each in records)
     text = said(report_of(tmp_path, iter(records))).replace("\xa0", " ")
     assert "600 submissions of 600 learners" in text and f"{counts['crashed']} crashed" in text
+
+
+def test_of_a_unit_handed_in_twice_the_report_counts_the_better_one(tmp_path):
+    text = said(report_of(tmp_path, [toy("ada", rows="wrong"), toy("ada"), toy("bob")]))
+    assert "3 submissions of 2 learners. 1 of them were handed in again" in text
+    assert "2 of 2 learners have a mark: mean 6.0" in text
 
 
 # appeals

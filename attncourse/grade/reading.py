@@ -39,17 +39,17 @@ class Learner:
 
     @property
     def slug(self) -> str:
-        """A file's name without ending, safe in any folder, and another one for every other learner.
+        """A file's name without ending, safe in any folder, and for every other learner another one.
 
-        Where letters had to go (capitals too: some file systems do not tell them apart), a digest takes their place.
+        A plain name stays as it is. Where letters had to go (capitals too: some file systems do not tell them apart), a
+        digest follows; it and ids follow a dot, which stands in no plain name, so that nobody can take another's.
         """
-        whole = "_".join(part for part in (self.learner, self.canvas_id or self.moodle_id) if part)
-        plain = unicodedata.normalize("NFKC", whole).casefold()
-        plain = re.sub(r"[^\w-]+", "_", plain)[:LONGEST_SLUG]
-        if plain == whole and plain:
-            return plain
+        plain = re.sub(r"[^\w-]+", "_", unicodedata.normalize("NFKC", self.learner).casefold())[:LONGEST_SLUG]
+        ids = {"canvas": self.canvas_id, "participant": self.moodle_id}
+        if plain and plain == self.learner and all(re.fullmatch(r"\d{0,20}", number) for number in ids.values()):
+            return ".".join([plain, *(f"{kind}-{number}" for kind, number in ids.items() if number)])
         key = "\0".join((self.learner, self.canvas_id, self.moodle_id))
-        return f"{plain or 'learner'}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+        return f"{plain or 'learner'}.{hashlib.sha256(key.encode('utf-8', 'backslashreplace')).hexdigest()[:16]}"
 
 
 def has_mark(record: Record) -> bool:

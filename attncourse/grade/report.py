@@ -38,6 +38,7 @@ def write_class_report(out: Path, records: Iterable[Record]) -> Path:
         "report.html.j2",
         submissions=len(kept),
         learners=len({learner for learner, _ in best}),
+        again=len(kept) - len(best),
         states=states_by_unit(kept),
         units=[_unit_shown(unit, by_unit[unit]) for unit in in_order(set(by_unit)) if unit],
         unmarked=_not_simply_marked(best),
@@ -120,7 +121,7 @@ def property_of(verdict: dict[str, Any]) -> str:
 def _not_simply_marked(best: dict[tuple[Learner, str], Record]) -> list[dict[str, Any]]:
     """Who is in another state than marked and why, those without a mark first."""
     rows = [
-        {"learner": learner.shown, "file": record["file"], "unit": title_of(unit), "state": record["state"],
+        {"learner": learner.shown, "page": f"feedback/{learner.slug}.html", "file": record["file"], "unit": title_of(unit), "state": record["state"],
          "mark": f"{record['points']} of {record['possible']}" if has_mark(record) else "", "why": why(record)}
         for (learner, unit), record in best.items()
         if record["state"] != "marked"
