@@ -106,6 +106,8 @@ def test_a_student_is_found_by(tmp_path, out, learner):
 def test_a_learner_called_like_a_row_that_is_no_student_does_not_reach_it(tmp_path, out):
     (note,) = write_canvas(out, [known("Points Possible")], roster=roster(tmp_path, CANVAS))
     assert "not in the roster" in note and cells(out)[2][-1] == "6.00"
+    write_canvas(out, [known("    Points Possible", rows="wrong")])
+    assert [row[-1] for row in cells(out) if "Points Possible" in row[0]] == ["6"]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +141,11 @@ def test_of_several_submissions_the_best_counts(tmp_path, out):
              known("b", "4711", state="tampered")]  # fmt: skip
     assert write_canvas(out, tries, roster=roster(tmp_path, CANVAS)) == []
     assert marks(out)["Lovelace, Ada"] == "6"
+
+
+def test_two_files_of_one_canvas_student_are_one_row(out):
+    write_canvas(out, [known("lovelaceada", "4711", rows="wrong"), known("lovelaceada-late", "4711")])
+    assert [row[1:2] + row[5:] for row in cells(out)[2:]] == [["4711", "6"]]
 
 
 def test_no_mark_is_no_zero_and_leaves_what_canvas_had(tmp_path, out):
@@ -235,6 +242,14 @@ def test_into_a_worksheet_only_grade_and_empty_comment_are_filled(tmp_path, out)
     wanted[1][4], wanted[1][9] = "3", "3 of 6 points<br>toy.rows: wrong, wrong!"
     wanted[2][4] = "6"
     assert cells(out) == wanted
+
+
+def test_a_comment_made_here_follows_the_mark_and_another_one_stays(tmp_path, out):
+    first, second = known("x", moodle_id="31", rows="wrong"), known("x", moodle_id="31")
+    write_moodle(out, [first], unit="toy", roster=roster(tmp_path, MOODLE))
+    again = tmp_path / "again.csv"
+    write_moodle(again, [second, known("y", moodle_id="32")], unit="toy", roster=out)
+    assert [row[9] for row in cells(again)[1:3]] == ["6 of 6 points", "seen by me"]
 
 
 def test_a_worksheet_without_new_marks_comes_back_as_it_was(tmp_path, out):

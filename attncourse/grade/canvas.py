@@ -5,18 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .reading import Learner, Record, counting, has_mark, in_order, inert, points_possible, title_of
-from .roster import (
-    Key,
-    Table,
-    by_row,
-    find_rows,
-    folded,
-    login_keys,
-    name_keys,
-    other_maximum,
-    said,
-    unmarked,
-)
+from .roster import Key, Table, by_row, find_rows, folded, login_keys, name_keys, other_maximum, said, unmarked
 
 COLUMNS = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"]
 POINTS_POSSIBLE = "    Points Possible"  # with these blanks, as Canvas writes it
@@ -43,7 +32,7 @@ def write_canvas(
     marks = counting(records)
     learners = {learner: _keys(learner) for learner, _ in marks}
     table = Table.read(roster, "ID", "Section") if roster else _own_roster(learners)
-    rows = [row for row in table.rows if "Points Possible" not in row[0]]
+    rows = [row for row in table.rows if not _is_points(row)]
     found, notes = find_rows(learners, [_row_keys(table, row) for row in rows])
     if not roster:
         found, notes = dict(zip(learners, range(len(rows)), strict=True)), []
@@ -53,10 +42,9 @@ def write_canvas(
         places.append(place)
         notes += _enter_possible(table, unit, place)
         for number, record in by_row(marks, found, unit).items():
-            if rows[number][place].strip() in LEFT_ALONE:
-                notes.append(
-                    f"{said(Learner.of(record))}: Canvas has {rows[number][place].strip()} there, which is left"
-                )
+            cell = rows[number][place].strip()
+            if cell in LEFT_ALONE:
+                notes.append(f"{said(Learner.of(record))}: Canvas has {cell} there, which is left")
             elif has_mark(record):
                 rows[number][place] = str(record["points"])
     table.write(path, places)
@@ -74,20 +62,25 @@ def _row_keys(table: Table, row: list[str]) -> set[Key]:
     return {("id", table.cell(row, "ID"))} | logins | name_keys(name)
 
 
+def _is_points(row: list[str]) -> bool:
+    """Whether Canvas takes a row for what assignments are worth, not for a student."""
+    return "Points Possible" in row[0]
+
+
 def _own_roster(learners: Iterable[Learner]) -> Table:
     rows = [[POINTS_POSSIBLE, "", "", "", ""]]
     for learner in learners:
         login = "" if learner.canvas_id else learner.learner
-        rows.append([inert(learner.shown), inert(learner.canvas_id), "", inert(login), ""])
+        name = learner.shown.replace("Points Possible", "points possible")
+        rows.append([inert(name), inert(learner.canvas_id), "", inert(login), ""])
     return Table(list(COLUMNS), rows)
 
 
 def _assignment(table: Table, unit: str, title: str | None) -> int:
     """Where a unit's assignment is, titled as in Canvas or with its number behind it; a new column where there is none."""
     wanted = {folded(title)} if title else {folded(unit), folded(title_of(unit))}
-    fits = [
-        i for i, head in enumerate(table.header) if folded(re.sub(r" \(\d+\)$", "", head)) in wanted or head == title
-    ]
+    titles = [re.sub(r" \(\d+\)$", "", head) for head in table.header]
+    fits = [i for i, head in enumerate(titles) if folded(head) in wanted]
     if len(fits) > 1 or (title and not fits):
         there = ", ".join(repr(head) for head in table.header[table.column("Section") + 1 :])
         raise ValueError(f"one assignment must be titled {title or title_of(unit)!r} for {unit}, there are {there}")
@@ -97,7 +90,7 @@ def _assignment(table: Table, unit: str, title: str | None) -> int:
 def _enter_possible(table: Table, unit: str, place: int) -> list[str]:
     """Say what a new assignment is worth, or note where an old one is worth something else."""
     for row in table.rows:
-        if "Points Possible" in row[0]:
+        if _is_points(row):
             row[place] = row[place].strip() or str(points_possible(unit))
             return other_maximum("Canvas", unit, row[place])
     return []

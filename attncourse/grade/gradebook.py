@@ -61,12 +61,11 @@ def _enter_unit(gradebook, url: str, unit: str, release: Path) -> None:
 def _enter_record(gradebook, learner: Learner, record: Record) -> None:
     """One learner's points for one unit."""
     unit, student = record["unit"], learner.slug
-    scores = (
-        {f"{c['check'].replace('.', '-')}-check": c["points"] for c in record["checks"]} if has_mark(record) else {}
-    )
-    # nbgrader's exporter of CSV does not quote
-    name = inert(first_line(learner.name, 100).replace(",", " "))
-    gradebook.update_or_create_student(student, last_name=name or None)
+    scores = {f"{check['check'].replace('.', '-')}-check": check["points"] for check in record["checks"]}
+    if not has_mark(record):
+        scores = {}
+    shown = inert(first_line(learner.name, 100).replace(",", " "))  # nbgrader's exporter does not quote
+    gradebook.update_or_create_student(student, last_name=shown or None)
     gradebook.update_or_create_submission(unit, student)
     grades = {grade.name: grade for grade in gradebook.find_submission_notebook(unit, unit, student).grades}
     unknown = set(scores) - set(grades)

@@ -12,14 +12,16 @@ COLUMNS = [
     "Identifier", "Full name", "Email address", "Status", "Grade", "Maximum grade", "Grade can be changed",
     "Last modified (submission)", "Last modified (grade)", "Feedback comments",
 ]  # fmt: skip
+NEEDED = ("Identifier", "Grade", "Last modified (grade)")  # to import
 NEVER = "-"  # Moodle's word for a time that has not been
+OURS = re.compile(r"\d+ of \d+ points(<br>|$)|No mark yet: ")  # how a comment begins that was made here
 
 
 def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Path | None = None) -> list[str]:
     """Write the grading worksheet of one unit, since one belongs to one assignment; notes on all that is not entered.
 
     Of several submissions of one learner the best counts. Who has no mark gets none: the cell is empty, or as the
-    roster has it, never 0. Grade and, where it is empty, the comment are filled in; the rest of a roster stays as it is.
+    roster has it, never 0. The grade is filled in, and the comment unless someone else wrote it; the rest of a roster stays as it is.
 
     Args:
         roster: the worksheet as Moodle gives it for download, in English. Learners are found by the number of their
@@ -32,15 +34,12 @@ def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Pa
     every = counting(records)
     marks = {key: record for key, record in every.items() if key[1] == unit}
     learners = {learner: _keys(learner) for learner, _ in marks}
-    table = (
-        Table.read(roster, "Identifier", "Grade", "Last modified (grade)") if roster else _own_roster(learners, unit)
-    )
+    table = Table.read(roster, *NEEDED) if roster else _own_roster(learners, unit)
     found, notes = find_rows(learners, [_row_keys(table, row) for row in table.rows])
     if not roster:
         found = dict(zip(learners, range(len(table.rows)), strict=True))
-        notes = [
-            f"{said(x)}: no participant number, so that Moodle will skip the row" for x in learners if not x.moodle_id
-        ]
+        unknown = (learner for learner in learners if not learner.moodle_id)
+        notes = [f"{said(learner)}: no participant number, so that Moodle will skip the row" for learner in unknown]
     notes += _maximum(table, unit)
     comments = table.column("Feedback comments")
     for number, record in by_row(marks, found, unit).items():
@@ -50,7 +49,7 @@ def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Pa
             continue
         if has_mark(record):
             row[table.column("Grade")] = str(record["points"])
-        if comments is not None and not row[comments].strip():
+        if comments is not None and (not row[comments].strip() or OURS.match(row[comments])):
             row[comments] = comment(record)
     table.write(path)
     return notes + unmarked(record for (_, of), record in every.items() if of in (unit, ""))
@@ -58,12 +57,12 @@ def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Pa
 
 def comment(record: Record) -> str:
     """What was found, a line a check; Moodle takes a comment for HTML."""
-    head = (
-        f"{record['points']} of {record['possible']} points" if has_mark(record) else f"No mark yet: {record['state']}"
-    )
-    lines = [f"{check['check']}: {check['state']}, {first_line(check['message'])}".rstrip(", ")
-             for check in record["checks"] if check["state"] != "passed"]  # fmt: skip
-    return inert("<br>".join(escape(line) for line in (head, *lines)))
+    points = f"{record['points']} of {record['possible']} points"
+    lines = [points if has_mark(record) else f"No mark yet: {record['state']}"]
+    for check in record["checks"]:
+        if check["state"] != "passed":
+            lines.append(f"{check['check']}: {check['state']}, {first_line(check['message'])}".removesuffix(", "))
+    return inert("<br>".join(escape(line) for line in lines))
 
 
 def _keys(learner: Learner) -> set[Key]:

@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,29 @@ FAILED_IN_PART = ("crashed", "timed out", "out of memory")
 LONGEST_SLUG = 60  # characters; four bytes each still fit into a file's name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Learner:
-    """Who handed in, told apart by the submission's name and by what the learning platform calls them."""
+    """Who handed in: who the learning platform says it was, and where it says nothing, the submission's name."""
 
     learner: str
     canvas_id: str = ""
     moodle_id: str = ""
-    name: str = field(default="", compare=False)
+    name: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Equal for two submissions of one learner."""
+        return (self.canvas_id, "" if self.canvas_id else self.moodle_id, "" if self.known else self.learner)
+
+    @property
+    def known(self) -> bool:
+        return bool(self.canvas_id or self.moodle_id)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Learner) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     @classmethod
     def of(cls, record: Record) -> "Learner":

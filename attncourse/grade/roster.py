@@ -34,9 +34,7 @@ class Table:
         try:
             text = path.read_bytes().decode()
         except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path} is not in UTF-8; give it as it was exported, not as a spreadsheet saved it"
-            ) from error
+            raise ValueError(f"{path} is not in UTF-8; give it as it was exported, not as Excel saved it") from error
         mark = "\ufeff" if text.startswith("\ufeff") else ""
         text = text.removeprefix(mark)
         first = text.partition("\n")[0].strip()
@@ -142,14 +140,11 @@ def unmarked(records: Iterable[Record]) -> list[str]:
 
 def other_maximum(platform: str, unit: str, maximum: str) -> list[str]:
     """A note where a platform counts another number of points than the unit has; marks are entered as they are."""
+    possible = points_possible(unit)
     try:
-        same = not maximum or float(maximum.replace(",", ".")) == points_possible(unit)
+        same = not maximum or float(maximum.replace(",", ".")) == possible
     except ValueError:
         same = False
     return (
-        []
-        if same
-        else [
-            f"{title_of(unit)}: {platform} says {first_line(maximum, 20)} points, the unit has {points_possible(unit)}"
-        ]
+        [] if same else [f"{title_of(unit)}: {platform} says {first_line(maximum, 20)} points, the unit has {possible}"]
     )
