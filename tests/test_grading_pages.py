@@ -127,6 +127,14 @@ def test_there_are_words_for_every_state_that_a_check_can_be_in():
     assert set(words.CHECK) == {"passed", *STATES.values()}
 
 
+def test_a_page_says_when_it_was_marked_and_does_not_say_so_where_nothing_ran(tmp_path):
+    assert "marked 2026-11-24 15:00 UTC with attncourse 0.1.0 on inputs drawn for this run" in said(
+        page_of(tmp_path, toy())
+    )
+    unreadable = said(page_of(tmp_path, record("ada", unit="", state="unreadable", content="")))
+    assert "read 2026-11-24 15:00 UTC with attncourse 0.1.0. Its fingerprint, for questions: none" in unreadable
+
+
 def test_what_a_grader_says_of_its_own_failure_is_for_the_instructor(tmp_path):
     failed = record("ada", state="not graded", notes=["the worker did not start: /home/teacher/secret"])
     assert "secret" not in said(page_of(tmp_path, failed))
