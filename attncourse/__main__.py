@@ -9,6 +9,7 @@ COMMAND_MODULES = (
     "attncourse.catalogue",
     "attncourse.assign",
     "attncourse.grade.command",
+    "attncourse.grade.show",
     "attncourse.authoring",
     "attncourse.publish",
     "attncourse.new_exercise",

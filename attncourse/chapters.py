@@ -21,13 +21,10 @@ def title_of(root: Path, chapter: str) -> str:
     raise ValueError(f"a chapter must begin with a title (# ...), and book/{chapter}.ipynb has none")
 
 
-def sections_of(root: Path, chapter: str) -> list[str]:
-    """Where its sections stand in the built page, as in short_history.html#what-it-costs."""
-    return [
-        re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
-        for level, heading in _headings(root, chapter)
-        if level > 1
-    ]
+def sections_of(root: Path, chapter: str) -> dict[str, str]:
+    """Its sections in order: where each stands in the built page, as in short_history.html#what-it-costs, and its heading."""
+    headings = [heading for level, heading in _headings(root, chapter) if level > 1]
+    return {re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-"): heading for heading in headings}
 
 
 def _headings(root: Path, chapter: str) -> list[tuple[int, str]]:

@@ -16,10 +16,10 @@ import pytest
 
 import attncourse.check
 from attncourse.__main__ import main
-from attncourse.grade.command import publish
 from attncourse.grade.intake import Identity
 from attncourse.grade.judge import Mark, mark
 from attncourse.grade.records import NOT_GRADED, read_record, record_of, record_path, still_valid, write_record
+from attncourse.grade.run import publish
 from attncourse.grade.sandbox import Limits, Sandbox, SandboxMissing, find_sandbox
 from attncourse.grade.submission import Release, read_submission
 from attncourse.grade.task import Settings, grade_bytes
@@ -165,10 +165,11 @@ def test_a_worker_that_does_not_start_is_the_grader_s_trouble_and_no_mark(course
 def test_what_could_not_be_graded_is_said_and_tried_again(course, tmp_path, capsys):
     hand_in(course, tmp_path / "in" / "a.ipynb", **RIGHT)
     record = grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")["a"]
-    args = Namespace(out=tmp_path / "out", assignment=None, roster=None, gradebook=None)
+    args = Namespace(out=tmp_path / "out", roster=None, gradebook=None)
     lost = record | {"state": NOT_GRADED, "notes": ["its worker died 3 times"]}
     assert publish([lost], 1, args) == 1
-    assert "a.ipynb: its worker died 3 times" in capsys.readouterr().err
+    assert "a.ipynb: not graded, so no mark is entered" in capsys.readouterr().err
+    assert "its worker died 3 times" in (tmp_path / "out" / "report.html").read_text()
     write_record(record_path(tmp_path / "out", "a.ipynb"), lost)
     assert grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")["a"]["state"] == "marked"
 

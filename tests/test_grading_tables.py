@@ -71,7 +71,7 @@ def test_without_an_export_canvas_gets_a_row_a_learner(out):
     notes = write_canvas(out, [known("ada", "4711", "Ada L", rows="wrong"), additive, known("bob")])
     assert cells(out) == [
         ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", "Additive attention", "Toys"],
-        ["    Points Possible", "", "", "", "", "10", "6"],
+        ["    Points Possible", "", "", "", "", "3", "6"],
         ["Ada L", "4711", "", "", "", "3", "3"],
         ["bob", "", "", "bob", "", "", "6"],
     ]
@@ -176,7 +176,7 @@ def test_who_is_excused_stays_so(tmp_path, out):
 def test_a_unit_that_canvas_does_not_have_becomes_a_new_column(tmp_path, out):
     additive = record("x", check_record("additive.score"), unit="additive", identity={"canvas_id": "4711"})
     assert write_canvas(out, [additive], roster=roster(tmp_path, CANVAS)) == []
-    assert [row[5] for row in cells(out)[:4]] == ["Additive attention", "", "10", "3"]
+    assert [row[5] for row in cells(out)[:4]] == ["Additive attention", "", "3", "3"]
     assert len(cells(out)[0]) == 6
 
 

@@ -134,6 +134,12 @@ class Verdict:
 
     __repr__ = __str__
 
+    def _repr_png_(self) -> bytes | None:
+        """The picture, where a notebook shows the verdict and there is one."""
+        from attncourse.plot.verdict import expected_beside_got, png  # which draws this module's Picture
+
+        return None if self.picture is None else png(expected_beside_got(self.picture))
+
 
 CHECKS: dict[str, Check] = {}
 UNITS: dict[str, Unit] = {}

@@ -1,11 +1,11 @@
 """Where a learner can read again: a section of a chapter, as a link where the book's address is known."""
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from attncourse.chapters import sections_of, title_of
 from attncourse.check import UNITS
 from attncourse.check.core import Check
 
@@ -45,23 +45,19 @@ class Book:
         if check.unit not in UNITS:
             return None
         page = UNITS[check.unit].chapter
-        headings = headings_of(PACKAGE.parent / "book" / f"{page}.ipynb")
-        chapter = next(iter(headings.values()), _as_words(page))
-        section = headings.get(check.section, _as_words(check.section))
+        chapter, sections = _contents(PACKAGE.parent, page)
+        section = sections.get(check.section, _as_words(check.section))
         if self.pages:
             return Place(chapter, section, f"{self.pages}/{page}.html" + (f"#{check.section}" if section else ""))
         return Place(chapter, section, f"{self.notebooks}/{page}.ipynb" if self.notebooks else "")
 
 
 @cache
-def headings_of(notebook: Path) -> dict[str, str]:
-    """Each heading of a chapter in order, by what the page's address calls it; none where there is no such notebook."""
-    if not notebook.is_file():
-        return {}
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    found = [line.lstrip("#").strip() for line in text.splitlines() if re.match(r"#{1,3} ", line)]
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-"): heading for heading in found}
+def _contents(root: Path, page: str) -> tuple[str, dict[str, str]]:
+    """The chapter's title and its sections; where its notebook is not at hand, the page's name in words, and none."""
+    if not (root / "book" / f"{page}.ipynb").is_file():
+        return _as_words(page), {}
+    return title_of(root, page), sections_of(root, page)
 
 
 def _as_words(name: str) -> str:

@@ -40,7 +40,7 @@ def write_canvas(
     for unit in in_order({unit for _, unit in marks if unit}):
         place = _assignment(table, unit, (columns or {}).get(unit))
         places.append(place)
-        notes += _enter_possible(table, unit, place)
+        notes += _enter_possible(table, unit, place, points_possible(unit, marks.values()))
         for number, record in by_row(marks, found, unit).items():
             cell = rows[number][place].strip()
             if cell in LEFT_ALONE:
@@ -87,10 +87,10 @@ def _assignment(table: Table, unit: str, title: str | None) -> int:
     return fits[0] if fits else table.append(title_of(unit))
 
 
-def _enter_possible(table: Table, unit: str, place: int) -> list[str]:
+def _enter_possible(table: Table, unit: str, place: int, possible: float) -> list[str]:
     """Say what a new assignment is worth, or note where an old one is worth something else."""
     for row in table.rows:
         if _is_points(row):
-            row[place] = row[place].strip() or str(points_possible(unit))
-            return other_maximum("Canvas", unit, row[place])
+            row[place] = row[place].strip() or str(possible)
+            return other_maximum("Canvas", unit, row[place], possible)
     return []

@@ -1,5 +1,7 @@
 """Marks in nbgrader's own gradebook, written through its API, for its formgrader and its exporters."""
 
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,6 +29,8 @@ def write_gradebook(database: Path, records: Iterable[Record], *, exercises: Pat
     """
     from nbgrader.api import Gradebook
 
+    # nbgrader calls alembic, which is installed beside it, by name
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     marks = counting(records)
     url = f"sqlite:///{Path(database).absolute()}"
     units = in_order({unit for _, unit in marks if unit})

@@ -34,13 +34,14 @@ def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Pa
     every = counting(records)
     marks = {key: record for key, record in every.items() if key[1] == unit}
     learners = {learner: _keys(learner) for learner, _ in marks}
-    table = Table.read(roster, *NEEDED) if roster else _own_roster(learners, unit)
+    possible = points_possible(unit, marks.values())
+    table = Table.read(roster, *NEEDED) if roster else _own_roster(learners, possible)
     found, notes = find_rows(learners, [_row_keys(table, row) for row in table.rows])
     if not roster:
         found = dict(zip(learners, range(len(table.rows)), strict=True))
         unknown = (learner for learner in learners if not learner.moodle_id)
         notes = [f"{said(learner)}: no participant number, so that Moodle will skip the row" for learner in unknown]
-    notes += _maximum(table, unit)
+    notes += _maximum(table, unit, possible)
     comments = table.column("Feedback comments")
     for number, record in by_row(marks, found, unit).items():
         row = table.rows[number]
@@ -80,15 +81,16 @@ def _number(identifier: str) -> str:
     return re.sub(r"\D", "", identifier)
 
 
-def _own_roster(learners: Iterable[Learner], unit: str) -> Table:
+def _own_roster(learners: Iterable[Learner], possible: float) -> Table:
     rows = []
     for learner in learners:
         identifier = f"Participant {_number(learner.moodle_id)}" if learner.moodle_id else ""
-        maximum = f"{points_possible(unit)}.00"
+        maximum = f"{possible:.2f}"
         rows.append([identifier, inert(learner.shown), "", "", "", maximum, "Yes", NEVER, NEVER, ""])
     return Table(list(COLUMNS), rows)
 
 
-def _maximum(table: Table, unit: str) -> list[str]:
+def _maximum(table: Table, unit: str, possible: float) -> list[str]:
     """A note where Moodle counts another number of points; it skips a grade that is above its own maximum."""
-    return other_maximum("Moodle", unit, table.cell(table.rows[0], "Maximum grade")) if table.rows else []
+    said = table.cell(table.rows[0], "Maximum grade") if table.rows else ""
+    return other_maximum("Moodle", unit, said, possible)

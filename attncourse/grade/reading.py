@@ -104,9 +104,10 @@ def title_of(unit: str) -> str:
     return UNITS[unit].title if unit in UNITS else unit or "Unknown exercises"
 
 
-def points_possible(unit: str) -> int:
-    """What all checks of a unit are worth."""
-    return sum(check.points for check in CHECKS.values() if check.unit == unit)
+def points_possible(unit: str, records: Iterable[Record]) -> float:
+    """What a unit is worth: as the records have it, since an assignment may have its own points, else by its checks."""
+    said = max((record["possible"] for record in records if record["unit"] == unit), default=0)
+    return said or sum(check.points for check in CHECKS.values() if check.unit == unit)
 
 
 def read_records(out: Path) -> Iterator[Record]:

@@ -6,7 +6,6 @@ import importlib.metadata
 import inspect
 import io
 import json
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
@@ -14,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import attncourse
+from attncourse.assignment import Assignment
 from attncourse.check import CHECKS, Picture
 
 from .closure import digest
 from .intake import Identity
 from .judge import Judged, Mark
+from .reading import Record, inert, write_whole
 
 NOT_GRADED = "not graded"
 LONGEST_NAME, LONGEST_PATH = 200, 2000
@@ -37,7 +38,7 @@ def grader() -> dict[str, str]:
     return {"attncourse": attncourse.__version__, "torch": importlib.metadata.version("torch")}
 
 
-def record_of(file: str, content: str, identity: Identity, unit: str, mark: Mark, confinement: str) -> dict[str, Any]:
+def record_of(file: str, content: str, identity: Identity, unit: str, mark: Mark, confinement: str) -> Record:
     """The record of one marked submission."""
     return {
         "file": file,
@@ -91,7 +92,7 @@ def record_path(out: Path, file: str) -> Path:
     return Path(out, "records", *folders, f"{name}.json")
 
 
-def still_valid(record: dict[str, Any] | None, content: str, confinement: str) -> bool:
+def still_valid(record: Record | None, content: str, confinement: str) -> bool:
     """Whether marking the same bytes again, by the same checks in the same sandbox, would only repeat the record."""
     if record is None or record["state"] == NOT_GRADED:
         return False
@@ -99,7 +100,7 @@ def still_valid(record: dict[str, Any] | None, content: str, confinement: str) -
     return all(record[key] == now[key] for key in now)
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: Path) -> Record | None:
     """The record at a path; none where there is none or it is no record."""
     try:
         record = json.loads(path.read_text())
@@ -108,12 +109,24 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
+def weighed(record: Record, assignment: Assignment) -> Record:
+    """The record with the points that an assignment gives to its checks; as it is where its unit is no part of that."""
+    if record["unit"] not in assignment.points:
+        return record
+    checks = []
+    for check in record["checks"]:
+        worth = assignment.points_for(check["check"])
+        checks.append(check | {"points": worth if check["state"] == "passed" else 0, "possible": worth})
+    totals = {key: round(sum(check[key] for check in checks), 2) for key in ("points", "possible")}
+    return record | {"checks": checks} | totals
+
+
+def write_record(path: Path, record: Record) -> None:
     """Write one record."""
     write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
-def write_table(path: Path, records: Iterable[dict[str, Any]]) -> None:
+def write_table(path: Path, records: Iterable[Record]) -> None:
     """grades.csv: one row a submission, one column a check that holds its state."""
     records = list(records)
     units = {record["unit"] for record in records}
@@ -125,7 +138,7 @@ def write_table(path: Path, records: Iterable[dict[str, Any]]) -> None:
         states = {check["check"]: check["state"] for check in record["checks"]}
         fixed = [record[key] for key in ("unit", "points", "possible", "state")]
         each = [states.get(name, "") for name in columns]
-        table.writerow([_inert(record["learner"]), *fixed, *each, _inert(record["file"])])
+        table.writerow([inert(record["learner"]), *fixed, *each, inert(record["file"])])
     write_whole(path, text.getvalue())
 
 
@@ -133,16 +146,3 @@ def remove_partial(out: Path) -> None:
     """Remove what a run that was killed while it wrote a record has left of it."""
     for path in (out / "records").rglob(".*.partial"):
         path.unlink(missing_ok=True)
-
-
-def _inert(name: str) -> str:
-    """A name that no spreadsheet takes for a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that at every moment it is the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from math import ceil
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -70,11 +71,11 @@ def _unit_shown(unit: str, records: list[Record]) -> dict[str, Any]:
     return shown | {"picture": drawn, "mean": mean(points), "median": median(points)}
 
 
-def distribution(points: list[int], possible: int) -> Figure:
+def distribution(points: list[float], possible: float) -> Figure:
     """How many learners reached how many points; a line at the median."""
     figure = Figure(figsize=(6.6, 2.1), layout="constrained")
     ax = figure.subplots()
-    ax.hist(points, bins=[p - 0.5 for p in range(possible + 2)], color=COLORS[0], rwidth=0.86)
+    ax.hist(points, bins=[p - 0.5 for p in range(ceil(possible) + 2)], color=COLORS[0], rwidth=0.86)
     ax.axvline(median(points), color=COLORS[1], linewidth=1.5)
     ax.annotate("median", (median(points), 1.0), xycoords=("data", "axes fraction"), xytext=(3, 3),
                 textcoords="offset points", color=COLORS[1], fontsize=8)  # fmt: skip

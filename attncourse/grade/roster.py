@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .reading import Learner, Record, better, first_line, has_mark, points_possible, title_of, write_whole
+from .reading import Learner, Record, better, first_line, has_mark, title_of, write_whole
 
 Marks = dict[tuple[Learner, str], Record]
 Key = tuple[str, str]  # ("id" | "login" | "name", how it is written)
@@ -138,9 +138,8 @@ def unmarked(records: Iterable[Record]) -> list[str]:
     return [f"{first_line(r['file'], 80)}: {r['state']}, so no mark is entered" for r in records if not has_mark(r)]
 
 
-def other_maximum(platform: str, unit: str, maximum: str) -> list[str]:
+def other_maximum(platform: str, unit: str, maximum: str, possible: float) -> list[str]:
     """A note where a platform counts another number of points than the unit has; marks are entered as they are."""
-    possible = points_possible(unit)
     try:
         same = not maximum or float(maximum.replace(",", ".")) == possible
     except ValueError:

@@ -13,7 +13,7 @@ def add_parsers(commands) -> None:
         "record",
         help="print what was marked of one learner, and how",
         description="Print every record of one learner: what was marked, when, in which sandbox, and each verdict with "
-        "the version of its check and the seed of its inputs. For whoever marks: a seed gives hidden inputs away.",
+        "the seed of its inputs. For whoever marks: a seed gives hidden inputs away.",
         epilog="example: python -m attncourse record grades/ ada softmax_attention",
     )
     parser.add_argument("out", type=Path, metavar="DIR", help="the folder that `grade --out DIR` wrote")
@@ -71,14 +71,14 @@ def as_text(record: Record) -> str:
         f"  file     {first_line(record['file'])}",
         f"  SHA-256  {record['content'] or 'none: it was not read'}",
         f"  marked   {record['graded']} in {record['seconds']:.1f} s",
-        f"  grader   attncourse {grader['attncourse']}, source {grader['source'][:12]}, torch {grader['torch']}",
+        f"  grader   attncourse {grader['attncourse']}, torch {grader['torch']}, checks {record['version']}",
         f"  sandbox  {record['sandbox']}",
         f"  page     feedback/{who.slug}.html",
     ]
     lines += [f"  note     {first_line(note, 300)}" for note in record["notes"]]
     for check in record["checks"]:
         lines.append(f"  {check['check']}: {check['state']}, {check['points']} of {check['possible']} points")
-        lines.append(f"    version {check['version']}, seed {check['seed']}, {check['seconds']:.2f} s")
+        lines.append(f"    seed {check['seed']}, {check['seconds']:.2f} s")
         lines += [f"    | {first_line(line, 300)}" for line in check["message"].splitlines()]
         lines += ["    with a picture of expected against got, on the page"] if check["picture"] else []
     return "\n".join(lines)

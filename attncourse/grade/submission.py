@@ -59,6 +59,17 @@ class Release:
             raise ValueError(f"{folder} holds no released exercises; run `make exercises`, or say --exercises FOLDER")
         return cls(checks, withheld)
 
+    def only(self, units: tuple[str, ...]) -> "Release":
+        """What was handed out of these units.
+
+        Raises:
+            ValueError: one of them is not there.
+        """
+        missing = [unit for unit in units if unit not in self.checks]
+        if missing:
+            raise ValueError(f"no exercises are released of {', '.join(missing)}; there are {', '.join(self.checks)}")
+        return Release({unit: self.checks[unit] for unit in units}, {unit: self.withheld[unit] for unit in units})
+
     def unit_of(self, said: str, cells: list[Cell]) -> str:
         """The unit that a notebook names, else the one whose cells it holds, else none."""
         if said in self.checks:
