@@ -165,7 +165,7 @@ def test_a_worker_that_does_not_start_is_the_grader_s_trouble_and_no_mark(course
 def test_what_could_not_be_graded_is_said_and_tried_again(course, tmp_path, capsys):
     hand_in(course, tmp_path / "in" / "a.ipynb", **RIGHT)
     record = grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")["a"]
-    args = Namespace(out=tmp_path / "out", roster=None, gradebook=None)
+    args = Namespace(out=tmp_path / "out", roster=None, gradebook=None, book_url=None)
     lost = record | {"state": NOT_GRADED, "notes": ["its worker died 3 times"]}
     assert publish([lost], 1, args) == 1
     assert "a.ipynb: not graded, so no mark is entered" in capsys.readouterr().err
@@ -323,3 +323,47 @@ def test_options_that_make_no_sense_are_refused(course, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["grade", str(tmp_path / "in")])
     assert "attncourse grade SUBMISSIONS --out DIR" in capsys.readouterr().err
+
+
+def test_an_assignment_s_points_count_and_its_units_alone(tmp_path, capsys):
+    """The course's own units, handed out by `assign` with points of their own."""
+    assign = ["assign", "additive", "--points", "additive.score=8", "--points", "additive.cost=0.5"]
+    assert main([*assign, "--root", str(ROOT), "--out", str(tmp_path / "handed-out")]) == 0
+    answers = answers_of("additive")
+    some = {name: answers[name] for name in ("score", "cost")}
+    hand_in(ROOT, tmp_path / "in" / "ada.ipynb", unit="additive", **some)
+    hand_in(ROOT, tmp_path / "in" / "bob.ipynb", unit="why_attention")
+    out, handed_out = tmp_path / "out", tmp_path / "handed-out"
+    options = ["--assignment", handed_out / "assignment.json", "--exercises", handed_out / "exercises", "--unconfined"]
+    grade(ROOT, tmp_path / "in", out, "--checks", "attncourse.check", *map(str, options))
+    rows = {row["learner"]: row for row in csv.DictReader((out / "grades.csv").read_text().splitlines())}
+    assert (rows["ada"]["points"], rows["ada"]["possible"]) == ("8.5", "13.5")
+    assert rows["bob"]["state"] == "unknown unit", "a unit that was not handed out"
+    assert read_record(record_path(out, "ada.ipynb"))["points"] == 5, "a record holds the course's own points"
+    assert "8.5" in (out / "canvas.csv").read_text() and "8.5" in (out / "feedback" / "ada.html").read_text()
+
+
+def test_a_roster_or_assignment_that_is_none_is_refused_before_anything_is_marked(course, tmp_path, capsys):
+    hand_in(course, tmp_path / "in" / "a.ipynb")
+    (tmp_path / "no.csv").write_text("Name,Grade\nAda,1\n")
+    (tmp_path / "no.json").write_text("{}")
+    for option, file, words in (
+        ("--roster", "no.csv", "has no column"),
+        ("--assignment", "no.json", "must name the format"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            grade(course, tmp_path / "in", tmp_path / "out", "--unconfined", option, str(tmp_path / file))
+        assert end.value.code == 2 and words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_roster_of_moodle_fills_moodle_s_table(course, tmp_path, capsys):
+    hand_in(course, tmp_path / "in" / "Ada Lovelace_77_assignsubmission_file_" / "toy.ipynb", **RIGHT)
+    hand_in(course, tmp_path / "in" / "Nobody_99_assignsubmission_file_" / "toy.ipynb", **RIGHT)
+    roster = tmp_path / "roster.csv"
+    header = "Identifier,Full name,Email address,Grade,Maximum grade,Last modified (grade),Feedback comments"
+    roster.write_text(f"{header}\nParticipant 77,Ada Lovelace,a@example.org,,6.00,-,\n")
+    grade(course, tmp_path / "in", tmp_path / "out", "--unconfined", "--roster", str(roster))
+    (row,) = csv.DictReader((tmp_path / "out" / "moodle.csv").read_text().splitlines())
+    assert (row["Identifier"], row["Grade"]) == ("Participant 77", "6")
+    assert "Nobody: not in the roster" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def private_folders(args: argparse.Namespace) -> tuple[Path, ...]:
 def publish(records: list[Record], handed: int, args: argparse.Namespace) -> int:
     """Write what is made from the records, and say what is where; the exit code."""
     notes = write_tables(records, args)
-    write_feedback(args.out, records)
+    write_feedback(args.out, records, book_url=args.book_url)
     report = write_class_report(args.out, records)
     if args.gradebook:
         notes += write_gradebook(args.gradebook, records, exercises=args.exercises)
