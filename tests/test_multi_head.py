@@ -16,6 +16,7 @@ from attncourse.multi_head import (
     merge_heads,
     multi_head_attention,
     multi_head_attention_loop,
+    share_on,
     split_heads,
     state_dict_from_torch,
     state_dict_to_torch,
@@ -226,6 +227,16 @@ def test_dropout_drops_weights_in_training_and_keeps_their_mean(impl):
     drawn = torch.stack([layer(x, context) for _ in range(2000)]).detach()
     assert drawn.std(dim=0).min() > 0
     assert (drawn.mean(dim=0) - steady).abs().max() < 6 * drawn.std(dim=0).max() / 2000**0.5
+
+
+def test_the_share_of_a_head_is_counted_key_by_key():
+    weights = torch.softmax(draw(2, 3, 4, 5), dim=-1)
+    marked = torch.arange(40).reshape(2, 4, 5) % 3 == 0
+    wanted = torch.zeros(3, dtype=torch.float64)
+    for i, row, key in marked.nonzero().tolist():
+        wanted += weights[i, :, row, key] / 8
+    torch.testing.assert_close(share_on(weights, marked), wanted)
+    torch.testing.assert_close(share_on(weights, torch.ones_like(marked)), torch.ones(3, dtype=torch.float64))
 
 
 # Masking and pruning heads
@@ -576,6 +587,12 @@ def test_bad_matrices_are_named(case, attend):
     changed, message = BAD_MATRICES[case]
     with pytest.raises(ValueError, match=message):
         attend(**(dict(MATRICES, n_heads=3) | changed))
+
+
+@pytest.mark.bad_input
+def test_marks_of_another_shape_are_named():
+    with pytest.raises(ValueError, match=r"marked must be \(b, t, s\) = \(2, 4, 5\), got \(4, 5\)"):
+        share_on(draw(2, 3, 4, 5), torch.ones(4, 5) > 0)
 
 
 @pytest.mark.bad_input
