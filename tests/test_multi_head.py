@@ -462,6 +462,19 @@ def test_the_layer_keeps_its_budget_in_sixteen_bits(impl, dtype, device):
     assert_within_budget(layer(x), plain=plain, exact=exact)
 
 
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_under_autocast_the_layer_works_in_sixteen_bits(impl, device):
+    layer = make_layer(impl, dtype=torch.float32, device=device, d_context=6, causal=True, rope=RotaryEmbedding(4))
+    x, added = draw(2, 11, 6).float().to(device), draw(11, 11, seed=1).float().to(device)
+    exact = copy.deepcopy(layer).double()
+    exact.impl = "reference"
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
+            got = layer(x.to(dtype), mask=added.to(dtype))
+        assert got.dtype == torch.bfloat16
+        assert relative_error(got, exact(x.double(), mask=added.double())) < 4 * torch.finfo(torch.bfloat16).eps
+
+
 # torch.compile
 
 
