@@ -1,9 +1,13 @@
 """Multi-head attention as a layer: project for all heads at once, attend, project back."""
 
+import copy
+from collections.abc import Iterable
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse._shared.validate import check_key_lengths, check_mask, check_tensors, check_widths, require
 from attncourse.softmax_attention import (
@@ -14,7 +18,7 @@ from attncourse.softmax_attention import (
     softmax_attention_torch,
 )
 
-from .reference import merge_heads, split_heads
+from .checks import check_sequences
 
 IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
 
@@ -119,7 +123,7 @@ class MultiHeadAttention(nn.Module):
         if self.rope is not None:
             t, s = x.shape[1], context.shape[1]
             positions = torch.arange(s, device=x.device) if positions is None else positions
-            q, k = self.rope(q, positions[..., s - t :]), self.rope(k, positions)
+            k, q = self.rope(k, positions), self.rope(q, positions[..., s - t :])
         masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask, scale=self.scale)
         weights = attention_weights(q, k, **masking) if need_weights or self._drops else None
         out = self._attend(q, k, v, weights, masking)
@@ -127,6 +131,31 @@ class MultiHeadAttention(nn.Module):
             out = out * head_mask.to(out.dtype)[:, None, None]
         out = self.w_o(merge_heads(out))
         return (out, weights) if need_weights else out
+
+    def without_heads(self, heads: Iterable[int]) -> "MultiHeadAttention":
+        """A smaller layer that computes what this one does with these heads masked (Michel et al. 2019,
+        https://arxiv.org/abs/1905.10650). The other heads keep their order and copies of their parameters.
+
+        Raises:
+            ValueError: a head that is not there, or no head left.
+        """
+        dropped = set(heads)
+        kept = [i for i in range(self.n_heads) if i not in dropped]
+        require(
+            dropped <= set(range(self.n_heads)) and len(kept) > 0,
+            f"heads must be some, not all, of 0..{self.n_heads - 1}, got {sorted(dropped)}",
+        )
+        smaller = copy.deepcopy(self)
+        smaller.n_heads = len(kept)
+        for linear in (smaller.w_q, smaller.w_k, smaller.w_v):
+            linear.weight = _keep_heads(linear.weight, kept, self.n_heads)
+            if linear.bias is not None:
+                linear.bias = _keep_heads(linear.bias, kept, self.n_heads)
+            linear.out_features = len(linear.weight)
+        # The bias of w_o belongs to no head.
+        smaller.w_o.weight = _keep_heads(smaller.w_o.weight, kept, self.n_heads, dim=1)
+        smaller.w_o.in_features = smaller.w_o.weight.shape[1]
+        return smaller
 
     @property
     def _drops(self) -> bool:
@@ -146,12 +175,7 @@ class MultiHeadAttention(nn.Module):
 
     def _check(self, x, context, key_lengths, mask, positions, head_mask, need_weights):
         check_tensors(x=x, context=context, weight=self.w_q.weight)
-        fits = x.ndim == context.ndim == 3 and x.shape[0] == context.shape[0]
-        require(
-            fits and (x.shape[-1], context.shape[-1]) == (self.d_model, self.d_context),
-            f"x must be (b, t, {self.d_model}) and context (b, s, {self.d_context}), "
-            f"got {tuple(x.shape)} and {tuple(context.shape)}",
-        )
+        check_sequences(x, context, d_model=self.d_model, d_context=self.d_context)
         (b, t, _), s = x.shape, context.shape[1]
         check_key_lengths(key_lengths, b=b, s=s, like=x)
         check_mask(mask, shape=(b, self.n_heads, t, s), like=x)
@@ -169,3 +193,10 @@ class MultiHeadAttention(nn.Module):
         require(
             not need_weights or self.impl == "reference", f"impl={self.impl!r} never forms weights: use 'reference'"
         )
+
+
+def _keep_heads(parameter: nn.Parameter, kept: list[int], n_heads: int, dim: int = 0) -> nn.Parameter:
+    """A copy of the parts of a parameter that these heads own along this axis."""
+    by_head = parameter.detach().unflatten(dim, (n_heads, -1))
+    index = torch.tensor(kept, device=parameter.device)
+    return nn.Parameter(by_head.index_select(dim, index).flatten(dim, dim + 1), parameter.requires_grad)

@@ -4,28 +4,13 @@ Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2. Matrices a
 (out, in): head i owns rows i dk .. (i + 1) dk of w_q and w_k, rows i dv .. (i + 1) dv of w_v, and the same columns of w_o.
 """
 
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from attncourse._shared.validate import check_widths, require
+from attncourse._shared.heads import merge_heads, split_heads
 from attncourse.softmax_attention import softmax_attention
 
-
-def split_heads(x: Float[Tensor, "b t hd"], n_heads: int) -> Float[Tensor, "b h t dh"]:
-    """Cut the width into heads, and move the heads before the length.
-
-    Raises:
-        ValueError: n_heads does not divide the width.
-    """
-    check_widths(n_heads=n_heads)
-    require(x.shape[-1] % n_heads == 0, f"the {n_heads} heads must divide the width {x.shape[-1]}")
-    return rearrange(x, "b t (h dh) -> b h t dh", h=n_heads)
-
-
-def merge_heads(x: Float[Tensor, "b h t dh"]) -> Float[Tensor, "b t hd"]:
-    """The inverse of `split_heads`: the heads' outputs side by side."""
-    return rearrange(x, "b h t dh -> b t (h dh)")
+from .checks import check_projections
 
 
 def multi_head_attention_loop(
@@ -42,9 +27,10 @@ def multi_head_attention_loop(
     """Head after head: project with its own matrices, attend, project back; the heads' results are summed.
 
     Side by side and then through w_o, as the paper writes it, is the same sum: w_o meets each head with columns of its
-    own. `masking` is causal, key_lengths, mask, scale, as in `softmax_attention`.
+    own. `masking` is causal, key_lengths, mask, scale, as in `softmax_attention`; a mask is the same for every head.
     """
-    out = 0.0
+    check_projections(x, context, w_q, w_k, w_v, w_o, n_heads=n_heads)
+    out = x.new_zeros(*x.shape[:2], w_o.shape[0])
     heads = (w_q.chunk(n_heads), w_k.chunk(n_heads), w_v.chunk(n_heads), w_o.chunk(n_heads, dim=1))
     for head_q, head_k, head_v, head_o in zip(*heads, strict=True):
         q, k, v = x @ head_q.T, context @ head_k.T, context @ head_v.T
@@ -70,7 +56,9 @@ def multi_head_attention(
         masking: causal, key_lengths, mask, scale, as in `softmax_attention`; a mask may differ from head to head.
 
     Raises:
-        ValueError: n_heads does not divide a width, or as `softmax_attention`.
+        ValueError: a matrix does not fit an input or another matrix, n_heads does not divide, or as
+            `softmax_attention`.
     """
+    check_projections(x, context, w_q, w_k, w_v, w_o, n_heads=n_heads)
     q, k, v = (split_heads(y @ w.T, n_heads) for y, w in ((x, w_q), (context, w_k), (context, w_v)))
     return merge_heads(softmax_attention(q, k, v, **masking)) @ w_o.T

@@ -2,6 +2,7 @@
 
 from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
 from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
+from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
 from .lookup import memory_against_length, reading, saturation, soft_lookup
 from .slider import slider
@@ -9,10 +10,12 @@ from .style import COLORS, use_style
 
 __all__ = [
     "COLORS",
+    "ablation",
     "accuracy_against_length",
     "accuracy_and_time",
     "alignments",
     "decay",
+    "head_maps",
     "influence_by_place",
     "influence_maps",
     "learning_curves",
@@ -24,6 +27,7 @@ __all__ = [
     "signed_heatmap",
     "slider",
     "soft_lookup",
+    "two_heads",
     "use_style",
     "weights_heatmap",
 ]

@@ -1,0 +1,21 @@
+"""Multi-head attention through the kernel of softmax attention, in which heads are an axis already.
+
+Projections are plain matrix products, which PyTorch's own kernels do; nothing is left to write.
+"""
+
+from torch import Tensor
+
+from attncourse._shared.heads import merge_heads, split_heads
+from attncourse.softmax_attention.kernel import softmax_attention_triton
+
+from .checks import check_projections
+
+
+def multi_head_attention_triton(
+    x: Tensor, context: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, *, n_heads: int, **masking
+) -> Tensor:
+    """`multi_head_attention` by the softmax kernel, with gradients; errors as there and as in the reference."""
+    check_projections(x, context, w_q, w_k, w_v, w_o, n_heads=n_heads)
+    # The kernel takes the strides that splitting leaves: no head is copied.
+    q, k, v = (split_heads(y @ w.T, n_heads) for y, w in ((x, w_q), (context, w_k), (context, w_v)))
+    return merge_heads(softmax_attention_triton(q, k, v, **masking)) @ w_o.T
