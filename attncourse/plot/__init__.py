@@ -1,10 +1,13 @@
 """Every figure that the book draws. Each function takes computed values, draws them, and returns its axes or figure."""
 
+from .against_length import memory_against_length, seconds_against_length
 from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
 from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
+from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
-from .lookup import memory_against_length, reading, saturation, soft_lookup
+from .lookup import reading, saturation, soft_lookup
+from .next_token import loss_by_place
 from .slider import slider
 from .style import COLORS, use_style
 
@@ -14,19 +17,24 @@ __all__ = [
     "accuracy_against_length",
     "accuracy_and_time",
     "alignments",
+    "connections",
     "decay",
     "head_maps",
     "influence_by_place",
     "influence_maps",
     "learning_curves",
     "local_windows",
+    "loss_by_place",
     "memory_against_length",
     "predicted_and_measured",
+    "reach_maps",
     "reading",
     "saturation",
+    "seconds_against_length",
     "signed_heatmap",
     "slider",
     "soft_lookup",
+    "steps_against_distance",
     "two_heads",
     "use_style",
     "weights_heatmap",
