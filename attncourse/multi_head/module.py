@@ -176,9 +176,9 @@ class MultiHeadAttention(nn.Module):
         return (softmax_attention_blocked if self.impl == "blocked" else softmax_attention)(q, k, v, **masking)
 
     def _check(self, x, context, key_lengths, mask, positions, head_mask, need_weights):
-        # Under autocast the projections bring every dtype to one.
-        weight = {} if torch.is_autocast_enabled(x.device.type) else {"weight": self.w_q.weight}
-        check_tensors(x=x, context=context, **weight)
+        check_tensors(x=x, context=context)
+        if not torch.is_autocast_enabled(x.device.type):  # under it the projections bring every dtype to one
+            check_tensors(x=x, weight=self.w_q.weight)
         check_sequences(x, context, d_model=self.d_model, d_context=self.d_context)
         (b, t, _), s = x.shape, context.shape[1]
         check_key_lengths(key_lengths, b=b, s=s, like=x)
