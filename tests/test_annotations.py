@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("reference", "blocked", "module")
+PARTS = ("reference", "blocked", "module", "patterns")
 
 
 def hooked_modules() -> list[str]:
     rooms = [f"attncourse.{p.parent.name}.{p.stem}" for part in PARTS for p in ROOT.glob(f"attncourse/*/{part}.py")]
-    return sorted([*rooms, *(f"attncourse._shared.{part}" for part in ("masks", "merge", "heads", "rope"))])
+    models = [f"attncourse.models.{p.stem}" for p in ROOT.glob("attncourse/models/[a-z]*.py")]
+    return sorted([*rooms, *models, *(f"attncourse._shared.{part}" for part in ("masks", "merge", "heads", "rope"))])
 
 
 def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
@@ -28,7 +29,20 @@ def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("name", ["shared", "rope", "softmax_attention", "additive", "multiplicative", "multi_head"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "shared",
+        "rope",
+        "softmax_attention",
+        "additive",
+        "multiplicative",
+        "multi_head",
+        "models",
+        "models_training",
+        "models_transformer",
+    ],
+)
 def test_every_annotation_holds(name):
     # Triton's kernels are not annotated by jaxtyping, and torch.compile cannot look through its checks.
     done = run_hooked(f"tests/test_{name}.py", "-k", "not kernel and not compiles")

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from attncourse._shared.validate import check_widths
+from attncourse._shared.validate import check_widths, require
 
 from .blocks import Stack, init_embeddings, watch_weights
 
@@ -77,6 +77,11 @@ class DecoderLM(nn.Module):
 
 
 def next_token_loss(model: nn.Module, tokens: Int[Tensor, "b t"], **masking) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats of each token after the first, given those before it."""
+    """Mean cross-entropy in nats of each token after the first, given those before it.
+
+    Raises:
+        ValueError: there is no second token.
+    """
+    require(tokens.shape[1] >= 2, f"what comes next needs a token before it, got length {tokens.shape[1]}")
     logits = model(tokens[:, :-1], **masking)
     return cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())

@@ -46,7 +46,7 @@ def choose(
 @torch.no_grad()
 def generate(
     next_logits: NextLogits,
-    prompts: Sequence[Int[Tensor, " n"]],
+    prompts: Sequence[Int[Tensor, " _"]],
     *,
     steps: int,
     context: int | None = None,

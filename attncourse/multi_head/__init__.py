@@ -7,6 +7,7 @@ from attncourse._shared.heads import merge_heads, split_heads
 
 from .convert import state_dict_from_torch, state_dict_to_torch
 from .module import MultiHeadAttention
+from .patterns import share_on
 from .reference import multi_head_attention, multi_head_attention_loop
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "merge_heads",
     "multi_head_attention",
     "multi_head_attention_loop",
+    "share_on",
     "split_heads",
     "state_dict_from_torch",
     "state_dict_to_torch",

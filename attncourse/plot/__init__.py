@@ -4,6 +4,7 @@ from .against_length import memory_against_length, seconds_against_length
 from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
 from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
 from .connectivity import connections, reach_maps, steps_against_distance
+from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
@@ -12,11 +13,13 @@ from .style import COLORS, use_style
 
 __all__ = [
     "COLORS",
+    "ablation",
     "accuracy_against_length",
     "accuracy_and_time",
     "alignments",
     "connections",
     "decay",
+    "head_maps",
     "influence_by_place",
     "influence_maps",
     "learning_curves",
@@ -32,6 +35,7 @@ __all__ = [
     "slider",
     "soft_lookup",
     "steps_against_distance",
+    "two_heads",
     "use_style",
     "weights_heatmap",
 ]
