@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from attncourse.grade.closure import imported_names
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "attncourse"
 NOT_ROOMS = {"models", "profile", "check", "plot", "grade", "templates", "_shared"}
@@ -18,16 +20,7 @@ LAYERS = ("module", "reference", "blocked", "kernel")
 
 def imported_modules(path: Path) -> set[str]:
     """Absolute names of everything a file imports, inside functions too."""
-    package = path.relative_to(ROOT).parent.parts
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            module = ".".join(part for part in (base, node.module or "") if part)
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
-    return found
+    return imported_names(path.read_text(), path.relative_to(ROOT).parent.parts)
 
 
 def test_there_are_rooms():
