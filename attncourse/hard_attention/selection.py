@@ -1,0 +1,36 @@
+"""What a hard read is made of, alike for the definition and the kernel: the rows that an index names."""
+
+from typing import NamedTuple
+
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attncourse._shared.validate import require
+
+
+class HardRead(NamedTuple):
+    """What a query reads when it reads one place.
+
+    `out` is (b, h, t, dv), the value rows themselves. `index` is (b, h, t), -1 where no key is visible. `log_prob` is
+    (b, h, t), the logarithm of softmax's weight for that key; 0 where there was nothing to choose.
+    """
+
+    out: Tensor
+    index: Tensor
+    log_prob: Tensor
+
+
+def take_rows(x: Float[Tensor, "b g s d"], index: Int[Tensor, "b h t"]) -> Float[Tensor, "b h t d"]:
+    """Row index[b, h, t] of the key/value head that serves head h; zeros for -1. Nothing is copied but these rows."""
+    g, d, t = x.shape[1], x.shape[3], index.shape[2]
+    if x.shape[2] == 0:
+        return x.new_zeros(*index.shape, d)
+    at = rearrange(index.clamp_min(0), "b (g r) t -> b g (r t)", g=g)
+    rows = rearrange(x.gather(2, at[..., None].expand(-1, -1, -1, d)), "b g (r t) d -> b (g r) t d", t=t)
+    return rows.masked_fill((index < 0)[..., None], 0.0)
+
+
+def check_temperature(temperature: float) -> None:
+    """A temperature divides scores, so it is positive."""
+    require(temperature > 0, f"temperature must be positive, got {temperature}")
