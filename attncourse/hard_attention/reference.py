@@ -214,4 +214,6 @@ def expected_cost(
 
 def _check_noise(noise: Tensor | None, scores: Tensor) -> None:
     got = None if noise is None else tuple(noise.shape)
-    require(noise is None or got == tuple(scores.shape), f"noise must be (b, h, t, s) = {tuple(scores.shape)}, got {got}")
+    require(
+        noise is None or got == tuple(scores.shape), f"noise must be (b, h, t, s) = {tuple(scores.shape)}, got {got}"
+    )

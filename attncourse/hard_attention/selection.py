@@ -23,11 +23,11 @@ class HardRead(NamedTuple):
 
 def take_rows(x: Float[Tensor, "b g s d"], index: Int[Tensor, "b h t"]) -> Float[Tensor, "b h t d"]:
     """Row index[b, h, t] of the key/value head that serves head h; zeros for -1. Nothing is copied but these rows."""
-    g, d, t = x.shape[1], x.shape[3], index.shape[2]
-    if x.shape[2] == 0:
+    g, s, d = x.shape[1:]
+    if s == 0:
         return x.new_zeros(*index.shape, d)
-    at = rearrange(index.clamp_min(0), "b (g r) t -> b g (r t)", g=g)
-    rows = rearrange(x.gather(2, at[..., None].expand(-1, -1, -1, d)), "b g (r t) d -> b (g r) t d", t=t)
+    at = rearrange(index.clamp_min(0), "b (g r) t -> b g (r t)", g=g)[..., None]
+    rows = rearrange(x.gather(2, at.expand(-1, -1, -1, d)), "b g (r t) d -> b (g r) t d", r=index.shape[1] // g)
     return rows.masked_fill((index < 0)[..., None], 0.0)
 
 
