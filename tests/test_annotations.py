@@ -28,7 +28,7 @@ def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("name", ["shared", "softmax_attention", "additive", "multiplicative"])
+@pytest.mark.parametrize("name", ["shared", "softmax_attention", "additive", "multiplicative", "hard_attention"])
 def test_every_annotation_holds(name):
     # What is compiled or interpreted by Triton is not annotated by jaxtyping, and takes most of the time.
     done = run_hooked(f"tests/test_{name}.py", "-k", "not kernel")

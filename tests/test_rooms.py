@@ -12,7 +12,7 @@ NOT_ROOMS = {"models", "profile", "check", "plot", "grade", "_shared"}
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name not in NOT_ROOMS and p.name != "__pycache__")
 
 # A room may build on these others; every other import between rooms is a knot.
-MAY_USE = {"multiplicative": {"softmax_attention", "additive"}}
+MAY_USE = {"multiplicative": {"softmax_attention", "additive"}, "hard_attention": {"softmax_attention"}}
 LAYERS = ("module", "reference", "blocked", "kernel")
 
 
