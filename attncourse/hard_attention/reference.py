@@ -18,7 +18,7 @@ from attncourse._shared.masks import blank_padding, masked_softmax
 from attncourse._shared.validate import check_qkv, require
 from attncourse.softmax_attention import attention_scores, attention_weights, mix_values
 
-from .selection import HardRead, check_temperature, take_rows
+from .selection import HardRead, check_noise, check_temperature, take_rows
 
 
 def hard_attention_loop(
@@ -51,7 +51,7 @@ def gumbel_noise(*shape: int, generator: torch.Generator, dtype: torch.dtype = t
     Drawn in float64. In float32 one E in 2^24 is 0, and infinite noise on a hidden score of -inf makes NaN.
     """
     waiting = torch.empty(shape, dtype=torch.float64, device=generator.device).exponential_(generator=generator)
-    return -waiting.clamp_min(torch.finfo(torch.float64).tiny).log().to(dtype)
+    return waiting.clamp_min_(torch.finfo(torch.float64).tiny).log_().neg_().to(dtype)
 
 
 def select(scores: Float[Tensor, "b h t s"], noise: Float[Tensor, "b h t s"] | None = None) -> Int[Tensor, "b h t"]:
@@ -94,7 +94,7 @@ def hard_attention(
     """
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)
-    _check_noise(noise, scores)
+    check_noise(noise, scores)
     index = select(scores, noise)
     return HardRead(take_rows(v, index), index, log_probability(scores, index))
 
@@ -145,7 +145,7 @@ def relaxed_attention(
     """Values mixed by the Gumbel-softmax: differentiable throughout, and no hard read at any temperature."""
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)
-    _check_noise(noise, scores)
+    check_noise(noise, scores)
     weights = gumbel_softmax(scores, noise, temperature=temperature).to(v.dtype)
     return mix_values(weights, v, key_lengths=masking.get("key_lengths"))
 
@@ -162,7 +162,7 @@ def straight_through_attention(
     """`hard_attention` forward; backward, the gradient of `relaxed_attention` at what was read."""
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)
-    _check_noise(noise, scores)
+    check_noise(noise, scores)
     index = select(scores, noise)
     weights = straight_through(gumbel_softmax(scores, noise, temperature=temperature), index).to(v.dtype)
     out = mix_values(weights, v, key_lengths=masking.get("key_lengths"))
@@ -210,10 +210,3 @@ def expected_cost(
     values = blank_padding(v, masking.get("key_lengths"))
     read = repeat(values, "b g s dv -> b (g r) t s dv", r=q.shape[1] // k.shape[1], t=q.shape[2])
     return (weights * cost(read)).sum(dim=-1)
-
-
-def _check_noise(noise: Tensor | None, scores: Tensor) -> None:
-    got = None if noise is None else tuple(noise.shape)
-    require(
-        noise is None or got == tuple(scores.shape), f"noise must be (b, h, t, s) = {tuple(scores.shape)}, got {got}"
-    )

@@ -1,4 +1,4 @@
-"""What a hard read is made of, alike for the definition and the kernel: the rows that an index names."""
+"""What every form of hard attention shares: the read, the rows that an index names, the input errors."""
 
 from typing import NamedTuple
 
@@ -34,3 +34,11 @@ def take_rows(x: Float[Tensor, "b g s d"], index: Int[Tensor, "b h t"]) -> Float
 def check_temperature(temperature: float) -> None:
     """A temperature divides scores, so it is positive."""
     require(temperature > 0, f"temperature must be positive, got {temperature}")
+
+
+def check_noise(noise: Tensor | None, scores: Tensor) -> None:
+    """Noise, where there is any, has a number for every score."""
+    got = None if noise is None else tuple(noise.shape)
+    require(
+        noise is None or got == tuple(scores.shape), f"noise must be (b, h, t, s) = {tuple(scores.shape)}, got {got}"
+    )
