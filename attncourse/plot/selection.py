@@ -61,13 +61,13 @@ def estimator_quality(
     for (name, (bias, _, variance)), style, color in zip(levels.items(), ("-", "--", ":"), COLORS[2:], strict=False):
         axes[0].axhline(bias / exact, color=color, linestyle=style, label=name)
         axes[1].axhline(variance**0.5 / exact, color=color, linestyle=style, label=name)
-    axes[0].set(title="bias: how far the mean is off", ylabel="length / length of the gradient")
+    axes[0].set(title="bias: how far the mean is off", ylabel="length / length of the gradient", ylim=(0, None))
     axes[1].set(title="standard deviation of one estimate", yscale="log")
     for ax in axes:
         ax.set(xscale="log", xlabel="temperature")
         ax.set_xticks(temperatures, [f"{x:g}" for x in temperatures])
         ax.minorticks_off()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
