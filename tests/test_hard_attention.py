@@ -599,8 +599,10 @@ def test_the_kernel_writes_every_element(device):
 def test_the_kernels_choice_has_the_definitions_gradients(name, device):
     q, k, v = make_qkv(b=3, h=4, g=2, t=19, s=23, dk=8, dv=5, dtype=torch.float32, device=device)
     masking = masking_for(name, q, k)
-    index = kernel.hard_attention_triton(q, k, v, seed=9, **masking).index
-    noise = 100.0 * functional.one_hot(index.clamp_min(0), 23).double()  # makes the definition choose the same
+    plain = kernel.hard_attention_triton(q, k, v, seed=9, **masking)
+    tracked = kernel.hard_attention_triton(*(x.clone().requires_grad_() for x in (q, k, v)), seed=9, **masking)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(tracked, plain, strict=True))
+    noise = 100.0 * functional.one_hot(plain.index.clamp_min(0), 23).double()  # makes the definition choose the same
 
     def both(read):
         return read.out.sum(dim=-1) * 0.3 + read.log_prob.to(read.out.dtype)

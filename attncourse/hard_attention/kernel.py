@@ -148,20 +148,18 @@ def _forward(q, k, v, key_lengths, mask, seed, **options):
     return out, index, log_prob
 
 
-def _log_prob_with_gradients(q, k, v, index, key_lengths, mask, **options):
-    """The log-probability of what was chosen as a function of q and k: its own score less the log-sum-exp of all.
+def _with_gradients(read, q, k, v, key_lengths, mask, **options):
+    """The same read as a function of q, k and v: rows that a gather finds, and log p = their score - log-sum-exp.
 
-    The first is a product of rows that a gather finds; the second has a gradient in the softmax kernels, which form the
-    weights again tile by tile. So this too takes memory linear in the length.
+    The log-sum-exp has its gradient in the softmax kernels, which form the weights again tile by tile, so this too takes
+    memory linear in the length. An added mask moves both terms by constants, which no gradient sees.
     """
-    score = (q.float() * take_rows(k, index).float()).sum(dim=-1) * options["scale"]
+    score = (q.float() * take_rows(k, read.index).float()).sum(dim=-1) * options["scale"]
     if options["softcap"] is not None:
         score = options["softcap"] * torch.tanh(score / options["softcap"])
-    if mask is not None and mask.dtype != torch.bool:
-        whole = mask.expand(*index.shape, k.shape[2])
-        score = score + whole.gather(-1, index.clamp_min(0)[..., None])[..., 0].float()
     _, lse = softmax_attention_triton_with_lse(q, k, v[..., :1], key_lengths=key_lengths, mask=mask, **options)
-    return (score - lse).masked_fill(index < 0, 0.0)
+    slope = (score - lse).masked_fill(read.index < 0, 0.0)
+    return HardRead(take_rows(v, read.index), read.index, read.log_prob + (slope - slope.detach()))
 
 
 def hard_attention_triton(
@@ -198,6 +196,7 @@ def hard_attention_triton(
         out, index, log_prob = in_exact_dtype(
             lambda *qkv: _forward(*qkv, key_lengths, mask, seed, **options), q.detach(), k.detach(), v.detach()
         )
+    read = HardRead(out.to(q.dtype), index, log_prob)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
-        out, log_prob = take_rows(v, index), _log_prob_with_gradients(q, k, v, index, key_lengths, mask, **options)
-    return HardRead(out.to(q.dtype), index, log_prob)
+        return _with_gradients(read, q, k, v, key_lengths, mask, **options)
+    return read
