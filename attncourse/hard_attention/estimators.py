@@ -26,6 +26,7 @@ class Choice:
 
     @property
     def probabilities(self) -> Float[Tensor, " s"]:
+        """How likely each choice is."""
         return torch.softmax(self.scores, dim=-1)
 
     @property
@@ -51,9 +52,8 @@ def exact_gradient(choice: Choice) -> Float[Tensor, " s"]:
 
 def soft_gradient(choice: Choice) -> Float[Tensor, " s"]:
     """The gradient of soft attention's cost, that of the mixture: another function, unless the cost is linear."""
-    return _gradient_a_draw(
-        choice, torch.zeros(1, len(choice.scores), dtype=choice.scores.dtype), lambda scores, noise: scores.softmax(-1)
-    )[0]
+    scores = choice.scores.detach().clone().requires_grad_()
+    return torch.autograd.grad(choice.cost(scores.softmax(dim=-1) @ choice.values), scores)[0]
 
 
 def score_function_gradients(

@@ -41,7 +41,8 @@ def _gumbel(seed, head, rows, cols):
     return -tl.log(tl.where(u < 2.0**-8, small, -tl.log(1.0 - u)))
 
 
-@triton.jit
+# A launch compiles for properties of its integers, such as being 1; not for those of each new seed.
+@triton.jit(do_not_specialize=["seed"])
 def _hard_attention_fwd_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, index_ptr, log_prob_ptr, lengths_ptr, mask_ptr,
     q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, out_b, out_h, out_t, out_d,
