@@ -92,7 +92,7 @@ def table(units: Iterable[Unit], *, width: int | None = None) -> str:
     if width is None or max(map(len, text.splitlines())) <= width:
         return text
     left = width - text.index(headers[-1])
-    return tabulate(rows, **options, maxcolwidths=[None] * 6 + [max(left, NARROWEST)])
+    return tabulate(rows, **options, maxcolwidths=[None] * 6 + [max(left, NARROWEST)], break_on_hyphens=False)
 
 
 def add_parsers(commands) -> None:

@@ -116,14 +116,35 @@ def additive_cases(capability: int):
             yield getattr(room, name), f"{dtype} dv={width}", dtype, known, config
 
 
-CASES = {"softmax_attention": softmax_attention_cases, "additive": additive_cases}
+def hard_attention_cases(capability: int):
+    """The kernel of hard attention at the widths and dtypes it claims, sampling under an added mask: the most registers."""
+    from attncourse.hard_attention import kernel as room
+
+    widths = [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("bf16", 128), ("fp32", 64), ("fp32", 256)]
+    for dtype, width in widths:
+        if dtype == "bf16" and capability < 80:
+            continue
+        config = room.launch_config(width=width, bits=32 if dtype == "fp32" else 16, capability=capability)
+        known = {
+            "GROUP": 4, "DK": width, "DV": width, "BLOCK_DK": width, "BLOCK_DV": width, "CAUSAL": True,
+            "WINDOW": False, "LENGTHS": True, "SOFTCAP": False, "MASK": 2, "SAMPLE": True,
+        }  # fmt: skip
+        yield room._hard_attention_fwd_kernel, f"{dtype} d={width} causal", dtype, known, config
+
+
+CASES = {
+    "softmax_attention": softmax_attention_cases,
+    "additive": additive_cases,
+    "hard_attention": hard_attention_cases,
+}
 
 
 def signature_of(kernel, constants: dict, dtype: str) -> dict:
     """The types of a kernel's arguments by the house's names: x_ptr, strides and sizes, scale and softcap."""
     special = {
         "lse_ptr": "*fp32", "delta_ptr": "*fp32", "dlse_ptr": "*fp32", "dscore_ptr": "*fp32", "dpq_ptr": "*fp32",
-        "dpk_ptr": "*fp32", "lengths_ptr": "*i64", "scale": "fp32", "softcap": "fp32",
+        "dpk_ptr": "*fp32", "lengths_ptr": "*i64", "log_prob_ptr": "*fp32", "index_ptr": "*i64", "scale": "fp32",
+        "softcap": "fp32", "seed": "i64",
     }  # fmt: skip
     types = {}
     for name in kernel.arg_names:

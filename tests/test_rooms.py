@@ -14,7 +14,11 @@ NOT_ROOMS = {"models", "profile", "check", "plot", "grade", "templates", "_share
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name not in NOT_ROOMS and p.name != "__pycache__")
 
 # A room may build on these others; every other import between rooms is a knot.
-MAY_USE = {"multiplicative": {"softmax_attention", "additive"}, "multi_head": {"softmax_attention"}}
+MAY_USE = {
+    "hard_attention": {"softmax_attention"},
+    "multi_head": {"softmax_attention"},
+    "multiplicative": {"softmax_attention", "additive"},
+}
 LAYERS = ("module", "reference", "blocked", "kernel")
 
 

@@ -275,7 +275,10 @@ def check_kernel(name, sizes, dtype, device):
         eps = torch.finfo(dtype).eps
         budget = max(2 * relative_error(theirs, truth), 8 * eps)
         if truth.norm() < 1e-12:
-            assert mine.abs().max() < 8 * eps, which
+            # One visible key: do . v less do . out is 0, of terms of this size, each rounded; then times a row of q or k.
+            rows = [x.double().norm(dim=-1).max() for x in (q, k, v)]
+            terms = rows[2] * v.shape[-1] ** 0.5 * max(rows[:2]) * q.shape[-1] ** -0.5
+            assert mine.abs().max() < 4 * eps * terms, which
         else:
             assert relative_error(mine, truth) <= budget, f"{which}: {relative_error(mine, truth):.1e} > {budget:.1e}"
 

@@ -8,6 +8,7 @@ from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
+from .selection import accuracy_bands, draws_against_weights, estimator_quality, soft_samples
 from .slider import slider
 from .style import COLORS, use_style
 
@@ -16,9 +17,12 @@ __all__ = [
     "ablation",
     "accuracy_against_length",
     "accuracy_and_time",
+    "accuracy_bands",
     "alignments",
     "connections",
     "decay",
+    "draws_against_weights",
+    "estimator_quality",
     "head_maps",
     "influence_by_place",
     "influence_maps",
@@ -34,6 +38,7 @@ __all__ = [
     "signed_heatmap",
     "slider",
     "soft_lookup",
+    "soft_samples",
     "steps_against_distance",
     "two_heads",
     "use_style",

@@ -494,21 +494,30 @@ def softmax_attention_triton_with_lse(
     softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The output (b, h, t, dv) and the float32 log-sum-exp (b, h, t), both with gradients."""
+    check_inputs(
+        "softmax_attention_triton", q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap,
+        instead="blocked",
+    )  # fmt: skip
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    options = dict(causal=causal, window=window, scale=scale, softcap=softcap)
+    return _SoftmaxAttention.apply(q, k, v, key_lengths, mask, options)
+
+
+def check_inputs(name: str, q, k, v, *, window, key_lengths, mask, softcap, instead: str) -> None:
+    """What the launcher `name` takes; `instead` is the impl that takes wider heads."""
     check_qkv(q, k, v)
-    check_runs_here("softmax_attention_triton", q)
+    check_runs_here(name, q)
     check_window(window)
     check_softcap(softcap)
     (b, h, t, dk), s = q.shape, k.shape[2]
     check_key_lengths(key_lengths, b=b, s=s, like=q)
     check_mask(mask, shape=(b, h, t, s), like=q)
     widest = max(dk, v.shape[-1])
-    require(widest <= 256, f"softmax_attention_triton takes widths to 256, got {widest}: use impl='blocked' for it")
+    require(widest <= 256, f"{name} takes widths to 256, got {widest}: use impl='{instead}' for it")
     require(
         mask is None or not mask.requires_grad,
-        "softmax_attention_triton gives no gradient to an added mask: detach it, or use impl='reference'",
+        f"{name} gives no gradient to an added mask: detach it, or use impl='reference'",
     )
-    for name, x in (("q", q), ("k", k), ("v", v)):
+    for which, x in (("q", q), ("k", k), ("v", v)):
         span = x.shape[2] * x.stride(2)
-        require(span < 2**31, f"softmax_attention_triton addresses 2^31 elements a head, {name} spans {span}")
-    options = dict(causal=causal, window=window, scale=dk**-0.5 if scale is None else scale, softcap=softcap)
-    return _SoftmaxAttention.apply(q, k, v, key_lengths, mask, options)
+        require(span < 2**31, f"{name} addresses 2^31 elements a head, {which} spans {span}")

@@ -1,5 +1,21 @@
 """One module of checks a unit of exercises, in the order in which the course takes them."""
 
-from . import why_attention, softmax_attention, additive, multiplicative, self_cross_causal, multi_head  # isort: skip
+# isort: off
+from . import why_attention
+from . import softmax_attention
+from . import additive
+from . import multiplicative
+from . import self_cross_causal
+from . import multi_head
+from . import hard_attention
+# isort: on
 
-__all__ = ["additive", "multi_head", "multiplicative", "self_cross_causal", "softmax_attention", "why_attention"]
+__all__ = [
+    "additive",
+    "hard_attention",
+    "multi_head",
+    "multiplicative",
+    "self_cross_causal",
+    "softmax_attention",
+    "why_attention",
+]

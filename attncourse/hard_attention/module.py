@@ -1,0 +1,105 @@
+"""Hard attention as a layer: project, read one place, project."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from attncourse._shared.validate import require
+
+from .reference import gumbel_noise, hard_attention, sampled_attention, straight_through_attention
+from .selection import HardRead, check_temperature
+
+ESTIMATORS = ("argmax", "score_function", "straight_through")
+IMPLEMENTATIONS = ("reference", "triton")
+
+
+class HardAttention(nn.Module):
+    """One head that reads a single place of a sequence, its own or another.
+
+    Xu et al. 2015, https://arxiv.org/abs/1502.03044, section 4.1, with learned projections before and after. In
+    training it samples where to look; in evaluation it looks at the best key.
+
+    Args:
+        d_model: width of the queries' sequence, and of the output.
+        d_context: width of the sequence that is read, d_model unless told.
+        head_dim: width of queries and keys, d_model unless told.
+        v_head_dim: width of values, head_dim unless told.
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        estimator: how queries and keys learn. "score_function" returns log-probabilities for `score_function_loss`;
+            "straight_through" sends the Gumbel-softmax's gradient through the output; "argmax" never samples, and gives
+            them no gradient.
+        temperature: of straight_through's soft half.
+        impl: "reference" (the definition) or "triton" (the kernel, which never forms weights; not for
+            straight_through, which needs them).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_context: int | None = None,
+        head_dim: int | None = None,
+        v_head_dim: int | None = None,
+        causal: bool = False,
+        estimator: str = "score_function",
+        temperature: float = 1.0,
+        impl: str = "reference",
+    ):
+        super().__init__()
+        require(estimator in ESTIMATORS, f"estimator must be one of {', '.join(ESTIMATORS)}, got {estimator!r}")
+        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        require(
+            impl == "reference" or estimator != "straight_through",
+            f"impl={impl!r} never forms the weights that straight_through differentiates: use impl='reference'",
+        )
+        check_temperature(temperature)
+        d_context, head_dim = d_context or d_model, head_dim or d_model
+        self.causal, self.estimator, self.temperature, self.impl = causal, estimator, temperature, impl
+        self.w_q = nn.Linear(d_model, head_dim, bias=False)
+        self.w_k = nn.Linear(d_context, head_dim, bias=False)
+        self.w_v = nn.Linear(d_context, v_head_dim or head_dim, bias=False)
+        self.w_o = nn.Linear(v_head_dim or head_dim, d_model, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        context: Float[Tensor, "b s dc"] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        key_lengths: Int[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None = None,
+        need_choice: bool = False,
+    ):
+        """The output (b, t, d); with need_choice also the index read (b, t) and its log-probability (b, t).
+
+        Args:
+            generator: where the noise comes from; needed whenever this layer samples.
+
+        Raises:
+            ValueError: it is to sample, and has no generator.
+        """
+        context = x if context is None else context
+        q, k, v = (project(y)[:, None] for project, y in ((self.w_q, x), (self.w_k, context), (self.w_v, context)))
+        masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask)
+        read = self._read(q, k, v, generator, masking)
+        out = self.w_o(read.out[:, 0])
+        return (out, read.index[:, 0], read.log_prob[:, 0]) if need_choice else out
+
+    def _read(self, q, k, v, generator, masking) -> HardRead:
+        samples = self.training and self.estimator != "argmax"
+        require(
+            not samples or generator is not None,
+            f"estimator={self.estimator!r} samples in training: give it a generator",
+        )
+        if self.impl == "triton":
+            from .kernel import hard_attention_triton  # Triton is there on Linux alone
+
+            # The kernel's noise is a function of one number; the generator moves on with each call.
+            seed = int(torch.randint(2**62, (), generator=generator, device=generator.device)) if samples else None
+            return hard_attention_triton(q, k, v, seed=seed, **masking)
+        if not samples:
+            return hard_attention(q, k, v, **masking)
+        if self.estimator == "score_function":
+            return sampled_attention(q, k, v, generator=generator, **masking)
+        noise = gumbel_noise(*q.shape[:3], k.shape[2], generator=generator).to(q.device)
+        return straight_through_attention(q, k, v, noise=noise, temperature=self.temperature, **masking)
