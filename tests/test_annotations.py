@@ -39,6 +39,7 @@ def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
         "multiplicative",
         "multi_head",
         "models",
+        "models_retrieval",
         "models_training",
         "models_transformer",
     ],
