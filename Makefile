@@ -12,11 +12,11 @@ BOOK_NOTEBOOKS := $(wildcard book/*.ipynb)
 SOLUTIONS := $(wildcard solutions/*/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test exercises bootstrap format clean
+.PHONY: help book serve test bench-grading exercises bootstrap format clean
 
 help: ## Show what there is
 	@echo "make TARGET, where TARGET is one of:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # torch first and by its exact pin, so that nothing else draws another build of it in.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -53,6 +53,9 @@ serve: ## Serve the built book at http://localhost:8000 (PORT=... for another)
 # loadfile: a notebook's cells share a kernel and must stay in one worker; one thread each, since two run at once.
 test: $(INSTALLED) ## Install, run every test and every notebook
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-cell-timeout 300 tests $(BOOK_NOTEBOOKS) $(SOLUTIONS)
+
+bench-grading: $(INSTALLED) ## Measure how fast a class is graded (SUBMISSIONS=100)
+	$(BIN)/python -m tests.bench_grading --submissions $(or $(SUBMISSIONS),100)
 
 exercises: $(INSTALLED) ## Regenerate exercises/ from solutions/
 	$(BIN)/python -m attncourse release

@@ -5,7 +5,14 @@ import importlib
 import sys
 
 # Each command's module is imported on its own, so that one extra that is not installed disables only its command.
-COMMAND_MODULES = ("attncourse.grade.command", "attncourse.authoring", "attncourse.publish")
+COMMAND_MODULES = (
+    "attncourse.catalogue",
+    "attncourse.assign",
+    "attncourse.grade.command",
+    "attncourse.authoring",
+    "attncourse.publish",
+    "attncourse.new_exercise",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -37,28 +37,7 @@ cell of a notebook prints your score card.
 
 {sections}
 
-## For instructors
-
-Point the course at your fork, so that its launch buttons and first cells install what you handed out:
-
-```console
-$ python -m attncourse point-at --repository https://github.com/OWNER/NAME --tag TAG
-```
-
-Hand out the notebooks of `exercises/`. Put what comes back into one folder, under any file names: each notebook knows
-which unit it answers. Then mark the folder:
-
-```console
-$ python -m attncourse grade submissions/ --out grades/
-```
-
-Every submission runs in a sandbox of its own (Debian and Ubuntu: `apt install bubblewrap`), without network and
-without sight of the solutions. Its functions are called with inputs drawn for that run, and what they return is judged
-outside the sandbox. `grades/` then holds one JSON record a submission and `grades.csv`. A submission that crashed, ran
-out of time or was tampered with says so, which is not the same as zero points.
-
-Sources with solutions and hidden tests are in `solutions/`, in nbgrader's format; `make exercises` writes `exercises/`
-from them, and stock `nbgrader` reads the same folders.
+To hand these out to a class and to mark them, see [](for_instructors.md).
 """
 
 
@@ -138,16 +117,17 @@ def _tagged(notebook, tag: str) -> list:
 
 def exercises_page(root: Path) -> str:
     """The book's page of exercises: a table a unit, with what each exercise asks and its points."""
-    from attncourse.check import CHECKS, UNITS
+    from attncourse.catalogue import asks, checks_of
+    from attncourse.check import UNITS
 
     origin, sections = read_origin(root), []
     for unit, about in UNITS.items():
-        checks = [c for c in CHECKS.values() if c.unit == unit]
-        rows = [f"| `{c.name}` | {c.judge.__doc__.splitlines()[0]} | {c.points} |" for c in checks]
+        checks = checks_of(unit)
+        rows = [f"| `{c.name}` | {asks(c)} | {c.points} |" for c in checks]
         released = f"exercises/{unit}/{unit}.ipynb"
         sections.append(
             f"## {about.title}: exercises\n\n```{{button-link}} {origin.colab_url(released)}\n:color: primary\n\nOpen in Colab\n```\n\n"
-            f"{sum(c.points for c in checks)} points. [The notebook]({origin.repository}/blob/{origin.tag}/{released}).\n\n"
+            f"{sum(c.points for c in checks)} points, about {about.minutes} minutes. [The notebook]({origin.repository}/blob/{origin.tag}/{released}).\n\n"
             + "\n".join(["| Exercise | What the check asks | Points |", "| --- | --- | ---: |", *rows])
         )
     return PAGE.format(sections="\n\n".join(sections), repository=origin.repository, tag=origin.tag)
@@ -184,7 +164,11 @@ def origin_files(root: Path) -> list[Path]:
 
 def add_parsers(commands) -> None:
     """The shell's `bootstrap` and `point-at`."""
-    bootstrap = commands.add_parser("bootstrap", help="regenerate the first cell of every notebook")
+    bootstrap = commands.add_parser(
+        "bootstrap",
+        help="regenerate the first cell of every notebook",
+        epilog="example: python -m attncourse bootstrap",
+    )
     bootstrap.set_defaults(run=lambda args: _report(write_first_cells(args.root)))
     point = commands.add_parser(
         "point-at",

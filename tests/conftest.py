@@ -19,3 +19,19 @@ def pytest_collection_modifyitems(items):
 def device() -> str:
     """The device that kernels run on here."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """A course of one toy unit in a folder of its own, its checks registered while the module's tests run."""
+    import attncourse.check
+    from tests import toy_course
+
+    checks, units = attncourse.check.CHECKS, attncourse.check.UNITS
+    checks.update(toy_course.CHECKS)
+    units.update(toy_course.UNITS)
+    yield toy_course.write_course(tmp_path_factory.mktemp("course"))
+    for name in toy_course.CHECKS:
+        del checks[name]
+    for name in toy_course.UNITS:
+        del units[name]

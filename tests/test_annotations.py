@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("reference", "blocked", "module")
+PARTS = ("reference", "blocked", "module", "patterns")
 
 
 def hooked_modules() -> list[str]:

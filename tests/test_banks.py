@@ -22,8 +22,8 @@ WRONG = [pytest.param(name, w, id=f"{name}-{w.function.__name__}") for name, ban
 class Recorder(LocalLearner):
     """A learner that keeps the arguments and the result of each call."""
 
-    def __init__(self, function, name):
-        super().__init__(function, name)
+    def __init__(self, function, name, forbids):
+        super().__init__(function, name, forbids)
         object.__setattr__(self, "calls", [])
 
     def _run(self, args, kwargs):
@@ -75,7 +75,9 @@ def test_a_bank_is_large_enough_and_each_mistake_has_its_own_message(name):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_right_solutions_pass(name, function, seed):
     check = CHECKS[name]
-    verdict = run_check(check, LocalLearner(function, check.function), torch.Generator().manual_seed(seed))
+    verdict = run_check(
+        check, LocalLearner(function, check.function, check.forbids), torch.Generator().manual_seed(seed)
+    )
     assert verdict.passed and verdict.points == check.points, verdict
 
 
@@ -83,13 +85,13 @@ def test_right_solutions_pass(name, function, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_wrong_solutions_fail_with_a_message_of_their_own(name, wrong, seed):
     check = CHECKS[name]
-    learner = Recorder(wrong.function, check.function)
+    learner = Recorder(wrong.function, check.function, check.forbids)
     verdict = run_check(check, learner, torch.Generator().manual_seed(seed))
     assert verdict.state in ("wrong", "crashed") and verdict.points == 0, verdict
     assert wrong.says in verdict.message, verdict
     others = [w.says for w in BANKS[name].wrong if w.says != wrong.says and wrong.says not in w.says]
     assert not any(other in verdict.message for other in others if other not in wrong.says), verdict
-    args, kwargs, result = learner.calls[-1]
+    args, kwargs, result = learner.calls[0 if BANKS[name].stateful else -1]
     answer = numbers_in(plain(BANKS[name].right[0](*args, **kwargs)))
     known = numbers_in(args) | numbers_in(kwargs) | numbers_in(plain(result))
     assert not given_away(verdict.message, answer, known), f"the message tells the answer: {verdict.message}"

@@ -2,19 +2,25 @@
 
 import ast
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from docutils.nodes import make_id
 from nbclient import NotebookClient
 
 from attncourse import __version__
 from attncourse.__main__ import main
 from attncourse.authoring import release_exercises, released
+from attncourse.chapters import sections_of, title_of
 from attncourse.check import CHECKS
+from attncourse.check import UNITS as REGISTERED
+from attncourse.new_exercise import totals
 from tests import toy_course
+from tests.check_built_book import expected_pages
 from tests.toy_course import ROOT, cells_graded_as, hand_in
 
 UNITS = sorted({check.unit for check in CHECKS.values()})
@@ -69,6 +75,9 @@ def test_each_exercise_of_a_unit_has_its_cells_and_points(unit):
     solution, exercise = (read(ROOT / kind / unit / f"{unit}.ipynb") for kind in ("solutions", "exercises"))
     checks = [check for check in CHECKS.values() if check.unit == unit]
     assert len(graded_cells(solution)) == len(checks) >= 3
+    assert [c.metadata.nbgrader.grade_id for c in graded_cells(solution)] == [
+        f"{c.name.replace('.', '-')}-check" for c in checks
+    ]
     for check in checks:
         grade_id = check.name.replace(".", "-")
         for notebook in (solution, exercise):
@@ -81,6 +90,45 @@ def test_each_exercise_of_a_unit_has_its_cells_and_points(unit):
         (stub,) = cells_graded_as(exercise, grade_id)
         assert STUB in stub.source
     assert f'score_card("{unit}")' in code_of(exercise)
+
+
+def test_the_registered_units_are_those_with_a_source():
+    assert {path.parent.name for path in ROOT.glob("solutions/*/*.ipynb")} == {*REGISTERED} == {*UNITS}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_belongs_to_a_chapter_and_builds_on_earlier_units(unit):
+    about, earlier = REGISTERED[unit], [*REGISTERED][: [*REGISTERED].index(unit)]
+    assert about.chapter in expected_pages()
+    assert {*about.prerequisites} <= {*earlier}
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_each_check_names_a_section_of_its_chapter(unit):
+    chapter = read(ROOT / "book" / f"{REGISTERED[unit].chapter}.ipynb")
+    text = "\n".join(cell.source for cell in chapter.cells if cell.cell_type == "markdown")
+    # docutils makes the built page's addresses
+    sections = [make_id(heading) for heading in re.findall(r"^##+ (.+)$", text, flags=re.MULTILINE)]
+    assert sections_of(ROOT, REGISTERED[unit].chapter) == sections
+    for check in CHECKS.values():
+        if check.unit == unit:
+            assert check.section in sections, f"{check.name}: {check.section!r} is none of {sections}"
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_notebook_says_what_is_registered(unit):
+    solution, about = read(ROOT / "solutions" / unit / f"{unit}.ipynb"), REGISTERED[unit]
+    checks = [check for check in CHECKS.values() if check.unit == unit]
+    points = sum(check.points for check in checks)
+    first = " ".join(solution.cells[0].source.split())
+    assert first.startswith(f"# {about.title}: exercises ")
+    assert f"{totals(len(checks), points, about.minutes)}." in first
+    (chapter,) = re.findall(r"the chapter \*(.+?)\*", first)
+    assert title_of(ROOT, about.chapter).startswith(chapter)
+    tasks = [cell.source.splitlines()[0] for cell in solution.cells if re.match(r"## \d", cell.source)]
+    assert [re.findall(r"^## (\d+)\. .+ \((\d+) points?\)$", task) for task in tasks] == [
+        [(str(number), str(check.points))] for number, check in enumerate(checks, start=1)
+    ]
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -462,6 +462,19 @@ def test_the_layer_keeps_its_budget_in_sixteen_bits(impl, dtype, device):
     assert_within_budget(layer(x), plain=plain, exact=exact)
 
 
+@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+def test_under_autocast_the_layer_works_in_sixteen_bits(impl, device):
+    layer = make_layer(impl, dtype=torch.float32, device=device, d_context=6, causal=True, rope=RotaryEmbedding(4))
+    x, added = draw(2, 11, 6).float().to(device), draw(11, 11, seed=1).float().to(device)
+    exact = copy.deepcopy(layer).double()
+    exact.impl = "reference"
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16):
+            got = layer(x.to(dtype), mask=added.to(dtype))
+        assert got.dtype == torch.bfloat16
+        assert relative_error(got, exact(x.double(), mask=added.double())) < 4 * torch.finfo(torch.bfloat16).eps
+
+
 # torch.compile
 
 
@@ -521,7 +534,9 @@ BAD = {
     "no context": (dict(context=None), r"context \(b, s, 9\), got \(2, 5, 6\) and \(2, 5, 6\)"),
     "batch": (dict(x=X[:1]), r"got \(1, 5, 6\) and \(2, 7, 9\)"),
     "axes": (dict(x=X[0]), r"got \(5, 6\) and \(2, 7, 9\)"),
-    "dtype": (dict(x=X.float()), "x, context, weight must share one dtype"),
+    "dtypes": (dict(x=X.float()), "x, context must share one dtype"),
+    "dtype": (dict(x=X.float(), context=draw(2, 7, 9).float()), "x, weight must share one dtype"),
+    "no tensor": (dict(x=X.tolist()), "x must be a torch.Tensor, got list"),
     "lengths": (dict(key_lengths=torch.tensor([8, 1])), "key_lengths must lie in 0..7, got 1..8"),
     "mask": (dict(mask=torch.ones(4, 5, 7) > 0), r"mask must broadcast to \(b, h, t, s\) = \(2, 3, 5, 7\)"),
     "head mask": (dict(head_mask=torch.ones(2)), r"head_mask must have shape \(3,\), got \(2,\)"),

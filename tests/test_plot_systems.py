@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from attncourse.plot import connectivity, gaze, loss_and_baselines, passages_read, shares, weight_by_distance
+from attncourse.plot import diagrams, gaze, loss_and_baselines, passages_read, shares, weight_by_distance
 
 
 @pytest.fixture(autouse=True)
@@ -17,16 +17,16 @@ def close_figures():
     plt.close("all")
 
 
-def test_connectivity_draws_the_matrix_and_parts_its_groups():
+def test_diagrams_draw_the_matrix_and_parts_its_groups():
     visible = torch.tensor([[True, False, False], [True, True, False], [True, True, True]])
-    figure = connectivity({"a": (visible, {"source": 2, "target": 1}), "b": (visible, {"tokens": 3})})
+    figure = diagrams({"a": (visible, {"source": 2, "target": 1}), "b": (visible, {"tokens": 3})})
     left, right = figure.axes
     torch.testing.assert_close(torch.tensor(left.images[0].get_array()), visible.float(), check_dtype=False)
     assert [t.get_text() for t in left.get_xticklabels()] == ["source", "target"]
     assert left.get_xticks().tolist() == [0.5, 2.0]
     assert [line.get_ydata()[0] for line in left.lines] == [1.5, 0.0] and not right.lines
     with pytest.raises(ValueError, match=r"shape \(3, 3\)"):
-        connectivity({"a": (visible, {"tokens": 2})})
+        diagrams({"a": (visible, {"tokens": 2})})
 
 
 def test_bars_carry_shares_and_intervals():

@@ -1,5 +1,6 @@
 """A course of one small unit: what release and grading are tried on, whatever the real units ask."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import nbformat
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from attncourse.__main__ import main
 from attncourse.authoring import release_exercises
-from attncourse.check.core import Check
+from attncourse.check.core import Check, Unit
 from attncourse.check.expect import expect, expect_close, expect_rows_sum_to_one, expect_tensor
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +40,8 @@ def judge_cube(learner, rng):
     (slope,) = learner.grad(x, wrt=(0,), cotangent=cotangent)
     expect_close(slope, 3 * x * x * cotangent, "the gradient is not that of the cube")
 
+
+UNITS = {"toy": Unit("toy", "Toys", "query_key_value", 5)}
 
 CHECKS = {
     "toy.double": Check("toy.double", "double", 2, judge_double, seconds=6.0),
@@ -104,3 +108,27 @@ def hand_in(course: Path, path: Path, *, unit: str = "toy", edit=None, **answers
 def cells_graded_as(notebook, grade_id: str) -> list:
     """The cells with this grade_id."""
     return [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade_id") == grade_id]
+
+
+def wrapped(name: str, before: str) -> str:
+    """The right answer, which runs `before` first."""
+    lines = "\n    ".join(before.splitlines())
+    return f"{RIGHT[name]}\n\n_{name} = {name}\n\ndef {name}(x):\n    {lines}\n    return _{name}(x)"
+
+
+def grade(course: Path, submissions: Path, out: Path, *options: str, code: int = 0) -> dict[str, dict]:
+    """Records by learner, marked by the command itself; the sandbox is the real one unless the options say otherwise."""
+    arguments = ["grade", submissions, "--out", out, "--exercises", course / "exercises", "--workers", "2"]
+    assert main([str(a) for a in (*arguments, "--checks", "tests.toy_checks", *options)]) == code
+    records = [json.loads(path.read_text()) for path in (out / "records").rglob("*.json")]
+    return {record["learner"]: record for record in records}
+
+
+def states(record: dict) -> list[str]:
+    """The state of each check of a record."""
+    return [check["state"] for check in record["checks"]]
+
+
+def messages(record: dict) -> str:
+    """All that a record's checks say."""
+    return "\n".join(check["message"] for check in record["checks"])

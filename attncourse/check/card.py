@@ -24,7 +24,7 @@ def check(name: str, function: Callable | None = None) -> Verdict:
     if function is None:
         function = sys._getframe(1).f_globals.get(wanted.function)
     rng, _ = fresh_rng()
-    _latest[name] = run_check(wanted, LocalLearner(function, wanted.function), rng)
+    _latest[name] = run_check(wanted, LocalLearner(function, wanted.function, wanted.forbids), rng)
     return _latest[name]
 
 

@@ -14,6 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch.overrides import TorchFunctionMode
+
+from attncourse.profile import peak_memory
+
+# What PyTorch has of attention ready-made: for `forbids`, where the exercise is to write it.
+READY_MADE_ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward", "_native_multi_head_attention")
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,9 @@ class Learner(Protocol):
         self, *args: Any, wrt: tuple[int, ...], cotangent: torch.Tensor, **kwargs: Any
     ) -> tuple[torch.Tensor, ...]:
         """Gradients of (result * cotangent).sum() with respect to the arguments at positions `wrt`."""
+
+    def peak(self, *args: Any, **kwargs: Any) -> int:
+        """Bytes that a call held at its peak beyond what was held before."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +236,7 @@ def plain(value: Any) -> Any:
 def _from_numpy(value: Any) -> torch.Tensor:
     try:
         return torch.as_tensor(value).clone()
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise Broken(f"returned a NumPy value that is no tensor: {error}") from error
 
 
@@ -237,9 +246,14 @@ class LocalLearner:
 
     function: Callable | None
     name: str
+    forbids: tuple[str, ...] = ()
 
     def __call__(self, *args, **kwargs):
         return plain(self._run(plain(args), plain(kwargs)))
+
+    def peak(self, *args, **kwargs):
+        copies = plain(args), plain(kwargs)
+        return peak_memory(lambda: self._run(*copies))
 
     def grad(self, *args, wrt, cotangent, **kwargs):
         args = list(plain(args))
@@ -251,13 +265,35 @@ class LocalLearner:
     def _run(self, args, kwargs):
         if self.function is None:
             raise Missing(f"no function named {self.name} is defined: run the cell that defines it, then this one")
-        return call_learner(self.function, args, kwargs)
+        with WithoutShortcuts(self.name, self.forbids):
+            return call_learner(self.function, args, kwargs)
+
+
+class WithoutShortcuts(TorchFunctionMode):
+    """Within it, a call of one of the named PyTorch functions, however it is reached, breaks the exercise's rule."""
+
+    def __init__(self, caller: str, forbids: tuple[str, ...]):
+        super().__init__()
+        self._caller, self._forbids = caller, forbids
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in self._forbids:
+            raise Broken(shortcut_taken(self._caller, name))
+        return func(*args, **(kwargs or {}))
+
+
+def shortcut_taken(caller: str, name: str) -> str:
+    """What a learner is told who calls what the exercise asks to write."""
+    return f"{caller} uses {name}, which is what this exercise asks you to write"
 
 
 def call_learner(function: Callable, args, kwargs) -> Any:
     """Call, and sort what can go wrong: unsolved, out of memory, or crashed with the learner's own message."""
     try:
         return function(*args, **kwargs)
+    except tuple(STATES):
+        raise
     except (Exception, SystemExit) as error:
         raise describe_error(error) from error
 

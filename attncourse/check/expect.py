@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .core import Broken
+from .core import Broken, Picture
 
 
 def expect(condition: bool, message: str) -> None:
@@ -72,7 +72,42 @@ def seen_by(learner, args: list, *, moved: int, axis: int, position: int, rng: t
 def expect_blind_to_future(learner, args: list, *, moved: int, axis: int, rng: torch.Generator) -> None:
     """Causality: change one position and no earlier row of the result may move."""
     length = args[moved].shape[axis]
-    for position in range(1, length):
-        moves = seen_by(learner, args, moved=moved, axis=axis, position=position, rng=rng)
-        leaks = moves[:position]
-        expect(not leaks.any(), f"position {leaks.int().argmax()} saw position {position}, its future")
+    positions = range(length)
+    columns = [seen_by(learner, args, moved=moved, axis=axis, position=p, rng=rng) for p in positions]
+    seen, allowed = torch.stack(columns, dim=1), torch.ones(length, length, dtype=torch.bool).tril()
+    leaks = (seen & ~allowed).T.nonzero().tolist()
+    if leaks:
+        position, row = leaks[0]
+        picture = Picture(seen, allowed, rows="position that reads", columns="position that is read")
+        raise Broken(f"position {row} saw position {position}, its future", picture)
+
+
+def expect_reordering_changes_nothing(
+    learner, args: list, *, moved: tuple[int, ...], rng: torch.Generator, message: str
+) -> None:
+    """Permutation: the rows of the arguments at `moved`, reordered together, give the same result."""
+    order = torch.randperm(len(args[moved[0]]), generator=rng)
+    reordered = [x[order] if i in moved else x for i, x in enumerate(args)]
+    expect_close(learner(*reordered), learner(*args), message)
+
+
+def expect_same_in_pieces(learner, pieces: list[tuple], wanted: Tensor, *, what: str) -> list:
+    """Streaming: `learner(state, *piece) -> (result so far, state)` ends with the result of all at once; the states.
+
+    The first state is None. The state travels through this side, so that nothing else can carry what was read.
+    """
+    states = [None]
+    for piece in pieces:
+        got = learner(states[-1], *piece)
+        expect(isinstance(got, tuple | list) and len(got) == 2, "return two things: the result so far, then the state")
+        out, state = got
+        states.append(state)
+    sizes = ", ".join(str(len(piece[-1])) for piece in pieces)
+    expect_close(out, wanted, f"{what} read in pieces of {sizes} differs from {what} read at once")
+    return states[1:]
+
+
+def expect_memory(learner, args: list, *, at_most: int, message: str) -> None:
+    """A call holds no more bytes at its peak than `at_most`; what forms a matrix as large as that is found out."""
+    peak = learner.peak(*args)
+    expect(peak <= at_most, f"{message}: it held {peak / 1e6:.0f} MB at once")

@@ -1,54 +1,54 @@
-"""All submissions of a folder: which need marking, some at a time, a record as soon as each is done."""
+"""All submissions of a run: which need marking, a record as soon as each is done, progress with the time left."""
 
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from .judge import Mark, mark
-from .records import NOT_GRADED, read_record, record_of, record_path, still_valid, write_record, write_table
-from .sandbox import Sandbox
-from .submission import Release, Submission, read_submission
+from .intake import Handed, Unreadable, identify
+from .judge import Mark
+from .pool import Lost, Pool
+from .records import NOT_GRADED, read_record, record_of, record_path, remove_partial, still_valid, write_record
+from .task import Settings, content_of, grade_bytes
 
 
-def grade_folder(
-    folder: Path, paths: list[Path], out: Path, release: Release, sandbox: Sandbox, *, again: bool, jobs: int
-) -> list[dict[str, Any]]:
-    """Mark the notebooks at `paths` below `folder`; the records of all of them, in that order.
+def grade_all(handed: list[Handed], out: Path, settings: Settings, pool: Pool, *, again: bool) -> None:
+    """A record in `out` of everything that was handed in.
 
-    What a record in `out` already says of an unchanged notebook is kept, unless asked `again`.
+    What a record there already says of the same bytes, marked by the same checks, is kept, unless asked `again`.
     """
-    records: dict[Path, dict[str, Any]] = {}
-    waiting = {}
-    with _pool(jobs) as pool, tqdm(total=len(paths), unit="submission") as progress:
-        for path in paths:
-            submission = read_submission(path, folder, release)
-            record = read_record(record_path(out, submission))
-            if not again and still_valid(record, submission, sandbox):
-                records[path] = record
-                progress.update()
-            else:
-                waiting[pool.submit(grade_one, submission, release, sandbox)] = (path, submission)
-        for done in as_completed(waiting):
-            path, submission = waiting[done]
-            records[path] = done.result()
-            write_record(record_path(out, submission), records[path])
+    remove_partial(out)
+    with tqdm(total=len(handed), unit="submission", smoothing=0.05) as progress:
+        for file, record in pool.map(grade_bytes, _waiting(handed, out, settings, again, progress)):
+            if isinstance(record, Lost):
+                mark = Mark(NOT_GRADED, notes=[str(record)])
+                identity = identify(file, settings.release.checks)
+                record = record_of(file, "", identity, "", mark, settings.confinement)
+            write_record(record_path(out, file), record)
             progress.update()
-    in_order = [records[path] for path in paths]
-    write_table(out / "grades.csv", in_order)
-    return in_order
 
 
-def _pool(jobs: int) -> ThreadPoolExecutor:
-    # the number of threads that PyTorch uses is kept by each thread for itself
-    return ThreadPoolExecutor(jobs, initializer=torch.set_num_threads, initargs=(1,))
+def _waiting(handed: list[Handed], out: Path, settings: Settings, again: bool, progress: tqdm) -> Iterator[tuple]:
+    """(file, arguments of grade_bytes) of each submission that needs marking, read only when its turn comes."""
+    for item in handed:
+        data, unreadable = b"", ""
+        try:
+            data = item.read()
+        except Unreadable as error:
+            unreadable = str(error)
+        record = None if again else read_record(record_path(out, item.file))
+        if still_valid(record, content_of(data), settings.confinement):
+            # what was marked before says nothing about how long the rest will take
+            progress.initial += 1
+            progress.update()
+        else:
+            yield item.file, (item.file, data, unreadable, settings)
 
 
-def grade_one(submission: Submission, release: Release, sandbox: Sandbox) -> dict[str, Any]:
-    """The record of one submission; of one for which no worker starts, a record that says so and no more."""
-    try:
-        return record_of(submission, mark(submission, release, sandbox), sandbox)
-    except RuntimeError as error:
-        return record_of(submission, Mark(NOT_GRADED, notes=[str(error)]), sandbox)
+def records_of(handed: list[Handed], out: Path) -> Iterator[dict[str, Any]]:
+    """The records of what was handed in, in its order, one at a time; without those that are not there yet."""
+    for item in handed:
+        record = read_record(record_path(out, item.file))
+        if record is not None:
+            yield record

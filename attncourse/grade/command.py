@@ -1,27 +1,36 @@
-"""`python -m attncourse grade FOLDER --out DIR`."""
+"""`attncourse grade SUBMISSIONS --out DIR`."""
 
 import argparse
-import contextlib
+import importlib
 import os
 import sys
 from pathlib import Path
 
-from .sandbox import PACKAGE
+from .closure import PACKAGE
 
-HEADROOM_BYTES = 8 << 30
+EPILOG = """\
+examples:
+  attncourse grade submissions/ --out grades/           a folder of notebooks, or nbgrader's submitted/
+  attncourse grade submissions.zip --out grades/        the zip that Canvas or Moodle exports
+  attncourse grade submissions/ --out grades/ --scheduler tcp://10.0.0.7:8786
+  attncourse grade --selftest                           does the sandbox hold on this machine?
+
+Run again, it marks only what is new or changed. Killed at any moment, it goes on where it was."""
 
 
 def add_parsers(commands) -> None:
     """The shell's `grade`."""
     parser = commands.add_parser(
         "grade",
-        help="mark a folder of submitted notebooks",
-        description="Mark every notebook below FOLDER. Learners' code runs in a bubblewrap sandbox and is judged "
-        "outside it. DIR/records holds one JSON record a submission, DIR/grades.csv one row.",
-        epilog="example: python -m attncourse grade submissions/ --out grades/",
+        help="mark what a class handed in",
+        description="Mark every notebook of SUBMISSIONS. Learners' code runs in a bubblewrap sandbox without network "
+        "and is judged outside it. DIR then holds one JSON record a submission in records/, grades.csv, canvas.csv, "
+        "moodle.csv, a page for each learner in feedback/, and report.html on the class.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="holds the notebooks, in subfolders too")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where records and grades.csv go")
+    parser.add_argument("submissions", type=Path, nargs="?", metavar="SUBMISSIONS", help="a folder or a zip")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where everything that is written goes")
     parser.add_argument(
         "--exercises",
         type=Path,
@@ -29,40 +38,79 @@ def add_parsers(commands) -> None:
         metavar="DIR",
         help="the released exercises, to see whether check cells were changed (default: exercises/)",
     )
+    parser.add_argument("--assignment", type=Path, metavar="FILE", help="assignment.json whose points count")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes that mark")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="mark on this Dask cluster instead")
+    parser.add_argument("--roster", type=Path, metavar="CSV", help="Canvas' or Moodle's export, to fill the marks in")
+    parser.add_argument("--gradebook", type=Path, metavar="DB", help="write the marks into nbgrader's gradebook too")
     parser.add_argument("--again", action="store_true", help="mark unchanged submissions again")
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="submissions marked at a time"
-    )
     parser.add_argument("--unconfined", action="store_true", help="without a sandbox: learners' code has your rights")
+    parser.add_argument("--selftest", action="store_true", help="try to break out of the sandbox, print what holds")
+    parser.add_argument(
+        "--checks", default="attncourse.check", metavar="MODULE", help="registers the checks (default: the course's)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Mark the folder; 0 when every submission has its record, 1 when a worker could not be started for one.
+    """Mark; 0 when every submission has its record, 1 when one could not be graded through no fault of its own.
 
     Raises:
-        ValueError: there is no such folder, nothing in it, no release to compare with, or no sandbox.
+        ValueError: nothing to mark, no release to compare with, no sandbox, or options that do not go together.
     """
+    if args.selftest:
+        from .selftest import selftest
+
+        return selftest()
+    if args.submissions is None or args.out is None:
+        raise ValueError("name what to mark and where to write: attncourse grade SUBMISSIONS --out DIR")
+    if args.workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {args.workers}")
+    from .classroom import grade_all, records_of
+    from .intake import open_submissions
+    from .pool import cluster, local_processes
+    from .task import Settings
+
+    settings = Settings(
+        release=released(args.exercises, args.checks),
+        checks=args.checks,
+        private=private_folders(args),
+        unconfined=args.unconfined,
+    )
+    with open_submissions(args.submissions) as handed:
+        if not handed:
+            raise ValueError(f"{args.submissions} holds no notebook (*.ipynb)")
+        if not args.scheduler:
+            settings.sandbox()
+        args.out.mkdir(parents=True, exist_ok=True)
+        where = cluster(args.scheduler) if args.scheduler else local_processes(args.workers)
+        try:
+            with where as pool:
+                grade_all(handed, args.out, settings, pool, again=args.again)
+        except KeyboardInterrupt:
+            print("interrupted: what is marked is kept, and the same command goes on from here", file=sys.stderr)
+        return publish(list(records_of(handed, args.out)), len(handed), args)
+
+
+def released(folder: Path, checks: str):
+    """What was handed out, of units that the module of checks knows."""
     from attncourse.check import CHECKS
 
-    from .classroom import grade_folder
-    from .sandbox import find_sandbox
-    from .submission import Release, find_notebooks
+    from .submission import Release
 
-    if not args.folder.is_dir():
-        raise ValueError(f"{args.folder} is not a folder")
-    if args.jobs < 1:
-        raise ValueError(f"--jobs must be at least 1, got {args.jobs}")
-    paths = find_notebooks(args.folder)
-    if not paths:
-        raise ValueError(f"{args.folder} holds no notebook (*.ipynb)")
-    release = Release.read(args.exercises, {check.unit for check in CHECKS.values()})
-    args.out.mkdir(parents=True, exist_ok=True)
-    private = (args.folder, args.out, args.exercises, args.exercises.parent / "solutions", *checkout())
-    sandbox = find_sandbox(private=private, unconfined=args.unconfined)
-    with own_memory_limited():
-        records = grade_folder(args.folder, paths, args.out, release, sandbox, again=args.again, jobs=args.jobs)
-    return report(records, args.out)
+    try:
+        importlib.import_module(checks)
+    except ImportError as error:
+        raise ValueError(
+            f"--checks names a module that registers checks, {checks!r} cannot be imported: {error}"
+        ) from error
+    return Release.read(folder, {check.unit for check in CHECKS.values()})
+
+
+def private_folders(args: argparse.Namespace) -> tuple[Path, ...]:
+    """What learners' code may not see even where it lies in the interpreter's or the system's folders."""
+    folders = (args.submissions, args.out, args.exercises, args.exercises.parent / "solutions", *checkout())
+    return tuple(folder.absolute() for folder in folders)
 
 
 def checkout() -> list[Path]:
@@ -70,30 +118,17 @@ def checkout() -> list[Path]:
     return [PACKAGE.parent] if (PACKAGE.parent / "solutions").is_dir() else []
 
 
-@contextlib.contextmanager
-def own_memory_limited():
-    """Within it, a result that makes a judge ask for absurd memory fails there, instead of ending the whole run."""
-    import resource
+def publish(records: list[dict], handed: int, args: argparse.Namespace) -> int:
+    """Write what is made from the records, say how many are in which state; the exit code."""
+    from .records import NOT_GRADED, write_table
 
-    with open("/proc/self/statm") as statm:
-        taken = int(statm.read().split()[0]) * resource.getpagesize()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    lowest = min(limit for limit in (soft, taken + HEADROOM_BYTES) if limit != resource.RLIM_INFINITY)
-    resource.setrlimit(resource.RLIMIT_AS, (lowest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def report(records: list[dict], out: Path) -> int:
-    """Print how many submissions are in which state; the exit code."""
-    from .records import NOT_GRADED
-
+    write_table(args.out / "grades.csv", records)
     states = [record["state"] for record in records]
     counts = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    print(f"{len(records)} submissions: {counts}. {out / 'grades.csv'}")
+    print(f"{len(records)} submissions: {counts}. {args.out / 'grades.csv'}")
     for record in records:
         if record["state"] == NOT_GRADED:
             print(f"{record['file']}: {record['notes'][0]}", file=sys.stderr)
+    if len(records) < handed:
+        return 130
     return 1 if NOT_GRADED in states else 0

@@ -4,9 +4,10 @@ import time
 from dataclasses import dataclass, field, replace
 
 from attncourse.check import CHECKS, Verdict, run_check
-from attncourse.check.core import STATES, Check, Tampered, TimedOut, fresh_rng
+from attncourse.check.core import STATES, Check, Tampered, TimedOut, fresh_rng, shortcut_taken
 
 from .sandbox import Sandbox
+from .shortcuts import shortcut
 from .submission import Release, Submission, cells_to_run
 from .transport import OUTCOMES, Ended, RemoteLearner, Worker, printable
 
@@ -44,7 +45,8 @@ def mark(submission: Submission, release: Release, sandbox: Sandbox) -> Mark:
     if not submission.unit:
         return Mark("unknown unit", notes=["neither its metadata nor its cells name a unit that was handed out"])
     started = time.monotonic()
-    run = _Run(submission, sandbox, started + sandbox.limits.submission_seconds)
+    withheld = release.withheld[submission.unit]
+    run = _Run(submission, sandbox, withheld, started + sandbox.limits.submission_seconds)
     result = Mark("marked", notes=release.differences(submission))
     try:
         for check in (c for c in CHECKS.values() if c.unit == submission.unit):
@@ -63,8 +65,9 @@ def mark(submission: Submission, release: Release, sandbox: Sandbox) -> Mark:
 class _Run:
     """The workers of one submission, one at a time: another is started when a check or a cell has ended the last."""
 
-    def __init__(self, submission: Submission, sandbox: Sandbox, deadline: float):
-        self._submission, self._sandbox, self._deadline = submission, sandbox, deadline
+    def __init__(self, submission: Submission, sandbox: Sandbox, withheld: tuple[str, ...], deadline: float):
+        self._sandbox, self._withheld, self._deadline = sandbox, withheld, deadline
+        self._cells = list(cells_to_run(submission))
         self._worker: Worker | None = None
         self._deadly: set[str] = set()
         self.failed: dict[str, tuple[str, str]] = {}
@@ -72,13 +75,16 @@ class _Run:
     def judge(self, check: Check) -> Judged:
         """One check, with inputs of its own; its clock starts when a worker stands ready."""
         rng, seed = fresh_rng()
+        if taken := shortcut((source for _, _, source in self._cells), check.function, check.forbids):
+            message = shortcut_taken(check.function, taken)
+            return Judged(Verdict(check.name, "wrong", 0, check.points, message), seed, 0.0)
         try:
             worker = self._prepared_worker()
         except TimedOut as error:
             return Judged(Verdict(check.name, "timed out", 0, check.points, str(error)), seed, 0.0)
         began = time.monotonic()
         deadline = min(began + check.seconds, self._deadline)
-        verdict = run_check(check, RemoteLearner(worker, check.function, deadline), rng)
+        verdict = run_check(check, RemoteLearner(worker, check, deadline), rng)
         return Judged(self._explained(check, verdict), seed, time.monotonic() - began)
 
     def close(self) -> None:
@@ -101,13 +107,13 @@ class _Run:
             self.close()
             if time.monotonic() >= self._deadline:
                 raise TimedOut(f"the submission used up its {self._sandbox.limits.submission_seconds:.0f} s")
-            self._worker = Worker(self._sandbox)
+            self._worker = Worker(self._sandbox, self._withheld)
             self._run_cells(self._worker)
         return self._worker
 
     def _run_cells(self, worker: Worker) -> None:
         """Run the cells in order; one that ends the worker is not run again, and leaves it to be replaced."""
-        for number, cell, source in cells_to_run(self._submission):
+        for number, cell, source in self._cells:
             name = cell.grade_id or f"number {number}"
             if name in self._deadly:
                 continue
@@ -116,7 +122,7 @@ class _Run:
                 answer = worker.ask({"op": "cell", "name": f"cell {name}", "source": source}, deadline)
             except (TimedOut, Tampered, Ended) as error:
                 self._deadly.add(name)
-                self.failed[name] = (STATES.get(type(error), "crashed"), str(error))
+                self.failed[name] = (STATES[error.outcome if isinstance(error, Ended) else type(error)], str(error))
                 return
             if answer["outcome"] in OUTCOMES:
                 self.failed[name] = (answer["outcome"], answer["message"])

@@ -3,104 +3,136 @@
 import csv
 import hashlib
 import importlib.metadata
+import inspect
 import io
 import json
 import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import attncourse
-from attncourse.check import CHECKS
+from attncourse.check import CHECKS, Picture
 
-from .judge import Mark
-from .sandbox import PACKAGE, Sandbox
-from .submission import Submission
+from .closure import digest
+from .intake import Identity
+from .judge import Judged, Mark
 
 NOT_GRADED = "not graded"
-LONGEST_NAME = 200
+LONGEST_NAME, LONGEST_PATH = 200, 2000
+LARGEST_PICTURE = 64
 
 
 @cache
+def version_of(unit: str) -> str:
+    """Digest of what a unit's checks do: their source and all that it imports from the package."""
+    sources = {inspect.getsourcefile(check.judge) for check in CHECKS.values() if check.unit == unit}
+    return "-".join(digest(Path(source)) for source in sorted(sources))
+
+
 def grader() -> dict[str, str]:
-    """What marked: versions, and a digest of this package's source, since a check may change between versions."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
-    torch = importlib.metadata.version("torch")
-    return {"attncourse": attncourse.__version__, "source": digest.hexdigest(), "torch": torch}
+    """What marked, for whoever asks later."""
+    return {"attncourse": attncourse.__version__, "torch": importlib.metadata.version("torch")}
 
 
-def record_of(submission: Submission, mark: Mark, sandbox: Sandbox) -> dict[str, Any]:
+def record_of(file: str, content: str, identity: Identity, unit: str, mark: Mark, confinement: str) -> dict[str, Any]:
     """The record of one marked submission."""
-    verdicts = [judged.verdict for judged in mark.checks]
     return {
-        "file": submission.file,
-        "learner": submission.learner,
-        "unit": submission.unit,
+        "file": file,
+        "learner": identity.name,
+        "identity": identity.as_dict(),
+        "unit": unit,
         "state": mark.state,
-        "points": sum(v.points for v in verdicts),
-        "possible": sum(v.possible for v in verdicts),
-        "checks": [
-            {
-                "check": judged.verdict.check,
-                "state": judged.verdict.state,
-                "points": judged.verdict.points,
-                "possible": judged.verdict.possible,
-                "message": judged.verdict.message,
-                "seed": judged.seed,
-                "seconds": round(judged.seconds, 3),
-            }
-            for judged in mark.checks
-        ],
+        "points": sum(judged.verdict.points for judged in mark.checks),
+        "possible": sum(judged.verdict.possible for judged in mark.checks),
+        "checks": [_check(judged) for judged in mark.checks],
         "notes": mark.notes,
         "seconds": round(mark.seconds, 3),
-        "content": submission.content,
-        "sandbox": sandbox.description,
+        "graded": datetime.now(UTC).isoformat(timespec="seconds"),
+        "content": content,
+        "version": version_of(unit),
+        "sandbox": confinement,
         "grader": grader(),
     }
 
 
-def record_path(out: Path, submission: Submission) -> Path:
-    """Where a submission's record lies: as its notebook lies in the folder."""
-    folder, _, name = submission.file.rpartition("/")
-    if len(name.encode()) > LONGEST_NAME:
-        name = hashlib.sha256(name.encode()).hexdigest()
-    return out / "records" / folder / f"{name}.json"
+def _check(judged: Judged) -> dict[str, Any]:
+    verdict = judged.verdict
+    return {
+        "check": verdict.check,
+        "state": verdict.state,
+        "points": verdict.points,
+        "possible": verdict.possible,
+        "message": verdict.message,
+        "picture": _picture(verdict.picture),
+        "seed": judged.seed,
+        "seconds": round(judged.seconds, 3),
+    }
 
 
-def still_valid(record: dict[str, Any] | None, submission: Submission, sandbox: Sandbox) -> bool:
-    """Whether marking the submission again, the same way, would only repeat what the record says."""
-    same = {"content": submission.content, "sandbox": sandbox.description, "grader": grader()}
-    return record is not None and record["state"] != NOT_GRADED and all(record[key] == same[key] for key in same)
+def _picture(picture: Picture | None) -> dict[str, Any] | None:
+    """A picture as JSON holds it: finite numbers, of a size that can be looked at."""
+    if picture is None:
+        return None
+    got, expected = (
+        x[:LARGEST_PICTURE, :LARGEST_PICTURE].double().nan_to_num().tolist() for x in (picture.got, picture.expected)
+    )
+    return {"got": got, "expected": expected, "rows": picture.rows, "columns": picture.columns}
+
+
+def record_path(out: Path, file: str) -> Path:
+    """Where a submission's record lies: as its notebook lies in what was handed in."""
+    parts = file.split("/") if len(file.encode()) < LONGEST_PATH else [file]
+    *folders, name = (
+        part if len(part.encode()) <= LONGEST_NAME else hashlib.sha256(part.encode()).hexdigest() for part in parts
+    )
+    return Path(out, "records", *folders, f"{name}.json")
+
+
+def still_valid(record: dict[str, Any] | None, content: str, confinement: str) -> bool:
+    """Whether marking the same bytes again, by the same checks in the same sandbox, would only repeat the record."""
+    if record is None or record["state"] == NOT_GRADED:
+        return False
+    now = {"content": content, "sandbox": confinement, "version": version_of(record["unit"])}
+    return all(record[key] == now[key] for key in now)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
     """The record at a path; none where there is none or it is no record."""
     try:
         record = json.loads(path.read_text())
-        return record if {"content", "sandbox", "grader", "state"} <= set(record) else None
+        return record if {"content", "sandbox", "version", "state", "unit"} <= set(record) else None
     except (OSError, ValueError, TypeError):
         return None
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write one record."""
-    _write_whole(path, json.dumps(record, indent=1) + "\n")
+    write_whole(path, json.dumps(record, indent=1) + "\n")
 
 
-def write_table(path: Path, records: list[dict[str, Any]]) -> None:
+def write_table(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """grades.csv: one row a submission, one column a check that holds its state."""
+    records = list(records)
     units = {record["unit"] for record in records}
     columns = [name for name, check in CHECKS.items() if check.unit in units]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["learner", "unit", "points", "possible", "state", *columns])
+    table.writerow(["learner", "unit", "points", "possible", "state", *columns, "file"])
     for record in records:
         states = {check["check"]: check["state"] for check in record["checks"]}
         fixed = [record[key] for key in ("unit", "points", "possible", "state")]
-        table.writerow([_inert(record["learner"]), *fixed, *(states.get(name, "") for name in columns)])
-    _write_whole(path, text.getvalue())
+        each = [states.get(name, "") for name in columns]
+        table.writerow([_inert(record["learner"]), *fixed, *each, _inert(record["file"])])
+    write_whole(path, text.getvalue())
+
+
+def remove_partial(out: Path) -> None:
+    """Remove what a run that was killed while it wrote a record has left of it."""
+    for path in (out / "records").rglob(".*.partial"):
+        path.unlink(missing_ok=True)
 
 
 def _inert(name: str) -> str:
@@ -108,8 +140,9 @@ def _inert(name: str) -> str:
     return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that at every moment it is the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_text(text)
     os.replace(partial, path)

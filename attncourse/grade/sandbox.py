@@ -4,23 +4,36 @@ Visible inside, and only to read: the system's libraries, the interpreter, its p
 visible: solutions, tests, other submissions, records, the home folder, the environment.
 """
 
+import contextlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cgroup import Group, new_group
+from .closure import PACKAGE
 from .seccomp import one_process_filter
 
-PACKAGE = Path(__file__).parents[1]
 INSIDE = "/course"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 
 ADVICE = (
-    "install bubblewrap 0.8 or newer (Debian, Ubuntu: apt install bubblewrap), where needed allow it user namespaces, "
-    "or pass --unconfined to run the learners' code with your own rights"
+    "install bubblewrap 0.8 or newer (Debian, Ubuntu: apt install bubblewrap; macOS and Windows: in a Linux virtual "
+    "machine or WSL 2) and, where needed, allow it user namespaces; or pass --unconfined to run the learners' code with "
+    "your own rights, which each record will say"
 )
+
+# What a worker holds beside what its own limit counts: the interpreter, PyTorch, its scratch folder.
+BESIDE_ITS_LIMIT = 1 << 30
+
+# What learners' code finds in place of a room that the exercise asks to write.
+WITHHELD = """\
+raise ImportError(f"{__name__} is withheld while this exercise is graded, since it holds the answer: write the function")
+"""
 
 
 @dataclass(frozen=True)
@@ -55,42 +68,70 @@ class Sandbox:
         limits = self.limits
         return (
             f"bubblewrap: own namespaces, no network, read-only system, one process, {limits.memory_bytes >> 20} MiB "
-            f"memory, {limits.scratch_bytes >> 20} MiB scratch"
+            f"memory, {limits.scratch_bytes >> 20} MiB scratch, {limits.cpu_seconds} s of processor time"
         )
 
-    def start(self) -> subprocess.Popen:
-        """A worker whose pipes are its standard input and output; its standard error says why it could not start."""
+    def new_group(self) -> Group | None:
+        """A control group for one worker, above its own limit, where one can be had."""
+        return None if self.bwrap is None else new_group(self.limits.memory_bytes + BESIDE_ITS_LIMIT)
+
+    def start(self, withheld: tuple[str, ...] = (), group: Group | None = None) -> subprocess.Popen:
+        """A worker whose pipes are its standard input and output; its standard error says why it could not start.
+
+        Args:
+            withheld: rooms of the course package that it must do without.
+            group: control group that it is to be in.
+        """
         code = "import sys; from attncourse.grade.worker import main; main(*map(int, sys.argv[1:]))"
         limits = (str(self.limits.memory_bytes), str(self.limits.cpu_seconds))
-        return self.run([sys.executable, "-s", "-P", "-c", code, *limits])
+        return self.run([sys.executable, "-s", "-P", "-c", code, *limits], withheld, group)
 
-    def run(self, command: list[str]) -> subprocess.Popen:
+    def run(self, command: list[str], withheld: tuple[str, ...] = (), group: Group | None = None) -> subprocess.Popen:
         """Start a command inside, with pipes, in a process group of its own."""
-        options = {"bufsize": 0, "start_new_session": True}
+        options = {"bufsize": 0, "start_new_session": True, "preexec_fn": group.join if group else None}
         options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         if self.bwrap is None:
             return subprocess.Popen(command, env=environment(str(PACKAGE.parent)), cwd="/", **options)
-        rules = os.memfd_create("seccomp")
-        try:
-            os.write(rules, one_process_filter())
-            os.lseek(rules, 0, os.SEEK_SET)
-            wall = [self.bwrap, *namespaces(rules), *self._mounts(), "--chdir", "/tmp", "--", *command]
-            return subprocess.Popen(wall, env=environment(INSIDE), pass_fds=(rules,), **options)
-        finally:
-            os.close(rules)
+        with _in_memory(one_process_filter()) as rules, _in_memory(WITHHELD.encode()) as notice:
+            wall = [self.bwrap, *namespaces(rules), *self._mounts(), *_course(withheld, notice)]
+            command = [*wall, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--", *command]
+            return subprocess.Popen(command, env=environment(INSIDE), pass_fds=(rules, notice), **options)
 
     def _mounts(self) -> list[str]:
         interpreter = (sys.prefix, sys.base_prefix, Path(sys.executable).resolve().parents[1])
         visible = {Path(path) for path in (*SYSTEM, *interpreter)} - {Path("/")}
         # first what is made here, since the interpreter's folder may lie in any of it
         arguments = ["--proc", "/proc", "--dev", "/dev", "--size", str(self.limits.scratch_bytes), "--tmpfs", "/tmp"]
-        for path, hidden in mounts_in_order(visible, {p.resolve() for p in self.private if p.is_dir()}):
+        private = {p.resolve() for p in (*self.private, PACKAGE) if p.is_dir()}
+        for path, hidden in mounts_in_order(visible, private):
             if hidden:
                 arguments += ["--size", "4096", "--tmpfs", str(path)]
             else:
                 arguments += ["--ro-bind-try", str(path), str(path)]
-        made_here = ["--remount-ro", "/dev", "--remount-ro", "/"]
-        return [*arguments, "--ro-bind", str(PACKAGE), f"{INSIDE}/attncourse", *made_here]
+        return arguments
+
+
+@contextlib.contextmanager
+def _in_memory(content: bytes) -> Iterator[int]:
+    """An open file that holds this, for bwrap to read."""
+    file = os.memfd_create("attncourse")
+    try:
+        os.write(file, content)
+        os.lseek(file, 0, os.SEEK_SET)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _course(withheld: tuple[str, ...], notice: int) -> list[str]:
+    """The course package without its checks and without the withheld rooms, in whose place stands a notice."""
+    inside = f"{INSIDE}/attncourse"
+    arguments = ["--ro-bind", str(PACKAGE), inside, "--size", "4096", "--tmpfs", f"{inside}/check/units"]
+    arguments += ["--ro-bind-data", str(notice), f"{INSIDE}/withheld.py"]
+    for room in withheld:
+        arguments += ["--size", "4096", "--tmpfs", f"{inside}/{room}"]
+        arguments += ["--symlink", f"{INSIDE}/withheld.py", f"{inside}/{room}/__init__.py"]
+    return arguments
 
 
 def mounts_in_order(visible: set[Path], private: set[Path]) -> list[tuple[Path, bool]]:
@@ -122,6 +163,9 @@ def environment(package_root: str) -> dict[str, str]:
         "TMPDIR": "/tmp",
         "MPLBACKEND": "agg",
         "CUDA_VISIBLE_DEVICES": "",
+        "TRITON_INTERPRET": "1",
+        # large blocks go back to the system when freed, so that memory seen from outside is memory held
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONPATH": package_root,
         **threads,
@@ -136,11 +180,13 @@ def find_sandbox(*, private: tuple[Path, ...] = (), unconfined: bool = False, li
         unconfined: do without.
 
     Raises:
-        SandboxMissing: bubblewrap is not installed, too old, or not allowed to work here.
+        SandboxMissing: this is no Linux, or bubblewrap is not installed, too old, or not allowed to work here.
     """
     limits = limits or Limits()
     if unconfined:
         return Sandbox(None, limits=limits)
+    if platform.system() != "Linux":
+        raise SandboxMissing(f"learners' code can be confined on Linux alone, this is {platform.system()}: {ADVICE}")
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise SandboxMissing(f"there is no bwrap on the PATH: {ADVICE}")

@@ -1,7 +1,8 @@
 """A system-call filter that keeps a learner's code in one process: no children, and none of the kernel's riskier doors.
 
-With a single process, its limits on memory and processor time are limits on everything that the submission does.
-Threads stay possible. The program is classic BPF, as seccomp(2) wants it, so that no compiler library is needed.
+With a single process, its limits on memory and processor time are limits on everything that the submission does; so
+memory that belongs to no process (memfd_create, shmget) is refused too. Threads stay possible. The program is classic
+BPF, as seccomp(2) wants it, so that no compiler library is needed.
 """
 
 import errno
@@ -21,6 +22,7 @@ MACHINES = {
         56,
         435,
         {
+            "shmget": 29,
             "fork": 57,
             "vfork": 58,
             "ptrace": 101,
@@ -35,6 +37,7 @@ MACHINES = {
             "process_vm_readv": 310,
             "process_vm_writev": 311,
             "bpf": 321,
+            "memfd_create": 319,
             "userfaultfd": 323,
             "io_uring_setup": 425,
         },
@@ -48,6 +51,7 @@ MACHINES = {
             "mount": 40,
             "unshare": 97,
             "ptrace": 117,
+            "shmget": 194,
             "add_key": 217,
             "request_key": 218,
             "keyctl": 219,
@@ -55,6 +59,7 @@ MACHINES = {
             "setns": 268,
             "process_vm_readv": 270,
             "process_vm_writev": 271,
+            "memfd_create": 279,
             "bpf": 280,
             "userfaultfd": 282,
             "io_uring_setup": 425,

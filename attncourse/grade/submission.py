@@ -1,18 +1,13 @@
-"""What was handed in: which unit it answers, the cells to run, whether its check cells are the released ones."""
+"""What a notebook answers: which unit, the cells to run, whether its check cells are the released ones."""
 
 import ast
-import hashlib
-import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LARGEST_FILE = 20 << 20
-
-
-class Unreadable(Exception):
-    """The file is no notebook."""
+from .closure import imported_names, rooms, rooms_behind
+from .intake import Unreadable
 
 
 @dataclass(frozen=True)
@@ -27,11 +22,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Submission:
-    """One notebook: `learner` and `file` come from where it lay, never from what it says of itself."""
+    """One notebook: the unit that it answers ("" if none) and its code cells; or why it cannot be read."""
 
-    file: str
-    learner: str
-    content: str
     unit: str = ""
     cells: list[Cell] = field(default_factory=list)
     unreadable: str = ""
@@ -39,28 +31,33 @@ class Submission:
 
 @dataclass(frozen=True)
 class Release:
-    """What was handed out: of each unit, the source of each check cell by grade_id."""
+    """What was handed out: of each unit, the source of each check cell by grade_id, and the rooms it does without."""
 
     checks: dict[str, dict[str, str]]
+    withheld: dict[str, tuple[str, ...]]
 
     @classmethod
     def read(cls, folder: Path, units: set[str]) -> "Release":
         """Every released notebook of a folder; `units` are those that have checks.
 
         Raises:
-            ValueError: there is none, or one of another unit.
+            ValueError: there is none, or one of another unit, or one cannot be read.
         """
-        checks = {}
+        checks, withheld = {}, {}
         for path in sorted(folder.glob("*/*.ipynb")):
-            unit, cells = read_cells(path.read_bytes())
+            try:
+                unit, cells = read_cells(path.read_bytes())
+            except Unreadable as error:
+                raise ValueError(f"{path}: {error}") from error
             if unit not in units:
                 raise ValueError(
                     f"{path} is of the unit {unit!r}, which has no checks; there are {', '.join(sorted(units))}"
                 )
             checks[unit] = {cell.grade_id: cell.source for cell in cells if cell.grades}
+            withheld[unit] = _withheld(cells)
         if not checks:
             raise ValueError(f"{folder} holds no released exercises; run `make exercises`, or say --exercises FOLDER")
-        return cls(checks)
+        return cls(checks, withheld)
 
     def unit_of(self, said: str, cells: list[Cell]) -> str:
         """The unit that a notebook names, else the one whose cells it holds, else none."""
@@ -84,43 +81,19 @@ class Release:
         return found
 
 
-def find_notebooks(folder: Path) -> list[Path]:
-    """Every notebook below a folder, without following links."""
-    found = []
-    for where, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where, name) for name in files if name.endswith(".ipynb") and not name.startswith(".")]
-    return sorted(found)
+def _withheld(cells: list[Cell]) -> tuple[str, ...]:
+    """Rooms that a released notebook does without: there stand the answers. Of the checks, no notebook needs the rooms."""
+    used = set().union(*(imported_names(python_of(cell.source)) for cell in cells))
+    return tuple(sorted(rooms() - rooms_behind(name for name in used if not name.startswith("attncourse.check"))))
 
 
-def read_submission(path: Path, folder: Path, release: Release) -> Submission:
-    """One notebook of a folder; where it cannot be read, the submission says why."""
-    # names that are no text, which Python holds as lone surrogates, would fit into no record
-    file = os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
-    names = {"file": file, "learner": file.removesuffix(".ipynb")}
-    try:
-        data = read_bytes(path)
-    except Unreadable as error:
-        return Submission(**names, content="", unreadable=str(error))
-    content = hashlib.sha256(data).hexdigest()
+def read_submission(data: bytes, release: Release) -> Submission:
+    """One notebook; where it cannot be read, the submission says why."""
     try:
         said, cells = read_cells(data)
     except Unreadable as error:
-        return Submission(**names, content=content, unreadable=str(error))
-    return Submission(**names, content=content, unit=release.unit_of(said, cells), cells=cells)
-
-
-def read_bytes(path: Path) -> bytes:
-    """The file's bytes, without following a link: one could lead to the solutions."""
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-            data = file.read(LARGEST_FILE + 1)
-    except OSError as error:
-        reason = "it is a link" if path.is_symlink() else error.strerror
-        raise Unreadable(f"the file cannot be read: {reason}") from error
-    if len(data) > LARGEST_FILE:
-        raise Unreadable(f"the file is larger than {LARGEST_FILE >> 20} MiB")
-    return data
+        return Submission(unreadable=str(error))
+    return Submission(release.unit_of(said, cells), cells)
 
 
 def read_cells(data: bytes) -> tuple[str, list[Cell]]:
@@ -152,15 +125,21 @@ def _cell(cell) -> Cell:
 
 def cells_to_run(submission: Submission) -> Iterator[tuple[int, Cell, str]]:
     """The learner's own cells in order: (number, cell, Python that a plain interpreter takes)."""
+    for number, cell in enumerate(submission.cells, start=1):
+        if not cell.skipped and cell.source.strip():
+            yield number, cell, python_of(cell.source)
+
+
+def python_of(source: str) -> str:
+    """A cell without IPython's magics; a cell that is no Python even so, as it is.
+
+    Whoever runs that one meets the error in the words that the learner's own notebook uses.
+    """
     from IPython.core.inputtransformer2 import TransformerManager
 
-    for number, cell in enumerate(submission.cells, start=1):
-        if cell.skipped or not cell.source.strip():
-            continue
-        try:
-            python = TransformerManager().transform_cell(cell.source)
-            ast.parse(python)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            # the worker meets the error again, in the words that the learner's own notebook uses
-            python = cell.source
-        yield number, cell, python
+    try:
+        python = TransformerManager().transform_cell(source)
+        ast.parse(python)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return source
+    return python

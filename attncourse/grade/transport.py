@@ -6,9 +6,11 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from attncourse.check.core import STATES, Crashed, Tampered, TimedOut
+from attncourse.check.core import STATES, Check, Crashed, OutOfMemory, Tampered, TimedOut
 
 from .sandbox import Sandbox
 from .wire import Malformed, pack, receive
@@ -18,19 +20,27 @@ LONGEST_MESSAGE = 3000
 
 
 class Ended(Exception):
-    """The worker's process is gone."""
+    """The worker's process is gone; `outcome` is what that means for what it was doing."""
+
+    def __init__(self, message: str, outcome: type[Exception] = Crashed):
+        super().__init__(message)
+        self.outcome = outcome
 
 
 class Worker:
     """One process in the sandbox. After TimedOut, Tampered or Ended it is dead and another one is needed."""
 
-    def __init__(self, sandbox: Sandbox):
+    def __init__(self, sandbox: Sandbox, withheld: tuple[str, ...] = ()):
         """Start it and wait until it is ready.
+
+        Args:
+            withheld: rooms of the course package that it must do without.
 
         Raises:
             RuntimeError: it did not become ready, which is no learner's fault.
         """
-        self._process = sandbox.start()
+        self._group = sandbox.new_group()
+        self._process = sandbox.start(withheld, self._group)
         for pipe in (self._process.stdin, self._process.stdout):
             os.set_blocking(pipe.fileno(), False)
         try:
@@ -74,9 +84,26 @@ class Worker:
             pipe.close()
 
     def close(self) -> None:
-        """End the process and let go of all pipes."""
+        """End the process and let go of all that belongs to it."""
         self.kill()
         self._process.stderr.close()
+        if self._group is not None:
+            self._group.remove()
+
+    def peak_during(self, call: Callable[[], Any]) -> int:
+        """Bytes by which the process's resident memory rose at its peak during `call`, as the kernel counts them."""
+        status = Path(f"/proc/{self._innermost()}/status")
+        status.with_name("clear_refs").write_text("5")  # the peak counts from here
+        before = _kilobytes(status, "VmRSS:")
+        call()
+        return max(0, _kilobytes(status, "VmHWM:") - before) * 1024
+
+    def _innermost(self) -> int:
+        """The process that runs the learner's code: bwrap's only child, or where there is no bwrap, the one started."""
+        pid = self._process.pid
+        while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            pid = int(children[0])
+        return pid
 
     def _send(self, frame: bytes, deadline: float) -> None:
         view = memoryview(frame)
@@ -107,11 +134,17 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             return Ended("it closed its connection to the grader")
+        if self._group is not None and self._group.ran_out():
+            return Ended("it took more memory than it may have", OutOfMemory)
         # bwrap reports a signal as 128 + its number, as shells do
         number = -code if code < 0 else code - 128
         if number in set(signal.Signals):
             return Ended(f"the process was ended by {signal.Signals(number).name}")
         return Ended(f"the process ended itself (exit code {code})")
+
+
+def _kilobytes(status: Path, field: str) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))
 
 
 def _wait(pipe, event: int, deadline: float) -> None:
@@ -147,21 +180,24 @@ def printable(message: str) -> str:
 class RemoteLearner:
     """A learner's function in a worker, as a check calls it."""
 
-    def __init__(self, worker: Worker, function: str, deadline: float):
-        self._worker, self._function, self._deadline = worker, function, deadline
+    def __init__(self, worker: Worker, check: Check, deadline: float):
+        self._worker, self._check, self._deadline = worker, check, deadline
 
     def __call__(self, *args, **kwargs):
-        return self._ask(args, kwargs, None, None)
+        return self._ask(args, kwargs)
 
     def grad(self, *args, wrt, cotangent, **kwargs):
-        return self._ask(args, kwargs, tuple(wrt), cotangent)
+        return self._ask(args, kwargs, wrt=tuple(wrt), cotangent=cotangent)
 
-    def _ask(self, args, kwargs, wrt, cotangent):
-        call = {"function": self._function, "args": args, "kwargs": kwargs, "wrt": wrt, "cotangent": cotangent}
+    def peak(self, *args, **kwargs):
+        return self._worker.peak_during(lambda: self._ask(args, kwargs))
+
+    def _ask(self, args, kwargs, *, wrt=None, cotangent=None):
+        call = {"function": self._check.function, "forbids": self._check.forbids, "args": args, "kwargs": kwargs}
         try:
-            answer = self._worker.ask({"op": "call", **call}, self._deadline)
+            answer = self._worker.ask({"op": "call", **call, "wrt": wrt, "cotangent": cotangent}, self._deadline)
         except Ended as error:
-            raise Crashed(str(error)) from error
+            raise error.outcome(str(error)) from error
         if answer["outcome"] == "value":
             return answer["value"]
         if answer["outcome"] == "done":

@@ -124,6 +124,8 @@ class MultiHeadAttention(nn.Module):
             t, s = x.shape[1], context.shape[1]
             positions = torch.arange(s, device=x.device) if positions is None else positions
             k, q = self.rope(k, positions), self.rope(q, positions[..., s - t :])
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(q.dtype)  # no other than x's own, but under autocast
         masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask, scale=self.scale)
         weights = attention_weights(q, k, **masking) if need_weights or self._drops else None
         out = self._attend(q, k, v, weights, masking)
@@ -174,7 +176,9 @@ class MultiHeadAttention(nn.Module):
         return (softmax_attention_blocked if self.impl == "blocked" else softmax_attention)(q, k, v, **masking)
 
     def _check(self, x, context, key_lengths, mask, positions, head_mask, need_weights):
-        check_tensors(x=x, context=context, weight=self.w_q.weight)
+        check_tensors(x=x, context=context)
+        if not torch.is_autocast_enabled(x.device.type):  # under it the projections bring every dtype to one
+            check_tensors(x=x, weight=self.w_q.weight)
         check_sequences(x, context, d_model=self.d_model, d_context=self.d_context)
         (b, t, _), s = x.shape, context.shape[1]
         check_key_lengths(key_lengths, b=b, s=s, like=x)

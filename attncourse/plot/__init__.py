@@ -1,13 +1,16 @@
 """Every figure that the book draws. Each function takes computed values, draws them, and returns its axes or figure."""
 
+from .against_length import memory_against_length, seconds_against_length
 from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
 from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
+from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
-from .lookup import memory_against_length, reading, saturation, soft_lookup
+from .lookup import reading, saturation, soft_lookup
+from .next_token import loss_by_place
 from .slider import slider
 from .style import COLORS, use_style
-from .systems import connectivity, gaze, loss_and_baselines, passages_read, shares, weight_by_distance
+from .systems import diagrams, gaze, loss_and_baselines, passages_read, shares, weight_by_distance
 
 __all__ = [
     "COLORS",
@@ -15,8 +18,9 @@ __all__ = [
     "accuracy_against_length",
     "accuracy_and_time",
     "alignments",
-    "connectivity",
+    "connections",
     "decay",
+    "diagrams",
     "gaze",
     "head_maps",
     "influence_by_place",
@@ -24,15 +28,19 @@ __all__ = [
     "learning_curves",
     "local_windows",
     "loss_and_baselines",
+    "loss_by_place",
     "memory_against_length",
     "passages_read",
     "predicted_and_measured",
+    "reach_maps",
     "reading",
     "saturation",
+    "seconds_against_length",
     "shares",
     "signed_heatmap",
     "slider",
     "soft_lookup",
+    "steps_against_distance",
     "two_heads",
     "use_style",
     "weight_by_distance",

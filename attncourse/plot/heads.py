@@ -36,7 +36,12 @@ def two_heads(
     left.legend()
     right.axhline(bound, color="#999999", linewidth=1)
     right.annotate(
-        "the most that one head can", (0.02, bound), xycoords=("axes fraction", "data"), va="bottom", fontsize=9
+        "the most that one head can",
+        (0.98, bound),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="top",
+        fontsize=9,
     )
     for i, (values, color) in enumerate(zip(accuracy.values(), COLORS, strict=False)):
         # Side by side, since models of several seeds may be equally right.

@@ -1,7 +1,6 @@
 """Pictures of reading by similarity: a soft dictionary, the saturation of softmax, a sentence that reads itself."""
 
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -55,16 +54,3 @@ def reading(scores: Tensor, weights: Tensor, output: Tensor, *, words: list[str]
         ax.set(xlabel="key")
     axes[0].set(ylabel="query")
     return figure
-
-
-def memory_against_length(lengths: list[int], peaks: dict[str, list[int]], *, device: str) -> Axes:
-    """Peak bytes of each form against length, both on logarithmic axes."""
-    _, ax = plt.subplots(figsize=(5.2, 3.4))
-    for (name, values), style, color in zip(peaks.items(), ("o-", "s--", "^:"), COLORS, strict=False):
-        ax.plot(lengths, [v / 1e6 for v in values], style, label=name, color=color)
-    ax.set(xscale="log", yscale="log", xlabel="length", ylabel="peak memory, MB", title=device)
-    ax.title.set_fontsize(8)
-    ax.set_xticks(lengths, [str(n) for n in lengths])
-    ax.minorticks_off()
-    ax.legend()
-    return ax

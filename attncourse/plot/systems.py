@@ -11,7 +11,7 @@ from .heatmap import weights_heatmap
 from .style import COLORS, WEIGHTS
 
 
-def connectivity(panels: dict[str, tuple[Tensor, dict[str, int]]]) -> Figure:
+def diagrams(panels: dict[str, tuple[Tensor, dict[str, int]]]) -> Figure:
     """One square a system: a row a token that reads, a column a token that is read, dark where it may.
 
     Args:

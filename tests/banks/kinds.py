@@ -14,7 +14,12 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Bank:
-    """Of one exercise: solutions written differently that are right, and mistakes that are not."""
+    """Of one exercise: solutions written differently that are right, and mistakes that are not.
+
+    Args:
+        stateful: the first argument is what the solution itself returned last, so no other one could take it.
+    """
 
     right: list[Callable]
     wrong: list[Wrong]
+    stateful: bool = False

@@ -241,6 +241,104 @@ def merge_only_output(out_a, lse_a, out_b, lse_b):
     return merge_logaddexp(out_a, lse_a, out_b, lse_b)[0]
 
 
+# softmax_attention.stream
+
+
+def _piece(q, k, v):
+    scores = q @ k.T / q.shape[-1] ** 0.5
+    largest = scores.amax(dim=-1, keepdim=True)
+    grown = torch.exp(scores - largest)
+    return largest, grown.sum(dim=-1, keepdim=True), grown @ v
+
+
+def stream_running(state, q, k, v):
+    largest, total, mixture = _piece(q, k, v)
+    if state is not None:
+        old_largest, old_total, old_mixture = state
+        new = torch.maximum(old_largest, largest)
+        old, now = torch.exp(old_largest - new), torch.exp(largest - new)
+        total, mixture, largest = old_total * old + total * now, old_mixture * old + mixture * now, new
+    return mixture / total, (largest, total, mixture)
+
+
+def stream_by_lse(state, q, k, v):
+    largest, total, mixture = _piece(q, k, v)
+    out, lse = mixture / total, largest + total.log()
+    if state is not None:
+        old_out, old_lse = state
+        new = torch.logaddexp(old_lse, lse)
+        out, lse = out * (lse - new).exp() + old_out * (old_lse - new).exp(), new
+    return out, [out, lse]
+
+
+def stream_keeps_keys(state, q, k, v):
+    if state is not None:
+        k, v = torch.cat([state[0], k]), torch.cat([state[1], v])
+    return torch.softmax(q @ k.T / q.shape[-1] ** 0.5, dim=-1) @ v, (k, v)
+
+
+def stream_forgets(state, q, k, v):
+    return torch.softmax(q @ k.T / q.shape[-1] ** 0.5, dim=-1) @ v, None
+
+
+def stream_only_output(state, q, k, v):
+    return stream_running(None, q, k, v)[0]
+
+
+def stream_without_maximum(state, q, k, v):
+    grown = torch.exp(q @ k.T / q.shape[-1] ** 0.5)
+    total, mixture = grown.sum(dim=-1, keepdim=True), grown @ v
+    if state is not None:
+        total, mixture = state[0] + total, state[1] + mixture
+    return mixture / total, (total, mixture)
+
+
+def stream_ready_made(state, q, k, v):
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v), None
+
+
+# softmax_attention.tiles
+
+
+def tiles_of_queries(q, k, v, tile=64):
+    return torch.cat([torch.softmax(x @ k.T / q.shape[-1] ** 0.5, dim=-1) @ v for x in q.split(tile)])
+
+
+def tiles_of_keys(q, k, v):
+    outs = []
+    for queries in q.split(256):
+        state = None
+        for keys, values in zip(k.split(256), v.split(256), strict=True):
+            out, state = stream_running(state, queries, keys, values)
+        outs.append(out)
+    return torch.cat(outs)
+
+
+def tiles_none(q, k, v):
+    return torch.softmax(q @ k.T / q.shape[-1] ** 0.5, dim=-1) @ v
+
+
+def tiles_drops_the_rest(q, k, v):
+    return tiles_of_queries(q[: len(q) // 64 * 64], k, v) if len(q) >= 64 else tiles_of_queries(q, k, v)
+
+
+def tiles_local(q, k, v):
+    out = torch.zeros(len(q), v.shape[-1], dtype=v.dtype)
+    for i in range(0, len(q), 64):
+        keys = slice(i, i + 64) if i < len(k) else slice(0, 64)
+        out[i : i + 64] = tiles_none(q[i : i + 64], k[keys], v[keys])
+    return out
+
+
+def tiles_mean_of_keys(q, k, v):
+    parts = [tiles_none(q, keys, values) for keys, values in zip(k.split(64), v.split(64), strict=True)]
+    return torch.stack(parts).mean(dim=0)
+
+
+def tiles_ready_made(q, k, v):
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+
 BANK = {
     "softmax_attention.cost": Bank(
         right=[cost_formula, cost_counted],
@@ -304,6 +402,27 @@ BANK = {
             Wrong(merge_unstable, says="log-sum-exps of about 2000 overflow"),
             Wrong(merge_nan_when_empty, says="merging two halves without keys"),
             Wrong(merge_only_output, says="return two tensors"),
+        ],
+    ),
+    "softmax_attention.stream": Bank(
+        right=[stream_running, stream_by_lse],
+        wrong=[
+            Wrong(stream_keeps_keys, says="the state grows with what was read"),
+            Wrong(stream_forgets, says="attention read in pieces of 4, 7 differs"),
+            Wrong(stream_only_output, says="return two things"),
+            Wrong(stream_without_maximum, says="holds NaN"),
+            Wrong(stream_ready_made, says="read_piece uses scaled_dot_product_attention"),
+        ],
+        stateful=True,
+    ),
+    "softmax_attention.tiles": Bank(
+        right=[tiles_of_queries, tiles_of_keys],
+        wrong=[
+            Wrong(tiles_none, says="is too large to form"),
+            Wrong(tiles_drops_the_rest, says="the output has shape"),
+            Wrong(tiles_local, says="with 131 queries and 257 keys"),
+            Wrong(tiles_mean_of_keys, says="with 131 queries and 257 keys the output differs"),
+            Wrong(tiles_ready_made, says="attend_in_tiles uses scaled_dot_product_attention"),
         ],
     ),
 }

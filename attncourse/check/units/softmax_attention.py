@@ -4,14 +4,24 @@ import torch
 
 from attncourse.softmax_attention import softmax_attention, softmax_attention_with_lse
 
-from ..core import Broken, exercise_check, exercise_unit
-from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
+from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..expect import (
+    expect,
+    expect_close,
+    expect_memory,
+    expect_number,
+    expect_reordering_changes_nothing,
+    expect_rows_sum_to_one,
+    expect_same_in_pieces,
+    expect_tensor,
+    place,
+)
 
 exercise_unit(
     "softmax_attention",
     title="Softmax attention",
     chapter="query_key_value",
-    minutes=60,
+    minutes=90,
     prerequisites=("why_attention",),
 )
 
@@ -54,7 +64,13 @@ def cost(learner, rng):
         expect(weight_bytes == 2 * b * h * t * s, f"for {shapes}: the bytes of the weights in float16 are wrong")
 
 
-@exercise_check("softmax_attention.attend", function="attend", points=3, section="from-a-loop-to-two-products")
+@exercise_check(
+    "softmax_attention.attend",
+    function="attend",
+    points=3,
+    section="from-a-loop-to-two-products",
+    forbids=READY_MADE_ATTENTION,
+)
 def attend(learner, rng):
     """Write softmax(Q K^T / sqrt(dk)) V for one head."""
     t, s, dk, dv = _sizes(rng, 4)
@@ -68,8 +84,8 @@ def attend(learner, rng):
     scale = float((logits * products).sum() / products.square().sum())
     expect(abs(scale - 1) > 1e-6, f"scores are not scaled: the weights are the softmax of q . k itself (dk is {dk})")
     expect(abs(scale - 1 / dk) > 1e-6, f"scores are divided by dk = {dk}, not by its square root")
-    order = torch.randperm(s, generator=rng)
-    expect_close(learner(q, k[order], v[order]), got, "the output changes when keys and values are reordered together")
+    message = "the output changes when keys and values are reordered together"
+    expect_reordering_changes_nothing(learner, [q, k, v], moved=(1, 2), rng=rng, message=message)
     expect_close(
         got, softmax_attention(*(x[None, None] for x in (q, k, v)))[0, 0], "the output differs from the formula"
     )
@@ -82,7 +98,13 @@ def attend(learner, rng):
         expect_close(mine, theirs, f"the gradient with respect to {name} is wrong though the output is right")
 
 
-@exercise_check("softmax_attention.causal", function="causal_attend", points=3, section="who-may-look-where")
+@exercise_check(
+    "softmax_attention.causal",
+    function="causal_attend",
+    points=3,
+    section="who-may-look-where",
+    forbids=READY_MADE_ATTENTION,
+)
 def causal(learner, rng):
     """Mask the future when the queries are the last t of s positions."""
     s, t, dk, dv = 9, 5, *_sizes(rng, 2)
@@ -91,15 +113,16 @@ def causal(learner, rng):
         weights = expect_tensor(_weights(learner, q, k), (queries, s), what="the output for one-hot values")
         positions = torch.arange(queries) + s - queries
         case = f"with {queries} queries at the end of {s} positions"
-        leak = (weights > 0) & (torch.arange(s) > positions[:, None])
-        if leak.any():
+        seen, allowed = weights > 0, torch.arange(s) <= positions[:, None]
+        picture = Picture(seen, allowed)
+        if (leak := seen & ~allowed).any():
             row, _ = place(leak)
             furthest = int(leak[row].nonzero()[-1])
-            raise Broken(f"{case}, position {positions[row]} saw position {furthest}, its future")
-        blind = (weights == 0) & (torch.arange(s) <= positions[:, None])
-        if blind.any():
+            raise Broken(f"{case}, position {positions[row]} saw position {furthest}, its future", picture)
+        if (blind := allowed & ~seen).any():
             row, col = place(blind)
-            raise Broken(f"{case}, position {positions[row]} did not see position {col}, which is not its future")
+            broken = f"{case}, position {positions[row]} did not see position {col}, which is not its future"
+            raise Broken(broken, picture)
         expect_rows_sum_to_one(weights)
         wanted = softmax_attention(*(x[None, None] for x in (q, k, v)), causal=True)[0, 0]
         expect_close(learner(q, k, v), wanted, f"{case}, the output is not attention to the past")
@@ -173,3 +196,56 @@ def merge(learner, rng):
     expect_close(beside[0], left[0], "merging with a half without keys changes the output")
     both = learner(*nothing, *nothing)
     expect(not both[0].isnan().any(), "merging two halves without keys gives NaN; the output is zeros")
+
+
+@exercise_check(
+    "softmax_attention.stream",
+    function="read_piece",
+    points=3,
+    section="one-pass-any-split",
+    forbids=READY_MADE_ATTENTION,
+)
+def stream(learner, rng):
+    """Attend to keys that arrive piece by piece, with a state that does not grow."""
+    t, s, dk, dv = 3, 11, *_sizes(rng, 2)
+    q, k, v = _draw(rng, t=t, s=s, dk=dk, dv=dv)
+    whole = softmax_attention(*(x[None, None] for x in (q, k, v)))[0, 0]
+    for sizes in ((s,), (4, 7), (1, 2, 3, 5), (1,) * s):
+        cuts = zip(k.split(sizes), v.split(sizes), strict=True)
+        states = expect_same_in_pieces(learner, [(q, *piece) for piece in cuts], whole, what="attention")
+        first, last = _numbers_in(states[0]), _numbers_in(states[-1])
+        expect(first == last, f"the state grows with what was read: {first} numbers after a piece, {last} after all")
+    order = (q @ k.T).sum(dim=0).argsort()  # every piece has larger scores than the one before
+    rising = [(q, k[i : i + 1] * 2000, v[i : i + 1]) for i in order]
+    wanted = softmax_attention(*(x[None, None] for x in (q, k[order] * 2000, v[order])))[0, 0]
+    expect_same_in_pieces(learner, rising, wanted, what="attention with scores of several thousand")
+
+
+def _numbers_in(state) -> int:
+    """How many numbers a state holds."""
+    if isinstance(state, torch.Tensor):
+        return state.numel()
+    if isinstance(state, dict):
+        state = list(state.values())
+    return sum(map(_numbers_in, state)) if isinstance(state, list | tuple) else int(state is not None)
+
+
+@exercise_check(
+    "softmax_attention.tiles",
+    function="attend_in_tiles",
+    points=2,
+    section="one-pass-any-split",
+    forbids=READY_MADE_ATTENTION,
+)
+def tiles(learner, rng):
+    """Attend over a long sequence without ever holding the matrix of its scores."""
+    for t, s in ((7, 5), (131, 257), (300, 64)):
+        q, k, v = _draw(rng, t=t, s=s, dk=8, dv=6)
+        got = expect_tensor(learner(q, k, v), (t, 6), what="the output")
+        wanted = softmax_attention(*(x[None, None] for x in (q, k, v)))[0, 0]
+        expect_close(got, wanted, f"with {t} queries and {s} keys the output differs from the formula")
+    n = 4096
+    q, k, v = (x.float() for x in _draw(rng, t=n, s=n, dk=16, dv=16))
+    whole = 4 * n * n
+    message = f"with {n} queries and keys in float32 the matrix of scores, {whole / 1e6:.0f} MB, is too large to form"
+    expect_memory(learner, [q, k, v], at_most=whole // 3, message=message)

@@ -76,6 +76,47 @@ def influence(learner, rng):
     )
 
 
+def _final_state(weight, source):
+    state = torch.zeros(len(weight), dtype=torch.float64)
+    for word in source:
+        state = weight @ state + word
+    return state
+
+
+@exercise_check("why_attention.collision", function="collide", points=3, section="everything-through-one-vector")
+def collision(learner, rng):
+    """Break a fixed vector: two different sources that one recurrence cannot tell apart."""
+    d = _draw_int(rng, 3, 6)
+    # Close to a rotation nothing dies out: sources that end alike must have been made to.
+    weight = _draw_rotation(rng, d) + 0.1 * _draw(rng, d, d)
+    longer = _draw_int(rng, 4, 9)
+
+    def apart(sources, w):
+        return (_final_state(w, sources[0]) - _final_state(w, sources[1])).norm().item()
+
+    gaps = {}
+    for length in (2, longer):
+        sources = expect_tensor(learner(weight, length), (2, length, d), what="the pair of sources").double()
+        largest = sources.abs().max()
+        expect(
+            largest < 1e3, f"a word holds an entry of {largest:.3g}: stay below 1000, or rounding does the colliding"
+        )
+        first = (sources[0, 0] - sources[1, 0]).norm().item()
+        expect(first >= 1, f"the first words lie {first:.2g} apart, asked is at least 1")
+        gaps[length] = apart(sources, weight)
+        if gaps[length] < 1e-6:
+            continue
+        for other, doing in ((weight.T, "were transposed"), (torch.eye(d, dtype=torch.float64), "changed nothing")):
+            if apart(sources, other) < 1e-6:
+                raise Broken(f"two sources of {length} words do not end alike; they would if the weight {doing}")
+    expect(
+        gaps[2] > 1e-6 or gaps[longer] < 1e-6,
+        f"two sources of 2 words end alike, but of {longer} words they do not: the states lie {gaps[longer]:.2g} apart",
+    )
+    worst = max(gaps.values())
+    expect(worst < 1e-6, f"the two sources end in different states, {worst:.2g} apart")
+
+
 @exercise_check("why_attention.read", function="read_memory", points=3, section="let-the-decoder-look-back")
 def read(learner, rng):
     """Turn scores into a weighted mixture of the tokens that exist."""
@@ -186,44 +227,3 @@ def accuracy(learner, rng):
         judged = [w == x for w, x, n in zip(written, wanted, lengths, strict=True) if low <= n < high]
         if judged:
             expect(abs(got[i][0] - sum(judged) / len(judged)) < 1e-9, f"bucket {i}: the accuracy is wrong")
-
-
-def _final_state(weight, source):
-    state = torch.zeros(len(weight), dtype=torch.float64)
-    for word in source:
-        state = weight @ state + word
-    return state
-
-
-@exercise_check("why_attention.collision", function="collide", points=3, section="everything-through-one-vector")
-def collision(learner, rng):
-    """Break a fixed vector: two different sources that one recurrence cannot tell apart."""
-    d = _draw_int(rng, 3, 6)
-    # Close to a rotation nothing dies out: sources that end alike must have been made to.
-    weight = _draw_rotation(rng, d) + 0.1 * _draw(rng, d, d)
-    longer = _draw_int(rng, 4, 9)
-
-    def apart(sources, w):
-        return (_final_state(w, sources[0]) - _final_state(w, sources[1])).norm().item()
-
-    gaps = {}
-    for length in (2, longer):
-        sources = expect_tensor(learner(weight, length), (2, length, d), what="the pair of sources").double()
-        largest = sources.abs().max()
-        expect(
-            largest < 1e3, f"a word holds an entry of {largest:.3g}: stay below 1000, or rounding does the colliding"
-        )
-        first = (sources[0, 0] - sources[1, 0]).norm().item()
-        expect(first >= 1, f"the first words lie {first:.2g} apart, asked is at least 1")
-        gaps[length] = apart(sources, weight)
-        if gaps[length] < 1e-6:
-            continue
-        for other, doing in ((weight.T, "were transposed"), (torch.eye(d, dtype=torch.float64), "changed nothing")):
-            if apart(sources, other) < 1e-6:
-                raise Broken(f"two sources of {length} words do not end alike; they would if the weight {doing}")
-    expect(
-        gaps[2] > 1e-6 or gaps[longer] < 1e-6,
-        f"two sources of 2 words end alike, but of {longer} words they do not: the states lie {gaps[longer]:.2g} apart",
-    )
-    worst = max(gaps.values())
-    expect(worst < 1e-6, f"the two sources end in different states, {worst:.2g} apart")

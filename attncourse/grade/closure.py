@@ -1,0 +1,75 @@
+"""What a module of this package is made of: the modules that it imports, and what these import."""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def imported_names(source: str, package: tuple[str, ...] = ()) -> set[str]:
+    """Absolute names of all that a source imports, inside functions too; `package` is where relative ones begin."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (base, node.module or "") if part)
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of this package; none where there is none."""
+    name, *parts = module.split(".")
+    if name != PACKAGE.name:
+        return None
+    path = PACKAGE.joinpath(*parts)
+    return next((p for p in (path / "__init__.py", path.with_suffix(".py")) if parts and p.is_file()), None)
+
+
+@cache
+def _imports(path: Path) -> frozenset[str]:
+    package = (PACKAGE.name, *path.relative_to(PACKAGE).parent.parts) if PACKAGE in path.parents else ()
+    return frozenset(imported_names(path.read_text(), package))
+
+
+def files_behind(names: Iterable[str]) -> set[Path]:
+    """Files of the named modules of this package and of all that they import from it, directly or not.
+
+    A package that merely holds an imported module does not count: it would draw in all that it holds.
+    """
+    waiting, found = list(names), set()
+    while waiting:
+        path = file_of(waiting.pop())
+        if path is not None and path not in found:
+            found.add(path)
+            waiting += _imports(path)
+    return found
+
+
+def rooms() -> set[str]:
+    """Folders of this package that hold mechanisms, and the models built from them: where exercises have answers."""
+    return {path.parent.name for path in PACKAGE.glob("*/reference.py")} | {"models"}
+
+
+def rooms_behind(names: Iterable[str]) -> set[str]:
+    """The rooms without which the named modules cannot be imported."""
+    found, names = set(), set(names)
+    while True:
+        grown = {path.relative_to(PACKAGE).parts[0] for path in files_behind(names)} & rooms()
+        if grown == found:
+            return found
+        found, names = grown, names | {f"{PACKAGE.name}.{room}" for room in grown}
+
+
+@cache
+def digest(source: Path) -> str:
+    """Digest of a file and of all of this package that it needs: it changes whenever what the file does may change."""
+    digest = hashlib.sha256(source.read_bytes())
+    for path in sorted(files_behind(_imports(source))):
+        digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

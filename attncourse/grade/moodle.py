@@ -1,0 +1,94 @@
+"""Marks as Moodle imports them (format: the offline grading worksheet, mod/assign/feedback/offline of moodle/moodle)."""
+
+import re
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from .reading import Learner, Record, counting, first_line, has_mark, inert, points_possible
+from .roster import Key, Table, by_row, find_rows, login_keys, name_keys, other_maximum, said, unmarked
+
+COLUMNS = [
+    "Identifier", "Full name", "Email address", "Status", "Grade", "Maximum grade", "Grade can be changed",
+    "Last modified (submission)", "Last modified (grade)", "Feedback comments",
+]  # fmt: skip
+NEEDED = ("Identifier", "Grade", "Last modified (grade)")  # to import
+NEVER = "-"  # Moodle's word for a time that has not been
+OURS = re.compile(r"\d+ of \d+ points(<br>|$)|No mark yet: ")  # how a comment begins that was made here
+
+
+def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Path | None = None) -> list[str]:
+    """Write the grading worksheet of one unit, since one belongs to one assignment; notes on all that is not entered.
+
+    Of several submissions of one learner the best counts. Who has no mark gets none: the cell is empty, or as the
+    roster has it, never 0. The grade is filled in, and the comment unless someone else wrote it; the rest of a roster stays as it is.
+
+    Args:
+        roster: the worksheet as Moodle gives it for download, in English. Learners are found by the number of their
+            "Participant N", or, where a submission came without one, by e-mail address, ID number or name.
+            Unless given, there is a row a learner, and Moodle skips those whose number is not known.
+
+    Raises:
+        ValueError: the roster is no such worksheet.
+    """
+    every = counting(records)
+    marks = {key: record for key, record in every.items() if key[1] == unit}
+    learners = {learner: _keys(learner) for learner, _ in marks}
+    table = Table.read(roster, *NEEDED) if roster else _own_roster(learners, unit)
+    found, notes = find_rows(learners, [_row_keys(table, row) for row in table.rows])
+    if not roster:
+        found = dict(zip(learners, range(len(table.rows)), strict=True))
+        unknown = (learner for learner in learners if not learner.moodle_id)
+        notes = [f"{said(learner)}: no participant number, so that Moodle will skip the row" for learner in unknown]
+    notes += _maximum(table, unit)
+    comments = table.column("Feedback comments")
+    for number, record in by_row(marks, found, unit).items():
+        row = table.rows[number]
+        if table.cell(row, "Grade can be changed") == "No":
+            notes.append(f"{said(Learner.of(record))}: Moodle lets nobody change that grade")
+            continue
+        if has_mark(record):
+            row[table.column("Grade")] = str(record["points"])
+        if comments is not None and (not row[comments].strip() or OURS.match(row[comments])):
+            row[comments] = comment(record)
+    table.write(path)
+    return notes + unmarked(record for (_, of), record in every.items() if of in (unit, ""))
+
+
+def comment(record: Record) -> str:
+    """What was found, a line a check; Moodle takes a comment for HTML."""
+    points = f"{record['points']} of {record['possible']} points"
+    lines = [points if has_mark(record) else f"No mark yet: {record['state']}"]
+    for check in record["checks"]:
+        if check["state"] != "passed":
+            lines.append(f"{check['check']}: {check['state']}, {first_line(check['message'])}".removesuffix(", "))
+    return inert("<br>".join(escape(line) for line in lines))
+
+
+def _keys(learner: Learner) -> set[Key]:
+    ids = {("id", _number(learner.moodle_id))} if learner.moodle_id else set()
+    return ids | login_keys(learner.learner) | name_keys(learner.name) | name_keys(learner.learner)
+
+
+def _row_keys(table: Table, row: list[str]) -> set[Key]:
+    logins = login_keys(*(table.cell(row, name) for name in ("Email address", "ID number", "Username")))
+    return {("id", _number(table.cell(row, "Identifier")))} | logins | name_keys(table.cell(row, "Full name"))
+
+
+def _number(identifier: str) -> str:
+    """The number in "Participant 12", however a language says participant."""
+    return re.sub(r"\D", "", identifier)
+
+
+def _own_roster(learners: Iterable[Learner], unit: str) -> Table:
+    rows = []
+    for learner in learners:
+        identifier = f"Participant {_number(learner.moodle_id)}" if learner.moodle_id else ""
+        maximum = f"{points_possible(unit)}.00"
+        rows.append([identifier, inert(learner.shown), "", "", "", maximum, "Yes", NEVER, NEVER, ""])
+    return Table(list(COLUMNS), rows)
+
+
+def _maximum(table: Table, unit: str) -> list[str]:
+    """A note where Moodle counts another number of points; it skips a grade that is above its own maximum."""
+    return other_maximum("Moodle", unit, table.cell(table.rows[0], "Maximum grade")) if table.rows else []
