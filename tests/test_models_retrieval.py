@@ -8,7 +8,6 @@ import torch
 
 from attncourse.models import retrieval
 from attncourse.models.retrieval import (
-    BUCKETS,
     HIDDEN,
     MIDDLE,
     PAD,
@@ -18,23 +17,18 @@ from attncourse.models.retrieval import (
     bm25_weights,
     count_words,
     draw_cloze,
+    make_passages,
     pointer_loss,
     read_answers,
     read_passages,
     read_words,
     retrieve,
-    token_of,
 )
 from attncourse.models.training import train
 
 
-def make_passages(*texts, held_out=None) -> Passages:
-    words = [read_words(text) for text in texts]
-    tokens = [torch.tensor([token_of(word) for word in piece]) for piece in words]
-    padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
-    return Passages(
-        words, padded, torch.tensor([len(w) for w in words]), torch.tensor(held_out or [False] * len(texts))
-    )
+def passages_of(*texts, held_out=None) -> Passages:
+    return make_passages([read_words(text) for text in texts], held_out or [False] * len(texts))
 
 
 def draw_passages(b, p, s, *, seed=0):
@@ -49,8 +43,9 @@ def test_words_are_words_numbers_and_marks():
     assert read_words('The "__enter__()" of 42 x[1:2].') == [
         "The", '"', "__enter__", "(", ")", '"', "of", "42", "x", "[", "1", ":", "2", "]", ".",
     ]  # fmt: skip
-    assert token_of("Word") == token_of("word") != token_of("sword")
-    assert all(2 <= token_of(word) < BUCKETS for word in ("a", "zip", "42", "("))
+    library = passages_of("Word sword word", "a Word")
+    assert library.vocabulary == {"word": 2, "sword": 3, "a": 4} and library.tokens_in_all == 5
+    assert library.tokens.tolist() == [[2, 3, 2], [4, 2, 0]] and library.lengths.tolist() == [3, 2]
 
 
 def test_the_library_holds_the_documentation_in_pieces():
@@ -59,11 +54,14 @@ def test_the_library_holds_the_documentation_in_pieces():
     assert 0.03 < library.held_out.double().mean() < 0.4
     assert {len(words) for words in library.words} <= set(range(12, 33))
     for words, tokens, length in zip(library.words[::50], library.tokens[::50], library.lengths[::50], strict=True):
-        assert tokens[:length].tolist() == [token_of(word) for word in words] and not tokens[length:].any()
+        assert (
+            tokens[:length].tolist() == [library.vocabulary[word.lower()] for word in words]
+            and not tokens[length:].any()
+        )
 
 
 def test_questions_are_pieces_of_their_passages():
-    library = make_passages(
+    library = passages_of(
         "the quick brown fox jumps over the lazy dogs today again",
         "a short but valid passage about seven different words here",
         held_out=[True, False],
@@ -78,17 +76,18 @@ def test_questions_are_pieces_of_their_passages():
         assert all((windows == question).all(dim=1).any() for question in whole)
     answers = {word for word in read_words("jumps over") if len(word) >= 4}
     asked = draw_cloze(library, count=99, held_out=True, rng=torch.Generator().manual_seed(1)).answers.unique()
-    assert set(asked.tolist()) == {token_of(word) for word in answers}
+    assert set(asked.tolist()) == {library.vocabulary[word] for word in answers}
 
 
 def test_bm25_is_its_formula_word_by_word():
     """In plain Python, from the words themselves."""
     texts = ["a b c a", "b b d", "e", "a d d d d f g h"]
-    library = make_passages(*texts)
-    query = "a d d x"
+    library = passages_of(*texts)
+    query = "a d d"
     for k1, b in ((1.2, 0.75), (0.7, 0.0), (2.0, 1.0)):
-        weights = bm25_weights(count_words(library.tokens), k1=k1, b=b)
-        got = count_words(make_passages(query).tokens) @ weights.T
+        counts = count_words(library.tokens, tokens_in_all=library.tokens_in_all)
+        asked = torch.tensor([[library.vocabulary[word] for word in query.split()]])
+        got = count_words(asked, tokens_in_all=library.tokens_in_all) @ bm25_weights(counts, k1=k1, b=b).T
         mean = sum(len(t.split()) for t in texts) / len(texts)
         for text, score in zip(texts, got[0].tolist(), strict=True):
             held, wanted = Counter(text.split()), 0.0
@@ -101,17 +100,19 @@ def test_bm25_is_its_formula_word_by_word():
 
 
 def test_the_best_passages_come_first_and_blanks_do_not_count():
-    library = make_passages("red green blue", "blue blue blue white", "black white", "red red")
-    weights = bm25_weights(count_words(library.tokens))
-    queries = torch.stack([make_passages("white black").tokens[0], torch.tensor([HIDDEN, token_of("green")])])
+    library = passages_of("red green blue", "blue blue blue white", "black white", "red red")
+    weights = bm25_weights(count_words(library.tokens, tokens_in_all=library.tokens_in_all))
+    token = library.vocabulary
+    queries = torch.tensor([[token["white"], token["black"]], [HIDDEN, token["green"]]])
     assert retrieve(queries, weights, top=2)[:, 0].tolist() == [2, 0]
     assert retrieve(queries, weights, top=2)[0].tolist() == [2, 1]
-    assert count_words(torch.tensor([[PAD, HIDDEN, 7, 7]]))[0].nonzero()[:, 0].tolist() == [7]
+    counts = count_words(torch.tensor([[PAD, HIDDEN, 7, 7]]), tokens_in_all=9)
+    assert counts.tolist() == [[0, 0, 0, 0, 0, 0, 0, 2, 0]]
 
 
 def make_reader() -> Reader:
     torch.manual_seed(0)
-    return Reader(d_model=12, n_heads=3).double().eval()
+    return Reader(60, d_model=12, n_heads=3).double().eval()
 
 
 def test_all_passages_share_one_softmax_and_padding_gets_nothing():
@@ -159,7 +160,7 @@ def test_a_reader_learns_to_find_neighbours():
     cloze = Cloze(questions.clone(), questions[:, MIDDLE].clone(), torch.ones(64, dtype=torch.long))
     cloze.tokens[:, MIDDLE] = HIDDEN
     torch.manual_seed(0)
-    reader = Reader(d_model=32, n_heads=2)
+    reader = Reader(500, d_model=32, n_heads=2)
     train(
         reader,
         lambda model, _: pointer_loss(model(cloze.tokens, passages, lengths), passages, cloze.answers),

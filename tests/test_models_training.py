@@ -335,6 +335,11 @@ def test_drawing_repeats_by_its_generator():
             lambda: generate(build_decoder(), draw_prompts(0, 2), steps=1),
             r"a prompt needs a token, got lengths \[0, 2\]",
         ),
+        (
+            lambda: train(Noisy(), noisy_loss, steps=1, checkpoint="no/such/folder/run.pt"),
+            "a folder that exists, got no/such/folder/run.pt",
+        ),
+        (lambda: generate(build_decoder(), draw_prompts(2), steps=1, context=0), "context must be at least 1, got 0"),
         (lambda: build_decoder()(torch.ones(1, 10).long()), "there are 9 positions, got 10 tokens"),
         (lambda: next_token_loss(build_decoder(), torch.ones(1, 1).long()), "a token before it, got length 1"),
     ],

@@ -7,11 +7,10 @@ and Grave 2020, https://arxiv.org/abs/2007.01282); its weights are the answer, a
 """
 
 import re
-import zlib
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
+from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from attncourse.multi_head import MultiHeadAttention
 from .blocks import Stack
 from .text import is_held_out, read_topics
 
-PAD, HIDDEN, BUCKETS = 0, 1, 4096
+PAD, HIDDEN = 0, 1
 LONGEST, SHORTEST = 32, 12  # words of a passage
 MIDDLE = 4  # place of the hidden word among the nine of a question
 RADIUS = 2
@@ -32,23 +31,33 @@ def read_words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def token_of(word: str) -> int:
-    """A word as an integer: its hash, so that no vocabulary has to be made. Two words in 4096 share one rarely."""
-    return 2 + zlib.crc32(word.lower().encode()) % (BUCKETS - 2)
-
-
 @dataclass(frozen=True)
 class Passages:
-    """Pieces of 12 to 32 words of the documentation, their tokens, and whether their topic is held out."""
+    """Pieces of a text as words and as tokens, whether each is held out, and the token of each word in small letters."""
 
     words: list[list[str]]
     tokens: Int[Tensor, "n s"]
     lengths: Int[Tensor, " n"]
     held_out: Bool[Tensor, " n"]
+    vocabulary: dict[str, int]
+
+    @property
+    def tokens_in_all(self) -> int:
+        """How many tokens there are, PAD and HIDDEN included."""
+        return 2 + len(self.vocabulary)
+
+
+def make_passages(words: list[list[str]], held_out: list[bool]) -> Passages:
+    """Passages of these words, held out or not; tokens in the order in which their words come, behind PAD and HIDDEN."""
+    known = dict.fromkeys(word.lower() for piece in words for word in piece)
+    vocabulary = {word: i for i, word in enumerate(known, start=2)}
+    tokens = [torch.tensor([vocabulary[word.lower()] for word in piece]) for piece in words]
+    padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+    return Passages(words, padded, torch.tensor([len(piece) for piece in words]), torch.tensor(held_out), vocabulary)
 
 
 def read_passages() -> Passages:
-    """All paragraphs of all topics, cut into pieces; a shorter rest is left out."""
+    """All paragraphs of all topics, cut into pieces of at most 32 words; what is shorter than 12 is left out."""
     words, held_out = [], []
     for topic, paragraphs in read_topics().items():
         for paragraph in paragraphs:
@@ -56,9 +65,7 @@ def read_passages() -> Passages:
             pieces = [whole[i : i + LONGEST] for i in range(0, len(whole), LONGEST)]
             words += [piece for piece in pieces if len(piece) >= SHORTEST]
             held_out += [is_held_out(topic)] * (len(words) - len(held_out))
-    tokens = [torch.tensor([token_of(word) for word in piece]) for piece in words]
-    padded = nn.utils.rnn.pad_sequence(tokens, batch_first=True)
-    return Passages(words, padded, torch.tensor([len(piece) for piece in words]), torch.tensor(held_out))
+    return make_passages(words, held_out)
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,10 @@ def draw_cloze(passages: Passages, *, count: int, held_out: bool, rng: torch.Gen
     return Cloze(tokens, answers, homes)
 
 
-def count_words(tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b buckets"]:
-    """How often each token occurs in each row; padding and hidden words do not count."""
-    counts = torch.zeros(len(tokens), BUCKETS).scatter_add_(1, tokens, torch.ones(tokens.shape))
+def count_words(tokens: Int[Tensor, "b n"], *, tokens_in_all: int) -> Float[Tensor, "b words"]:
+    """How often each of the tokens occurs in each row; padding and hidden words do not count."""
+    ones = torch.ones_like(tokens, dtype=torch.float32)
+    counts = ones.new_zeros(len(tokens), tokens_in_all).scatter_add_(1, tokens, ones)
     counts[:, [PAD, HIDDEN]] = 0.0
     return counts
 
@@ -95,11 +103,11 @@ def count_words(tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b buckets"]:
 def bm25_weights(counts: Float[Tensor, "n words"], *, k1: float = 1.2, b: float = 0.75) -> Float[Tensor, "n words"]:
     """What each word of a query adds to the score of each passage.
 
-    A word counts for more the fewer passages hold it, and for less each time it is repeated; long passages are held to
-    more. With the usual factor k1 + 1, and Lucene's logarithm, which is never negative.
+    A word counts for more the fewer passages hold it, and for less each time it is repeated; long passages have
+    to match more. With the usual factor k1 + 1, and Lucene's logarithm, which is never negative.
 
     Args:
-        k1: how late repetitions stop to count: never for infinity.
+        k1: how long repetitions go on counting: 0 for not at all.
         b: how much a passage's length is held against it, 0 to 1.
     """
     n, lengths = len(counts), counts.sum(dim=1, keepdim=True)
@@ -112,12 +120,12 @@ def retrieve(
     queries: Int[Tensor, "b n"], weights: Float[Tensor, "passages words"], *, top: int
 ) -> Int[Tensor, "b top"]:
     """The `top` best passages of each query, best first."""
-    return (count_words(queries) @ weights.T).topk(top, dim=1).indices
+    return (count_words(queries, tokens_in_all=weights.shape[1]) @ weights.T).topk(top, dim=1).indices
 
 
-def near(n: int, *, radius: int) -> Bool[Tensor, "n n"]:
+def near(n: int, *, radius: int, device=None) -> Bool[Tensor, "n n"]:
     """Pairs of places at most `radius` apart."""
-    places = torch.arange(n)
+    places = torch.arange(n, device=device)
     return (places - places[:, None]).abs() <= radius
 
 
@@ -128,12 +136,13 @@ class Reader(nn.Module):
     its neighbours. With all words in sight it drowns among them, and a short training never finds out.
 
     Args:
+        tokens_in_all: how many tokens there are, PAD and HIDDEN included.
         d_model, n_heads: as in `MultiHeadAttention`.
     """
 
-    def __init__(self, *, d_model: int = 64, n_heads: int = 4):
+    def __init__(self, tokens_in_all: int, *, d_model: int = 64, n_heads: int = 4):
         super().__init__()
-        self.embed = nn.Embedding(BUCKETS, d_model, padding_idx=PAD)
+        self.embed = nn.Embedding(tokens_in_all, d_model, padding_idx=PAD)
         self.stack = Stack(d_model, n_heads, n_layers=1, context=LONGEST)
         self.point = MultiHeadAttention(d_model, 1, bias=False, impl="reference")
 
@@ -141,12 +150,13 @@ class Reader(nn.Module):
         self, questions: Int[Tensor, "b 9"], passages: Int[Tensor, "b p s"], lengths: Int[Tensor, "b p"]
     ) -> Float[Tensor, "b p s"]:
         """Weights over the words of the p passages of each question: they sum to 1 over all of them."""
-        p, s = passages.shape[1:]
-        asking = self.stack(self.embed(questions), mask=near(questions.shape[1], radius=RADIUS))[:, MIDDLE, None]
+        (p, s), device = passages.shape[1:], passages.device
+        around = near(questions.shape[1], radius=RADIUS, device=device)
+        asking = self.stack(self.embed(questions), mask=around)[:, MIDDLE, None]
         flat, flat_lengths = rearrange(passages, "b p s -> (b p) s"), rearrange(lengths, "b p -> (b p)")
-        features = self.stack(self.embed(flat), lengths=flat_lengths, mask=near(s, radius=RADIUS))
+        features = self.stack(self.embed(flat), lengths=flat_lengths, mask=near(s, radius=RADIUS, device=device))
         # Side by side the passages are one context, with holes where each of them is padded.
-        exists = torch.arange(s) < lengths[..., None]
+        exists = torch.arange(s, device=device) < lengths[..., None]
         _, weights = self.point(
             asking,
             rearrange(features, "(b p) s d -> b (p s) d", p=p),
@@ -167,6 +177,6 @@ def pointer_loss(
 
 def read_answers(weights: Float[Tensor, "b p s"], passages: Int[Tensor, "b p s"]) -> Int[Tensor, " b"]:
     """The word that all its occurrences together give the most weight."""
-    flat = rearrange(passages, "b p s -> b (p s)")
-    totals = torch.zeros(len(flat), BUCKETS).scatter_add_(1, flat, rearrange(weights, "b p s -> b (p s)").float())
-    return totals.argmax(dim=1)
+    words, flat = rearrange(passages, "b p s -> b (p s)"), rearrange(weights, "b p s -> b (p s)")
+    totals = einsum((words[:, :, None] == words[:, None]).to(flat), flat, "b i j, b j -> b i")
+    return words.gather(1, totals.argmax(dim=1, keepdim=True))[:, 0]

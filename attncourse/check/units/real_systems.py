@@ -12,7 +12,7 @@ exercise_unit(
     title="Self and cross attention in real systems",
     chapter="real_systems",
     minutes=75,
-    prerequisites=("softmax_attention", "multi_head"),
+    prerequisites=("multi_head",),
 )
 
 
@@ -27,7 +27,7 @@ def _sizes(rng, count, least=3):
 
 @exercise_check("real_systems.cost", function="block_operations", points=2, section="what-it-costs")
 def cost(learner, rng):
-    """Predict the operations of one layer of a decoder-only model and of an encoder-decoder."""
+    """Predict the operations of one layer of a decoder alone, and of an encoder with its decoder."""
     for _ in range(4):
         s, t, d = (torch.randperm(40, generator=rng)[:3] + 5).tolist()
         got = learner(s, t, d)
@@ -102,7 +102,7 @@ def _name(i, first):
 
 @exercise_check("real_systems.cross", function="cross_attend", points=3, section="one-layer-four-diagrams")
 def cross(learner, rng):
-    """Write cross-attention with projections, into contexts of different lengths."""
+    """Let queries read a second sequence, whose rows are of different lengths."""
     b, (t, s, d, dc, dk, dv) = 2, _sizes(rng, 6)
     x, context = _normal(rng, b, t, d), _normal(rng, b, s, dc)
     w_q, w_k, w_v = _normal(rng, dk, d) * 0.5, _normal(rng, dk, dc) * 0.5, _normal(rng, dv, dc)
