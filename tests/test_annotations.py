@@ -29,22 +29,11 @@ def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
-ANNOTATED = [
-    "additive",
-    "hard_attention",
-    "models",
-    "models_training",
-    "models_transformer",
-    "multi_head",
-    "multiplicative",
-    "needle",
-    "rope",
-    "shared",
-    "softmax_attention",
-]
+ROOMS = [path.parent.name for path in ROOT.glob("attncourse/*/reference.py")]
+MODELS = [path.stem.removeprefix("test_") for path in ROOT.glob("tests/test_models*.py")]
 
 
-@pytest.mark.parametrize("name", ANNOTATED)
+@pytest.mark.parametrize("name", sorted([*ROOMS, *MODELS, "needle", "rope", "shared"]))
 def test_every_annotation_holds(name):
     # Triton's kernels are not annotated by jaxtyping, and torch.compile cannot look through its checks.
     done = run_hooked(f"tests/test_{name}.py", "-k", "not kernel and not compiles")

@@ -263,6 +263,22 @@ def test_greedy_writing_is_the_argmax_of_each_whole_prefix(positions):
             text = torch.cat([text, token[None]])
 
 
+@pytest.mark.parametrize("context", [None, 4, 1])
+def test_writing_reads_exactly_the_last_tokens_of_each_row(context):
+    """What follows is the sum of all that was read, modulo 11: one token more or less, or padding, would show."""
+
+    def next_logits(tokens):
+        return nn.functional.one_hot((tokens * 3 + 1).cumsum(dim=1) % 11, 11).double()
+
+    prompts = draw_prompts(1, 3, 4, 7)
+    got = generate(next_logits, prompts, steps=9, context=context)
+    for prompt, written in zip(prompts, got.tolist(), strict=True):
+        text = prompt.tolist()
+        for token in written:
+            assert token == sum(3 * x + 1 for x in (text[-context:] if context else text)) % 11
+            text.append(token)
+
+
 def test_an_encoder_decoder_writes_the_argmax_of_each_whole_prefix():
     torch.manual_seed(0)
     model = EncoderDecoder(8, 11, d_model=12, n_heads=3, n_layers=2, context=12).double().eval()
@@ -335,6 +351,11 @@ def test_drawing_repeats_by_its_generator():
             lambda: generate(build_decoder(), draw_prompts(0, 2), steps=1),
             r"a prompt needs a token, got lengths \[0, 2\]",
         ),
+        (
+            lambda: train(Noisy(), noisy_loss, steps=1, checkpoint="no/such/folder/run.pt"),
+            "a folder that exists, got no/such/folder/run.pt",
+        ),
+        (lambda: generate(build_decoder(), draw_prompts(2), steps=1, context=0), "context must be at least 1, got 0"),
         (lambda: build_decoder()(torch.ones(1, 10).long()), "there are 9 positions, got 10 tokens"),
         (lambda: next_token_loss(build_decoder(), torch.ones(1, 1).long()), "a token before it, got length 1"),
     ],

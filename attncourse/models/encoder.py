@@ -88,6 +88,7 @@ class MaskedLM(nn.Module):
         self.encoder, self.to_vocabulary = encoder, nn.Linear(d_model, vocabulary)
 
     def forward(self, tokens: Int[Tensor, "b t"], lengths: Int[Tensor, " b"] | None = None) -> Float[Tensor, "b t n"]:
+        """Only the first lengths[i] tokens of row i exist."""
         return self.to_vocabulary(self.encoder(tokens, lengths))
 
 
@@ -100,7 +101,7 @@ def hide_tokens(
         ValueError: the share lies outside (0, 1].
     """
     require(0 < share <= 1, f"share must lie in (0, 1], got {share}")
-    asked = torch.rand(tokens.shape, generator=rng) < share
+    asked = (torch.rand(tokens.shape, generator=rng) < share).to(tokens.device)
     return tokens.masked_fill(asked, hidden), tokens.masked_fill(~asked, NOT_ASKED)
 
 

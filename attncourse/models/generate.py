@@ -71,7 +71,8 @@ def generate(
     require(len(prompts) >= 1 and steps >= 1, f"give a prompt and a step, got {len(prompts)} prompts, {steps} steps")
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=prompts[0].device)
     require(int(lengths.min()) >= 1, f"a prompt needs a token, got lengths {lengths.tolist()}")
-    context = context or getattr(next_logits, "context", None) or int(lengths.max()) + steps
+    if context is None:
+        context = getattr(next_logits, "context", int(lengths.max()) + steps)
     require(context >= 1, f"context must be at least 1, got {context}")
     # What stands behind a prompt is padding until it is written over: a causal model does not see it.
     tokens = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True)

@@ -55,10 +55,13 @@ def train(
         on_step: called with step and loss after each step.
 
     Raises:
-        ValueError: steps, every or clip is out of range; the checkpoint belongs to another recipe or size of model.
+        ValueError: steps, every or clip is out of range; the checkpoint's folder is missing, or it belongs to another
+            recipe or size of model.
     """
     require(steps >= 1 and every >= 1, f"steps and every must be at least 1, got {steps}, {every}")
     require(clip > 0, f"clip must be positive, got {clip}")
+    path = None if checkpoint is None else Path(checkpoint)
+    require(path is None or path.parent.is_dir(), f"a checkpoint needs a folder that exists, got {checkpoint}")
     rng = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -70,31 +73,34 @@ def train(
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        if checkpoint is not None and Path(checkpoint).exists():
-            losses = _load(Path(checkpoint), recipe, parts, rng, device)
+        if path is not None and path.exists():
+            losses = _load(path, recipe, parts, rng, device)
         # disable=None is tqdm's own rule: no bar where the output is no terminal.
         bar = tqdm(
             total=steps, initial=len(losses), file=sys.stdout, disable=None if progress is None else not progress
         )
         try:
             for step in range(len(losses), steps):
-                loss = draw_loss(model, rng)
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), clip)
-                optimizer.step()
-                schedule.step()
-                losses.append(loss.item())
+                losses.append(_update(draw_loss(model, rng), model, optimizer, schedule, clip))
                 bar.update()
                 bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
                 if on_step is not None:
                     on_step(step, losses[-1])
-                if checkpoint is not None and (step + 1 == steps or (step + 1) % every == 0):
-                    _save(Path(checkpoint), recipe, parts, rng, losses, device)
+                if path is not None and (step + 1 == steps or (step + 1) % every == 0):
+                    _save(path, recipe, parts, rng, losses, device)
         finally:
             bar.close()
             model.eval()
     return losses
+
+
+def _update(loss, model, optimizer, schedule, clip) -> float:
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    schedule.step()
+    return loss.item()
 
 
 def _save(path, recipe, parts, rng, losses, device):

@@ -11,6 +11,7 @@ from .next_token import loss_by_place
 from .selection import accuracy_bands, draws_against_weights, estimator_quality, soft_samples
 from .slider import slider
 from .style import COLORS, use_style
+from .systems import diagrams, gaze, loss_and_baselines, passages_read, shares, weight_by_distance
 
 __all__ = [
     "COLORS",
@@ -21,20 +22,25 @@ __all__ = [
     "alignments",
     "connections",
     "decay",
+    "diagrams",
     "draws_against_weights",
     "estimator_quality",
+    "gaze",
     "head_maps",
     "influence_by_place",
     "influence_maps",
     "learning_curves",
     "local_windows",
+    "loss_and_baselines",
     "loss_by_place",
     "memory_against_length",
+    "passages_read",
     "predicted_and_measured",
     "reach_maps",
     "reading",
     "saturation",
     "seconds_against_length",
+    "shares",
     "signed_heatmap",
     "slider",
     "soft_lookup",
@@ -42,5 +48,6 @@ __all__ = [
     "steps_against_distance",
     "two_heads",
     "use_style",
+    "weight_by_distance",
     "weights_heatmap",
 ]

@@ -8,6 +8,7 @@ from . import multiplicative
 from . import self_cross_causal
 from . import multi_head
 from . import hard_attention
+from . import real_systems
 # isort: on
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "hard_attention",
     "multi_head",
     "multiplicative",
+    "real_systems",
     "self_cross_causal",
     "softmax_attention",
     "why_attention",

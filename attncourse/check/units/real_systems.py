@@ -1,0 +1,258 @@
+"""Checks of the unit `real_systems`: diagrams of systems, cross-attention, search, reading several passages, and work."""
+
+import torch
+
+from attncourse.softmax_attention import softmax_attention
+
+from ..core import Broken, Picture, exercise_check, exercise_unit
+from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
+
+exercise_unit(
+    "real_systems",
+    title="Self and cross attention in real systems",
+    chapter="real_systems",
+    minutes=75,
+    prerequisites=("multi_head",),
+)
+
+
+def _normal(rng, *shape):
+    return torch.randn(shape, generator=rng, dtype=torch.float64)
+
+
+def _sizes(rng, count, least=3):
+    """Sizes of which no two are equal: a swapped axis shows."""
+    return (torch.randperm(8, generator=rng)[:count] + least).tolist()
+
+
+@exercise_check("real_systems.cost", function="block_operations", points=2, section="what-it-costs")
+def cost(learner, rng):
+    """Predict the operations of one layer of a decoder alone, and of an encoder with its decoder."""
+    for _ in range(4):
+        s, t, d = (torch.randperm(40, generator=rng)[:3] + 5).tolist()
+        got = learner(s, t, d)
+        expect(isinstance(got, tuple | list) and len(got) == 2, "return two numbers: decoder-only, encoder-decoder")
+        one, two = (expect_number(x) for x in got)
+        case = f"for s={s}, t={t}, d={d}: "
+        linear, squares = 24 * (s + t) * d**2, 4 * (s + t) ** 2 * d
+        expect(2 * one != linear + squares, case + "a multiplication and an addition are two operations")
+        expect(one != linear, case + "decoder-only lacks the scores and the mixing of values")
+        expect(one != linear + squares // 2, case + "decoder-only: each product counts scores and mixing; that is one")
+        expect(
+            one != linear + 4 * (s**2 + t**2) * d,
+            case + "decoder-only is one sequence: a target token reads source tokens too",
+        )
+        expect(one == linear + squares, case + "the operations of decoder-only are wrong")
+        stacks = linear + 4 * (s**2 + t**2) * d
+        cross = 4 * (s + t) * d**2 + 4 * t * s * d
+        expect(two != stacks, case + "encoder-decoder: nothing was counted for cross-attention")
+        expect(two != stacks + 4 * t * s * d, case + "encoder-decoder: cross-attention has four projections of its own")
+        expect(
+            two not in (stacks + 8 * t * d**2 + 4 * t * s * d, stacks + 8 * s * d**2 + 4 * t * s * d),
+            case + "encoder-decoder: two of cross-attention's projections are of target tokens, two of source tokens",
+        )
+        expect(
+            two != stacks + cross + 16 * t * d**2, case + "encoder-decoder: a block has one feed-forward, not one each"
+        )
+        expect(two == stacks + cross, case + "the operations of encoder-decoder are wrong")
+
+
+SYSTEMS = ("encoder-only", "decoder-only", "prefix", "encoder-decoder", "image and text")
+
+
+def _diagram(system, first, second):
+    n = first + second
+    everything = torch.ones(n, n, dtype=torch.bool)
+    past = everything.tril()
+    reads_first = torch.arange(n)[:, None] >= first
+    return {
+        "encoder-only": everything,
+        "decoder-only": past,
+        "prefix": past | (torch.arange(n) < first),
+        "encoder-decoder": past | (torch.arange(n) < first),
+        "image and text": everything & (reads_first | (torch.arange(n) < first)),
+    }[system]
+
+
+@exercise_check("real_systems.connect", function="who_reads_whom", points=3, section="one-layer-four-diagrams")
+def connect(learner, rng):
+    """Write down the diagram of each system: which token may read which."""
+    for system in SYSTEMS:
+        first, second = (torch.randperm(4, generator=rng)[:2] + 3).tolist()
+        case, n = f"{system}, {first} tokens and then {second}", first + second
+        got = learner(system, first, second)
+        expect(
+            isinstance(got, torch.Tensor) and tuple(got.shape) == (n, n), f"{case}: return a matrix of shape ({n}, {n})"
+        )
+        expect(got.dtype == torch.bool, f"{case}: the matrix is of {got.dtype}, expected booleans")
+        wanted = _diagram(system, first, second)
+        picture = Picture(got.double(), wanted.double(), rows="reads", columns="is read")
+        if torch.equal(got, wanted.T) and not torch.equal(wanted, wanted.T):
+            raise Broken(f"{case}: rows and columns are swapped; a row reads, a column is read", picture)
+        wrong = got != wanted
+        if wrong.any():
+            row, column = place(wrong)
+            here = f"{_name(row, first)} {'reads' if got[row, column] else 'does not read'} {_name(column, first)}"
+            raise Broken(f"{case}: {here}", picture)
+
+
+def _name(i, first):
+    return f"token {i} of the first group" if i < first else f"token {i - first} of the second group"
+
+
+@exercise_check("real_systems.cross", function="cross_attend", points=3, section="one-layer-four-diagrams")
+def cross(learner, rng):
+    """Let queries read a second sequence, whose rows are of different lengths."""
+    b, (t, s, d, dc, dk, dv) = 2, _sizes(rng, 6)
+    x, context = _normal(rng, b, t, d), _normal(rng, b, s, dc)
+    w_q, w_k, w_v = _normal(rng, dk, d) * 0.5, _normal(rng, dk, dc) * 0.5, _normal(rng, dv, dc)
+    lengths = torch.tensor([s, int(torch.randint(1, s - 1, (), generator=rng))])
+    arguments = (w_q, w_k, w_v, lengths)
+
+    def wanted_of(context, lengths):
+        q, k, v = x @ w_q.T, context @ w_k.T, context @ w_v.T
+        return softmax_attention(q[:, None], k[:, None], v[:, None], key_lengths=lengths)[:, 0]
+
+    got = expect_tensor(learner(x, context, *arguments), (b, t, dv), what="the output")
+    changed = learner(x, context + 1.0, *arguments)
+    expect(not torch.allclose(got, changed), "the output does not change with the context: what is it that is read?")
+    short = int(lengths[1])
+    clean = wanted_of(context, lengths)
+    full = torch.tensor([s, s])
+    unscaled = softmax_attention(
+        (x @ w_q.T)[:1, None], (context @ w_k.T)[:1, None], (context @ w_v.T)[:1, None], scale=1.0
+    )[0, 0]
+    expect(not torch.allclose(got[0], unscaled), "the scores are not scaled")
+    expect(
+        not torch.allclose(got[1], wanted_of(context, full)[1]),
+        f"row 1 has {short} of {s} context tokens, and the others took part: they are padding",
+    )
+    poisoned = context.clone()
+    poisoned[1, short:] = torch.nan
+    hidden = learner(x, poisoned, *arguments)
+    expect(isinstance(hidden, torch.Tensor), f"the output is a {type(hidden).__name__}, expected a tensor")
+    expect(not hidden.isnan().any(), "padding holds NaN, and it came through: a weight of 0 times NaN is NaN")
+    # Where all values are 1, a mixture of them is 1.
+    pick, ones = torch.zeros_like(w_v), context.clone()
+    pick[:, 0], ones[..., 0] = 1.0, 1.0
+    read = learner(x, ones, w_q, w_k, pick, lengths)
+    for row, fault in ((0, "the weights of a query do not sum to 1"), (1, "padding took a share of the weight")):
+        off = (read[row] - 1).abs() > 1e-6
+        expect(not off.any(), f"all values are 1, and in row {row} something else is read: {fault}")
+    expect_close(got, clean, "the output differs from attention of the projected queries over the context's tokens")
+    expect_close(hidden, clean, "the output changes with what stands in the padding")
+    cotangent = _normal(rng, b, t, dv)
+    grads = learner.grad(x, context, *arguments, wrt=(0, 1), cotangent=cotangent)
+    expect(
+        bool((grads[0] != 0).any()) and bool((grads[1] != 0).any()), "no gradient reaches the queries or the context"
+    )
+    expect(not grads[1][1, short:].any(), "a gradient reaches the padding of the context")
+
+
+def _library(rng):
+    n, words = (torch.randperm(4, generator=rng)[:2] + 6).tolist()
+    counts = torch.randint(0, 4, (n, words), generator=rng).double()
+    counts[counts == 3] = 0
+    counts[:, 0] = 1  # a word that every passage holds
+    counts[1:, 1] = 0
+    counts[0, 1] = 1  # and one that a single passage holds
+    counts[0, 2] = 5
+    return counts
+
+
+def _scores(counts, query, k1, b):
+    n, lengths = len(counts), counts.sum(dim=1)
+    holding = (counts > 0).sum(dim=0)
+    rarity = torch.log(1 + (n - holding + 0.5) / (holding + 0.5))
+    weights = rarity * counts * (k1 + 1) / (counts + k1 * (1 - b + b * lengths / lengths.mean())[:, None])
+    return weights[:, query].sum(dim=1)
+
+
+@exercise_check("real_systems.search", function="bm25", points=2, section="look-it-up-then-read-it")
+def search(learner, rng):
+    """Score passages for a query by BM25."""
+    counts = _library(rng)
+    n, words = counts.shape
+    k1, b = 1.2, 0.75
+
+    def ask(counts, query, k1=k1, b=b):
+        return expect_tensor(learner(counts, query, k1, b), (n,), what="the scores")
+
+    rare, common = ask(counts, [1]), ask(counts, [0])
+    expect(bool((rare[1:] == 0).all()), f"passage {1 + int(rare[1:].ne(0).int().argmax())} lacks the word and scores")
+    expect(bool((common >= 0).all()), "a word that every passage holds counts against them: its logarithm is negative")
+    expect(rare[0] > common[0], "a word that one passage holds counts for no more than one that all of them hold")
+    repeated = counts.clone()
+    repeated[0, 1] = 2
+    twice = ask(repeated, [1], b=0.0)
+    expect(twice[0] > ask(counts, [1], b=0.0)[0], "a second occurrence of a word in a passage adds nothing")
+    expect(
+        twice[0] < 1.9 * ask(counts, [1], b=0.0)[0],
+        "a second occurrence counts as much as the first; repetitions should count for less",
+    )
+    longer = counts.clone()
+    longer[0, 0] += 40
+    expect(
+        bool((ask(longer, [1]) < rare - 1e-9)[0]),
+        "a passage that grew long without the query's word scores as before; b says how much length is held against it",
+    )
+    both = ask(counts, [0, 2])
+    expect_close(both, common + ask(counts, [2]), "the scores of two words do not add up")
+    expect_close(ask(counts, [1, 1]), 2 * rare, "a word that the query holds twice does not count twice")
+    for query in ([1], [0, 2], list(range(words)), [3, 3, 0]):
+        for options in ((k1, b), (2.0, 0.0), (0.9, 0.4)):
+            expect_close(
+                ask(counts, query, *options), _scores(counts, query, *options), "the scores differ from the formula"
+            )
+
+
+@exercise_check("real_systems.fuse", function="read_together", points=3, section="look-it-up-then-read-it")
+def fuse(learner, rng):
+    """Repair a reader that reads each passage by itself and averages."""
+    p, s, t, dk, dv = _sizes(rng, 5)
+    q, k, v = _normal(rng, t, dk) * 2, _normal(rng, p, s, dk), _normal(rng, p, s, dv)
+    lengths = torch.randint(1, s + 1, (p,), generator=rng)
+    lengths[0], lengths[1], lengths[2] = s, 1, 2
+    exists = torch.arange(s) < lengths[:, None]
+    k[1, 0] = 0  # a passage of one word that fits no query especially
+
+    def wanted_of(k, v):
+        return softmax_attention(q[None, None], k[exists][None, None], v[exists][None, None])[0, 0]
+
+    got = expect_tensor(learner(q, k, v, lengths), (t, dv), what="what is read")
+    alone = torch.stack(
+        [
+            softmax_attention(q[None, None], k[i, None, None, :n], v[i, None, None, :n])[0, 0]
+            for i, n in enumerate(lengths)
+        ]
+    )
+    expect(
+        not torch.allclose(got, alone.mean(dim=0)),
+        "each passage is read by itself and the readings are averaged: a useless passage counts as much as a good one",
+    )
+    by_length = (alone * lengths[:, None, None]).sum(dim=0) / lengths.sum()
+    expect(not torch.allclose(got, by_length), "readings are weighted by the passages' lengths, not by what they hold")
+    one_hot = torch.eye(p * s, dtype=torch.float64).view(p, s, p * s)
+    weights = expect_tensor(learner(q, k, one_hot, lengths), (t, p * s), what="what is read of one-hot values")
+    expect_rows_sum_to_one(weights)
+    padding = weights.view(t, p, s) * ~exists
+    if padding.any():
+        _, passage, word = place(padding > 0)
+        raise Broken(f"word {word} of passage {passage} has weight, and that passage has {int(lengths[passage])} words")
+    expect_close(got, wanted_of(k, v), "what is read is not attention over the words of all passages together")
+    order = torch.randperm(p, generator=rng)
+    expect_close(learner(q, k[order], v[order], lengths[order]), got, "what is read depends on the passages' order")
+    poisoned_k, poisoned_v = k.masked_fill(~exists[..., None], torch.nan), v.masked_fill(~exists[..., None], torch.nan)
+    hidden = learner(q, poisoned_k, poisoned_v, lengths)
+    expect(isinstance(hidden, torch.Tensor), f"what is read is a {type(hidden).__name__}, expected a tensor")
+    expect(not hidden.isnan().any(), "the padding of a passage holds NaN, and it came through")
+    far = learner(q * 300, k, v, lengths)
+    expect(bool(far.isfinite().all()), "scores of about a thousand overflow")
+    empty = lengths.clone()
+    empty[0] = 0
+    without = learner(q, k, v, empty)
+    expect(
+        isinstance(without, torch.Tensor) and not without.isnan().any(), "a passage without words turns the result NaN"
+    )
+    exists = torch.arange(s) < empty[:, None]
+    expect_close(without, wanted_of(k, v), "a passage without words changes what is read of the others")
