@@ -1,17 +1,15 @@
 """`python -m attncourse.profile [--rooms ...]`: what the rooms promise of time and memory, measured on this machine."""
 
 import argparse
-import importlib
 import math
 import multiprocessing
-import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from tabulate import tabulate
 
 from attncourse.profile import describe_device
-from attncourse.profile.rows import Row
+from attncourse.profile.rows import Row, measure_room
 
 ROOMS = ("sliding_window",)
 
@@ -28,12 +26,6 @@ def judge(row: Row) -> tuple[str, str, str]:
     met = ratio <= row.wanted if growth else ratio >= row.wanted
     measured = "theirs is out of memory" if math.isinf(row.theirs) else f"{ratio:.2f}x"
     return measured, wanted, "met" if met else "missed"
-
-
-def measure_room(room: str, device: str) -> list[Row]:
-    """The rows of one room; what is being measured goes to standard error."""
-    module = importlib.import_module(f"attncourse.profile.long_{room}")
-    return module.measure(device=device, progress=lambda what: print(f"{room}: {what}", file=sys.stderr, flush=True))
 
 
 def main() -> None:

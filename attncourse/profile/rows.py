@@ -1,5 +1,7 @@
-"""A line of the table that `python -m attncourse.profile` prints."""
+"""The lines of the table that `python -m attncourse.profile` prints, and the call that measures a room's."""
 
+import importlib
+import sys
 from dataclasses import dataclass
 
 
@@ -19,3 +21,9 @@ class Row:
     theirs: float
     wanted: float
     unit: str
+
+
+def measure_room(room: str, device: str) -> list[Row]:
+    """The rows of one room; what is being measured goes to standard error."""
+    module = importlib.import_module(f"attncourse.profile.long_{room}")
+    return module.measure(device=device, progress=lambda what: print(f"{room}: {what}", file=sys.stderr, flush=True))
