@@ -39,9 +39,7 @@ def local_band(*, window: int | None = None, radius: int | None = None, dilation
         f"give a window (causal) or a radius (both ways), not both and not neither, got window={window}, radius={radius}",
     )
     for name, value in (("window", window), ("radius", radius), ("dilation", dilation)):
-        require(
-            value is None or (isinstance(value, int) and value >= 1), f"{name} must be at least 1, got {value}"
-        )
+        require(value is None or (isinstance(value, int) and value >= 1), f"{name} must be at least 1, got {value}")
     require(isinstance(sinks, int) and sinks >= 0, f"sinks must be at least 0, got {sinks}")
     require(
         sinks == 0 or (radius is None and dilation == 1),
