@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from attncourse._shared.validate import check_key_lengths, check_qkv, require
