@@ -19,7 +19,10 @@ from attncourse.sliding_window import (
     sliding_window_attention_step,
     sliding_window_attention_torch,
 )
-from attncourse.testing import assert_causal, gradients, make_qkv
+from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
+from tests.compile_gate import SHARED_LIMIT, compile_all
+
+kernel = pytest.importorskip("attncourse.sliding_window.kernel", reason="Triton is on Linux alone")
 
 PATTERNS = {
     "window": dict(window=4),
@@ -252,25 +255,105 @@ def test_what_the_ring_forgot_is_never_read():
     torch.testing.assert_close(torch.cat(rest, dim=2), wanted)
 
 
+# The kernels
+
+WIDE = {
+    "window": dict(window=20),
+    "window of one": dict(window=1),
+    "dilated radius": dict(radius=9, dilation=3),
+    "sinks": dict(window=18, sinks=5),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize(("t", "s"), [(67, 67), (19, 53), (53, 19), (1, 67)])
+def test_the_kernel_keeps_its_budget_under_every_pattern(name, t, s, device):
+    check_kernel(WIDE[name], dict(b=1, h=2, g=1, t=t, s=s, dk=17, dv=24), torch.float32, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(("dk", "dv"), [(16, 16), (64, 64), (96, 128), (160, 256), (1, 3)])
+def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
+    check_kernel(dict(window=9, sinks=2), dict(b=1, h=2, g=1, t=19, s=35, dk=dk, dv=dv), dtype, device)
+
+
+def test_the_kernel_keeps_its_budget_with_padding_and_strides(device):
+    check_kernel(dict(radius=6), dict(b=2, h=2, g=2, t=37, s=41, dk=8, dv=8), torch.float32, device, lengths=[41, 13])
+    check_kernel(dict(radius=6), dict(b=2, h=2, g=2, t=37, s=41, dk=8, dv=8), torch.float32, device, strided=True)
+
+
+def check_kernel(pattern, sizes, dtype, device, *, lengths=None, strided=False):
+    """Output and gradients against float64, with twice the error of plain PyTorch in this dtype as budget."""
+    q, k, v = make_qkv(dtype=dtype, device=device, **sizes)
+    lengths = None if lengths is None else torch.tensor(lengths, device=device)
+    pattern = dict(key_lengths=lengths, **pattern)
+
+    def kernels(*inputs):
+        if strided:  # (b, t, h, d) in memory, as projections leave it
+            inputs = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs]
+            assert not any(x.is_contiguous() for x in inputs)
+        return kernel.sliding_window_attention_triton(*inputs, **pattern)
+
+    def definition(*inputs):
+        return sliding_window_attention(*inputs, **pattern)
+
+    doubles = [x.double() for x in (q, k, v)]
+    out = kernels(q, k, v)
+    assert out.dtype == dtype
+    assert_within_budget(out, plain=definition(q, k, v), exact=definition(*doubles), what="output")
+    wanted, plain = gradients(definition, *doubles), gradients(definition, q, k, v)
+    # A gradient passes the weights of its dtype twice, once in each direction; its plain form may be exact by luck.
+    for which, mine, theirs, truth in zip(("dq", "dk", "dv"), gradients(kernels, q, k, v), plain, wanted, strict=True):
+        eps = torch.finfo(dtype).eps
+        budget = max(2 * relative_error(theirs, truth), 8 * eps)
+        if truth.norm() < 1e-12:  # one key a query: the difference of two equal sums of dv products, each rounded
+            assert mine.abs().max() < 8 * eps * v.shape[-1], which
+        else:
+            assert relative_error(mine, truth) <= budget, f"{which}: {relative_error(mine, truth):.1e} > {budget:.1e}"
+
+
+def test_the_kernel_writes_every_element(device):
+    """In this mode PyTorch fills fresh memory with NaN, and what no program writes stays so."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(1, device=device).isnan().all()
+        q, k, v = make_qkv(t=33, s=49, dk=24, dtype=torch.float32, device=device)
+        assert kernel.sliding_window_attention_triton(q, k, v, window=5).isfinite().all()
+        for gradient in gradients(lambda *x: kernel.sliding_window_attention_triton(*x, window=5), q, k, v):
+            assert gradient.isfinite().all()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_the_kernel_visits_only_the_tiles_it_needs(device):
+    """NaN in a tile that no query may see: a kernel that still reads it multiplies a weight of 0 by NaN."""
+    q, k, v = make_qkv(b=1, h=1, t=20, s=200, dk=8, dtype=torch.float32, device=device)
+    clean = sliding_window_attention(q, k, v, window=10, sinks=3)
+    k[:, :, 64:128], v[:, :, 64:128] = torch.nan, torch.nan
+
+    def attend(*x):
+        return kernel.sliding_window_attention_triton(*x, window=10, sinks=3)
+
+    torch.testing.assert_close(attend(q, k, v), clean)
+    dq, dk, dv = gradients(attend, q, k, v)
+    assert dq.isfinite().all() and dk[:, :, :64].any() and not dk[:, :, 64:128].any() and not dv[:, :, 64:128].any()
+
+
 # The module
 
 
-def impls():
-    return ["reference", "blocked", "torch"]
-
-
-@pytest.mark.parametrize("impl", impls())
+@pytest.mark.parametrize("impl", ["reference", "blocked", "torch", "triton"])
 @pytest.mark.parametrize("name", ["window", "dilated radius", "sinks"])
-def test_every_impl_of_the_module_is_one_function(impl, name):
+def test_every_impl_of_the_module_is_one_function(impl, name, device):
     torch.manual_seed(0)
-    layer = SlidingWindowAttention(12, 4, n_kv_heads=2, head_dim=5, impl=impl, **PATTERNS[name])
-    x, lengths = torch.randn(2, 9, 12), torch.tensor([9, 6])
+    layer = SlidingWindowAttention(12, 4, n_kv_heads=2, head_dim=5, impl=impl, **PATTERNS[name]).to(device)
+    x, lengths = torch.randn(2, 9, 12, device=device), torch.tensor([9, 6], device=device)
 
     def heads(linear):
-        return linear(x).unflatten(-1, (-1, 5)).transpose(1, 2).detach()
+        return linear(x).unflatten(-1, (-1, 5)).transpose(1, 2).detach().cpu()
 
-    out = dense_by_hand(*map(heads, (layer.w_q, layer.w_k, layer.w_v)), key_lengths=lengths, **PATTERNS[name])
-    wanted = layer.w_o(out.transpose(1, 2).flatten(2).float())
+    out = dense_by_hand(*map(heads, (layer.w_q, layer.w_k, layer.w_v)), key_lengths=lengths.cpu(), **PATTERNS[name])
+    wanted = layer.w_o(out.transpose(1, 2).flatten(2).float().to(device))
     torch.testing.assert_close(layer(x, key_lengths=lengths), wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -341,6 +424,10 @@ def test_what_the_layer_and_the_ring_cannot_do_they_say():
         SlidingWindowAttention(8, 4, n_kv_heads=3, window=3)
     with pytest.raises(ValueError, match="a layer with a radius sees ahead and cannot stream"):
         SlidingWindowAttention(8, 2, radius=3).empty_cache(1)
+    with pytest.raises(ValueError, match="takes float32, float16 or bfloat16, got torch.float64"):
+        kernel.sliding_window_attention_triton(Q, K, V, window=2)
+    with pytest.raises(ValueError, match="takes widths to 256, got 300"):
+        kernel.sliding_window_attention_triton(*make_qkv(dk=300, dtype=torch.float32), window=2)
     with pytest.raises(ValueError, match="block must be at least 1, got 0"):
         sliding_window_attention_blocked(Q, K, V, window=2, block=0)
     layer, x = SlidingWindowAttention(8, 2, window=3), torch.randn(1, 4, 8)
@@ -358,3 +445,20 @@ def test_a_second_derivative_is_refused_not_wrong():
     (first,) = torch.autograd.grad(blocked(q, k, v, window=2).square().sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable|does not require grad"):
         first.sum().backward()
+
+
+# The compiler
+
+
+@pytest.mark.parametrize("capability", SHARED_LIMIT)
+def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
+    compiled = compile_all("sliding_window", capability)
+    assert len(compiled) >= 15
+    for c in compiled:
+        assert c.shared <= SHARED_LIMIT[capability], c
+        if capability >= 80 and "fp32" not in c.case:
+            assert c.spills == 0, c
+            # Tiles of 32 rows are below the 64 that one wgmma or tcgen05 takes; such kernels may use mma.
+            assert c.matrix != "none", c
+    forward = {c.matrix for c in compiled if "fwd" in c.kernel and "fp32" not in c.case}
+    assert forward == {{75: "none", 80: "mma", 90: "wgmma", 100: "tcgen05"}[capability]}

@@ -5,6 +5,7 @@ from .alignment import accuracy_and_time, alignments, local_windows, predicted_a
 from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
 from .connectivity import connections, reach_maps, steps_against_distance
 from .heatmap import signed_heatmap, weights_heatmap
+from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
 from .slider import slider
@@ -14,6 +15,7 @@ __all__ = [
     "COLORS",
     "accuracy_against_length",
     "accuracy_and_time",
+    "accuracy_by_distance",
     "alignments",
     "connections",
     "decay",
@@ -23,7 +25,9 @@ __all__ = [
     "local_windows",
     "loss_by_place",
     "memory_against_length",
+    "pattern_maps",
     "predicted_and_measured",
+    "reach_by_layers",
     "reach_maps",
     "reading",
     "saturation",
