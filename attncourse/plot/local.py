@@ -14,7 +14,7 @@ def pattern_maps(panels: dict[str, Tensor], *, columns: int = 3) -> Figure:
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 3.0 * rows), squeeze=False)
     for ax, (name, seen) in zip(axes.flat, panels.items(), strict=False):
-        ax.imshow(seen, cmap=ListedColormap(["white", COLORS[0]]), vmin=0, vmax=1)
+        ax.imshow(seen.cpu().numpy(), cmap=ListedColormap(["white", COLORS[0]]), vmin=0, vmax=1)
         for axis, count in ((ax.set_xticks, seen.shape[1]), (ax.set_yticks, seen.shape[0])):
             axis([i + 0.5 for i in range(count - 1)], minor=True)
             axis(range(0, count, 5))
