@@ -37,7 +37,7 @@ def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
             "dense": lambda call=call: call(dense, inputs[LENGTH]),
             "twice": lambda call=call: call(local, inputs[2 * LENGTH]),
         }
-        seconds = median_seconds(runs, rounds=5, warmup=1)
+        seconds = median_seconds(runs, rounds=3, warmup=1)
         rows.append(Row(f"{kind}, SDPA dense mask, {sizes}", seconds["ours"], seconds["dense"], 3.0, "speedup"))
         rows.append(Row(f"{kind}, twice the length, {sizes}", seconds["twice"], seconds["ours"], 2.2, "growth"))
         # The output, and three gradients, are there in any form: what counts is what a form holds beside them.
