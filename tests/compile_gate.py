@@ -132,10 +132,25 @@ def hard_attention_cases(capability: int):
         yield room._hard_attention_fwd_kernel, f"{dtype} d={width} causal", dtype, known, config
 
 
+def sliding_window_cases(capability: int):
+    """Every kernel of local attention at the widths and dtypes it claims."""
+    from attncourse.sliding_window import kernel as room
+
+    for dtype, width in [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("fp32", 64), ("fp32", 128)]:
+        if dtype == "bf16" and capability < 80:
+            continue
+        chip = dict(width=width, bits=32 if dtype == "fp32" else 16, capability=capability)
+        known = {"GROUP": 4, "DK": width, "DV": width, "BLOCK_DK": width, "BLOCK_DV": width, "LENGTHS": False}
+        for which in room.CONFIGS:
+            kernel = getattr(room, f"_sliding_window_{which}_kernel")
+            yield kernel, f"{dtype} d={width}", dtype, known, room.launch_config(which, **chip)
+
+
 CASES = {
     "softmax_attention": softmax_attention_cases,
     "additive": additive_cases,
     "hard_attention": hard_attention_cases,
+    "sliding_window": sliding_window_cases,
 }
 
 

@@ -6,6 +6,7 @@ from .bottleneck import accuracy_against_length, decay, influence_by_place, infl
 from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
+from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
 from .selection import accuracy_bands, draws_against_weights, estimator_quality, soft_samples
@@ -19,6 +20,7 @@ __all__ = [
     "accuracy_against_length",
     "accuracy_and_time",
     "accuracy_bands",
+    "accuracy_by_distance",
     "alignments",
     "connections",
     "decay",
@@ -35,7 +37,9 @@ __all__ = [
     "loss_by_place",
     "memory_against_length",
     "passages_read",
+    "pattern_maps",
     "predicted_and_measured",
+    "reach_by_layers",
     "reach_maps",
     "reading",
     "saturation",

@@ -9,6 +9,7 @@ from . import self_cross_causal
 from . import multi_head
 from . import hard_attention
 from . import real_systems
+from . import sliding_window
 # isort: on
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "multiplicative",
     "real_systems",
     "self_cross_causal",
+    "sliding_window",
     "softmax_attention",
     "why_attention",
 ]

@@ -1,0 +1,92 @@
+"""What `sliding_window` promises: faster than dense attention under the same mask, in less memory, linear in the length."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from attncourse.sliding_window import local_mask, sliding_window_attention_blocked
+
+from .memory import peak_memory
+from .rows import Row
+from .timing import median_seconds
+
+WINDOW, LENGTH, HEADS, WIDTH = 256, 8192, 8, 64
+
+
+def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
+    """Forward, and forward with backward, float32: against SDPA, FlexAttention, and itself at twice the length."""
+    rows = []
+    sizes = f"window {WINDOW}, length {LENGTH}"
+    inputs = {n: _draw(n, device) for n in (LENGTH, 2 * LENGTH)}
+    mask = local_mask(LENGTH, LENGTH, window=WINDOW, device=device)
+
+    def local(q, k, v):
+        return sliding_window_attention_blocked(q, k, v, window=WINDOW)
+
+    def dense(q, k, v):
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    for kind, call in (("forward", _forward), ("forward + backward", _forward_backward)):
+        progress(f"{kind} against SDPA with the dense mask, and at twice the length")
+        runs = {
+            "ours": lambda call=call: call(local, inputs[LENGTH]),
+            "dense": lambda call=call: call(dense, inputs[LENGTH]),
+            "twice": lambda call=call: call(local, inputs[2 * LENGTH]),
+        }
+        seconds = median_seconds(runs, rounds=3, warmup=1)
+        rows.append(Row(f"{kind}, SDPA dense mask, {sizes}", seconds["ours"], seconds["dense"], 3.0, "speedup"))
+        rows.append(Row(f"{kind}, twice the length, {sizes}", seconds["twice"], seconds["ours"], 2.2, "growth"))
+        # The output, and three gradients, are there in any form: what counts is what a form holds beside them.
+        results = inputs[LENGTH][0].nbytes * (1 if call is _forward else 4)
+        ours, theirs = (peak_memory(runs[name]) - results for name in ("ours", "dense"))
+        rows.append(Row(f"{kind}, memory beside results, SDPA dense mask, {sizes}", ours, theirs, 10.0, "memory"))
+
+    progress("FlexAttention: compiling")
+    flex = _compiled_flex(inputs[LENGTH], device)
+    seconds = {"ours": math.nan, "flex": math.nan}
+    if flex is not None:
+        progress("forward against FlexAttention compiled with the same block mask")
+        pair = {"ours": lambda: _forward(local, inputs[LENGTH]), "flex": lambda: _forward(flex, inputs[LENGTH])}
+        seconds = median_seconds(pair, rounds=15)
+    rows.append(Row(f"forward, FlexAttention compiled, {sizes}", seconds["ours"], seconds["flex"], 1.0, "speedup"))
+    return rows
+
+
+def _draw(n: int, device: str) -> list[Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    return [torch.randn(1, HEADS, n, WIDTH, generator=rng).to(device).requires_grad_() for _ in range(3)]
+
+
+def _forward(attend, inputs):
+    with torch.no_grad():
+        return attend(*inputs)
+
+
+def _forward_backward(attend, inputs):
+    return torch.autograd.grad(attend(*inputs).sum(), inputs)
+
+
+def _compiled_flex(inputs: list[Tensor], device: str) -> Callable | None:
+    """FlexAttention under the same mask, compiled; None where this machine cannot compile it (it needs a C++ compiler)."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    def near(b, h, i, j):
+        return (i >= j) & (i - j < WINDOW)
+
+    block_mask = create_block_mask(near, None, None, LENGTH, LENGTH, device=device)
+    compiled = torch.compile(flex_attention)
+
+    def attend(q, k, v):
+        return compiled(q, k, v, block_mask=block_mask)
+
+    try:
+        out = _forward(attend, inputs)
+    except Exception as error:  # whatever a compiler's toolchain lacks
+        warnings.warn(f"FlexAttention does not compile here: {error}", stacklevel=2)
+        return None
+    torch.testing.assert_close(out, _forward(lambda *x: sliding_window_attention_blocked(*x, window=WINDOW), inputs))
+    return attend
