@@ -177,8 +177,9 @@ def block_sparse_attention_blocked_with_lse(
     check_pattern(pattern, q, k, v, key_lengths)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     before = max(q.shape[2] - k.shape[2], 0)  # queries that stand before position 0 see nothing
-    if k.shape[2] == 0 or q.shape[0] == 0:
-        out, lse = (q[..., :1] * 0 + v.sum() * 0).expand(*q.shape[:3], v.shape[-1]), q[..., 0] * 0 - torch.inf
-        return out, lse
-    out, lse = _Blocked.apply(q[:, :, before:], k, v, key_lengths, pattern, scale)
+    rows = q[:, :, before:]
+    if rows.numel() == 0:
+        nothing = q.sum() * 0 + k.sum() * 0 + v.sum() * 0
+        return nothing.expand(*q.shape[:3], v.shape[-1]), (nothing - torch.inf).expand(q.shape[:3])
+    out, lse = _Blocked.apply(rows, k, v, key_lengths, pattern, scale)
     return pad(out, (0, 0, before, 0)), pad(lse, (before, 0), value=-torch.inf)
