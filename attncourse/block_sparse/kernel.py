@@ -41,20 +41,20 @@ def _store_rows(base, x, rows, exists, stride_row, stride_width, WIDTH: tl.const
 
 @triton.jit
 def _scores(
-    q, k, exists, mask_ptr, which, place_t, place_s, scale, SIDE: tl.constexpr, PARTIAL: tl.constexpr
+    q, k, exists, masks_ptr, which, place_t, place_s, scale, SIDE: tl.constexpr, PARTIAL: tl.constexpr
 ):  # fmt: skip
     """Scores to base 2 of a tile, (BLOCK_T, BLOCK_S), with -inf where a key does not exist or the block's mask hides it."""
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E)
     visible = exists[None, :] & (place_t < SIDE)[:, None]
     if PARTIAL:
-        at = mask_ptr + which.to(tl.int64) * SIDE * SIDE + place_t[:, None] * SIDE + place_s[None, :]
+        at = masks_ptr + which.to(tl.int64) * SIDE * SIDE + place_t[:, None] * SIDE + place_s[None, :]
         visible &= tl.load(at, mask=visible, other=0) != 0
     return tl.where(visible, scores, float("-inf"))
 
 
 @triton.jit
 def _fwd_blocks(
-    acc, top, total, q, k_base, v_base, blocks_ptr, which_ptr, mask_ptr, place_t, first, last, length, scale,
+    acc, top, total, q, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, first, last, length, scale,
     k_s, k_d, v_s, v_d, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_S: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
 ):  # fmt: skip
@@ -67,7 +67,7 @@ def _fwd_blocks(
             cols = block * SIDE + place_s
             exists = (place_s < SIDE) & (cols < length)
             k = _load_rows(k_base, cols, exists, k_s, k_d, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
-            scores = _scores(q, k, exists, mask_ptr, which, place_t, place_s, scale, SIDE, PARTIAL)
+            scores = _scores(q, k, exists, masks_ptr, which, place_t, place_s, scale, SIDE, PARTIAL)
             new_top = tl.maximum(top, tl.max(scores, 1))
             # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
             shift = tl.where(new_top == float("-inf"), 0.0, new_top)
@@ -82,7 +82,7 @@ def _fwd_blocks(
 
 @triton.jit
 def _block_sparse_fwd_kernel(
-    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, lengths_ptr, starts_ptr, middles_ptr, blocks_ptr, which_ptr, mask_ptr,
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, lengths_ptr, starts_ptr, middles_ptr, blocks_ptr, which_ptr, masks_ptr,
     q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, h, t, s, scale,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr,
@@ -110,11 +110,11 @@ def _block_sparse_fwd_kernel(
     top = tl.full((BLOCK_T,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_T,), tl.float32)
     acc, top, total = _fwd_blocks(
-        acc, top, total, q, k_base, v_base, blocks_ptr, which_ptr, mask_ptr, place_t, first, middle, length, scale,
+        acc, top, total, q, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, first, middle, length, scale,
         k_s, k_d, v_s, v_d, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, False,
     )  # fmt: skip
     acc, top, total = _fwd_blocks(
-        acc, top, total, q, k_base, v_base, blocks_ptr, which_ptr, mask_ptr, place_t, middle, last, length, scale,
+        acc, top, total, q, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, middle, last, length, scale,
         k_s, k_d, v_s, v_d, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True,
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def _load_lse(lse_ptr, rows, real):
 
 @triton.jit
 def _dkdv_blocks(
-    dk, dv, k, v, q_base, dout_base, lse_ptr, delta_ptr, blocks_ptr, which_ptr, mask_ptr, exists, place_s, first, last,
+    dk, dv, k, v, q_base, dout_base, lse_ptr, delta_ptr, blocks_ptr, which_ptr, masks_ptr, exists, place_s, first, last,
     t, s, scale, q_t, q_d, dout_t, dout_d, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr,
     BLOCK_T: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
 ):  # fmt: skip
@@ -166,7 +166,7 @@ def _dkdv_blocks(
             real = (place_t < SIDE) & (rows >= 0) & (rows < t)
             q = _load_rows(q_base, rows, real, q_t, q_d, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
             dout = _load_rows(dout_base, rows, real, dout_t, dout_d, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
-            scores = _scores(q, k, exists, mask_ptr, which, place_t, place_s, scale, SIDE, PARTIAL)
+            scores = _scores(q, k, exists, masks_ptr, which, place_t, place_s, scale, SIDE, PARTIAL)
             weights = tl.exp2(scores - _load_lse(lse_ptr, rows, real)[:, None])
             dv = tl.dot(tl.trans(weights.to(dout.dtype)), dout, dv, input_precision="ieee")
             dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
@@ -179,7 +179,7 @@ def _dkdv_blocks(
 @triton.jit
 def _block_sparse_bwd_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr, lengths_ptr, starts_ptr, middles_ptr,
-    blocks_ptr, which_ptr, mask_ptr, q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d,
+    blocks_ptr, which_ptr, masks_ptr, q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d,
     dout_b, dout_h, dout_t, dout_d, h, t, s, scale,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr,
@@ -211,12 +211,12 @@ def _block_sparse_bwd_dkdv_kernel(
         dout_base = dout_ptr + batch * dout_b + head * dout_h
         at = (batch * h + head) * t
         dk, dv = _dkdv_blocks(
-            dk, dv, k, v, q_base, dout_base, lse_ptr + at, delta_ptr + at, blocks_ptr, which_ptr, mask_ptr, exists,
+            dk, dv, k, v, q_base, dout_base, lse_ptr + at, delta_ptr + at, blocks_ptr, which_ptr, masks_ptr, exists,
             place_s, first, middle, t, s, scale, q_t, q_d, dout_t, dout_d, DK, DV, SIDE, BLOCK_T, BLOCK_DK, BLOCK_DV,
             False,
         )  # fmt: skip
         dk, dv = _dkdv_blocks(
-            dk, dv, k, v, q_base, dout_base, lse_ptr + at, delta_ptr + at, blocks_ptr, which_ptr, mask_ptr, exists,
+            dk, dv, k, v, q_base, dout_base, lse_ptr + at, delta_ptr + at, blocks_ptr, which_ptr, masks_ptr, exists,
             place_s, middle, last, t, s, scale, q_t, q_d, dout_t, dout_d, DK, DV, SIDE, BLOCK_T, BLOCK_DK, BLOCK_DV,
             True,
         )  # fmt: skip
@@ -230,7 +230,7 @@ def _block_sparse_bwd_dkdv_kernel(
 
 @triton.jit
 def _dq_blocks(
-    dq, q, dout, lse, delta, k_base, v_base, blocks_ptr, which_ptr, mask_ptr, place_t, first, last, length, scale,
+    dq, q, dout, lse, delta, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, first, last, length, scale,
     k_s, k_d, v_s, v_d, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_S: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
 ):  # fmt: skip
@@ -244,7 +244,7 @@ def _dq_blocks(
             exists = (place_s < SIDE) & (cols < length)
             k = _load_rows(k_base, cols, exists, k_s, k_d, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
             v = _load_rows(v_base, cols, exists, v_s, v_d, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
-            scores = _scores(q, k, exists, mask_ptr, which, place_t, place_s, scale, SIDE, PARTIAL)
+            scores = _scores(q, k, exists, masks_ptr, which, place_t, place_s, scale, SIDE, PARTIAL)
             weights = tl.exp2(scores - lse[:, None])
             dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
             dscores = weights * (dweights - delta[:, None])
@@ -255,7 +255,7 @@ def _dq_blocks(
 @triton.jit
 def _block_sparse_bwd_dq_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dq_ptr, lengths_ptr, starts_ptr, middles_ptr, blocks_ptr,
-    which_ptr, mask_ptr, q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, dout_b, dout_h, dout_t, dout_d,
+    which_ptr, masks_ptr, q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, dout_b, dout_h, dout_t, dout_d,
     h, t, s, scale,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr,
@@ -285,11 +285,11 @@ def _block_sparse_bwd_dq_kernel(
 
     dq = tl.zeros((BLOCK_T, BLOCK_DK), tl.float32)
     dq = _dq_blocks(
-        dq, q, dout, lse, delta, k_base, v_base, blocks_ptr, which_ptr, mask_ptr, place_t, first, middle, length,
+        dq, q, dout, lse, delta, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, first, middle, length,
         scale, k_s, k_d, v_s, v_d, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, False,
     )  # fmt: skip
     dq = _dq_blocks(
-        dq, q, dout, lse, delta, k_base, v_base, blocks_ptr, which_ptr, mask_ptr, place_t, middle, last, length,
+        dq, q, dout, lse, delta, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, middle, last, length,
         scale, k_s, k_d, v_s, v_d, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True,
     )  # fmt: skip
     _store_rows(dq_ptr + at * DK, dq * scale, rows, real, DK, 1, DK, BLOCK_DK)
