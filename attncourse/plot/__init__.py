@@ -7,6 +7,7 @@ from .connectivity import connections, reach_maps, steps_against_distance
 from .heatmap import signed_heatmap, weights_heatmap
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
+from .patterns import accuracy_by_place, layers_maps, pattern_maps
 from .slider import slider
 from .style import COLORS, use_style
 
@@ -14,15 +15,18 @@ __all__ = [
     "COLORS",
     "accuracy_against_length",
     "accuracy_and_time",
+    "accuracy_by_place",
     "alignments",
     "connections",
     "decay",
     "influence_by_place",
     "influence_maps",
+    "layers_maps",
     "learning_curves",
     "local_windows",
     "loss_by_place",
     "memory_against_length",
+    "pattern_maps",
     "predicted_and_measured",
     "reach_maps",
     "reading",
