@@ -17,21 +17,24 @@ KINDS = {"computed, not wanted": "#dddddd", "wanted, in a partial block": COLORS
 
 
 def pattern_maps(patterns: dict[str, BlockPattern]) -> Figure:
-    """One map a pattern, a row a query and a column a key, with the grid of its blocks."""
+    """One map a pattern, a row a query and a column a key, with the grid of its blocks where that is coarse enough."""
+    kinds = {name: _kinds(pattern) for name, pattern in patterns.items()}
     figure, axes = plt.subplots(1, len(patterns), figsize=(2.6 * len(patterns), 3.1), squeeze=False)
     for ax, (name, pattern) in zip(axes.flat, patterns.items(), strict=True):
-        ax.imshow(_kinds(pattern), cmap=ListedColormap(["white", *KINDS.values()]), vmin=0, vmax=3)
-        edges = [i * pattern.block - 0.5 for i in range(pattern.n_blocks + 1)]
-        ax.set_xticks(edges, minor=True)
-        ax.set_yticks(edges, minor=True)
-        ax.grid(which="minor", color="#999999", linewidth=0.4)
+        ax.imshow(kinds[name], cmap=ListedColormap(["white", *KINDS.values()]), vmin=0, vmax=3)
+        if pattern.n_blocks <= 32:  # finer than that, lines hide what lies between them
+            edges = [i * pattern.block - 0.5 for i in range(pattern.n_blocks + 1)]
+            ax.set_xticks(edges, minor=True)
+            ax.set_yticks(edges, minor=True)
+            ax.grid(which="minor", color="#999999", linewidth=0.4)
         ax.tick_params(which="both", length=0)
         ax.set_xticks([])
         ax.set_yticks([])
         ax.set(title=name, xlabel="key")
         ax.title.set_fontsize(10)
     axes[0, 0].set(ylabel="query")
-    handles = [Patch(facecolor=color, label=kind) for kind, color in KINDS.items()]
+    drawn = torch.cat([x.flatten() for x in kinds.values()]).unique()
+    handles = [Patch(facecolor=c, label=kind) for i, (kind, c) in enumerate(KINDS.items(), start=1) if i in drawn]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(KINDS))
     return figure
 

@@ -1,5 +1,5 @@
 """One module of checks a unit of exercises, in the order in which the course takes them."""
 
-from . import why_attention, softmax_attention, additive, multiplicative, self_cross_causal, multi_head  # isort: skip
+from . import why_attention, softmax_attention, additive, multiplicative, self_cross_causal, multi_head, block_sparse  # isort: skip
 
-__all__ = ["additive", "multi_head", "multiplicative", "self_cross_causal", "softmax_attention", "why_attention"]
+__all__ = ["additive", "block_sparse", "multi_head", "multiplicative", "self_cross_causal", "softmax_attention", "why_attention"]
