@@ -179,25 +179,25 @@ def layers_search(mask):
     return deepest
 
 
-def _count(mask, *, itself=True, first=0, never=None, whole=False):
+def _count(mask, *, itself=True, first=0, never=None, doubling=False):
     n = len(mask)
     step = mask | torch.eye(n, dtype=torch.bool) if itself else mask
     reached = torch.eye(n, dtype=torch.bool)
-    wanted = torch.ones(n, n, dtype=torch.bool)
-    wanted = wanted if whole else wanted.tril()
-    for depth in range(n + 2):
+    wanted = torch.ones(n, n, dtype=torch.bool).tril()
+    for depth in range(n + 1):
         if reached[wanted].all():
             return depth + first
-        reached = reached.float() @ step.float() > 0
+        further = reached if doubling and depth > 0 else step
+        reached = reached.float() @ further.float() > 0
     return never
 
 
 def layers_one_more(mask):
-    return _count(mask, first=1) if len(mask) > 1 else 0
+    return _count(mask, first=1)
 
 
 def layers_one_less(mask):
-    return _count(mask, first=-1) if len(mask) > 1 and not mask[1:, :-1].tril().all() and _count(mask) else _count(mask)
+    return _count(mask, first=-1)
 
 
 def layers_endless(mask):
@@ -205,22 +205,16 @@ def layers_endless(mask):
 
 
 def layers_without_itself(mask):
-    return _count(mask, itself=False) if not mask[1, 1:].any() else _count(mask)
-
-
-def layers_both_ways(mask):
-    return _count(mask, whole=True)
+    return _count(mask, itself=False)
 
 
 def layers_at_least_one(mask):
-    return max(1, _count(mask) or 0) if len(mask) == 1 else _count(mask)
+    depth = _count(mask)
+    return None if depth is None else max(depth, 1)
 
 
-def layers_by_distance(mask):
-    if _count(mask) is None or len(mask) == 1:
-        return _count(mask)
-    rows, columns = mask.nonzero().T
-    return -(-(len(mask) - 1) // int((rows - columns).max())) + 3
+def layers_by_squaring(mask):
+    return _count(mask, doubling=True)
 
 
 # block_sparse.gather
@@ -398,7 +392,7 @@ BANK = {
             Wrong(layers_endless, "a number came back, though some positions are never reached"),
             Wrong(layers_without_itself, "though all of the past is reached"),
             Wrong(layers_at_least_one, "a layer is counted, though it has itself already"),
-            Wrong(layers_by_distance, "the number of layers is wrong"),
+            Wrong(layers_by_squaring, "the number of layers is wrong"),
         ],
     ),
     "block_sparse.gather": Bank(

@@ -118,7 +118,7 @@ def layers(learner, rng):
     at = torch.arange(n)
     back = at[:, None] - at
     masks = {
-        "a band of 5 keys": ((back >= 0) & (back <= 4), 5),
+        "a band of 4 keys": ((back >= 0) & (back <= 3), 7),
         "the strided pattern of stride 4": (_as_mask(_strided_sets(n, 4), n), 2),
         "the whole past": (past, 1),
         "a band of 2 keys": ((back >= 0) & (back <= 1), 20),
