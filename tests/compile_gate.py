@@ -125,7 +125,15 @@ def block_sparse_cases(capability: int):
         if dtype == "bf16" and capability < 80:
             continue
         chip = dict(width=width, side=64, bits=32 if dtype == "fp32" else 16, capability=capability)
-        known = {"GROUP": 4, "DK": width, "DV": width, "SIDE": 64, "BLOCK_DK": width, "BLOCK_DV": width, "LENGTHS": False}
+        known = {
+            "GROUP": 4,
+            "DK": width,
+            "DV": width,
+            "SIDE": 64,
+            "BLOCK_DK": width,
+            "BLOCK_DV": width,
+            "LENGTHS": False,
+        }
         for which in room.CONFIGS:
             kernel = getattr(room, f"_block_sparse_{which}_kernel")
             yield kernel, f"{dtype} d={width}", dtype, known, room.launch_config(which, **chip)

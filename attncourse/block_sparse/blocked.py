@@ -8,7 +8,7 @@ the log-sum-exp in place of the weights in the same way), so no more than one su
 from collections.abc import Iterator
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad

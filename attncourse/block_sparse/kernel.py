@@ -311,8 +311,8 @@ CONFIGS = {
     },
     "bwd_dkdv": {
         "fma": {64: (32, 16, 4, 1), 128: (16, 16, 4, 1), 256: (16, 16, 8, 1)},
-        80: {64: (32, 64, 8, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)},
-        90: {64: (32, 64, 8, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)},
+        80: {64: (32, 32, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)},
+        90: {64: (32, 32, 4, 2), 128: (32, 64, 8, 2), 256: (32, 32, 8, 1)},
     },
     "bwd_dq": {
         "fma": {64: (32, 16, 4, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
@@ -459,7 +459,9 @@ def block_sparse_attention_triton_with_lse(
     check_pattern(pattern, q, k, v, key_lengths)
     check_runs_here("block_sparse_attention_triton", q)
     widest = max(q.shape[-1], v.shape[-1])
-    require(widest <= 256, f"block_sparse_attention_triton takes widths to 256, got {widest}: use impl='blocked' for it")
+    require(
+        widest <= 256, f"block_sparse_attention_triton takes widths to 256, got {widest}: use impl='blocked' for it"
+    )
     for name, x in (("q", q), ("k", k), ("v", v)):
         span = x.shape[2] * x.stride(2)
         require(span < 2**31, f"block_sparse_attention_triton addresses 2^31 elements a head, {name} spans {span}")

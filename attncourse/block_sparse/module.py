@@ -82,9 +82,7 @@ class BlockSparseAttention(nn.Module):
             ValueError: x does not fit the layer, or is longer than the pattern.
         """
         check_tensors(x=x, weight=self.w_q.weight)
-        require(
-            x.ndim == 3 and x.shape[-1] == self.d_model, f"x must be (b, t, {self.d_model}), got {tuple(x.shape)}"
-        )
+        require(x.ndim == 3 and x.shape[-1] == self.d_model, f"x must be (b, t, {self.d_model}), got {tuple(x.shape)}")
         q = split_heads(self.w_q(x), self.n_heads)
         k, v = (split_heads(project(x), self.n_kv_heads) for project in (self.w_k, self.w_v))
         if self.rope is not None:
@@ -102,7 +100,9 @@ class BlockSparseAttention(nn.Module):
             return block_sparse_attention_triton(q, k, v, **masking)
         if self.impl == "torch":
             return block_sparse_attention_torch(q, k, v, **masking)
-        return (block_sparse_attention_blocked if self.impl == "blocked" else block_sparse_attention)(q, k, v, **masking)
+        return (block_sparse_attention_blocked if self.impl == "blocked" else block_sparse_attention)(
+            q, k, v, **masking
+        )
 
 
 def block_sparse_attention_torch(

@@ -197,12 +197,17 @@ class BlockPattern:
         )
 
 
-def from_rule(rule: Callable[[Tensor, Tensor], Tensor], n: int, *, causal: bool = False, block: int = 64):
+def from_rule(
+    rule: Callable[[Tensor, Tensor], Tensor], n: int, *, causal: bool = False, block: int = 64
+) -> BlockPattern:
     """The pattern in which position i sees position j where rule(i, j) is True.
 
     Args:
         rule: from queries (rows, 1) and keys (columns,), integers, to booleans that broadcast to (rows, columns).
         causal: nobody sees what comes later, whatever the rule says.
+
+    Raises:
+        ValueError: n or block is below 1; the rule gives no booleans.
     """
     check_widths(n=n, block=block)
     parts = []
@@ -240,9 +245,7 @@ def from_mask(mask: Bool[Tensor, "t s"], *, block: int = 64) -> BlockPattern:
     return from_rule(lambda i, j: square[i, j], s, block=block).to(mask.device)
 
 
-def from_blocks(
-    live: Bool[Tensor, "blocks blocks"], n: int, *, causal: bool = False, block: int = 64
-) -> BlockPattern:
+def from_blocks(live: Bool[Tensor, "blocks blocks"], n: int, *, causal: bool = False, block: int = 64) -> BlockPattern:
     """The pattern of n positions that sees whole blocks, where `live` is True; if causal, their past half.
 
     Raises:

@@ -13,7 +13,11 @@ from attncourse.block_sparse import BlockPattern
 from .style import COLORS
 
 # What becomes of a pair; a pair of a dead block is white.
-KINDS = {"computed, not wanted": "#dddddd", "wanted, in a partial block": COLORS[5], "wanted, in a whole block": COLORS[0]}
+KINDS = {
+    "computed, not wanted": "#dddddd",
+    "wanted, in a partial block": COLORS[5],
+    "wanted, in a whole block": COLORS[0],
+}
 
 
 def pattern_maps(patterns: dict[str, BlockPattern]) -> Figure:

@@ -116,22 +116,22 @@ def _parts(m, radius, chosen, n_global):
 
 
 def compose_no_band(m, radius, chosen, n_global):
-    band, drawn, rows, columns = _parts(m, radius, chosen, n_global)
+    _, drawn, rows, columns = _parts(m, radius, chosen, n_global)
     return drawn | rows | columns
 
 
 def compose_no_random(m, radius, chosen, n_global):
-    band, drawn, rows, columns = _parts(m, radius, chosen, n_global)
+    band, _, rows, columns = _parts(m, radius, chosen, n_global)
     return band | rows | columns
 
 
 def compose_global_read_only(m, radius, chosen, n_global):
-    band, drawn, rows, columns = _parts(m, radius, chosen, n_global)
+    band, drawn, _, columns = _parts(m, radius, chosen, n_global)
     return band | drawn | columns
 
 
 def compose_global_readers_only(m, radius, chosen, n_global):
-    band, drawn, rows, columns = _parts(m, radius, chosen, n_global)
+    band, drawn, rows, _ = _parts(m, radius, chosen, n_global)
     return band | drawn | rows
 
 

@@ -2,4 +2,12 @@
 
 from . import why_attention, softmax_attention, additive, multiplicative, self_cross_causal, multi_head, block_sparse  # isort: skip
 
-__all__ = ["additive", "block_sparse", "multi_head", "multiplicative", "self_cross_causal", "softmax_attention", "why_attention"]
+__all__ = [
+    "additive",
+    "block_sparse",
+    "multi_head",
+    "multiplicative",
+    "self_cross_causal",
+    "softmax_attention",
+    "why_attention",
+]

@@ -53,7 +53,9 @@ def strided(learner, rng):
                 raise Broken(f"for position {place(wrong & part)[0]} and stride {stride}, {message}", picture)
 
 
-@exercise_check("block_sparse.computed", function="pairs", points=2, section="blocks-because-machines-do-not-do-single-pairs")
+@exercise_check(
+    "block_sparse.computed", function="pairs", points=2, section="blocks-because-machines-do-not-do-single-pairs"
+)
 def computed(learner, rng):
     """Predict what a pattern costs: pairs that are wanted, and pairs that its live blocks compute."""
     for n, block in ((24, 4), (23, 5), (13, 8), (7, 16)):
@@ -73,7 +75,9 @@ def computed(learner, rng):
         expect(paid != n * n or paid == truth, f"{case}: dead blocks are counted too, and nobody computes them")
         cut = truth != len(pattern.rows) * block**2
         full = len(pattern.rows) * block**2
-        expect(not cut or paid != full, f"{case}: the last block is cut short, and counts as far as there are positions")
+        expect(
+            not cut or paid != full, f"{case}: the last block is cut short, and counts as far as there are positions"
+        )
         kept = n // block * block
         inner = from_mask(mask[:kept, :kept], block=block) if kept else None
         without = len(inner.rows) * block**2 if kept else 0
@@ -189,7 +193,9 @@ def _whole_blocks(q, k, v, live, block):
     return block_sparse_attention(*(x[None, None] for x in (q, k, v)), pattern=pattern)[0, 0]
 
 
-@exercise_check("block_sparse.kinds", function="kinds", points=2, section="blocks-because-machines-do-not-do-single-pairs")
+@exercise_check(
+    "block_sparse.kinds", function="kinds", points=2, section="blocks-because-machines-do-not-do-single-pairs"
+)
 def kinds(learner, rng):
     """Repair a function that tells dead, partial and whole blocks apart, and errs at the edge."""
     names = ("dead", "partial", "whole")
