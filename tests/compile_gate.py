@@ -146,11 +146,37 @@ def sliding_window_cases(capability: int):
             yield kernel, f"{dtype} d={width}", dtype, known, room.launch_config(which, **chip)
 
 
+def block_sparse_cases(capability: int):
+    """Every kernel of block-sparse attention at the widths and dtypes it claims, in blocks of 64."""
+    from attncourse.block_sparse import kernel as room
+
+    widths = [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("bf16", 128), ("fp32", 64), ("fp32", 128)]
+    for dtype, width in widths:
+        if dtype == "bf16" and capability < 80:
+            continue
+        chip = dict(width=width, side=64, bits=32 if dtype == "fp32" else 16, capability=capability)
+        known = {
+            "GROUP": 4,
+            "DK": width,
+            "DV": width,
+            "SIDE": 64,
+            "BLOCK_DK": width,
+            "BLOCK_DV": width,
+            "LENGTHS": False,
+        }
+        for which in room.CONFIGS:
+            kernel = getattr(room, f"_block_sparse_{which}_kernel")
+            yield kernel, f"{dtype} d={width}", dtype, known, room.launch_config(which, **chip)
+        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
+        yield room._block_sparse_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
+
+
 CASES = {
     "softmax_attention": softmax_attention_cases,
     "additive": additive_cases,
     "hard_attention": hard_attention_cases,
     "sliding_window": sliding_window_cases,
+    "block_sparse": block_sparse_cases,
 }
 
 
@@ -160,6 +186,8 @@ def signature_of(kernel, constants: dict, dtype: str) -> dict:
         "lse_ptr": "*fp32", "delta_ptr": "*fp32", "dlse_ptr": "*fp32", "dscore_ptr": "*fp32", "dpq_ptr": "*fp32",
         "dpk_ptr": "*fp32", "lengths_ptr": "*i64", "log_prob_ptr": "*fp32", "index_ptr": "*i64", "scale": "fp32",
         "softcap": "fp32", "seed": "i64",
+        "dpk_ptr": "*fp32", "lengths_ptr": "*i64", "scale": "fp32", "softcap": "fp32", "starts_ptr": "*i32",
+        "middles_ptr": "*i32", "blocks_ptr": "*i32", "which_ptr": "*i32", "masks_ptr": "*u8",
     }  # fmt: skip
     types = {}
     for name in kernel.arg_names:

@@ -28,7 +28,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def test_there_are_rooms():
-    assert {"softmax_attention", "additive", "multiplicative", "multi_head"} <= set(ROOMS)
+    assert {"softmax_attention", "additive", "multiplicative", "multi_head", "block_sparse"} <= set(ROOMS)
 
 
 @pytest.mark.parametrize("room", ROOMS)

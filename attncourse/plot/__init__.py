@@ -9,6 +9,7 @@ from .heatmap import signed_heatmap, weights_heatmap
 from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
+from .patterns import accuracy_by_place, layers_maps, pattern_maps
 from .selection import accuracy_bands, draws_against_weights, estimator_quality, soft_samples
 from .slider import slider
 from .style import COLORS, use_style
@@ -21,6 +22,7 @@ __all__ = [
     "accuracy_and_time",
     "accuracy_bands",
     "accuracy_by_distance",
+    "accuracy_by_place",
     "alignments",
     "connections",
     "decay",
@@ -31,6 +33,7 @@ __all__ = [
     "head_maps",
     "influence_by_place",
     "influence_maps",
+    "layers_maps",
     "learning_curves",
     "local_windows",
     "loss_and_baselines",

@@ -10,10 +10,12 @@ from . import multi_head
 from . import hard_attention
 from . import real_systems
 from . import sliding_window
+from . import block_sparse
 # isort: on
 
 __all__ = [
     "additive",
+    "block_sparse",
     "hard_attention",
     "multi_head",
     "multiplicative",

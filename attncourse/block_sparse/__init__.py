@@ -1,0 +1,29 @@
+"""Block-sparse attention (Child et al. 2019, https://arxiv.org/abs/1904.10509) over any pattern of blocks.
+
+The kernel is imported from `attncourse.block_sparse.kernel`, since it needs Triton.
+"""
+
+from .blocked import block_sparse_attention_blocked, block_sparse_attention_blocked_with_lse
+from .module import BlockSparseAttention, block_sparse_attention_torch
+from .pattern import BlockPattern, from_blocks, from_mask, from_rule
+from .patterns import dilated, fixed, local, local_and_random, strided
+from .reference import block_sparse_attention, block_sparse_attention_loop, block_sparse_attention_with_lse
+
+__all__ = [
+    "BlockPattern",
+    "BlockSparseAttention",
+    "block_sparse_attention",
+    "block_sparse_attention_blocked",
+    "block_sparse_attention_blocked_with_lse",
+    "block_sparse_attention_loop",
+    "block_sparse_attention_torch",
+    "block_sparse_attention_with_lse",
+    "dilated",
+    "fixed",
+    "from_blocks",
+    "from_mask",
+    "from_rule",
+    "local",
+    "local_and_random",
+    "strided",
+]

@@ -1,0 +1,19 @@
+"""What every form of block-sparse attention asks of its inputs."""
+
+from torch import Tensor
+
+from attncourse._shared.validate import check_key_lengths, check_qkv, require
+
+from .pattern import BlockPattern
+
+
+def check_pattern(pattern: BlockPattern, q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None) -> None:
+    """q, k, v fit each other, and the pattern covers their positions on their device."""
+    check_qkv(q, k, v)
+    b, s = q.shape[0], k.shape[2]
+    check_key_lengths(key_lengths, b=b, s=s, like=q)
+    require(isinstance(pattern, BlockPattern), f"pattern must be a BlockPattern, got {type(pattern).__name__}")
+    require(s <= pattern.n, f"the pattern has {pattern.n} positions, got {s} keys: make a longer pattern")
+    require(
+        pattern.device == q.device, f"the pattern must be on {q.device}, got {pattern.device}: use pattern.to(device)"
+    )

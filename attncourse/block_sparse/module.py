@@ -1,0 +1,127 @@
+"""Block-sparse attention as a layer: project for all heads, attend along the pattern, project back."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.masks import blank_padding, length_mask
+from attncourse._shared.rope import RotaryEmbedding
+from attncourse._shared.validate import check_tensors, check_widths, require
+
+from .blocked import block_sparse_attention_blocked
+from .checks import check_pattern
+from .pattern import BlockPattern
+from .reference import block_sparse_attention
+
+IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
+
+
+class BlockSparseAttention(nn.Module):
+    """Multi-head self-attention in which a position sees what the pattern says.
+
+    Child et al. 2019, https://arxiv.org/abs/1904.10509. All heads share the pattern.
+
+    Args:
+        d_model: width of the sequence.
+        n_heads: query heads; they divide d_model unless head_dim is told.
+        pattern: who sees whom, over at least as many positions as any sequence has.
+        n_kv_heads: key/value heads, n_heads unless told; they divide n_heads.
+        head_dim: width of a head, d_model / n_heads unless told.
+        bias: whether the four projections add a bias.
+        rope: turns each head's queries and keys by their positions.
+        impl: "reference" (a mask on all scores), "blocked" (the live blocks alone), "torch" (PyTorch's fused attention
+            with the dense mask) or "triton" (the kernel; interpreted without a GPU).
+
+    Raises:
+        ValueError: a width, a head count, a rope, a pattern or an impl that does not fit.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        pattern: BlockPattern,
+        n_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        bias: bool = True,
+        rope: RotaryEmbedding | None = None,
+        impl: str = "blocked",
+    ):
+        super().__init__()
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        check_widths(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
+        require(
+            head_dim is not None or d_model % n_heads == 0,
+            f"n_heads must divide d_model unless head_dim is given, got d_model={d_model}, n_heads={n_heads}",
+        )
+        require(n_heads % n_kv_heads == 0, f"n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
+        head_dim = d_model // n_heads if head_dim is None else head_dim
+        check_widths(head_dim=head_dim)
+        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        require(isinstance(pattern, BlockPattern), f"pattern must be a BlockPattern, got {type(pattern).__name__}")
+        require(
+            rope is None or rope.width == head_dim,
+            f"rope must turn the heads' width, got head_dim={head_dim} and a rope of width {getattr(rope, 'width', 0)}",
+        )
+        self.d_model, self.n_heads, self.n_kv_heads, self.head_dim = d_model, n_heads, n_kv_heads, head_dim
+        self.pattern, self.rope, self.impl = pattern, rope, impl
+        self.w_q = nn.Linear(d_model, n_heads * head_dim, bias=bias)
+        self.w_k = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
+        self.w_v = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
+        self.w_o = nn.Linear(n_heads * head_dim, d_model, bias=bias)
+
+    def forward(
+        self, x: Float[Tensor, "b t d"], *, key_lengths: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b t d"]:
+        """The output; later tokens than key_lengths are padding, whatever they hold.
+
+        Raises:
+            ValueError: x does not fit the layer, or is longer than the pattern.
+        """
+        check_tensors(x=x, weight=self.w_q.weight)
+        require(x.ndim == 3 and x.shape[-1] == self.d_model, f"x must be (b, t, {self.d_model}), got {tuple(x.shape)}")
+        q = split_heads(self.w_q(x), self.n_heads)
+        k, v = (split_heads(project(x), self.n_kv_heads) for project in (self.w_k, self.w_v))
+        if self.rope is not None:
+            positions = torch.arange(x.shape[1], device=x.device)
+            q, k = self.rope(q, positions), self.rope(k, positions)
+        if self.pattern.device != x.device:
+            self.pattern = self.pattern.to(x.device)
+        return self.w_o(merge_heads(self._attend(q, k, v, key_lengths)))
+
+    def _attend(self, q, k, v, key_lengths):
+        masking = dict(pattern=self.pattern, key_lengths=key_lengths)
+        if self.impl == "triton":
+            from .kernel import block_sparse_attention_triton  # Triton is there on Linux alone
+
+            return block_sparse_attention_triton(q, k, v, **masking)
+        if self.impl == "torch":
+            return block_sparse_attention_torch(q, k, v, **masking)
+        return (block_sparse_attention_blocked if self.impl == "blocked" else block_sparse_attention)(
+            q, k, v, **masking
+        )
+
+
+def block_sparse_attention_torch(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    pattern: BlockPattern,
+    key_lengths: Int[Tensor, " b"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "b h t dv"]:
+    """`scaled_dot_product_attention` with the pattern as a dense mask: t * s booleans, and t * s scores computed."""
+    check_pattern(pattern, q, k, v, key_lengths)
+    s = k.shape[2]
+    visible = pattern.dense_mask(q.shape[2], s)
+    if key_lengths is not None:
+        visible = visible & length_mask(key_lengths, s)
+    k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
+    shared = dict(enable_gqa=k.shape[1] != q.shape[1], scale=scale)
+    # A row that sees nothing is undefined there: let it see everything, and give zeros.
+    empty = ~visible.any(dim=-1, keepdim=True)
+    return scaled_dot_product_attention(q, k, v, attn_mask=visible | empty, **shared).masked_fill(empty, 0.0)

@@ -1,0 +1,72 @@
+"""Block-sparse attention: what it is, once as a loop and once as a dense mask.
+
+Child et al. 2019, https://arxiv.org/abs/1904.10509, equations 2 to 4, with any set of positions in the place of S_i.
+A query whose set is empty gives zeros; there every set has the query itself.
+"""
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_logsumexp, masked_softmax
+
+from .checks import check_pattern
+from .pattern import BlockPattern
+
+
+def block_sparse_attention_loop(
+    q: Float[Tensor, "t dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"], *, pattern: BlockPattern
+) -> Float[Tensor, "t dv"]:
+    """One head, one sequence, token by token: each query reads the keys of its own set, and computes no other score."""
+    (t, dk), s = q.shape, len(k)
+    out = torch.zeros(t, v.shape[-1], dtype=v.dtype, device=v.device)
+    for i, sees in enumerate(pattern.dense_mask(t, s)):
+        keys, values = k[sees], v[sees]
+        if len(keys) > 0:
+            out[i] = torch.softmax(keys @ q[i] * dk**-0.5, dim=0) @ values
+    return out
+
+
+def block_sparse_attention(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    pattern: BlockPattern,
+    key_lengths: Int[Tensor, " b"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "b h t dv"]:
+    """softmax(Q K^T / sqrt(dk)) V over the pairs of the pattern, by a mask on all t * s scores.
+
+    Args:
+        pattern: who sees whom; its first s positions are used. Query i of t stands at position s - t + i.
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        scale: factor on q . k, dk ** -0.5 unless told.
+
+    Raises:
+        ValueError: a shape, dtype, device or range is wrong; the pattern has fewer than s positions.
+    """
+    return block_sparse_attention_with_lse(q, k, v, pattern=pattern, key_lengths=key_lengths, scale=scale)[0]
+
+
+def block_sparse_attention_with_lse(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    pattern: BlockPattern,
+    key_lengths: Int[Tensor, " b"] | None = None,
+    scale: float | None = None,
+) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
+    """The output and the log-sum-exp of each row of scores (natural logarithm; -inf where no key is visible)."""
+    check_pattern(pattern, q, k, v, key_lengths)
+    (g, s), t = k.shape[1:3], q.shape[2]
+    grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=g)
+    scores = einsum(grouped, blank_padding(k, key_lengths), "b g r t dk, b g s dk -> b g r t s")
+    scores = rearrange(scores, "b g r t s -> b (g r) t s") * (q.shape[-1] ** -0.5 if scale is None else scale)
+    scores = apply_mask(scores, pattern.dense_mask(t, s))
+    scores = apply_mask(scores, None if key_lengths is None else length_mask(key_lengths, s))
+    weights = rearrange(masked_softmax(scores), "b (g r) t s -> b g r t s", g=g)
+    out = einsum(weights, blank_padding(v, key_lengths), "b g r t s, b g s dv -> b g r t dv")
+    return rearrange(out, "b g r t dv -> b (g r) t dv"), masked_logsumexp(scores)
