@@ -66,7 +66,9 @@ def main() -> int:
     args = parser.parse_args()
     print(describe_device())
     confined, bare = seconds_to_start(False, 9), seconds_to_start(True, 9)
-    print(f"a worker is ready after {confined:.2f} s, without the sandbox {bare:.2f} s: it costs {confined - bare:.2f} s")
+    print(
+        f"a worker is ready after {confined:.2f} s, without the sandbox {bare:.2f} s: it costs {confined - bare:.2f} s"
+    )
     with tempfile.TemporaryDirectory() as folder:
         seconds, memory = grade(write_course(Path(folder)), args.submissions, args.workers)
     a_minute = 60 * args.submissions / seconds

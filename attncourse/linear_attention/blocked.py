@@ -73,7 +73,7 @@ def linear_attention_blocked_with_state(
 def _in_chunks(q, k, v, decay, state, chunk):
     """Mixture, total weight and last state of causal queries beside their keys, (b, h, n, f) and (b, g, n, f)."""
     n, g = k.shape[2], k.shape[1]
-    if n == 0:
+    if 0 in (n, q.shape[0]):
         return (*read_state(q, state, decay=None), state)
     q = rearrange(_whole_chunks(q, chunk), "b (g r) (m c) f -> b g m r c f", g=g, c=chunk)
     k, v = (rearrange(_whole_chunks(x, chunk), "b g (m c) f -> b g m c f", c=chunk) for x in (k, v))

@@ -127,8 +127,8 @@ def padded(width: int) -> int:
 # chip's shared memory. Without tensor cores (float32 everywhere, all of sm_75) products run on FMA units out of registers:
 # tiles must be small.
 CONFIGS = {
-    "fma": {64: (16, 32, 4), 128: (16, 32, 4), 256: (16, 16, 8)},
-    "tf32": {64: (32, 32, 4), 128: (32, 32, 4), 256: (16, 16, 4)},
+    "fma": {64: (16, 32, 4), 128: (16, 16, 8), 256: (16, 16, 8)},
+    "tf32": {64: (32, 32, 4), 128: (32, 32, 8), 256: (16, 16, 8)},
 }
 
 
@@ -191,9 +191,10 @@ class _Scan(torch.autograd.Function):
         dlog = None
         if log_decay is not None:
             # q_i carries what decayed up to i and k_j carries its inverse: the slope of the one minus that of the other.
-            slope = (q * dq - k * dkey).sum(dim=-1)
-            later = slope.flip(-1).cumsum(dim=-1).flip(-1) + (last * dlast).sum(dim=(-1, -2))[..., None]
-            dlog = later * math.log(2)
+            # Both are large where their difference is not, so their sums run in float64.
+            slope = (q.double() * dq - k.double() * dkey).sum(dim=-1)
+            later = slope.flip(-1).cumsum(dim=-1).flip(-1) + (last.double() * dlast).sum(dim=(-1, -2))[..., None]
+            dlog = (later * math.log(2)).float()
         return dq, dkey, dvalue, dlog, dstate, None
 
 
@@ -237,6 +238,8 @@ def linear_attention_triton_with_state(
     """
     inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
     _check(inputs, q)
+    per_step = inputs.decay is None or inputs.decay.shape[-1] == 1
+    require(per_step, "linear_attention_triton has no decay a feature: use impl='blocked' for it")
     products = partial(_causal_products, bits=8 * q.element_size())
     return attend_beside(inputs, products, causal=causal, normalize=normalize, dtype=q.dtype)
 
