@@ -61,8 +61,12 @@ def draw_random_features(
     rows = torch.randn(n_features, dk, generator=rng, dtype=torch.float64)
     if orthogonal:
         lengths = rows.norm(dim=-1, keepdim=True)
-        blocks = [torch.linalg.qr(torch.randn(dk, dk, generator=rng, dtype=torch.float64))[0]]
-        while len(blocks) * dk < n_features:
-            blocks.append(torch.linalg.qr(torch.randn(dk, dk, generator=rng, dtype=torch.float64))[0])
+        blocks = [_random_rotation(dk, rng) for _ in range(-(-n_features // dk))]
         rows = torch.cat(blocks)[:n_features] * lengths
     return RandomFeatures(rows)
+
+
+def _random_rotation(dk: int, rng: torch.Generator | None) -> Float[Tensor, "dk dk"]:
+    """Orthogonal, with no direction preferred: QR alone prefers some, by the signs that it chooses."""
+    q, r = torch.linalg.qr(torch.randn(dk, dk, generator=rng, dtype=torch.float64))
+    return q * r.diagonal().sign()
