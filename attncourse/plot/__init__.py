@@ -7,21 +7,25 @@ from .connectivity import connections, reach_maps, steps_against_distance
 from .heatmap import signed_heatmap, weights_heatmap
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
+from .recall import accuracy_against_pairs, error_against_features, loss_by_position, weights_by_rule
 from .slider import slider
 from .style import COLORS, use_style
 
 __all__ = [
     "COLORS",
     "accuracy_against_length",
+    "accuracy_against_pairs",
     "accuracy_and_time",
     "alignments",
     "connections",
     "decay",
+    "error_against_features",
     "influence_by_place",
     "influence_maps",
     "learning_curves",
     "local_windows",
     "loss_by_place",
+    "loss_by_position",
     "memory_against_length",
     "predicted_and_measured",
     "reach_maps",
@@ -33,5 +37,6 @@ __all__ = [
     "soft_lookup",
     "steps_against_distance",
     "use_style",
+    "weights_by_rule",
     "weights_heatmap",
 ]
