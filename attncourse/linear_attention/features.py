@@ -61,12 +61,12 @@ def draw_random_features(
     rows = torch.randn(n_features, dk, generator=rng, dtype=torch.float64)
     if orthogonal:
         lengths = rows.norm(dim=-1, keepdim=True)
-        blocks = [_random_rotation(dk, rng) for _ in range(-(-n_features // dk))]
-        rows = torch.cat(blocks)[:n_features] * lengths
+        rotations = _random_rotations(-(-n_features // dk), dk, rng)
+        rows = rotations.flatten(0, 1)[:n_features] * lengths
     return RandomFeatures(rows)
 
 
-def _random_rotation(dk: int, rng: torch.Generator | None) -> Float[Tensor, "dk dk"]:
-    """Orthogonal, with no direction preferred: QR alone prefers some, by the signs that it chooses."""
-    q, r = torch.linalg.qr(torch.randn(dk, dk, generator=rng, dtype=torch.float64))
-    return q * r.diagonal().sign()
+def _random_rotations(count: int, dk: int, rng: torch.Generator | None) -> Float[Tensor, "count dk dk"]:
+    """Orthogonal matrices with no direction preferred: QR alone prefers some, by the signs that it chooses."""
+    q, r = torch.linalg.qr(torch.randn(count, dk, dk, generator=rng, dtype=torch.float64))
+    return q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]

@@ -4,7 +4,6 @@ The blocks of `DecoderLM` with linear attention in them. What is left of a token
 positions are added, and no length is too long.
 """
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 

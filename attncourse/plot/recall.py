@@ -1,8 +1,11 @@
 """Pictures of memories of fixed size: whose weights they make, what they recall, how features err, how reading goes on."""
 
+import itertools
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from .heatmap import weights_heatmap
@@ -14,7 +17,7 @@ MARKERS = ("o-", "s--", "^:", "D-.")
 def weights_by_rule(panels: dict[str, Tensor]) -> Figure:
     """One map of causal weights (t, t) a rule, all on one scale."""
     t = len(next(iter(panels.values())))
-    figure, axes = plt.subplots(1, len(panels), figsize=(0.6 + 0.2 * t * len(panels), 0.9 + 0.19 * t), sharey=True)
+    figure, axes = plt.subplots(1, len(panels), figsize=(0.8 + 0.115 * t * len(panels), 0.9 + 0.105 * t), sharey=True)
     places = [str(i) if i % 5 == 0 else "" for i in range(t)]
     for ax, (name, weights) in zip(axes, panels.items(), strict=True):
         weights_heatmap(weights, queries=places, keys=places, ax=ax, title=name)
@@ -49,7 +52,7 @@ def error_against_features(counts: list[int], curves: dict[str, list[float]]) ->
 def loss_by_position(edges: list[int], curves: dict[str, list[float]], *, trained: int) -> Axes:
     """Mean loss of each model between neighbouring edges; grey where it was trained."""
     _, ax = plt.subplots(figsize=(6.0, 3.2))
-    middles = [(a * b) ** 0.5 for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    middles = [(a * b) ** 0.5 for a, b in itertools.pairwise(edges)]
     _lines(ax, middles, curves)
     ax.axvspan(edges[0], trained, color="#eeeeee", zorder=0)
     ax.annotate("trained", (edges[0], 0), xytext=(4, 4), textcoords="offset points", fontsize=8)
@@ -66,4 +69,4 @@ def _lines(ax: Axes, x: list[float], curves: dict[str, list[float]]) -> None:
 
 def _name_ticks(ax: Axes, x: list[int]) -> None:
     ax.set_xticks(x, [str(n) for n in x])
-    ax.minorticks_off()
+    ax.xaxis.set_minor_locator(NullLocator())

@@ -1,6 +1,14 @@
 """One module of checks a unit of exercises, in the order in which the course takes them."""
 
-from . import why_attention, softmax_attention, additive, multiplicative, self_cross_causal, multi_head, linear_attention  # isort: skip
+# isort: off
+from . import why_attention
+from . import softmax_attention
+from . import additive
+from . import multiplicative
+from . import self_cross_causal
+from . import multi_head
+from . import linear_attention
+# isort: on
 
 __all__ = [
     "additive",

@@ -48,7 +48,9 @@ def memory_bytes(learner, rng):
     for _ in range(4):
         b, h, n, d = (torch.randint(2, 60, (4,), generator=rng) + torch.tensor([0, 0, 100, 6])).tolist()
         got = learner(b, h, n, d)
-        expect(isinstance(got, tuple | list) and len(got) == 2, "return two numbers: the cache's bytes, then the state's")
+        expect(
+            isinstance(got, tuple | list) and len(got) == 2, "return two numbers: the cache's bytes, then the state's"
+        )
         cache, state = (expect_number(x) for x in got)
         shapes = f"b={b}, h={h}, n={n}, d={d}"
         expect(cache != 4 * b * h * n * d, f"for {shapes}: that is a cache of keys or of values, and there are both")
@@ -72,7 +74,9 @@ def reassociate(learner, rng):
     t, s, dk, dv = _sizes(rng, 4)
     q, k, v = _draw(rng, t=t, s=s, dk=dk, dv=dv)
     got = expect_tensor(learner(q, k, v), (t, dv), what="the output")
-    weights = expect_tensor(learner(q, k, torch.eye(s, dtype=torch.float64)), (t, s), what="the output for one-hot values")
+    weights = expect_tensor(
+        learner(q, k, torch.eye(s, dtype=torch.float64)), (t, s), what="the output for one-hot values"
+    )
     expect(bool((weights >= 0).all()), f"a weight is negative, at {place(weights < 0)}: the features must be positive")
     sums = weights.sum(dim=-1)
     expect(
@@ -133,7 +137,9 @@ def chunks(learner, rng):
         got = expect_tensor(learner(q, k, v), (n, dv), what=f"with {n} tokens the output")
         wanted = _one_head(q, k, v, causal=True)
         every = _one_head(q, k, v)
-        expect(n == 1 or not torch.allclose(got, every), f"with {n} tokens every query sees every key: nothing is causal")
+        expect(
+            n == 1 or not torch.allclose(got, every), f"with {n} tokens every query sees every key: nothing is causal"
+        )
         if n == 7:
             message = "one query for each token"
             expect_blind_to_future(lambda *x: learner(x[0], x[1], x[2]), [q, k, v], moved=1, axis=0, rng=rng)
@@ -158,16 +164,29 @@ def decay(learner, rng):
             wanted[i, j] = factors[j + 1 : i + 1].prod()
     if (got.triu(1) != 0).any():
         row, col = place(got.triu(1) != 0)
-        raise Broken(f"at step {row} something is left of step {col}, which is still to come", Picture(got, wanted, "step", "key"))
-    expect_close(got.diagonal(), wanted.diagonal(), "of a step's own key all is left: its factor fades what stood before")
+        raise Broken(
+            f"at step {row} something is left of step {col}, which is still to come",
+            Picture(got, wanted, "step", "key"),
+        )
+    expect_close(
+        got.diagonal(), wanted.diagonal(), "of a step's own key all is left: its factor fades what stood before"
+    )
     expect_close(got, wanted, "what is left is not the product of the factors after the key, up to the step")
     steep = torch.full((400,), 0.3)
     far = expect_tensor(learner(steep), (400, 400), what="with 400 factors of 0.3 in float32 the matrix")
-    expect(bool(far.isfinite().all()), f"with 400 factors of 0.3 in float32 the matrix is infinite at {place(~far.isfinite())}")
+    expect(
+        bool(far.isfinite().all()),
+        f"with 400 factors of 0.3 in float32 the matrix is infinite at {place(~far.isfinite())}",
+    )
     near = torch.tensor(0.3) ** torch.arange(400)
-    expect_close(far[-1], near.flip(0), "with 400 factors of 0.3 in float32 the last row is wrong", rtol=1e-3, atol=1e-6)
+    expect_close(
+        far[-1], near.flip(0), "with 400 factors of 0.3 in float32 the last row is wrong", rtol=1e-3, atol=1e-6
+    )
     (grad,) = learner.grad(steep, wrt=(0,), cotangent=torch.ones(400, 400))
-    expect(bool(grad.isfinite().all()), f"the matrix is right and its gradient is NaN or infinite at {place(~grad.isfinite())}")
+    expect(
+        bool(grad.isfinite().all()),
+        f"the matrix is right and its gradient is NaN or infinite at {place(~grad.isfinite())}",
+    )
 
 
 @exercise_check("linear_attention.delta", function="delta_step", points=2, section="the-delta-rule")
@@ -181,21 +200,26 @@ def delta(learner, rng):
     expect_close(kept, S, "with beta = 0 the memory changes")
     other = _normal(rng, dk)
     other = other - (other @ key) * key
-    expect_close(
-        other @ replaced, other @ S, "what stands under a key at a right angle to the one written has changed"
+    expect_close(other @ replaced, other @ S, "what stands under a key at a right angle to the one written has changed")
+    expect(
+        not torch.allclose(key @ replaced, key @ S + value),
+        "the memory answers its key with the old value plus the new",
     )
-    expect(not torch.allclose(key @ replaced, key @ S + value), "the memory answers its key with the old value plus the new")
     expect_close(key @ replaced, value, "with beta = 1 the memory does not answer its key with the new value")
     beta = 0.25 + 0.5 * torch.rand((), generator=rng).item()
     half = expect_tensor(learner(S, key, value, beta), (dk, dv), what="the new memory")
-    expect_close(key @ half, (1 - beta) * (key @ S) + beta * value, "between beta = 0 and 1 the answer is not in between")
+    expect_close(
+        key @ half, (1 - beta) * (key @ S) + beta * value, "between beta = 0 and 1 the answer is not in between"
+    )
     n = 6
     keys, values, betas = _normal(rng, n, dk), _normal(rng, n, dv), torch.rand(n, generator=rng, dtype=torch.float64)
     memory = torch.zeros(dk, dv, dtype=torch.float64)
     for i in range(n):
         memory = learner(memory, keys[i], values[i], betas[i].item())
     shaped = (keys[None, None], keys[None, None], values[None, None], betas[None, None])
-    expect_close(memory, delta_rule_attention(*shaped)[1][0, 0], "with keys that are not of length 1 the step is another")
+    expect_close(
+        memory, delta_rule_attention(*shaped)[1][0, 0], "with keys that are not of length 1 the step is another"
+    )
 
 
 @exercise_check(
