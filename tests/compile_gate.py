@@ -171,12 +171,28 @@ def block_sparse_cases(capability: int):
         yield room._block_sparse_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
 
 
+def linear_attention_cases(capability: int):
+    """The scan of linear attention in each precision and direction, with decay, and the step of decoding."""
+    from attncourse.linear_attention import kernel as room
+
+    for bits, width in [(16, 64), (16, 128), (16, 256), (32, 64), (32, 128), (32, 256)]:
+        config = room.launch_config(width=width, out=width, bits=bits, capability=capability)
+        for reverse in (False, True):
+            known = {"X": width, "W": width, "BLOCK_X": width, "DECAY": True, "REVERSE": reverse}
+            case = f"{bits} bits d={width}" + " reversed" * reverse
+            yield room._linear_attention_scan_kernel, case, "fp32", known, config
+    for width in (64, 256):
+        known = {"F": width, "DV": width, "GROUP": 4, "BLOCK_F": width, "DECAY": True, "NORMALIZE": True}
+        yield room._linear_attention_step_kernel, f"d={width}", "fp32", known, room.step_config(width)
+
+
 CASES = {
     "softmax_attention": softmax_attention_cases,
     "additive": additive_cases,
     "hard_attention": hard_attention_cases,
     "sliding_window": sliding_window_cases,
     "block_sparse": block_sparse_cases,
+    "linear_attention": linear_attention_cases,
 }
 
 

@@ -10,6 +10,7 @@ from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
 from .patterns import accuracy_by_place, layers_maps, pattern_maps
+from .recall import accuracy_against_pairs, error_against_features, loss_by_position, weights_by_rule
 from .selection import accuracy_bands, draws_against_weights, estimator_quality, soft_samples
 from .slider import slider
 from .style import COLORS, use_style
@@ -19,6 +20,7 @@ __all__ = [
     "COLORS",
     "ablation",
     "accuracy_against_length",
+    "accuracy_against_pairs",
     "accuracy_and_time",
     "accuracy_bands",
     "accuracy_by_distance",
@@ -28,6 +30,7 @@ __all__ = [
     "decay",
     "diagrams",
     "draws_against_weights",
+    "error_against_features",
     "estimator_quality",
     "gaze",
     "head_maps",
@@ -38,6 +41,7 @@ __all__ = [
     "local_windows",
     "loss_and_baselines",
     "loss_by_place",
+    "loss_by_position",
     "memory_against_length",
     "passages_read",
     "pattern_maps",
@@ -56,5 +60,6 @@ __all__ = [
     "two_heads",
     "use_style",
     "weight_by_distance",
+    "weights_by_rule",
     "weights_heatmap",
 ]

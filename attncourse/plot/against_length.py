@@ -1,4 +1,4 @@
-"""What a computation takes against the length of its input, both on logarithmic axes."""
+"""What a computation takes against the length of its input, both on logarithmic axes. A curve may stop early."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ def seconds_against_length(lengths: list[int], seconds: dict[str, list[float]], 
 def _against_length(lengths, curves, *, ylabel, device) -> Axes:
     _, ax = plt.subplots(figsize=(5.2, 3.4))
     for (name, values), style, color in zip(curves.items(), ("o-", "s--", "^:"), COLORS, strict=False):
-        ax.plot(lengths, values, style, label=name, color=color)
+        ax.plot(lengths[: len(values)], values, style, label=name, color=color)
     ax.set(xscale="log", yscale="log", xlabel="length", ylabel=ylabel, title=device)
     ax.title.set_fontsize(8)
     ax.set_xticks(lengths, [str(n) for n in lengths])

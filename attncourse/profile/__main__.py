@@ -11,7 +11,7 @@ from tabulate import tabulate
 from attncourse.profile import describe_device
 from attncourse.profile.rows import Row, measure_room
 
-ROOMS = ("sliding_window", "block_sparse")
+ROOMS = ("sliding_window", "block_sparse", "linear_attention")
 
 
 def judge(row: Row) -> tuple[str, str, str]:

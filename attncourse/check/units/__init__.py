@@ -11,12 +11,14 @@ from . import hard_attention
 from . import real_systems
 from . import sliding_window
 from . import block_sparse
+from . import linear_attention
 # isort: on
 
 __all__ = [
     "additive",
     "block_sparse",
     "hard_attention",
+    "linear_attention",
     "multi_head",
     "multiplicative",
     "real_systems",

@@ -1,0 +1,162 @@
+"""Linear attention chunk by chunk, in time and memory linear in the length, in plain PyTorch.
+
+Within a chunk the weights are formed as in the definition; what came before the chunk is a state. The chunked form of
+Hua et al. 2022, https://arxiv.org/abs/2202.10447, section 3.3, with the decay of Yang et al. 2023,
+https://arxiv.org/abs/2312.06635, section 4, and for the delta rule Yang et al. 2024, https://arxiv.org/abs/2406.06484,
+section 3.2. Every step is differentiable as it stands, so none has a backward pass of its own.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attncourse._shared.validate import require
+
+from .features import FeatureMap, elu_plus_one
+from .inputs import check_delta, prepare
+from .state import LinearState, attend_beside, read_state
+
+# With a decay a feature, a chunk is factored around its middle: 8 steps of 1e-4 are the most that float32 holds.
+CHUNK_OF_FEATURES, LEAST_DECAY = 16, 1e-4
+
+
+def linear_attention_blocked(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    causal: bool = False,
+    feature_map: FeatureMap = elu_plus_one,
+    normalize: bool = True,
+    decay: Tensor | None = None,
+    key_lengths: Int[Tensor, " b"] | None = None,
+    state: LinearState | None = None,
+    chunk: int = 64,
+) -> Float[Tensor, "b h t dv"]:
+    """`linear_attention` in chunks of `chunk` keys: the same result and gradients, time and memory linear in t + s.
+
+    Raises:
+        ValueError: as the reference; a chunk below 1; a decay a feature below 1e-4.
+    """
+    return linear_attention_blocked_with_state(
+        q, k, v, causal=causal, feature_map=feature_map, normalize=normalize, decay=decay, key_lengths=key_lengths,
+        state=state, chunk=chunk,
+    )[0]  # fmt: skip
+
+
+def linear_attention_blocked_with_state(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    causal: bool = False,
+    feature_map: FeatureMap = elu_plus_one,
+    normalize: bool = True,
+    decay: Tensor | None = None,
+    key_lengths: Int[Tensor, " b"] | None = None,
+    state: LinearState | None = None,
+    chunk: int = 64,
+) -> tuple[Float[Tensor, "b h t dv"], LinearState]:
+    """The output, and the state after the last key."""
+    require(chunk >= 1, f"chunk must be at least 1, got {chunk}")
+    inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
+    if inputs.decay is not None and inputs.decay.shape[-1] > 1:
+        low = inputs.decay.min().item() if inputs.decay.numel() else 1.0
+        require(low >= LEAST_DECAY, f"in chunks a decay a feature must be at least {LEAST_DECAY:g}, got {low:g}")
+        chunk = min(chunk, CHUNK_OF_FEATURES)
+    return attend_beside(
+        inputs, lambda *beside: _in_chunks(*beside, chunk), causal=causal, normalize=normalize, dtype=q.dtype
+    )
+
+
+def _in_chunks(q, k, v, decay, state, chunk):
+    """Mixture, total weight and last state of causal queries beside their keys, (b, h, n, f) and (b, g, n, f)."""
+    n, g = k.shape[2], k.shape[1]
+    if 0 in (n, q.shape[0]):
+        return (*read_state(q, state, decay=None), state)
+    q = rearrange(_whole_chunks(q, chunk), "b (g r) (m c) f -> b g m r c f", g=g, c=chunk)
+    k, v = (rearrange(_whole_chunks(x, chunk), "b g (m c) f -> b g m c f", c=chunk) for x in (k, v))
+    reached = None
+    if decay is not None:
+        decay = rearrange(_whole_chunks(decay, chunk, 1.0), "b g (m c) f -> b g m c f", c=chunk)
+        reached = decay.log().cumsum(dim=3)  # since the chunk's beginning
+    weights = _chunk_weights(q, k, reached)
+    entering, state = _chunk_states(k, v, reached, state)
+    if reached is not None:
+        q = q * reached.exp()[:, :, :, None]
+    q, weights = q.flatten(3, 4), weights.flatten(3, 4)  # heads of a group read the same keys: more rows
+    mixed = torch.baddbmm((weights.flatten(0, 2) @ v.flatten(0, 2)), q.flatten(0, 2), entering.S.flatten(0, 2))
+    total = weights.sum(dim=-1) + (q @ entering.z[..., None])[..., 0]
+    b, r = q.shape[0], q.shape[3] // chunk
+    mixed = rearrange(mixed, "(b g m) (r c) dv -> b (g r) (m c) dv", b=b, g=g, r=r)
+    return mixed[:, :, :n], rearrange(total, "b g m (r c) -> b (g r) (m c)", r=r)[:, :, :n], state
+
+
+def _whole_chunks(x, chunk, fill=0.0):
+    """The length filled up to a multiple of the chunk: keys without features change nothing."""
+    missing = -x.shape[2] % chunk
+    return torch.nn.functional.pad(x, (0, 0, 0, missing), value=fill) if missing else x
+
+
+def _chunk_weights(q, k, reached):
+    """The causal weights within each chunk, (b, g, m, r, c, c)."""
+    k = k[:, :, :, None]
+    if reached is None:
+        return (q @ k.transpose(-1, -2)).tril()
+    reached = reached[:, :, :, None]
+    if reached.shape[-1] == 1:
+        since = (reached - reached.transpose(-1, -2)).tril()  # above the diagonal it would overflow
+        return (q @ k.transpose(-1, -2) * since.exp()).tril()
+    middle = reached[..., reached.shape[-2] // 2, None, :]
+    return ((q * (reached - middle).exp()) @ (k * (middle - reached).exp()).transpose(-1, -2)).tril()
+
+
+def _chunk_states(k, v, reached, state):
+    """The state that enters each chunk, (b, g, m, f, dv) and (b, g, m, f), and the one after the last."""
+    if reached is not None:
+        k = k * (reached[:, :, :, -1:] - reached).exp()  # as much as is left at the chunk's end
+    gains, sums = (k.transpose(-1, -2) @ v).unbind(dim=2), k.sum(dim=3).unbind(dim=2)
+    left = None if reached is None else reached[:, :, :, -1].exp().unbind(dim=2)
+    S, z = state
+    entering = [], []
+    for m, (gain, keys) in enumerate(zip(gains, sums, strict=True)):
+        entering[0].append(S)
+        entering[1].append(z)
+        if left is not None:
+            S, z = left[m][..., None] * S, left[m] * z
+        S, z = S + gain, z + keys
+    return LinearState(*(torch.stack(x, dim=2) for x in entering)), LinearState(S, z)
+
+
+def delta_rule_blocked(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    beta: Float[Tensor, "b g s"],
+    *,
+    state: Float[Tensor, "b g dk dv"] | None = None,
+    chunk: int = 64,
+) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b g dk dv"]]:
+    """`delta_rule_attention` in chunks: within one, what each step writes solves a triangular system.
+
+    A step writes u_i = beta_i (v_i - S^T k_i - sum over j < i of (k_i . k_j) u_j): (I + L) U = beta (V - K S) with
+    L = tril(beta K K^T, -1), which is Yang et al. 2024, equations 10 and 11.
+
+    Raises:
+        ValueError: as `delta_rule_attention`; a chunk below 1.
+    """
+    require(chunk >= 1, f"chunk must be at least 1, got {chunk}")
+    (g, s), t, dtype = k.shape[1:3], q.shape[2], q.dtype
+    q, k, v, beta, S = check_delta(q, k, v, beta, state)
+    q = rearrange(q, "b (g r) t dk -> b g r t dk", g=g)
+    q = torch.nn.functional.pad(q, (0, 0, s - t, 0))
+    outs = []
+    for q_c, k_c, v_c, beta_c in zip(*(x.split(chunk, dim=-2) for x in (q, k, v, beta[..., None])), strict=True):
+        lower = (beta_c * (k_c @ k_c.transpose(-1, -2))).tril(-1)
+        written = torch.linalg.solve_triangular(lower, beta_c * (v_c - k_c @ S), upper=False, unitriangular=True)
+        weights = (q_c @ k_c.transpose(-1, -2)[:, :, None]).tril()
+        outs.append(q_c @ S[:, :, None] + weights @ written[:, :, None])
+        S = S + k_c.transpose(-1, -2) @ written
+    out = torch.cat(outs, dim=-2) if outs else q.new_zeros(*q.shape[:-1], v.shape[-1])
+    return rearrange(out[..., s - t :, :], "b g r t dv -> b (g r) t dv").to(dtype), S

@@ -1,0 +1,100 @@
+"""What every form of linear attention does first: check, map to features, blank the padding, start the state."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from attncourse._shared.masks import blank_padding
+from attncourse._shared.validate import check_key_lengths, check_qkv, check_tensors, require
+
+from .features import FeatureMap
+from .state import Inputs, LinearState
+
+
+def prepare(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool,
+    feature_map: FeatureMap,
+    decay: Tensor | None,
+    key_lengths: Int[Tensor, " b"] | None,
+    state: LinearState | None,
+) -> Inputs:
+    """The checked inputs. A padded key has no features, no value and no decay, whatever stands there."""
+    check_qkv(q, k, v)
+    (b, _, t, _), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
+    check_key_lengths(key_lengths, b=b, s=s, like=q)
+    require(decay is None or causal, "decay counts the steps since a key, so it needs causal=True")
+    require(
+        state is None or not causal or t <= s,
+        f"with a state, causal queries are the last t of the s keys' positions, got t={t}, s={s}",
+    )
+    wide = torch.promote_types(q.dtype, torch.float32)
+    features = feature_map(blank_padding(k, key_lengths).to(wide))
+    queries = feature_map(q.to(wide))
+    f = features.shape[-1]
+    fits = queries.shape == (*q.shape[:3], f) and features.shape == (b, g, s, f)
+    require(
+        fits,
+        "a feature map changes the last axis alone, and alike for q and k: "
+        f"from {tuple(q.shape)} and {tuple(k.shape)} it made {tuple(queries.shape)} and {tuple(features.shape)}",
+    )
+    if decay is not None:
+        decay = _full_decay(decay, (b, g, s, f), like=q).to(wide)
+        if key_lengths is not None:
+            exists = torch.arange(s, device=q.device)[:, None] < key_lengths[:, None, None, None]
+            decay = torch.where(exists, decay, 1.0)
+        check_decay(decay)
+    if state is None:
+        state = LinearState(queries.new_zeros(b, g, f, dv), queries.new_zeros(b, g, f))
+    check_state(state, (b, g, f, dv), like=queries)
+    return Inputs(queries, blank_padding(features, key_lengths), blank_padding(v, key_lengths).to(wide), decay, state)
+
+
+def _full_decay(decay: Tensor, shape: tuple[int, int, int, int], *, like: Tensor) -> Tensor:
+    """Expanded to (b, g, s, 1) or (b, g, s, f): one factor a step, or one a feature and step."""
+    ok = isinstance(decay, Tensor) and decay.is_floating_point() and decay.device == like.device
+    require(ok, f"decay must be a floating-point tensor on {like.device}, got {getattr(decay, 'dtype', type(decay))}")
+    fits = decay.ndim <= 4 and all(m in (1, n) for m, n in zip(decay.shape[::-1], shape[::-1], strict=False))
+    require(fits, f"decay must broadcast to (b, g, s, f) = {shape}, got {tuple(decay.shape)}")
+    last = decay.shape[-1] if decay.ndim else 1
+    return decay.expand(*shape[:3], last)
+
+
+def check_decay(decay: Tensor) -> None:
+    """Every factor lies in (0, 1]."""
+    if decay.numel() and not torch.compiler.is_compiling():  # while a graph is traced there are no values to look at
+        low, high = decay.min().item(), decay.max().item()
+        require(low > 0 and high <= 1, f"decay must lie in (0, 1], got {low:g}..{high:g}")
+
+
+def check_state(state: LinearState, shape: tuple[int, int, int, int], *, like: Tensor) -> None:
+    """S is (b, g, f, dv) and z (b, g, f), in the precision of the sums."""
+    check_memory("state's S", state.S, shape, like=like)
+    check_memory("state's z", state.z, shape[:3], like=like)
+
+
+def check_memory(name: str, x: Tensor, shape: tuple[int, ...], *, like: Tensor) -> None:
+    """Of this shape, and where and as precise as the sums are."""
+    require(x.shape == shape, f"the {name} must have shape {shape}, got {tuple(x.shape)}")
+    require(
+        (x.dtype, x.device) == (like.dtype, like.device),
+        f"the {name} must be {like.dtype} on {like.device}, got {x.dtype} on {x.device}",
+    )
+
+
+def check_delta(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The delta rule's inputs and its memory, checked, in the precision of the sums."""
+    check_qkv(q, k, v)
+    check_tensors(q=q, beta=beta)
+    (t, dk), (b, g, s, dv) = q.shape[2:], v.shape
+    require(t <= s, f"the t queries are the last of the s keys' positions, got t={t}, s={s}")
+    require(beta.shape == (b, g, s), f"beta must have shape (b, g, s) = {(b, g, s)}, got {tuple(beta.shape)}")
+    q, k, v, beta = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v, beta))
+    state = k.new_zeros(b, g, dk, dv) if state is None else state
+    check_memory("memory", state, (b, g, dk, dv), like=q)
+    return q, k, v, beta, state

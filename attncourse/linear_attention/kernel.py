@@ -1,0 +1,286 @@
+"""Linear attention as Triton kernels, forward and backward, in chunks, and one step of decoding.
+
+After Yang et al. 2023, https://arxiv.org/abs/2312.06635, section 4: within a chunk the weights are formed, and what came
+before it is a state that one program carries from chunk to chunk in registers. One kernel does everything. With
+D the decay between two steps, it computes out_i = sum over j <= i of D_ij (x_i . y_j) w_j, or the same sum over i >= j:
+
+    mixture  = scan(q, k, v)          normalizer = scan(q, k, 1)
+    dq = scan(dout, v, k)    dk = reversed scan(v, dout, q)    dv = reversed scan(k, q, dout)
+
+The gradient of the decay follows from dq and dk without another pass (ibid., section 4.3). Sums run in float32. Products
+of 16-bit inputs are tf32, which has their precision and float32's range: a state of many thousand keys leaves float16's.
+"""
+
+import math
+from functools import partial
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Int
+from torch import Tensor
+
+from attncourse._shared.launch import check_runs_here, device_capability
+from attncourse._shared.validate import require
+
+from .features import FeatureMap, elu_plus_one
+from .inputs import prepare
+from .state import Inputs, LinearState, attend_beside
+
+
+@triton.jit
+def _tile(base, rows, n, first, width, BLOCK: tl.constexpr):
+    """(rows, BLOCK) of a contiguous matrix (n, width), from column `first`; zeros outside."""
+    cols = first + tl.arange(0, BLOCK)
+    inside = (rows[:, None] < n) & (cols[None, :] < width)
+    return tl.load(base + rows[:, None] * width + cols[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _store_tile(base, x, rows, n, first, width, BLOCK: tl.constexpr):
+    cols = first + tl.arange(0, BLOCK)
+    inside = (rows[:, None] < n) & (cols[None, :] < width)
+    tl.store(base + rows[:, None] * width + cols[None, :], x, mask=inside)
+
+
+@triton.jit
+def _linear_attention_scan_kernel(
+    x_ptr, y_ptr, w_ptr, log_decay_ptr, state_ptr, out_ptr, last_ptr, n,
+    X: tl.constexpr, W: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_W: tl.constexpr,
+    DECAY: tl.constexpr, REVERSE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_W columns of one head's output, chunk after chunk, with its part of the state in registers."""
+    first = tl.program_id(0) * BLOCK_W
+    head = tl.program_id(1).to(tl.int64)
+    x_base, y_base, w_base = x_ptr + head * n * X, y_ptr + head * n * X, w_ptr + head * n * W
+    wide = tl.arange(0, BLOCK_X)
+    state = _tile(state_ptr + head * X * W, wide, X, first, W, BLOCK_W)  # (BLOCK_X, BLOCK_W)
+    within = tl.arange(0, BLOCK_C)
+    seen = within[:, None] <= within[None, :] if REVERSE else within[:, None] >= within[None, :]
+    chunks = tl.cdiv(n, BLOCK_C)
+    for step in range(chunks):
+        chunk = chunks - 1 - step if REVERSE else step
+        rows = chunk * BLOCK_C + within
+        x = _tile(x_base, rows, n, 0, X, BLOCK_X)  # (BLOCK_C, BLOCK_X)
+        y = _tile(y_base, rows, n, 0, X, BLOCK_X)  # (BLOCK_C, BLOCK_X)
+        w = _tile(w_base, rows, n, first, W, BLOCK_W)  # (BLOCK_C, BLOCK_W)
+        weights = tl.dot(x, tl.trans(y), input_precision=PRECISION)  # (BLOCK_C, BLOCK_C)
+        if DECAY:
+            step_log = tl.load(log_decay_ptr + head * n + rows, mask=rows < n, other=0.0)  # to base 2
+            reached = tl.cumsum(step_log)  # since the chunk's beginning
+            total = tl.sum(step_log)
+            since = reached[None, :] - reached[:, None] if REVERSE else reached[:, None] - reached[None, :]
+            weights *= tl.exp2(tl.where(seen, since, 0.0))  # elsewhere it would overflow
+            from_start, to_end = tl.exp2(reached), tl.exp2(total - reached)
+            x *= (to_end if REVERSE else from_start)[:, None]
+            y *= (from_start if REVERSE else to_end)[:, None]
+        weights = tl.where(seen, weights, 0.0)
+        out = tl.dot(x, state, input_precision=PRECISION)
+        out = tl.dot(weights, w, out, input_precision=PRECISION)  # (BLOCK_C, BLOCK_W)
+        _store_tile(out_ptr + head * n * W, out, rows, n, first, W, BLOCK_W)
+        if DECAY:
+            state *= tl.exp2(total)
+        state = tl.dot(tl.trans(y), w, state, input_precision=PRECISION)
+    _store_tile(last_ptr + head * X * W, state, wide, X, first, W, BLOCK_W)
+
+
+@triton.jit
+def _linear_attention_step_kernel(
+    q_ptr, k_ptr, v_ptr, decay_ptr, S_ptr, z_ptr, out_ptr, new_S_ptr, new_z_ptr,
+    F: tl.constexpr, DV: tl.constexpr, GROUP: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_DV: tl.constexpr,
+    DECAY: tl.constexpr, NORMALIZE: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_DV columns of one key/value head's state, and what its queries read of them."""
+    first = tl.program_id(0) * BLOCK_DV
+    kv_head = tl.program_id(1).to(tl.int64)
+    wide = tl.arange(0, BLOCK_F)
+    cols = first + tl.arange(0, BLOCK_DV)
+    k = tl.load(k_ptr + kv_head * F + wide, mask=wide < F, other=0.0)
+    v = tl.load(v_ptr + kv_head * DV + cols, mask=cols < DV, other=0.0)
+    S = _tile(S_ptr + kv_head * F * DV, wide, F, first, DV, BLOCK_DV)  # (BLOCK_F, BLOCK_DV)
+    z = tl.load(z_ptr + kv_head * F + wide, mask=wide < F, other=0.0)
+    if DECAY:
+        decay = tl.load(decay_ptr + kv_head * F + wide, mask=wide < F, other=0.0)
+        S *= decay[:, None]
+        z *= decay
+    S += k[:, None] * v[None, :]
+    z += k
+    _store_tile(new_S_ptr + kv_head * F * DV, S, wide, F, first, DV, BLOCK_DV)
+    if first == 0:
+        tl.store(new_z_ptr + kv_head * F + wide, z, mask=wide < F)
+    for member in range(GROUP):
+        head = kv_head * GROUP + member
+        q = tl.load(q_ptr + head * F + wide, mask=wide < F, other=0.0)
+        out = tl.sum(q[:, None] * S, 0)
+        if NORMALIZE:
+            total = tl.sum(q * z)
+            out = tl.where(total == 0.0, 0.0, out / tl.where(total == 0.0, 1.0, total))
+        tl.store(out_ptr + head * DV + cols, out, mask=cols < DV)
+
+
+def padded(width: int) -> int:
+    """The tile's width: a power of two, and at least the 16 that a tensor core multiplies at once."""
+    return max(16, triton.next_power_of_2(width))
+
+
+# (BLOCK_C, BLOCK_W at most, warps) by the padded width that is summed over. The compile-only gate holds every entry to its
+# chip's shared memory. Without tensor cores (float32 everywhere, all of sm_75) products run on FMA units out of registers:
+# tiles must be small.
+CONFIGS = {
+    "fma": {64: (16, 32, 4), 128: (16, 16, 8), 256: (16, 16, 8)},
+    "tf32": {64: (32, 32, 4), 128: (32, 32, 8), 256: (16, 16, 8)},
+}
+
+
+def launch_config(*, width: int, out: int, bits: int, capability: int) -> dict:
+    """Tile sizes, warps and precision of the scan for padded widths, the inputs' precision, and a chip."""
+    precision = "tf32" if bits == 16 and capability >= 80 else "ieee"
+    block_c, block_w, num_warps = CONFIGS["tf32" if precision == "tf32" else "fma"][max(width, 64)]
+    # The default of FP fusion differs between versions of Triton.
+    return {
+        "BLOCK_C": block_c, "BLOCK_W": min(block_w, out), "PRECISION": precision, "num_warps": num_warps,
+        "num_stages": 1, "enable_fp_fusion": True,
+    }  # fmt: skip
+
+
+def step_config(out: int) -> dict:
+    """Tile and warps of the decode step for the values' padded width."""
+    return {"BLOCK_DV": min(32, out), "num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
+
+
+def _scan(x, y, w, log_decay, state, *, reverse, bits):
+    """out (b, h, n, W) and the last state (b, h, X, W) of the sum above; all inputs contiguous and float32."""
+    (b, h, n, width), out_width = x.shape, w.shape[-1]
+    out, last = x.new_empty(b, h, n, out_width), torch.empty_like(state)
+    if 0 in (b, n, out_width):
+        return out, state.clone()
+    blocks = padded(width), padded(out_width)
+    config = launch_config(width=blocks[0], out=blocks[1], bits=bits, capability=device_capability(x))
+    _linear_attention_scan_kernel[(triton.cdiv(out_width, config["BLOCK_W"]), b * h)](
+        x, y, w, x if log_decay is None else log_decay, state, out, last, n,
+        X=width, W=out_width, BLOCK_X=blocks[0], DECAY=log_decay is not None, REVERSE=reverse, **config,
+    )  # fmt: skip
+    return out, last
+
+
+class _Scan(torch.autograd.Function):
+    """(mixture, last state) of q, k, v, the logarithm of the decay, and the first state; saves its inputs alone."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, log_decay, state, bits):
+        q, k, v, state = (x.contiguous() for x in (q, k, v, state))
+        log_decay = None if log_decay is None else log_decay.contiguous()
+        out, last = _scan(q, k, v, log_decay, state, reverse=False, bits=bits)
+        ctx.save_for_backward(q, k, v, log_decay, state, last)
+        ctx.bits = bits
+        return out, last
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dout, dlast):
+        q, k, v, log_decay, state, last = ctx.saved_tensors
+        dout, dlast = dout.contiguous(), dlast.contiguous()
+
+        def turned(x):
+            return x.transpose(-1, -2).contiguous()
+
+        options = dict(bits=ctx.bits)
+        dq, _ = _scan(dout, v, k, log_decay, turned(state), reverse=False, **options)
+        dkey, _ = _scan(v, dout, q, log_decay, turned(dlast), reverse=True, **options)
+        dvalue, dstate = _scan(k, q, dout, log_decay, dlast, reverse=True, **options)
+        dlog = None
+        if log_decay is not None:
+            # q_i carries what decayed up to i and k_j carries its inverse: the slope of the one minus that of the other.
+            # Both are large where their difference is not, so their sums run in float64.
+            slope = (q.double() * dq - k.double() * dkey).sum(dim=-1)
+            later = slope.flip(-1).cumsum(dim=-1).flip(-1) + (last.double() * dlast).sum(dim=(-1, -2))[..., None]
+            dlog = (later * math.log(2)).float()
+        return dq, dkey, dvalue, dlog, dstate, None
+
+
+def _causal_products(q, k, v, decay, state, *, bits):
+    """Mixture, total weight and last state by the scan; heads of a group get copies of their keys and values."""
+    r = q.shape[1] // k.shape[1]
+    k, v, S, z = (x.repeat_interleave(r, dim=1) if r > 1 else x for x in (k, v, *state))
+    log_decay = None if decay is None else decay[..., 0].log2().repeat_interleave(r, dim=1)
+    mixed, S = _Scan.apply(q, k, v, log_decay, S, bits)
+    total, z = _Scan.apply(q, k, torch.ones_like(v[..., :1]), log_decay, z[..., None], bits)
+    return mixed, total[..., 0], LinearState(S[:, ::r], z[:, ::r, :, 0])
+
+
+def linear_attention_triton(q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
+    """Linear attention by the kernels: the signature and the result of `linear_attention`, with gradients.
+
+    Float32, float16 or bfloat16, features and values to width 256; a decay a head or a step, not a feature.
+
+    Raises:
+        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, a decay a feature, CPU
+            tensors where Triton compiles).
+    """
+    return linear_attention_triton_with_state(q, k, v, **options)[0]
+
+
+def linear_attention_triton_with_state(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    feature_map: FeatureMap = elu_plus_one,
+    normalize: bool = True,
+    decay: Tensor | None = None,
+    key_lengths: Int[Tensor, " b"] | None = None,
+    state: LinearState | None = None,
+) -> tuple[Tensor, LinearState]:
+    """The output (b, h, t, dv) and the float32 state after the last key, both with gradients.
+
+    Without causal there is nothing to chunk: the state is one matrix product, and reading it another.
+    """
+    inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
+    _check(inputs, q)
+    per_step = inputs.decay is None or inputs.decay.shape[-1] == 1
+    require(per_step, "linear_attention_triton has no decay a feature: use impl='blocked' for it")
+    products = partial(_causal_products, bits=8 * q.element_size())
+    return attend_beside(inputs, products, causal=causal, normalize=normalize, dtype=q.dtype)
+
+
+def _check(inputs: Inputs, q: Tensor) -> None:
+    check_runs_here("linear_attention_triton", q)
+    widest = max(inputs.q.shape[-1], inputs.v.shape[-1])
+    require(widest <= 256, f"linear_attention_triton takes widths to 256, got {widest}: use impl='blocked' for it")
+
+
+def linear_attention_step_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    state: LinearState | None = None,
+    feature_map: FeatureMap = elu_plus_one,
+    normalize: bool = True,
+    decay: Tensor | None = None,
+) -> tuple[Tensor, LinearState]:
+    """`linear_attention_step` as one kernel, with a decay of any kind: q (b, h, dk), k (b, g, dk), v (b, g, dv).
+
+    Raises:
+        ValueError: as `linear_attention_triton`; gradients are asked for, which decoding has no use for.
+    """
+    inputs = prepare(
+        q[:, :, None], k[:, :, None], v[:, :, None], causal=True, feature_map=feature_map,
+        decay=decay if decay is None or decay.ndim == 0 else decay[..., None, :], key_lengths=None, state=state,
+    )  # fmt: skip
+    _check(inputs, q)
+    asked = torch.is_grad_enabled() and any(x.requires_grad for x in (*inputs[:3], *inputs.state))
+    require(not asked, "linear_attention_step_triton is for decoding and has no gradient: use torch.no_grad()")
+    queries, keys, values, (S, z) = *(x[:, :, 0].contiguous() for x in inputs[:3]), inputs.state
+    (b, h, f), (g, dv) = queries.shape, values.shape[1:]
+    left = None if inputs.decay is None else inputs.decay[:, :, 0].expand(b, g, f).contiguous()
+    out, S, z = queries.new_empty(b, h, dv), S.contiguous(), z.contiguous()
+    new = LinearState(torch.empty_like(S), torch.empty_like(z))
+    config = step_config(padded(dv))
+    if out.numel():
+        _linear_attention_step_kernel[(triton.cdiv(dv, config["BLOCK_DV"]), b * g)](
+            queries, keys, values, queries if left is None else left, S, z, out, *new,
+            F=f, DV=dv, GROUP=h // g, BLOCK_F=padded(f), DECAY=left is not None, NORMALIZE=normalize, **config,
+        )  # fmt: skip
+    return out.to(q.dtype), new

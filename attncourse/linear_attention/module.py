@@ -1,0 +1,187 @@
+"""Linear attention and the delta rule as layers: project, attend, project, with the state in and out."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.masks import blank_padding
+from attncourse._shared.validate import check_states, check_widths, require
+
+from .blocked import delta_rule_blocked, linear_attention_blocked_with_state
+from .features import FEATURE_MAPS, FeatureMap
+from .reference import delta_rule_attention, linear_attention_with_state, retention_decay
+from .state import LinearState
+
+IMPLEMENTATIONS = ("reference", "blocked", "triton")
+DECAYS = (None, "retention", "gated")
+GATE_TEMPERATURE = 16  # of Yang et al. 2023, section 4.4: gates start near 1
+
+
+class LinearAttention(nn.Module):
+    """Heads of linear attention over a sequence, or from one sequence into another.
+
+    Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236; retention's decay is Sun et al. 2023,
+    https://arxiv.org/abs/2307.08621, a fixed number a head; the gated one Yang et al. 2023,
+    https://arxiv.org/abs/2312.06635, is computed from each token, a number a feature. Both papers also gate the output
+    and normalize it by heads; here it is projected as it is.
+
+    Args:
+        d_model: width of the queries' sequence, and of the output.
+        n_heads: heads.
+        d_context: width of the sequence that is read, d_model unless told.
+        head_dim: width of queries and keys, d_model / n_heads unless told.
+        v_head_dim: width of values, head_dim unless told.
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        feature_map: "elu", "identity", or a function from (..., head_dim) to (..., f).
+        normalize: divide by the sum of the weights.
+        decay: None, "retention" or "gated" (which needs features as wide as head_dim); both need causal.
+        impl: "reference" (the definition), "blocked" (linear in the length) or "triton" (the kernel; interpreted
+            without a GPU; no gated decay).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int = 1,
+        *,
+        d_context: int | None = None,
+        head_dim: int | None = None,
+        v_head_dim: int | None = None,
+        causal: bool = False,
+        feature_map: str | FeatureMap = "elu",
+        normalize: bool = True,
+        decay: str | None = None,
+        impl: str = "blocked",
+    ):
+        super().__init__()
+        check_widths(d_model=d_model, n_heads=n_heads)
+        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        require(decay in DECAYS, f"decay must be None, 'retention' or 'gated', got {decay!r}")
+        require(decay is None or causal, f"decay={decay!r} counts the steps since a key, so it needs causal=True")
+        require(
+            decay != "gated" or impl != "triton",
+            "impl='triton' has no decay a feature: use impl='blocked' for decay='gated'",
+        )
+        require(
+            callable(feature_map) or feature_map in FEATURE_MAPS,
+            f"feature_map must be a function or one of {', '.join(FEATURE_MAPS)}, got {feature_map!r}",
+        )
+        head_dim, v_head_dim = _head_dims(d_model, n_heads, head_dim, v_head_dim)
+        self.d_model, self.d_context, self.n_heads = d_model, d_context or d_model, n_heads
+        self.causal, self.normalize, self.impl, self.decay = causal, normalize, impl, decay
+        self.feature_map = feature_map if callable(feature_map) else FEATURE_MAPS[feature_map]
+        self.w_q = nn.Linear(d_model, n_heads * head_dim, bias=False)
+        self.w_k = nn.Linear(self.d_context, n_heads * head_dim, bias=False)
+        self.w_v = nn.Linear(self.d_context, n_heads * v_head_dim, bias=False)
+        self.w_o = nn.Linear(n_heads * v_head_dim, d_model, bias=False)
+        self.w_gate = nn.Linear(self.d_context, n_heads * head_dim) if decay == "gated" else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        context: Float[Tensor, "b s dc"] | None = None,
+        *,
+        key_lengths: Int[Tensor, " b"] | None = None,
+        state: LinearState | None = None,
+        need_state: bool = False,
+    ):
+        """The output (b, t, d); with need_state also the state after the last token that was read."""
+        context = x if context is None else context
+        check_states(x, context, query_dim=self.d_model, memory_dim=self.d_context)
+        q, k, v = (
+            split_heads(project(y), self.n_heads)
+            for project, y in ((self.w_q, x), (self.w_k, context), (self.w_v, context))
+        )
+        options = dict(
+            causal=self.causal, feature_map=self.feature_map, normalize=self.normalize, decay=self._decay(context),
+            key_lengths=key_lengths, state=state,
+        )  # fmt: skip
+        out, state = self._attend(q, k, v, **options)
+        out = self.w_o(merge_heads(out))
+        return (out, state) if need_state else out
+
+    def _decay(self, context):
+        if self.decay == "retention":
+            wide = torch.promote_types(context.dtype, torch.float32)  # bfloat16 would round 1 - 2 ** -12 to 1
+            return retention_decay(self.n_heads, dtype=wide, device=context.device)
+        if self.decay == "gated":
+            gates = torch.sigmoid(self.w_gate(context)) ** (1 / GATE_TEMPERATURE)
+            return split_heads(gates, self.n_heads)
+        return None
+
+    def _attend(self, q, k, v, **options):
+        if self.impl == "triton":
+            from .kernel import linear_attention_triton_with_state  # Triton is there on Linux alone
+
+            return linear_attention_triton_with_state(q, k, v, **options)
+        form = linear_attention_blocked_with_state if self.impl == "blocked" else linear_attention_with_state
+        return form(q, k, v, **options)
+
+
+class DeltaRule(nn.Module):
+    """Heads of causal attention whose memory replaces what stands under a key, instead of adding to it.
+
+    Schlag et al. 2021, https://arxiv.org/abs/2102.11174, with keys and queries of length 1 as in Yang et al. 2024,
+    https://arxiv.org/abs/2406.06484, section 3.3: SiLU, then division by the length. Theirs also has a short convolution
+    before, and normalizes the output.
+
+    Args:
+        d_model, n_heads, head_dim, v_head_dim: as in `LinearAttention`.
+        impl: "reference" (step by step) or "blocked" (in chunks).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int = 1,
+        *,
+        head_dim: int | None = None,
+        v_head_dim: int | None = None,
+        impl: str = "blocked",
+    ):
+        super().__init__()
+        check_widths(d_model=d_model, n_heads=n_heads)
+        require(
+            impl in ("reference", "blocked"),
+            f"impl must be one of reference, blocked (the delta rule has no kernel here), got {impl!r}",
+        )
+        head_dim, v_head_dim = _head_dims(d_model, n_heads, head_dim, v_head_dim)
+        self.d_model, self.n_heads, self.impl = d_model, n_heads, impl
+        self.w_q = nn.Linear(d_model, n_heads * head_dim, bias=False)
+        self.w_k = nn.Linear(d_model, n_heads * head_dim, bias=False)
+        self.w_v = nn.Linear(d_model, n_heads * v_head_dim, bias=False)
+        self.w_beta = nn.Linear(d_model, n_heads)
+        self.w_o = nn.Linear(n_heads * v_head_dim, d_model, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        *,
+        key_lengths: Int[Tensor, " b"] | None = None,
+        state: Float[Tensor, "b h dk dv"] | None = None,
+        need_state: bool = False,
+    ):
+        """The output (b, t, d); with need_state also the memory after the last token."""
+        check_states(x, x, query_dim=self.d_model, memory_dim=self.d_model)
+        q, k, v = (split_heads(project(x), self.n_heads) for project in (self.w_q, self.w_k, self.w_v))
+        q, k = (nn.functional.normalize(nn.functional.silu(y), dim=-1) for y in (q, k))
+        k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
+        beta = split_heads(torch.sigmoid(self.w_beta(x)), self.n_heads)
+        beta = blank_padding(beta, key_lengths)[..., 0]
+        form = delta_rule_blocked if self.impl == "blocked" else delta_rule_attention
+        out, state = form(q, k, v, beta, state=state)
+        out = self.w_o(merge_heads(out))
+        return (out, state) if need_state else out
+
+
+def _head_dims(d_model: int, n_heads: int, head_dim: int | None, v_head_dim: int | None) -> tuple[int, int]:
+    """The widths of keys and values of a head, by default an equal part of the model's."""
+    require(
+        head_dim is not None or d_model % n_heads == 0,
+        f"n_heads must divide d_model unless head_dim is given, got d_model={d_model}, n_heads={n_heads}",
+    )
+    head_dim = d_model // n_heads if head_dim is None else head_dim
+    v_head_dim = head_dim if v_head_dim is None else v_head_dim
+    check_widths(head_dim=head_dim, v_head_dim=v_head_dim)
+    return head_dim, v_head_dim
