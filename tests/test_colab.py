@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from attncourse.publish import read_origin
 
 ROOT = Path(__file__).parents[1]
-PREINSTALLED = ("torch", "triton", "numpy", "matplotlib", "ipykernel")
+PREINSTALLED = ("torch", "triton", "numpy", "matplotlib", "tqdm", "ipykernel")
 
 
 def run(*command, **options) -> str:

@@ -30,4 +30,4 @@ def test_help_names_every_command():
         done = subprocess.run(
             [sys.executable, "-m", "attncourse", command, "--help"], capture_output=True, text=True, check=True
         )
-        assert "example:" in done.stdout
+        assert "example" in done.stdout
