@@ -201,8 +201,7 @@ def signature_of(kernel, constants: dict, dtype: str) -> dict:
     special = {
         "lse_ptr": "*fp32", "delta_ptr": "*fp32", "dlse_ptr": "*fp32", "dscore_ptr": "*fp32", "dpq_ptr": "*fp32",
         "dpk_ptr": "*fp32", "lengths_ptr": "*i64", "log_prob_ptr": "*fp32", "index_ptr": "*i64", "scale": "fp32",
-        "softcap": "fp32", "seed": "i64",
-        "dpk_ptr": "*fp32", "lengths_ptr": "*i64", "scale": "fp32", "softcap": "fp32", "starts_ptr": "*i32",
+        "softcap": "fp32", "seed": "i64", "starts_ptr": "*i32",
         "middles_ptr": "*i32", "blocks_ptr": "*i32", "which_ptr": "*i32", "masks_ptr": "*u8",
     }  # fmt: skip
     types = {}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attncourse.block_sparse import dilated, from_mask, local
-from attncourse.plot import accuracy_by_place, layers_maps, pattern_maps
+from attncourse.plot import accuracy_by_place, block_pattern_maps, layers_maps
 
 
 @pytest.fixture(autouse=True)
@@ -20,18 +20,18 @@ def close_figures():
 
 def test_a_map_tells_wanted_from_computed_from_dead():
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]) > 0
-    figure = pattern_maps({"a": from_mask(mask, block=2), "b": local(3, steps=0, block=1)})
+    figure = block_pattern_maps({"a": from_mask(mask, block=2), "b": local(3, steps=0, block=1)})
     a, b = figure.axes
     assert a.images[0].get_array().tolist() == [[3, 3, 0, 0], [3, 3, 0, 0], [0, 0, 2, 1], [0, 0, 1, 1]]
     assert b.images[0].get_array().tolist() == [[3, 0, 0], [0, 3, 0], [0, 0, 3]]
     assert a.get_title() == "a" and list(a.get_xticks(minor=True)) == [-0.5, 1.5, 3.5]
     assert len(figure.legends[0].texts) == 3
-    whole = pattern_maps({"b": local(3, steps=0, block=1)})
+    whole = block_pattern_maps({"b": local(3, steps=0, block=1)})
     assert [text.get_text() for text in whole.legends[0].texts] == ["wanted, in a whole block"]
 
 
 def test_a_fine_grid_is_not_drawn_over_the_pairs():
-    (ax,) = pattern_maps({"fine": local(40, steps=1, block=1)}).axes
+    (ax,) = block_pattern_maps({"fine": local(40, steps=1, block=1)}).axes
     assert list(ax.get_xticks(minor=True)) == []
 
 

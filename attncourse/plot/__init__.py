@@ -9,7 +9,7 @@ from .heatmap import signed_heatmap, weights_heatmap
 from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
-from .patterns import accuracy_by_place, layers_maps, pattern_maps
+from .patterns import accuracy_by_place, block_pattern_maps, layers_maps
 from .recall import accuracy_against_pairs, error_against_features, loss_by_position, weights_by_rule
 from .selection import accuracy_bands, draws_against_weights, estimator_quality, soft_samples
 from .slider import slider
@@ -26,6 +26,7 @@ __all__ = [
     "accuracy_by_distance",
     "accuracy_by_place",
     "alignments",
+    "block_pattern_maps",
     "connections",
     "decay",
     "diagrams",

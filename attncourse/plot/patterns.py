@@ -20,7 +20,7 @@ KINDS = {
 }
 
 
-def pattern_maps(patterns: dict[str, BlockPattern]) -> Figure:
+def block_pattern_maps(patterns: dict[str, BlockPattern]) -> Figure:
     """One map a pattern, a row a query and a column a key, with the grid of its blocks where that is coarse enough."""
     kinds = {name: _kinds(pattern) for name, pattern in patterns.items()}
     figure, axes = plt.subplots(1, len(patterns), figsize=(2.6 * len(patterns), 3.1), squeeze=False)

@@ -21,7 +21,7 @@ exercise_unit(
     title="Linear attention",
     chapter="linear_attention",
     minutes=110,
-    prerequisites=("softmax_attention", "self_cross_causal"),
+    prerequisites=("self_cross_causal",),
 )
 
 
