@@ -556,8 +556,8 @@ def test_the_kernel_writes_every_element(device):
         torch.use_deterministic_algorithms(False)
 
 
-def test_the_kernel_reads_no_dead_block_and_no_mask_of_a_whole_one(device):
-    """NaN where nobody looks, and masks that hide everything from who should not ask them."""
+def test_neither_kernel_nor_gathering_reads_a_dead_block(device):
+    """NaN stands where nobody looks, and goes nowhere."""
     n, block = 48, 16
     grid = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0]]) > 0
     pattern = from_blocks(grid, n, block=block).to(device)

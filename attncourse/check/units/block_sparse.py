@@ -12,7 +12,7 @@ exercise_unit(
     title="Sparse patterns",
     chapter="sparse_patterns",
     minutes=80,
-    prerequisites=("softmax_attention", "self_cross_causal"),
+    prerequisites=("self_cross_causal",),
 )
 
 
