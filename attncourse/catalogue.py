@@ -10,6 +10,7 @@ from typing import Any
 
 from attncourse.check import CHECKS, UNITS, Check, Unit
 
+PREREQUISITES = 20  # characters of a line
 NARROWEST = 24
 
 EXAMPLE = """\
@@ -88,11 +89,12 @@ def table(units: Iterable[Unit], *, width: int | None = None) -> str:
     headers = ["chapter", "unit", "exercise", "points", "minutes", "prerequisites", "what it asks"]
     sides = ["left"] * 3 + ["right"] * 2 + ["left"] * 2
     options = {"headers": headers, "tablefmt": "simple", "disable_numparse": True, "colalign": sides}
+    options |= {"maxcolwidths": [None] * 5 + [PREREQUISITES, None], "break_on_hyphens": False}
     text = tabulate(rows, **options)
     if width is None or max(map(len, text.splitlines())) <= width:
         return text
     left = width - text.index(headers[-1])
-    return tabulate(rows, **options, maxcolwidths=[None] * 6 + [max(left, NARROWEST)], break_on_hyphens=False)
+    return tabulate(rows, **options | {"maxcolwidths": [None] * 5 + [PREREQUISITES, max(left, NARROWEST)]})
 
 
 def add_parsers(commands) -> None:
