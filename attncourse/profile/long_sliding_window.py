@@ -62,8 +62,9 @@ def _draw(n: int, device: str) -> list[Tensor]:
 
 
 def _forward(attend, inputs):
+    # FlexAttention refuses inputs that ask for a gradient on a CPU, even where none is recorded.
     with torch.no_grad():
-        return attend(*inputs)
+        return attend(*(x.detach() for x in inputs))
 
 
 def _forward_backward(attend, inputs):
