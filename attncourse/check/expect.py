@@ -111,3 +111,17 @@ def expect_memory(learner, args: list, *, at_most: int, message: str) -> None:
     """A call holds no more bytes at its peak than `at_most`; what forms a matrix as large as that is found out."""
     peak = learner.peak(*args)
     expect(peak <= at_most, f"{message}: it held {peak / 1e6:.0f} MB at once")
+
+
+def weights_of(learner, q: Tensor, k: Tensor) -> Tensor:
+    """The weights that an attention of (q, k, v) must have used: with the identity as values, they are its output."""
+    return learner(q, k, torch.eye(len(k), dtype=torch.float64))
+
+
+def numbers_in(state) -> int:
+    """How many numbers a state holds."""
+    if isinstance(state, Tensor):
+        return state.numel()
+    if isinstance(state, dict):
+        state = list(state.values())
+    return sum(map(numbers_in, state)) if isinstance(state, list | tuple) else int(state is not None)

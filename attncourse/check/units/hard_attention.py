@@ -7,6 +7,7 @@ import torch
 from attncourse.hard_attention import Choice, chi_square_test, exact_gradient, score_function_variance
 
 from ..core import exercise_check, exercise_unit
+from ..draw import normal
 from ..expect import expect, expect_close, expect_number, expect_tensor, place
 
 exercise_unit(
@@ -18,17 +19,13 @@ exercise_unit(
 )
 
 
-def _normal(rng, *shape):
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-
 def _uniform(rng, *shape):
     return torch.rand(shape, generator=rng, dtype=torch.float64).clamp_min(1e-12)
 
 
 def _choice(rng, s):
     """Scores and costs; the costs lie around 3, so that a baseline matters."""
-    return _normal(rng, s), _normal(rng, s) + 3.0
+    return normal(rng, s), normal(rng, s) + 3.0
 
 
 def _as_choice(scores, costs):
@@ -69,7 +66,7 @@ def mislead(learner, rng):
 def sample(learner, rng):
     """Draw from softmax by the Gumbel-max trick, from uniform numbers that are given."""
     t, s = 400, 5
-    scores, uniform = _normal(rng, t, s) * 2, _uniform(rng, t, s)
+    scores, uniform = normal(rng, t, s) * 2, _uniform(rng, t, s)
     scores[torch.rand(t, s, generator=rng) < 0.4] = -torch.inf
     scores[7] = -torch.inf
     got = _expect_index(learner(scores, uniform), t)
@@ -171,7 +168,7 @@ def score_function(learner, rng):
 def straight_through(learner, rng):
     """One-hot weights forward, the Gumbel-softmax's gradient backward."""
     t, s, temperature = 6, 5, 0.7
-    scores, noise = _normal(rng, t, s), -(-_uniform(rng, t, s).log()).log()
+    scores, noise = normal(rng, t, s), -(-_uniform(rng, t, s).log()).log()
     got = expect_tensor(learner(scores, noise, temperature), (t, s), what="the weights")
     hard = torch.nn.functional.one_hot((scores + noise).argmax(dim=-1), s).double()
     sums = got.sum(dim=-1)
@@ -182,7 +179,7 @@ def straight_through(learner, rng):
     expect(bool(one_hot), "the weights are not one-hot: each row has one 1 and zeros")
     wrong = (got.round() != hard).any(dim=-1)
     expect(not wrong.any(), f"row {place(wrong)} does not choose the key with the largest score plus noise")
-    cotangent = _normal(rng, t, s)
+    cotangent = normal(rng, t, s)
     (slope,) = learner.grad(scores, noise, temperature, wrt=(0,), cotangent=cotangent)
 
     def soft_slope(divisor, shift):

@@ -6,6 +6,7 @@ from attncourse._shared.rope import rotary_angles, rotate_half_split, rotate_int
 from attncourse.multi_head import multi_head_attention
 
 from ..core import Broken, exercise_check, exercise_unit
+from ..draw import integer, normal
 from ..expect import expect, expect_blind_to_future, expect_close, expect_number, expect_tensor, place
 
 exercise_unit(
@@ -17,23 +18,15 @@ exercise_unit(
 )
 
 
-def _normal(rng, *shape):
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-
-def _int(rng, low, high):
-    return int(torch.randint(low, high, (), generator=rng))
-
-
 def _matrices(rng, *, d, h, dk, dv):
-    return _normal(rng, h * dk, d), _normal(rng, h * dk, d), _normal(rng, h * dv, d), _normal(rng, d, h * dv)
+    return normal(rng, h * dk, d), normal(rng, h * dk, d), normal(rng, h * dv, d), normal(rng, d, h * dv)
 
 
 @exercise_check("multi_head.cost", function="layer_cost", points=2, section="what-it-costs")
 def cost(learner, rng):
     """Predict a layer's parameters, multiplications and cache bytes, and what the number of heads changes."""
     for _ in range(4):
-        b, t, h, dh = _int(rng, 2, 9), _int(rng, 20, 90), _int(rng, 3, 9), _int(rng, 8, 40)
+        b, t, h, dh = integer(rng, 2, 9), integer(rng, 20, 90), integer(rng, 3, 9), integer(rng, 8, 40)
         d = h * dh
         got = learner(b, t, d, h)
         expect(isinstance(got, tuple | list) and len(got) == 3, "return three numbers")
@@ -66,7 +59,7 @@ def merge(learner, rng):
     """Repair the merging of heads that runs, trains, and mixes tokens."""
     h, dv = 3, 2
     b, t = (torch.randperm(3, generator=rng)[:2] + 4).tolist()
-    x = _normal(rng, b, h, t, dv)
+    x = normal(rng, b, h, t, dv)
     got = expect_tensor(learner(x), (b, t, h * dv), what="the merged tensor")
     for token in range(t):
         changed = x.clone()
@@ -96,7 +89,7 @@ def merge(learner, rng):
 def attend(learner, rng):
     """Write causal multi-head self-attention from its four matrices."""
     d, h, dk, dv, t = 7, 3, 4, 2, 6
-    x, matrices = _normal(rng, t, d), _matrices(rng, d=d, h=h, dk=dk, dv=dv)
+    x, matrices = normal(rng, t, d), _matrices(rng, d=d, h=h, dk=dk, dv=dv)
     got = expect_tensor(learner(x, *matrices, h), (t, d), what="the output")
     expect_blind_to_future(learner, [x, *matrices, h], moved=0, axis=0, rng=rng)
 
@@ -117,7 +110,7 @@ def attend(learner, rng):
         "with a single token the output is not W_o W_v x: heads are out of order",
     )
     expect_close(got, wanted(), "the output is not that of the heads, each with its own rows of w_q, w_k and w_v")
-    cotangent = _normal(rng, t, d)
+    cotangent = normal(rng, t, d)
     leaves = [w.clone().requires_grad_() for w in matrices]
     out = multi_head_attention(x[None], x[None], *leaves, n_heads=h, causal=True)[0]
     truth = torch.autograd.grad(out, leaves, cotangent)
@@ -163,7 +156,7 @@ def _without(matrices, head, h):
 def rotary(learner, rng):
     """Repair a rotary embedding that turns the wrong pairs."""
     t, dk, base = 5, 8, 100.0
-    x, positions = _normal(rng, t, dk), torch.arange(t) * 3
+    x, positions = normal(rng, t, dk), torch.arange(t) * 3
     got = expect_tensor(learner(x, positions, base), (t, dk), what="the turned x")
     still = learner(x, torch.zeros_like(positions), base)
     expect_close(still, x, "at position 0 nothing turns, and yet x changes")
@@ -172,7 +165,7 @@ def rotary(learner, rng):
     expect(
         not longer.any(), f"row {place(longer)} does not keep its length: what turns must be pairs, both by one angle"
     )
-    k = _normal(rng, t, dk)
+    k = normal(rng, t, dk)
     score = (got * learner(k, positions + 2, base)).sum(dim=-1)
     shifted = (learner(x, positions + 40, base) * learner(k, positions + 42, base)).sum(dim=-1)
     expect_close(shifted, score, "a score changes when query and key move on together", atol=1e-8)

@@ -5,15 +5,12 @@ import torch
 from attncourse.multiplicative import concat_scores, gaussian_weights, general_scores, local_window
 
 from ..core import Broken, exercise_check, exercise_unit
+from ..draw import normal
 from ..expect import expect, expect_close, expect_tensor, place
 
 exercise_unit(
     "multiplicative", title="Multiplicative attention", chapter="short_history", minutes=45, prerequisites=("additive",)
 )
-
-
-def _normal(rng, *shape):
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
 
 
 def _sizes(rng, count):
@@ -25,7 +22,7 @@ def _sizes(rng, count):
 def general(learner, rng):
     """Score queries against keys of another width by q W k."""
     t, s, dq, dk = _sizes(rng, 4)
-    q, k, weight = _normal(rng, t, dq), _normal(rng, s, dk), _normal(rng, dq, dk)
+    q, k, weight = normal(rng, t, dq), normal(rng, s, dk), normal(rng, dq, dk)
     got = expect_tensor(learner(q, k, weight), (t, s), what="the matrix of scores")
     expect(
         not (got.min() >= 0 and got.max() <= 1),
@@ -37,7 +34,7 @@ def general(learner, rng):
     if torch.allclose(ratio, ratio.flatten()[0].expand_as(ratio)) and not torch.allclose(got, wanted):
         raise Broken(f"all scores are {ratio.flatten()[0]:.3f} times what they should be: Luong's score is not scaled")
     expect_close(got, wanted, "scores differ from q . W k")
-    cotangent = _normal(rng, t, s)
+    cotangent = normal(rng, t, s)
     (grad,) = learner.grad(q, k, weight, wrt=(2,), cotangent=cotangent)
     expect_close(grad, q.T @ cotangent @ k, "the gradient with respect to W is wrong though the scores are right")
 
@@ -46,13 +43,13 @@ def general(learner, rng):
 def split(learner, rng):
     """Cut concat's one matrix in two, so that no pair is ever concatenated."""
     t, s, dq, dk, a = _sizes(rng, 5)
-    weight = _normal(rng, a, dq + dk)
+    weight = normal(rng, a, dq + dk)
     got = learner(weight, dq)
     expect(isinstance(got, tuple | list) and len(got) == 2, "return two matrices: W_q, then W_k")
     w_q, w_k = got
     expect_tensor(w_q, (a, dq), what="W_q")
     expect_tensor(w_k, (a, dk), what="W_k")
-    q, k, w_score = _normal(rng, t, dq), _normal(rng, s, dk), _normal(rng, a)
+    q, k, w_score = normal(rng, t, dq), normal(rng, s, dk), normal(rng, a)
     wanted = concat_scores(q[None, None], k[None, None], weight, w_score)[0, 0]
     ours = torch.tanh((q @ w_q.T)[:, None] + (k @ w_k.T)[None]) @ w_score
     shapes = f"with a={a}, dq={dq}, dk={dk}"
@@ -73,7 +70,7 @@ def split(learner, rng):
 def local(learner, rng):
     """Weights of local-p: softmax within the window, times a Gaussian about the predicted position."""
     t, s, radius = 5, 17, 3
-    scores = _normal(rng, t, s) * 2
+    scores = normal(rng, t, s) * 2
     positions = torch.rand(t, generator=rng, dtype=torch.float64) * (s - 1)
     positions[0], positions[1] = 8.0, 0.0
     got = expect_tensor(learner(scores, positions, radius), (t, s), what="the weights")

@@ -5,6 +5,7 @@ import torch
 from attncourse.softmax_attention import softmax_attention
 
 from ..core import Broken, Picture, exercise_check, exercise_unit
+from ..draw import normal, sizes
 from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
 
 exercise_unit(
@@ -14,15 +15,6 @@ exercise_unit(
     minutes=75,
     prerequisites=("multi_head",),
 )
-
-
-def _normal(rng, *shape):
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-
-def _sizes(rng, count, least=3):
-    """Sizes of which no two are equal: a swapped axis shows."""
-    return (torch.randperm(8, generator=rng)[:count] + least).tolist()
 
 
 @exercise_check("real_systems.cost", function="block_operations", points=2, section="what-it-costs")
@@ -103,9 +95,9 @@ def _name(i, first):
 @exercise_check("real_systems.cross", function="cross_attend", points=3, section="one-layer-four-diagrams")
 def cross(learner, rng):
     """Let queries read a second sequence, whose rows are of different lengths."""
-    b, (t, s, d, dc, dk, dv) = 2, _sizes(rng, 6)
-    x, context = _normal(rng, b, t, d), _normal(rng, b, s, dc)
-    w_q, w_k, w_v = _normal(rng, dk, d) * 0.5, _normal(rng, dk, dc) * 0.5, _normal(rng, dv, dc)
+    b, (t, s, d, dc, dk, dv) = 2, sizes(rng, 6)
+    x, context = normal(rng, b, t, d), normal(rng, b, s, dc)
+    w_q, w_k, w_v = normal(rng, dk, d) * 0.5, normal(rng, dk, dc) * 0.5, normal(rng, dv, dc)
     lengths = torch.tensor([s, int(torch.randint(1, s - 1, (), generator=rng))])
     arguments = (w_q, w_k, w_v, lengths)
 
@@ -141,7 +133,7 @@ def cross(learner, rng):
         expect(not off.any(), f"all values are 1, and in row {row} something else is read: {fault}")
     expect_close(got, clean, "the output differs from attention of the projected queries over the context's tokens")
     expect_close(hidden, clean, "the output changes with what stands in the padding")
-    cotangent = _normal(rng, b, t, dv)
+    cotangent = normal(rng, b, t, dv)
     grads = learner.grad(x, context, *arguments, wrt=(0, 1), cotangent=cotangent)
     expect(
         bool((grads[0] != 0).any()) and bool((grads[1] != 0).any()), "no gradient reaches the queries or the context"
@@ -209,8 +201,8 @@ def search(learner, rng):
 @exercise_check("real_systems.fuse", function="read_together", points=3, section="look-it-up-then-read-it")
 def fuse(learner, rng):
     """Repair a reader that reads each passage by itself and averages."""
-    p, s, t, dk, dv = _sizes(rng, 5)
-    q, k, v = _normal(rng, t, dk) * 2, _normal(rng, p, s, dk), _normal(rng, p, s, dv)
+    p, s, t, dk, dv = sizes(rng, 5)
+    q, k, v = normal(rng, t, dk) * 2, normal(rng, p, s, dk), normal(rng, p, s, dv)
     lengths = torch.randint(1, s + 1, (p,), generator=rng)
     lengths[0], lengths[1], lengths[2] = s, 1, 2
     exists = torch.arange(s) < lengths[:, None]

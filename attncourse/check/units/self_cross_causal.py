@@ -6,6 +6,7 @@ from attncourse._shared.masks import causal_mask, length_mask, query_positions
 from attncourse.softmax_attention import attention_weights, softmax_attention
 
 from ..core import Broken, Picture, exercise_check, exercise_unit
+from ..draw import integer, normal
 from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
 
 exercise_unit(
@@ -15,14 +16,6 @@ exercise_unit(
     minutes=60,
     prerequisites=("softmax_attention",),
 )
-
-
-def _normal(rng, *shape):
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-
-def _draw_int(rng, low, high):
-    return int(torch.randint(low, high, (), generator=rng))
 
 
 def _expect_none(faults, *, got, wanted):
@@ -41,8 +34,8 @@ def _expect_none(faults, *, got, wanted):
 def pairs(learner, rng):
     """Predict how many pairs of query and key each connectivity leaves."""
     for _ in range(4):
-        t = _draw_int(rng, 12, 40)
-        s = t + _draw_int(rng, 5, 40)
+        t = integer(rng, 12, 40)
+        s = t + integer(rng, 5, 40)
         lengths = torch.randint(3, 30, (4,), generator=rng).tolist()
         got = learner(t, s, lengths)
         expect(
@@ -79,11 +72,11 @@ def cross(learner, rng):
     """Read a padded memory from another sequence."""
     b, t, s, d, dc, dk, dv = 3, *(torch.randperm(6, generator=rng)[:6] + 3).tolist()
     lengths = torch.tensor([s, s - 1, 2])
-    x, w_q = _normal(rng, b, t, d), _normal(rng, d, dk)
+    x, w_q = normal(rng, b, t, d), normal(rng, d, dk)
     # Half of the memory is found by, the other half says which place it is: what is read is then the weights.
-    content, places = _normal(rng, b, s, dc), torch.eye(s, dtype=torch.float64).expand(b, s, s)
+    content, places = normal(rng, b, s, dc), torch.eye(s, dtype=torch.float64).expand(b, s, s)
     memory = torch.cat([content, places], dim=-1)
-    w_k = torch.cat([_normal(rng, dc, dk), torch.zeros(s, dk, dtype=torch.float64)])
+    w_k = torch.cat([normal(rng, dc, dk), torch.zeros(s, dk, dtype=torch.float64)])
     pick = torch.cat([torch.zeros(dc, s, dtype=torch.float64), torch.eye(s, dtype=torch.float64)])
     weights = expect_tensor(learner(x, memory, lengths, w_q, w_k, pick), (b, t, s), what="the output")
 
@@ -103,7 +96,7 @@ def cross(learner, rng):
     unscaled = attention_weights(q, k, key_lengths=lengths, scale=1.0)[:, 0]
     expect(not torch.allclose(weights, unscaled), "scores are not divided by the square root of dk")
 
-    w_v = _normal(rng, dc + s, dv)
+    w_v = normal(rng, dc + s, dv)
     wanted = softmax_attention(q, k, (memory @ w_v)[:, None], key_lengths=lengths)[:, 0]
     expect_close(
         learner(x, memory, lengths, w_q, w_k, w_v), wanted, "the output is not the weighted mixture of the values"
@@ -114,7 +107,7 @@ def cross(learner, rng):
         isinstance(got, torch.Tensor) and not got.isnan().any(),
         "padding that holds NaN comes through: a weight of 0 times NaN is NaN",
     )
-    grads = learner.grad(x, poisoned, lengths, w_q, w_k, w_v, wrt=(0, 4), cotangent=_normal(rng, b, t, dv))
+    grads = learner.grad(x, poisoned, lengths, w_q, w_k, w_v, wrt=(0, 4), cotangent=normal(rng, b, t, dv))
     for name, grad in zip(("x", "w_k"), grads, strict=True):
         expect(
             bool(grad.isfinite().all()),
@@ -124,7 +117,7 @@ def cross(learner, rng):
 
 def _draw_runs(rng, *, t, s, change):
     """Outputs before, outputs after each of s tokens was replaced, and which of the t rows moved with which token."""
-    before = _normal(rng, t, 4)
+    before = normal(rng, t, 4)
     moved = torch.rand(t, s, generator=rng) < 0.5
     # Its own token and the one before it move each row; of its future, the next one does, the one after does not, ...
     future = ~causal_mask(t, s)
@@ -156,8 +149,8 @@ def _nan(before):
 @exercise_check("self_cross_causal.leaks", function="find_leaks", points=3, section="a-leak-test")
 def leaks(learner, rng):
     """Write a leak test: from outputs before and after each token was replaced, say who saw its future."""
-    n = _draw_int(rng, 6, 9)
-    t = n - _draw_int(rng, 2, 4)
+    n = integer(rng, 6, 9)
+    t = n - integer(rng, 2, 4)
     cases = (
         (n, _large, ""),
         (t, _large, ""),
@@ -195,7 +188,7 @@ def _draw_packed(rng, *, b, n):
     for row in range(b):
         names, start = torch.randperm(9, generator=rng) + 1, 0
         for name in names[:3].tolist():
-            stop = start + _draw_int(rng, 3, 5)
+            stop = start + integer(rng, 3, 5)
             documents[row, start:stop] = name
             start = stop
     return documents
@@ -232,7 +225,7 @@ def packed(learner, rng):
 @exercise_check("self_cross_causal.shift", function="next_token_batch", points=2, section="one-row-is-many-predictions")
 def shift(learner, rng):
     """Repair inputs and targets whose off-by-one lets a model predict its own input."""
-    length, count = _draw_int(rng, 4, 8), _draw_int(rng, 3, 6)
+    length, count = integer(rng, 4, 8), integer(rng, 3, 6)
     for rest in (1, 0, 3):
         n = count * length + rest
         rows = (n - 1) // length

@@ -5,6 +5,7 @@ import torch
 from attncourse.sliding_window import local_mask, sliding_window_attention
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..draw import integer, normal
 from ..expect import (
     expect,
     expect_close,
@@ -13,9 +14,10 @@ from ..expect import (
     expect_rows_sum_to_one,
     expect_same_in_pieces,
     expect_tensor,
+    numbers_in,
     place,
+    weights_of,
 )
-from .softmax_attention import _normal, _numbers_in, _weights
 
 exercise_unit(
     "sliding_window",
@@ -26,12 +28,8 @@ exercise_unit(
 )
 
 
-def _draw_int(rng, low, high):
-    return int(torch.randint(low, high, (), generator=rng))
-
-
 def _draw(rng, t, s, dk=5, dv=3):
-    return _normal(rng, t, dk), _normal(rng, s, dk), _normal(rng, s, dv)
+    return normal(rng, t, dk), normal(rng, s, dk), normal(rng, s, dv)
 
 
 def _attend(q, k, v, window):
@@ -59,8 +57,8 @@ def _expect_pattern(seen, wanted, case):
 def cost(learner, rng):
     """Predict the pairs that a causal window leaves, and the positions that a stack of such layers hears."""
     for case in range(5):
-        window, dilation, layers = (_draw_int(rng, 3, 9) for _ in range(3))
-        n = window * dilation * 9 + _draw_int(rng, 1, 9)
+        window, dilation, layers = (integer(rng, 3, 9) for _ in range(3))
+        n = window * dilation * 9 + integer(rng, 1, 9)
         if case == 4:
             n, dilation = window - 2, 1
         got = learner(n, window, dilation, layers)
@@ -98,13 +96,13 @@ def cost(learner, rng):
 @exercise_check("sliding_window.band", function="band_mask", points=3, section="a-neighbourhood-instead-of-everything")
 def band(learner, rng):
     """Build the mask of a window, dilated or with sinks, when the queries are the last of the positions."""
-    s = _draw_int(rng, 13, 18)
+    s = integer(rng, 13, 18)
     plain = dict(window=3, dilation=1, sinks=0)
     cases = [
         (s, plain, "a plain window"),
         (s - 6, plain, f"{s - 6} queries at the end of {s} positions"),
-        (s, plain | dict(dilation=_draw_int(rng, 2, 4)), "with a dilation"),
-        (s, plain | dict(sinks=_draw_int(rng, 2, 4)), "with sinks"),
+        (s, plain | dict(dilation=integer(rng, 2, 4)), "with a dilation"),
+        (s, plain | dict(sinks=integer(rng, 2, 4)), "with sinks"),
         (s, plain | dict(window=s + 3), "a window longer than the text"),
     ]
     for t, pattern, case in cases:
@@ -124,7 +122,7 @@ def band(learner, rng):
 )
 def repair(learner, rng):
     """Repair a window that keeps one key too many, and counts from the wrong end."""
-    s = _draw_int(rng, 11, 15)
+    s = integer(rng, 11, 15)
     for t in (s, s - 5):
         for width in (3, 1):
             q, k, v = _draw(rng, t, s)
@@ -158,7 +156,7 @@ def blocks(learner, rng):
         got = expect_tensor(learner(q, k, v, window), (n, 3), what="the output")
         expect_close(got, _attend(q, k, v, window), f"{case}: the output is not local attention")
     q, k, v = _draw(rng, 23, 23)
-    cotangent = _normal(rng, 23, 3)
+    cotangent = normal(rng, 23, 3)
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
     truth = torch.autograd.grad(_attend(*leaves, 6), leaves, cotangent)
     for name, mine, theirs in zip(
@@ -173,7 +171,7 @@ def blocks(learner, rng):
 
 
 def _windowed(learner, q, k, window):
-    return _weights(lambda q, k, v: learner(q, k, v, window), q, k)
+    return weights_of(lambda q, k, v: learner(q, k, v, window), q, k)
 
 
 @exercise_check(
@@ -192,7 +190,7 @@ def ring(learner, rng):
             seen, states = _read_in_pieces(learner, q, k, torch.eye(n, dtype=torch.float64), window, sizes)
             case = f"window {window}, pieces of {', '.join(map(str, sizes))}"
             _expect_pattern(seen > 0, local_mask(n, n, window=window), case)
-            most = max(map(_numbers_in, states))
+            most = max(map(numbers_in, states))
             expect(
                 most <= window * (dk + n + 1) + 4,
                 f"{case}: the state grows beyond {window} keys and values; the others no later query can see",

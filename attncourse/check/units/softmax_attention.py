@@ -5,6 +5,7 @@ import torch
 from attncourse.softmax_attention import softmax_attention, softmax_attention_with_lse
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..draw import normal, sizes
 from ..expect import (
     expect,
     expect_close,
@@ -14,7 +15,9 @@ from ..expect import (
     expect_rows_sum_to_one,
     expect_same_in_pieces,
     expect_tensor,
+    numbers_in,
     place,
+    weights_of,
 )
 
 exercise_unit(
@@ -26,22 +29,8 @@ exercise_unit(
 )
 
 
-def _normal(rng, *shape):
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-
 def _draw(rng, *, t, s, dk, dv):
-    return _normal(rng, t, dk), _normal(rng, s, dk), _normal(rng, s, dv)
-
-
-def _sizes(rng, count, least=3):
-    """Sizes of which no two are equal: a swapped axis shows."""
-    return (torch.randperm(8, generator=rng)[:count] + least).tolist()
-
-
-def _weights(learner, q, k):
-    """The weights that a function of (q, k, v) must have used: with the identity as values, they are its output."""
-    return learner(q, k, torch.eye(len(k), dtype=torch.float64))
+    return normal(rng, t, dk), normal(rng, s, dk), normal(rng, s, dv)
 
 
 @exercise_check("softmax_attention.cost", function="attention_cost", points=2, section="what-it-costs")
@@ -73,10 +62,10 @@ def cost(learner, rng):
 )
 def attend(learner, rng):
     """Write softmax(Q K^T / sqrt(dk)) V for one head."""
-    t, s, dk, dv = _sizes(rng, 4)
+    t, s, dk, dv = sizes(rng, 4)
     q, k, v = _draw(rng, t=t, s=s, dk=dk, dv=dv)
     got = expect_tensor(learner(q, k, v), (t, dv), what="the output")
-    weights = expect_tensor(_weights(learner, q, k), (t, s), what="the output for one-hot values")
+    weights = expect_tensor(weights_of(learner, q, k), (t, s), what="the output for one-hot values")
     expect_rows_sum_to_one(weights)
     logits = weights.log() - weights.log().mean(dim=-1, keepdim=True)
     products = q @ k.T
@@ -91,7 +80,7 @@ def attend(learner, rng):
     )
     huge = learner(q * 1e3, k * 1e3, v)
     expect(bool(huge.isfinite().all()), f"scores of about a million give NaN or infinity at {place(~huge.isfinite())}")
-    cotangent = _normal(rng, t, dv)
+    cotangent = normal(rng, t, dv)
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
     truth = torch.autograd.grad(softmax_attention(*(x[None, None] for x in leaves))[0, 0], leaves, cotangent)
     for name, mine, theirs in zip("qkv", learner.grad(q, k, v, wrt=(0, 1, 2), cotangent=cotangent), truth, strict=True):
@@ -107,10 +96,10 @@ def attend(learner, rng):
 )
 def causal(learner, rng):
     """Mask the future when the queries are the last t of s positions."""
-    s, t, dk, dv = 9, 5, *_sizes(rng, 2)
+    s, t, dk, dv = 9, 5, *sizes(rng, 2)
     for queries in (s, t):  # first the square case, then queries that continue a prefix
         q, k, v = _draw(rng, t=queries, s=s, dk=dk, dv=dv)
-        weights = expect_tensor(_weights(learner, q, k), (queries, s), what="the output for one-hot values")
+        weights = expect_tensor(weights_of(learner, q, k), (queries, s), what="the output for one-hot values")
         positions = torch.arange(queries) + s - queries
         case = f"with {queries} queries at the end of {s} positions"
         seen, allowed = weights > 0, torch.arange(s) <= positions[:, None]
@@ -132,7 +121,7 @@ def causal(learner, rng):
 def repair(learner, rng):
     """Repair a masked softmax that gives NaN where a row sees nothing."""
     t, s = 5, 7
-    scores = _normal(rng, t, s) * 3
+    scores = normal(rng, t, s) * 3
     visible = torch.rand(t, s, generator=rng) > 0.4
     visible[:, 0] = True
     visible[2] = False
@@ -153,7 +142,7 @@ def repair(learner, rng):
         "with scores of about -10000 the row that sees nothing is no longer zeros",
     )
     expect_close(far[seeing], wanted, "subtracting one number from all scores changes the weights", atol=1e-6)
-    (grad,) = learner.grad(scores, visible, wrt=(0,), cotangent=_normal(rng, t, s))
+    (grad,) = learner.grad(scores, visible, wrt=(0,), cotangent=normal(rng, t, s))
     expect(
         bool(grad.isfinite().all()),
         f"the weights are right and their gradient is NaN at {place(~grad.isfinite())}: where hides the NaN, but its gradient flows",
@@ -163,7 +152,7 @@ def repair(learner, rng):
 @exercise_check("softmax_attention.merge", function="merge", points=3, section="one-pass-any-split")
 def merge(learner, rng):
     """Merge attention over two halves of the keys, from the outputs and log-sum-exps alone."""
-    t, s, dk, dv = 4, 9, *_sizes(rng, 2)
+    t, s, dk, dv = 4, 9, *sizes(rng, 2)
     q, k, v = (x[None, None] for x in _draw(rng, t=t, s=s, dk=dk, dv=dv))
     q = q * 3
     cut = 3
@@ -207,27 +196,18 @@ def merge(learner, rng):
 )
 def stream(learner, rng):
     """Attend to keys that arrive piece by piece, with a state that does not grow."""
-    t, s, dk, dv = 3, 11, *_sizes(rng, 2)
+    t, s, dk, dv = 3, 11, *sizes(rng, 2)
     q, k, v = _draw(rng, t=t, s=s, dk=dk, dv=dv)
     whole = softmax_attention(*(x[None, None] for x in (q, k, v)))[0, 0]
-    for sizes in ((s,), (4, 7), (1, 2, 3, 5), (1,) * s):
-        cuts = zip(k.split(sizes), v.split(sizes), strict=True)
+    for lengths in ((s,), (4, 7), (1, 2, 3, 5), (1,) * s):
+        cuts = zip(k.split(lengths), v.split(lengths), strict=True)
         states = expect_same_in_pieces(learner, [(q, *piece) for piece in cuts], whole, what="attention")
-        first, last = _numbers_in(states[0]), _numbers_in(states[-1])
+        first, last = numbers_in(states[0]), numbers_in(states[-1])
         expect(first == last, f"the state grows with what was read: {first} numbers after a piece, {last} after all")
     order = (q @ k.T).sum(dim=0).argsort()  # every piece has larger scores than the one before
     rising = [(q, k[i : i + 1] * 2000, v[i : i + 1]) for i in order]
     wanted = softmax_attention(*(x[None, None] for x in (q, k[order] * 2000, v[order])))[0, 0]
     expect_same_in_pieces(learner, rising, wanted, what="attention with scores of several thousand")
-
-
-def _numbers_in(state) -> int:
-    """How many numbers a state holds."""
-    if isinstance(state, torch.Tensor):
-        return state.numel()
-    if isinstance(state, dict):
-        state = list(state.values())
-    return sum(map(_numbers_in, state)) if isinstance(state, list | tuple) else int(state is not None)
 
 
 @exercise_check(

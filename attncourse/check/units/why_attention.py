@@ -5,23 +5,16 @@ from itertools import pairwise
 import torch
 
 from ..core import Broken, exercise_check, exercise_unit
+from ..draw import integer, normal
 from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
 
 exercise_unit("why_attention", title="Why attention", chapter="why_attention", minutes=45)
 
 
-def _draw(rng, *shape):
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-
-def _draw_int(rng, low, high):
-    return int(torch.randint(low, high, (), generator=rng))
-
-
 def _draw_rotation(rng, d):
     """An orthogonal matrix far from symmetric."""
     while True:
-        rotation, _ = torch.linalg.qr(_draw(rng, d, d))
+        rotation, _ = torch.linalg.qr(normal(rng, d, d))
         if (rotation - rotation.T).norm() > 0.5:
             return rotation
 
@@ -29,8 +22,8 @@ def _draw_rotation(rng, d):
 @exercise_check("why_attention.influence", function="largest_influence", points=2, section="why-the-middle-fades")
 def influence(learner, rng):
     """Predict how far the largest effect of one word travels through a linear recurrence."""
-    d = _draw_int(rng, 3, 6)
-    weight = _draw(rng, d, d)
+    d = integer(rng, 3, 6)
+    weight = normal(rng, d, d)
 
     def ask(w, steps):
         return expect_number(learner(w, steps), what=f"the influence over {steps} steps")
@@ -60,9 +53,9 @@ def influence(learner, rng):
         f"a weight that moves each entry to its neighbour loses all after {d} steps; your influence of it is not 0",
     )
 
-    steps = _draw_int(rng, 2, 6)
+    steps = integer(rng, 2, 6)
     got, power = ask(weight, steps), torch.linalg.matrix_power(weight, steps)
-    changes = _draw(rng, d, 500)
+    changes = normal(rng, d, 500)
     moved = ((power @ changes).norm(dim=0) / changes.norm(dim=0)).max().item()
     expect(got > moved * (1 - 1e-9), f"some change of length 1 moves the state by more than your {got:.3g}")
     expect_close(
@@ -86,10 +79,10 @@ def _final_state(weight, source):
 @exercise_check("why_attention.collision", function="collide", points=3, section="everything-through-one-vector")
 def collision(learner, rng):
     """Break a fixed vector: two different sources that one recurrence cannot tell apart."""
-    d = _draw_int(rng, 3, 6)
+    d = integer(rng, 3, 6)
     # Close to a rotation nothing dies out: sources that end alike must have been made to.
-    weight = _draw_rotation(rng, d) + 0.1 * _draw(rng, d, d)
-    longer = _draw_int(rng, 4, 9)
+    weight = _draw_rotation(rng, d) + 0.1 * normal(rng, d, d)
+    longer = integer(rng, 4, 9)
 
     def apart(sources, w):
         return (_final_state(w, sources[0]) - _final_state(w, sources[1])).norm().item()
@@ -121,7 +114,7 @@ def collision(learner, rng):
 def read(learner, rng):
     """Turn scores into a weighted mixture of the tokens that exist."""
     t, s, d = (torch.randperm(5, generator=rng)[:3] + 4).tolist()
-    scores, memory = _draw(rng, t, s) * 2, _draw(rng, s, d)
+    scores, memory = normal(rng, t, s) * 2, normal(rng, s, d)
     expect_tensor(learner(scores, memory, s), (t, d), what="what is read")
 
     # a memory of unit vectors gives the weights themselves back
@@ -158,7 +151,7 @@ def read(learner, rng):
     expect(bool(far.isfinite().all()), "scores of about 1000 overflow; only differences between scores should matter")
     expect_close(far, wanted, "adding one number to all scores changes what is read")
 
-    cotangent = _draw(rng, t, d)
+    cotangent = normal(rng, t, d)
     (grad,) = learner.grad(scores, memory, length, wrt=(0,), cotangent=cotangent)
     leaf = scores.clone().requires_grad_()
     mixed = torch.softmax(leaf[:, :length], dim=-1) @ memory[:length]
@@ -170,16 +163,16 @@ def _draw_report(rng):
     """Texts, answers, lengths and edges; every way to be wrong occurs, a bucket is empty, and lengths lie on edges."""
     edges = [1]
     for _ in range(4):
-        edges.append(edges[-1] + _draw_int(rng, 3, 6))
-    empty = _draw_int(rng, 1, 3)
+        edges.append(edges[-1] + integer(rng, 3, 6))
+    empty = integer(rng, 1, 3)
     written, wanted, lengths = [], [], []
     for bucket in (b for b in range(4) if b != empty):
         places = [edges[bucket], edges[bucket + 1] - 1]
-        places += [_draw_int(rng, edges[bucket], edges[bucket + 1]) for _ in range(_draw_int(rng, 3, 9))]
+        places += [integer(rng, edges[bucket], edges[bucket + 1]) for _ in range(integer(rng, 3, 9))]
         for n in places:
-            answer = "".join(str(_draw_int(rng, 0, 10)) for _ in range(4))
+            answer = "".join(str(integer(rng, 0, 10)) for _ in range(4))
             spoiled = (answer, answer, answer + "0", answer[:-1], answer[:-1] + chr(ord(answer[-1]) ^ 1))
-            written.append(spoiled[_draw_int(rng, 0, 5)])
+            written.append(spoiled[integer(rng, 0, 5)])
             wanted.append(answer)
             lengths.append(n)
     return written, wanted, lengths, edges
