@@ -189,6 +189,8 @@ def test_a_decay_of_one_is_none_and_a_chunk_holds_steep_decay():
         out = linear_attention_blocked(q, k, v, causal=True, decay=steep)
         exact, _ = linear_attention_recurrent(q.double(), k.double(), v.double(), decay=steep)
         assert relative_error(out, exact) < 1e-5
+        for gradient in gradients(lambda *x, d=steep: linear_attention_blocked(*x, causal=True, decay=d), q, k, v):
+            assert gradient.isfinite().all()
 
 
 def test_retention_halves_the_past_in_steps_that_double():

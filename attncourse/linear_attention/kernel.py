@@ -71,7 +71,8 @@ def _linear_attention_scan_kernel(
             total = tl.sum(step_log)
             since = reached[None, :] - reached[:, None] if REVERSE else reached[:, None] - reached[None, :]
             weights *= tl.exp2(tl.where(seen, since, 0.0))  # elsewhere it would overflow
-            from_start, to_end = tl.exp2(reached), tl.exp2(total - reached)
+            # Summed from the end: total - reached would round most where most is left.
+            from_start, to_end = tl.exp2(reached), tl.exp2(tl.cumsum(step_log, reverse=True) - step_log)
             x *= (to_end if REVERSE else from_start)[:, None]
             y *= (from_start if REVERSE else to_end)[:, None]
         weights = tl.where(seen, weights, 0.0)

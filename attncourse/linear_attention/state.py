@@ -59,12 +59,12 @@ def absorb(
 ) -> LinearState:
     """The state after these keys, as one sum: of the past, and of each key with what the steps after it leave of it."""
     S, z = state
-    if decay is not None:
-        reached = decay.log().cumsum(dim=2)
-        if k.shape[2]:
-            past = reached[:, :, -1].exp()
-            S, z = past[..., None] * S, past * z
-            k = k * (reached[:, :, -1:] - reached).exp()
+    if decay is not None and k.shape[2]:
+        log = decay.log()
+        left = log.flip(2).cumsum(dim=2).flip(2)  # from the end: the latest keys, which count most, are the most exact
+        past = left[:, :, 0].exp()
+        S, z = past[..., None] * S, past * z
+        k = k * (left - log).exp()
     return LinearState(S + einsum(k, v, "b g s f, b g s dv -> b g f dv"), z + k.sum(dim=2))
 
 
