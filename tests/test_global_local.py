@@ -16,7 +16,10 @@ from attncourse.global_local import (
     state_dict_from_longformer,
 )
 from attncourse.profile import peak_memory
-from attncourse.testing import gradients, make_qkv
+from attncourse.testing import assert_within_budget, gradients, make_qkv, relative_error
+from tests.compile_gate import SHARED_LIMIT, compile_all
+
+kernel = pytest.importorskip("attncourse.global_local.kernel", reason="Triton is on Linux alone")
 
 
 def blocked(*qkv, **options):
@@ -168,7 +171,7 @@ def test_the_gradients_of_the_definition_are_right():
     inputs = [x.requires_grad_() for x in (*qkv, *theirs)]
     case = dict(radius=1, global_indices=torch.tensor([4, 1]), key_lengths=torch.tensor([5]))
     for attend in (global_local_attention, blocked):
-        assert torch.autograd.gradcheck(lambda *x: attend(*x[:3], global_qkv=x[3:], **case), inputs)
+        assert torch.autograd.gradcheck(lambda *x, attend=attend: attend(*x[:3], global_qkv=x[3:], **case), inputs)
 
 
 def test_blocked_takes_memory_linear_in_the_length():
@@ -250,6 +253,93 @@ def test_a_stack_with_a_window_a_layer_is_hugging_faces_model(t):
     torch.testing.assert_close(x[exists], wanted[exists], rtol=0, atol=1e-5)
 
 
+# The kernels
+
+
+def check_kernel(case, sizes, dtype, device, *, separate=True):
+    """Output and gradients against float64, with twice the error of plain PyTorch in this dtype as budget."""
+    case = {n: x.to(device) if isinstance(x, torch.Tensor) else x for n, x in case.items()}
+    qkv, theirs = draw(n=hubs_in(case), dtype=dtype, device=device, **sizes)
+    inputs = (*qkv, *theirs) if separate and "global_indices" in case else qkv
+
+    def through(attend):
+        def function(*inputs):
+            return attend(*inputs[:3], **case, **(dict(global_qkv=inputs[3:]) if len(inputs) > 3 else {}))
+
+        return function
+
+    exact_inputs = [x.double() for x in inputs]
+    out, plain = (through(f)(*inputs) for f in (kernel.global_local_triton, global_local_attention))
+    exact = through(global_local_attention)(*exact_inputs)
+    assert out.dtype == dtype
+    assert_within_budget(out, plain=plain, exact=exact, what="output")
+    got = gradients(through(kernel.global_local_triton), *inputs)
+    plain = gradients(through(global_local_attention), *inputs)
+    wanted = gradients(through(global_local_attention), *exact_inputs)
+    eps = torch.finfo(dtype).eps
+    for which, (mine, theirs, truth) in enumerate(zip(got, plain, wanted, strict=True)):
+        if truth.norm() < 1e-12:
+            assert mine.abs().sum() < 8 * eps, which
+            continue
+        # A gradient passes the weights of its dtype twice, once in each direction; its plain form may be exact by luck.
+        budget = max(2 * relative_error(theirs, truth), 8 * eps)
+        assert relative_error(mine, truth) <= budget, f"{which}: {relative_error(mine, truth):.1e} > {budget:.1e}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_kernel_keeps_its_budget_in_every_case(name, device):
+    check_kernel(CASES[name](37) | dict(radius=5), dict(t=37, dk=17, dv=24), torch.float32, device)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(("dk", "dv"), [(16, 16), (40, 80), (160, 256), (1, 3)])
+def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
+    case = dict(global_indices=torch.tensor([0, 20]), radius=4)
+    check_kernel(case, dict(b=1, h=2, g=1, t=35, dk=dk, dv=dv), dtype, device)
+
+
+@pytest.mark.parametrize(("t", "radius"), [(1, 1), (67, 1), (67, 16), (70, 200), (33, 32)])
+def test_the_kernel_keeps_its_budget_off_the_block_edges(t, radius, device):
+    case = dict(global_indices=torch.tensor([t // 2]), radius=radius)
+    check_kernel(case, dict(b=1, h=2, g=2, t=t, dk=8, dv=8), torch.float32, device, separate=False)
+
+
+def test_nan_in_padding_goes_nowhere_in_the_kernel(device):
+    lengths = torch.tensor([13, 0], device=device)
+    case = dict(radius=3, key_lengths=lengths, global_indices=torch.tensor([2, 17], device=device))
+    qkv, theirs = draw(t=20, dtype=torch.float32, device=device)
+    wanted = global_local_attention(*qkv, global_qkv=theirs, **case)
+    for x in (*qkv, *theirs[1:]):
+        x[0, :, 13:], x[1] = torch.nan, torch.nan
+    attend = kernel.global_local_triton
+    torch.testing.assert_close(attend(*qkv, global_qkv=theirs, **case), wanted, rtol=1e-4, atol=1e-5)
+    for gradient in gradients(lambda *x: attend(*x[:3], global_qkv=x[3:], **case), *qkv, *theirs):
+        assert gradient.isfinite().all() and not gradient[1].any()
+
+
+def test_the_kernel_takes_any_strides_and_writes_every_element(device):
+    """In this mode PyTorch fills fresh memory with NaN, and what no program writes stays so."""
+    case = dict(radius=3, global_indices=torch.tensor([1], device=device))
+    q, k, v = make_qkv(b=2, h=3, t=21, dtype=torch.float32, device=device)
+    wanted = gradients(lambda *x: global_local_attention(*x, **case), q, k, v)
+    strided = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k)]  # as projections leave it
+    strided.append(v.repeat_interleave(2, dim=-1)[..., ::2])
+    torch.use_deterministic_algorithms(True)
+    try:
+        got = gradients(lambda *x: kernel.global_local_triton(*x, **case), *strided)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for mine, truth in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine, truth, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_the_kernel_keeps_its_budget_at_length_on_a_gpu(device):
+    case = dict(global_indices=torch.tensor([0, 1, 2047]), radius=128, key_lengths=torch.tensor([2048, 1900]))
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        check_kernel(case, dict(b=2, h=8, g=8, t=2048, dk=64, dv=64), dtype, device)
+
+
 # The module
 
 
@@ -265,6 +355,15 @@ def test_every_impl_of_the_module_is_one_function():
         wanted = layer(x, global_indices=hubs, key_lengths=torch.tensor([9, 6]))
         layer.impl = "blocked"
         torch.testing.assert_close(layer(x, global_indices=hubs, key_lengths=torch.tensor([9, 6])), wanted)
+
+
+def test_the_module_runs_the_kernel(device):
+    torch.manual_seed(0)
+    layer = GlobalLocalAttention(12, 3, radius=2).to(device)
+    x, hubs = torch.randn(2, 9, 12, device=device), torch.tensor([4, 0], device=device)
+    wanted = layer(x, global_indices=hubs)
+    layer.impl = "triton"
+    torch.testing.assert_close(layer(x, global_indices=hubs), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_projections_of_global_tokens_start_as_copies_and_are_their_own():
@@ -327,3 +426,29 @@ def test_bad_layers_and_parameters_are_named():
     whole = {name.replace("w_", ""): x for name, x in GlobalLocalAttention(4, 2, radius=1).state_dict().items()}
     with pytest.raises(ValueError, match="a Longformer's attention has query, key, value"):
         state_dict_from_longformer(whole)
+
+
+@pytest.mark.bad_input
+def test_what_the_kernel_cannot_do_it_says():
+    with pytest.raises(ValueError, match="takes float32, float16 or bfloat16, got torch.float64"):
+        kernel.global_local_triton(Q, K, V, radius=1)
+    with pytest.raises(ValueError, match="takes widths to 256, got 300"):
+        kernel.global_local_triton(*make_qkv(dk=300, dtype=torch.float32), radius=1)
+
+
+# The compiler
+
+
+@pytest.mark.parametrize("capability", SHARED_LIMIT)
+def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
+    compiled = compile_all("global_local", capability)
+    assert len(compiled) >= 35
+    for c in compiled:
+        assert c.shared <= SHARED_LIMIT[capability], c
+        if capability >= 80 and "fp32" not in c.case and not c.kernel.endswith("delta_kernel"):
+            assert c.spills == 0, c
+            # Tiles of 32 rows are below the 64 that one wgmma or tcgen05 takes; such kernels may use mma.
+            assert c.matrix != "none", c
+    forward = [c for c in compiled if "fwd" in c.kernel and "fp32" not in c.case]
+    expected = {75: "none", 80: "mma", 90: "wgmma", 100: "tcgen05"}[capability]
+    assert {c.matrix for c in forward} == {expected}

@@ -14,13 +14,7 @@ from attncourse._shared.masks import blank_padding
 from attncourse._shared.validate import require
 
 from .checks import check_global_local
-from .hubs import blank_missing, existing_indices, global_flags, put_rows, take_rows
-
-
-def tokens_that_exist(t: int, key_lengths: Int[Tensor, " b"] | None, *, b: int, device=None) -> Bool[Tensor, "b t"]:
-    """Which tokens of each sequence are no padding."""
-    place = torch.arange(t, device=device)
-    return (place < key_lengths[:, None]) if key_lengths is not None else (place >= 0).expand(b, t)
+from .hubs import blank_missing, existing_indices, global_flags, put_rows, take_rows, tokens_that_exist
 
 
 def read_neighbours(

@@ -1,4 +1,4 @@
-"""Rows of global tokens: which they are, taken out of a sequence, and put back."""
+"""Which tokens exist and which are global; the rows of the latter, taken out of a sequence and put back."""
 
 import torch
 from einops import rearrange
@@ -18,6 +18,12 @@ def existing_indices(
         return torch.zeros(b, 0, dtype=torch.long, device=device)
     index = global_indices.long().expand(b, -1)
     return index if key_lengths is None else index.where(index < key_lengths[:, None], -1)
+
+
+def tokens_that_exist(t: int, key_lengths: Int[Tensor, " b"] | None, *, b: int, device=None) -> Bool[Tensor, "b t"]:
+    """Which tokens of each sequence are no padding."""
+    place = torch.arange(t, device=device)
+    return (place < key_lengths[:, None]) if key_lengths is not None else (place >= 0).expand(b, t)
 
 
 def global_flags(index: Int[Tensor, "b n"], t: int) -> Bool[Tensor, "b t"]:

@@ -1,6 +1,5 @@
 """Global and local attention as a layer: project, attend, project, with projections of their own for global tokens."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -12,10 +11,9 @@ from .blocked import (
     global_local_attention_blocked,
     read_neighbours,
     read_through_projections,
-    tokens_that_exist,
 )
 from .checks import check_global_indices
-from .hubs import existing_indices, put_rows, take_rows
+from .hubs import existing_indices, put_rows, take_rows, tokens_that_exist
 from .reference import global_local_attention
 
 IMPLEMENTATIONS = ("reference", "blocked", "triton")
