@@ -5,6 +5,7 @@ from .alignment import accuracy_and_time, alignments, local_windows, predicted_a
 from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
 from .connectivity import connections, reach_maps, steps_against_distance
 from .heatmap import signed_heatmap, weights_heatmap
+from .hubs import hub_patterns, reach_against_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
 from .slider import slider
@@ -17,6 +18,7 @@ __all__ = [
     "alignments",
     "connections",
     "decay",
+    "hub_patterns",
     "influence_by_place",
     "influence_maps",
     "learning_curves",
@@ -24,6 +26,7 @@ __all__ = [
     "loss_by_place",
     "memory_against_length",
     "predicted_and_measured",
+    "reach_against_layers",
     "reach_maps",
     "reading",
     "saturation",

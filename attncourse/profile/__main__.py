@@ -11,7 +11,7 @@ from tabulate import tabulate
 from attncourse.profile import describe_device
 from attncourse.profile.rows import Row, measure_room
 
-ROOMS = ("sliding_window",)
+ROOMS = ("sliding_window", "global_local")
 
 
 def judge(row: Row) -> tuple[str, str, str]:
