@@ -5,9 +5,9 @@ A block of queries reads one slice of keys, as far as its neighbours reach, and 
 """
 
 import torch
-from einops import einsum, rearrange
+from einops import einsum, rearrange, repeat
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.masks import blank_padding
@@ -15,6 +15,18 @@ from attncourse._shared.validate import require
 
 from .checks import check_global_local
 from .hubs import blank_missing, existing_indices, global_flags, put_rows, take_rows, tokens_that_exist
+
+
+def _pieces(x, size, before, after):
+    """x (b, h, t, d) as (b m) h pieces of `size` rows, each with so many rows of what stands before it and after it.
+
+    Zeros stand outside of x. `size` is at least `before` and `after`, so two neighbours of a piece hold all of them.
+    """
+    t = x.shape[2]
+    longer = nn.functional.pad(x, (0, 0, size, size + -t % size))
+    cut = rearrange(longer, "b h (m c) d -> b m h c d", c=size)
+    parts = (cut[:, :-2, :, size - before :], cut[:, 1:-1], cut[:, 2:, :, :after])
+    return rearrange(torch.cat(parts, dim=-2), "b m h c d -> (b m) h c d")
 
 
 def read_neighbours(
@@ -29,29 +41,26 @@ def read_neighbours(
     block: int,
 ) -> Float[Tensor, "b h t dv"]:
     """Every token reads its neighbours and the global tokens; what is computed for padding means nothing."""
-    t, place = q.shape[2], torch.arange(q.shape[2], device=q.device)
+    b, _, t, _ = q.shape
+    radius = min(radius, t)
+    size = max(block, radius)
     neighbour = exists & ~global_flags(index, t)  # a global token is read once, among the global ones
-    k_hubs, v_hubs, hubs = take_rows(k, index), take_rows(v, index), rearrange(index >= 0, "b n -> b 1 1 n")
-    # One sequence's mask serves all where they are alike: then nothing is copied a sequence.
-    if (neighbour == neighbour[:1]).all() and (hubs == hubs[:1]).all():
-        neighbour, hubs = neighbour[:1], hubs[:1]
-    blocks = []
-    for start in range(0, t, block):
-        rows = place[start : start + block]
-        near = slice(max(start - radius, 0), start + block + radius)
-        distance = (rows[:, None] - place[near]).abs()
-        visible = (distance <= radius) & neighbour[:, None, None, near]
-        visible |= distance == 0  # so that no row is empty; those that would be are padding
-        visible = torch.cat([hubs.expand(-1, 1, len(rows), -1), visible], dim=-1)
-        keys, values = (torch.cat([x, y[:, :, near]], dim=2) for x, y in ((k_hubs, k), (v_hubs, v)))
-        blocks.append(
-            scaled_dot_product_attention(
-                q[:, :, start : start + block], keys, values,
-                attn_mask=torch.zeros_like(visible, dtype=q.dtype).masked_fill_(~visible, -torch.inf),
-                scale=scale, enable_gqa=k.shape[1] != q.shape[1],
-            )
-        )  # fmt: skip
-    return torch.cat(blocks, dim=2) if blocks else q.new_zeros(*q.shape[:3], v.shape[-1])
+    distance = torch.arange(size, device=q.device)[:, None] + radius - torch.arange(size + 2 * radius, device=q.device)
+    may_read = _pieces(rearrange(neighbour, "b t -> b 1 t 1"), size, radius, radius)
+    visible = (distance.abs() <= radius) & rearrange(may_read, "m 1 s 1 -> m 1 1 s")
+    visible |= distance == 0  # so that no row is empty; those that would be are padding
+    each = visible.shape[0] // max(b, 1)
+    hubs = repeat(index >= 0, "b n -> (b m) 1 c n", m=each, c=size)
+    visible = torch.cat([hubs, visible], dim=-1)
+    keys, values = (
+        torch.cat([repeat(take_rows(x, index), "b g n d -> (b m) g n d", m=each), _pieces(x, size, radius, radius)], 2)
+        for x in (k, v)
+    )
+    out = scaled_dot_product_attention(
+        _pieces(q, size, 0, 0), keys, values, scale=scale, enable_gqa=k.shape[1] != q.shape[1],
+        attn_mask=torch.zeros_like(visible, dtype=q.dtype).masked_fill_(~visible, -torch.inf),
+    )  # fmt: skip
+    return rearrange(out, "(b m) h c d -> b h (m c) d", b=b)[:, :, :t]
 
 
 def read_everything(
