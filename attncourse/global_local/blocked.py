@@ -17,15 +17,17 @@ from .checks import check_global_local
 from .hubs import blank_missing, existing_indices, global_flags, put_rows, take_rows, tokens_that_exist
 
 
-def _pieces(x, size, before, after):
-    """x (b, h, t, d) as (b m) h pieces of `size` rows, each with so many rows of what stands before it and after it.
+def _pieces(x, size, reach, beside=None):
+    """x (b, h, t, d) as (b m) h pieces of `size` rows, each between `reach` rows of what stands before and after it.
 
-    Zeros stand outside of x. `size` is at least `before` and `after`, so two neighbours of a piece hold all of them.
+    Zeros stand outside of x. `size` is at least `reach`, so the pieces on either side hold all of them. Rows `beside`, of
+    each sequence, come before those of each of its pieces.
     """
-    t = x.shape[2]
-    longer = nn.functional.pad(x, (0, 0, size, size + -t % size))
+    longer = nn.functional.pad(x, (0, 0, size, size + -x.shape[2] % size))
     cut = rearrange(longer, "b h (m c) d -> b m h c d", c=size)
-    parts = (cut[:, :-2, :, size - before :], cut[:, 1:-1], cut[:, 2:, :, :after])
+    parts = [cut[:, :-2, :, size - reach :], cut[:, 1:-1], cut[:, 2:, :, :reach]]
+    if beside is not None:
+        parts.insert(0, repeat(beside, "b h n d -> b m h n d", m=parts[0].shape[1]))
     return rearrange(torch.cat(parts, dim=-2), "b m h c d -> (b m) h c d")
 
 
@@ -46,18 +48,15 @@ def read_neighbours(
     size = max(block, radius)
     neighbour = exists & ~global_flags(index, t)  # a global token is read once, among the global ones
     distance = torch.arange(size, device=q.device)[:, None] + radius - torch.arange(size + 2 * radius, device=q.device)
-    may_read = _pieces(rearrange(neighbour, "b t -> b 1 t 1"), size, radius, radius)
+    may_read = _pieces(rearrange(neighbour, "b t -> b 1 t 1"), size, radius)
     visible = (distance.abs() <= radius) & rearrange(may_read, "m 1 s 1 -> m 1 1 s")
     visible |= distance == 0  # so that no row is empty; those that would be are padding
     each = visible.shape[0] // max(b, 1)
     hubs = repeat(index >= 0, "b n -> (b m) 1 c n", m=each, c=size)
     visible = torch.cat([hubs, visible], dim=-1)
-    keys, values = (
-        torch.cat([repeat(take_rows(x, index), "b g n d -> (b m) g n d", m=each), _pieces(x, size, radius, radius)], 2)
-        for x in (k, v)
-    )
+    keys, values = (_pieces(x, size, radius, beside=take_rows(x, index)) for x in (k, v))
     out = scaled_dot_product_attention(
-        _pieces(q, size, 0, 0), keys, values, scale=scale, enable_gqa=k.shape[1] != q.shape[1],
+        _pieces(q, size, 0), keys, values, scale=scale, enable_gqa=k.shape[1] != q.shape[1],
         attn_mask=torch.zeros_like(visible, dtype=q.dtype).masked_fill_(~visible, -torch.inf),
     )  # fmt: skip
     return rearrange(out, "(b m) h c d -> b h (m c) d", b=b)[:, :, :t]
