@@ -28,7 +28,9 @@ def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("name", ["shared", "rope", "softmax_attention", "additive", "multiplicative", "multi_head"])
+@pytest.mark.parametrize(
+    "name", ["shared", "rope", "softmax_attention", "additive", "multiplicative", "multi_head", "global_local"]
+)
 def test_every_annotation_holds(name):
     # Triton's kernels are not annotated by jaxtyping, and torch.compile cannot look through its checks.
     done = run_hooked(f"tests/test_{name}.py", "-k", "not kernel and not compiles")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .style import COLORS
 
-KINDS = {"neighbours": COLORS[0], "a global token is read": COLORS[4], "a global token reads": COLORS[2]}
+KINDS = {"two ordinary tokens": COLORS[0], "a global token is read": COLORS[4], "a global token reads": COLORS[2]}
 
 
 def hub_patterns(panels: dict[str, tuple[Tensor, list[int]]]) -> Figure:
@@ -36,7 +36,7 @@ def reach_against_layers(curves: dict[str, list[int]], *, length: int) -> Axes:
     for (name, counts), style, color in zip(curves.items(), ("o-", "s--", "^:"), COLORS, strict=False):
         ax.plot(range(1, len(counts) + 1), counts, style, color=color, markersize=5, label=name)
     ax.axhline(length, color="#999999", linewidth=1, zorder=0)
-    ax.annotate("all tokens", (0.99, length), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=9)
+    ax.annotate("all tokens", (0.99, 1.03 * length), xycoords=("axes fraction", "data"), ha="right", fontsize=9)
     ax.set(xlabel="layers", ylabel="tokens that reach the output", ylim=(0, 1.15 * length))
     ax.set_xticks(range(1, max(map(len, curves.values())) + 1))
     ax.legend(loc="center right")

@@ -32,7 +32,10 @@ def _against_longformer(device):
     try:
         theirs = _longformer(device)
     except ImportError:
-        return [Row(f"{what}, {way}", float("nan"), float("nan"), 2.0, "speedup") for way in ("forward", "forward and backward")]
+        return [
+            Row(f"{what}, {way}", float("nan"), float("nan"), 2.0, "speedup")
+            for way in ("forward", "forward and backward")
+        ]
     ours = GlobalLocalAttention(HEADS * WIDTH, HEADS, radius=WINDOW // 2).to(device)
     # Theirs has no output projection of its own: both get the same one.
     ours.load_state_dict(state_dict_from_longformer(theirs.state_dict()))

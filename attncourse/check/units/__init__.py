@@ -1,5 +1,13 @@
 """One module of checks a unit of exercises, in the order in which the course takes them."""
 
-from . import why_attention, softmax_attention, additive, multiplicative, self_cross_causal, multi_head  # isort: skip
+from . import why_attention, softmax_attention, additive, multiplicative, self_cross_causal, multi_head, global_local  # isort: skip
 
-__all__ = ["additive", "multi_head", "multiplicative", "self_cross_causal", "softmax_attention", "why_attention"]
+__all__ = [
+    "additive",
+    "global_local",
+    "multi_head",
+    "multiplicative",
+    "self_cross_causal",
+    "softmax_attention",
+    "why_attention",
+]
