@@ -14,7 +14,7 @@ exercise_unit(
     title="Global and local attention",
     chapter="global_and_local",
     minutes=90,
-    prerequisites=("softmax_attention", "multi_head"),
+    prerequisites=("softmax_attention",),
 )
 
 
