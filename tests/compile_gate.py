@@ -136,6 +136,11 @@ def sliding_window_cases(capability: int):
     """Every kernel of local attention at the widths and dtypes it claims."""
     from attncourse.sliding_window import kernel as room
 
+
+def global_local_cases(capability: int):
+    """Every kernel of global and local attention at the widths and dtypes it claims: a band, and all keys."""
+    from attncourse.global_local import kernel as room
+
     for dtype, width in [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("fp32", 64), ("fp32", 128)]:
         if dtype == "bf16" and capability < 80:
             continue
@@ -194,6 +199,17 @@ CASES = {
     "block_sparse": block_sparse_cases,
     "linear_attention": linear_attention_cases,
 }
+        for band in (True, False):
+            known = {"GROUP": 1, "DK": width, "DV": width, "BLOCK_DK": width, "BLOCK_DV": width, "BAND": band}
+            for which in room.CONFIGS:
+                kernel = getattr(room, f"_global_local_{which}_kernel")
+                case = f"{dtype} d={width} {'band' if band else 'all keys'}"
+                yield kernel, case, dtype, known, room.launch_config(which, **chip)
+        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
+        yield room._global_local_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
+
+
+CASES = {"softmax_attention": softmax_attention_cases, "additive": additive_cases, "global_local": global_local_cases}
 
 
 def signature_of(kernel, constants: dict, dtype: str) -> dict:
@@ -203,6 +219,8 @@ def signature_of(kernel, constants: dict, dtype: str) -> dict:
         "dpk_ptr": "*fp32", "lengths_ptr": "*i64", "log_prob_ptr": "*fp32", "index_ptr": "*i64", "scale": "fp32",
         "softcap": "fp32", "seed": "i64", "starts_ptr": "*i32",
         "middles_ptr": "*i32", "blocks_ptr": "*i32", "which_ptr": "*i32", "masks_ptr": "*u8",
+        "dpk_ptr": "*fp32", "out32_ptr": "*fp32", "dout32_ptr": "*fp32", "lengths_ptr": "*i64", "visible_ptr": "*u8",
+        "scale": "fp32", "softcap": "fp32",
     }  # fmt: skip
     types = {}
     for name in kernel.arg_names:

@@ -6,6 +6,7 @@ from .bottleneck import accuracy_against_length, decay, influence_by_place, infl
 from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
+from .hubs import hub_patterns, reach_against_layers
 from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
@@ -35,6 +36,7 @@ __all__ = [
     "estimator_quality",
     "gaze",
     "head_maps",
+    "hub_patterns",
     "influence_by_place",
     "influence_maps",
     "layers_maps",
@@ -47,6 +49,7 @@ __all__ = [
     "passages_read",
     "pattern_maps",
     "predicted_and_measured",
+    "reach_against_layers",
     "reach_by_layers",
     "reach_maps",
     "reading",

@@ -12,6 +12,7 @@ from attncourse.profile import describe_device
 from attncourse.profile.rows import Row, measure_room
 
 ROOMS = ("sliding_window", "block_sparse", "linear_attention")
+ROOMS = ("sliding_window", "global_local")
 
 
 def judge(row: Row) -> tuple[str, str, str]:

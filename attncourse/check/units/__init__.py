@@ -11,12 +11,14 @@ from . import hard_attention
 from . import real_systems
 from . import sliding_window
 from . import block_sparse
+from . import global_local
 from . import linear_attention
 # isort: on
 
 __all__ = [
     "additive",
     "block_sparse",
+    "global_local",
     "hard_attention",
     "linear_attention",
     "multi_head",

@@ -1,0 +1,66 @@
+"""Input errors of global and local attention, shared by every form of it."""
+
+import torch
+from torch import Tensor
+
+from attncourse._shared.validate import check_key_lengths, check_qkv, check_widths, require
+
+
+def check_global_indices(global_indices: Tensor | None, *, b: int, t: int, like: Tensor) -> None:
+    """global_indices is an integer tensor (n,) or (b, n), each row distinct positions 0..t - 1, or -1 for none."""
+    if global_indices is None:
+        return
+    integer = (
+        isinstance(global_indices, Tensor)
+        and not global_indices.is_floating_point()
+        and global_indices.dtype != torch.bool
+    )
+    got = getattr(global_indices, "dtype", type(global_indices))
+    require(integer, f"global_indices must be an integer tensor, got {got}")
+    require(
+        global_indices.ndim == 1 or (global_indices.ndim == 2 and len(global_indices) == b),
+        f"global_indices must have shape (n,) or ({b}, n), got {tuple(global_indices.shape)}",
+    )
+    require(
+        global_indices.device == like.device, f"global_indices must be on {like.device}, got {global_indices.device}"
+    )
+    if global_indices.numel() == 0 or torch.compiler.is_compiling():
+        return
+    low, high = int(global_indices.min()), int(global_indices.max())
+    require(low >= -1 and high < t, f"global_indices must lie in 0..{t - 1} (or be -1 for none), got {low}..{high}")
+    ordered = torch.atleast_2d(global_indices).sort(dim=-1).values
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    require(
+        not twice.any(), f"global_indices must be distinct, got {ordered[:, 1:][twice].tolist()[:4]} more than once"
+    )
+
+
+def check_global_local(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    radius: int,
+    global_indices: Tensor | None,
+    global_qkv: tuple[Tensor, Tensor, Tensor] | None,
+    key_lengths: Tensor | None,
+) -> None:
+    """Inputs of one sequence that reads itself, and projections of its global tokens that fit them."""
+    check_qkv(q, k, v)
+    (b, _, t, _), s = q.shape, k.shape[2]
+    require(t == s, f"a sequence reads itself, so q and k must share the length, got {t} and {s}")
+    check_widths(radius=radius)
+    check_global_indices(global_indices, b=b, t=t, like=q)
+    check_key_lengths(key_lengths, b=b, s=s, like=q)
+    if global_qkv is None:
+        return
+    require(global_indices is not None, "global_qkv projects global tokens: it needs global_indices")
+    check_qkv(*global_qkv)
+    n = global_indices.shape[-1]
+    wanted = ((*q.shape[:2], n, q.shape[3]), tuple(k.shape), tuple(v.shape))
+    got = tuple(tuple(x.shape) for x in global_qkv)
+    require(got == wanted, f"global_qkv must have the shapes {wanted} (queries of global tokens alone), got {got}")
+    require(
+        global_qkv[0].dtype == q.dtype and global_qkv[0].device == q.device,
+        f"global_qkv must be {q.dtype} on {q.device} as q is, got {global_qkv[0].dtype} on {global_qkv[0].device}",
+    )

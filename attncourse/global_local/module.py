@@ -1,0 +1,102 @@
+"""Global and local attention as a layer: project, attend, project, with projections of their own for global tokens."""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.masks import blank_padding
+from attncourse._shared.validate import check_key_lengths, check_tensors, check_widths, require
+
+from .blocked import (
+    global_local_attention_blocked,
+    read_neighbours,
+    read_through_projections,
+)
+from .checks import check_global_indices
+from .hubs import existing_indices, put_rows, take_rows, tokens_that_exist
+from .reference import global_local_attention
+
+IMPLEMENTATIONS = ("reference", "blocked", "triton")
+
+
+class GlobalLocalAttention(nn.Module):
+    """Heads of global and local attention over a sequence.
+
+    Beltagy et al. 2020, Longformer, https://arxiv.org/abs/2004.05150, section 3.1. The projections of global tokens start
+    as copies of the others (section 5).
+
+    Args:
+        d_model: width of the sequence, and of the output.
+        n_heads: heads, which divide d_model.
+        radius: neighbours that a token reads on either side; layers of a stack may differ in it.
+        impl: "reference" (the definition), "blocked" (memory linear in the length) or "triton" (the kernels; interpreted
+            without a GPU).
+    """
+
+    def __init__(self, d_model: int, n_heads: int, *, radius: int, impl: str = "blocked"):
+        super().__init__()
+        check_widths(d_model=d_model, n_heads=n_heads, radius=radius)
+        require(d_model % n_heads == 0, f"the {n_heads} heads must divide the width {d_model}")
+        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        self.d_model, self.n_heads, self.radius, self.impl = d_model, n_heads, radius, impl
+        self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(d_model, d_model) for _ in range(4))
+        self.w_q_global, self.w_k_global, self.w_v_global = (nn.Linear(d_model, d_model) for _ in range(3))
+        for ours, theirs in ((self.w_q_global, self.w_q), (self.w_k_global, self.w_k), (self.w_v_global, self.w_v)):
+            ours.load_state_dict(theirs.state_dict())
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        *,
+        global_indices: Int[Tensor, " n"] | Int[Tensor, "b n"] | None = None,
+        key_lengths: Int[Tensor, " b"] | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """The output; rows of padding are w_o's bias, as zeros in.
+
+        Args:
+            global_indices, key_lengths: as in `global_local_mask`.
+
+        Raises:
+            ValueError: global indices out of range or twice; a shape, dtype or device is wrong.
+        """
+        self._check(x, global_indices, key_lengths)
+        if key_lengths is not None:
+            x = blank_padding(x[:, None], key_lengths)[:, 0]
+        index = existing_indices(global_indices, key_lengths, b=len(x), device=x.device)
+        hubs = take_rows(x[:, None], index)[:, 0]
+        q, k, v = (split_heads(project(x), self.n_heads) for project in (self.w_q, self.w_k, self.w_v))
+        q_global = split_heads(self.w_q_global(hubs), self.n_heads)
+        if self.impl == "blocked" and index.shape[1] < q.shape[-1]:
+            return self.w_o(merge_heads(self._without_global_keys(x, q, k, v, q_global, index, key_lengths)))
+        k_global, v_global = (split_heads(w(x), self.n_heads) for w in (self.w_k_global, self.w_v_global))
+        attend = self._attend()
+        out = attend(
+            q, k, v, radius=self.radius, global_indices=index, global_qkv=(q_global, k_global, v_global),
+            key_lengths=key_lengths,
+        )  # fmt: skip
+        return self.w_o(merge_heads(out))
+
+    def _attend(self):
+        if self.impl == "triton":
+            from .kernel import global_local_triton  # Triton is there on Linux alone
+
+            return global_local_triton
+        return global_local_attention_blocked if self.impl == "blocked" else global_local_attention
+
+    def _without_global_keys(self, x, q, k, v, q_global, index, key_lengths):
+        b, _, t, dk = q.shape
+        exists = tokens_that_exist(t, key_lengths, b=b, device=x.device)
+        out = read_neighbours(q, k, v, radius=self.radius, index=index, exists=exists, scale=dk**-0.5, block=128)
+        rows = read_through_projections(
+            x, q_global, self.w_k_global.weight, self.w_v_global.weight, self.w_v_global.bias,
+            exists=exists, scale=dk**-0.5,
+        )  # fmt: skip
+        return blank_padding(put_rows(out, rows, index), key_lengths)
+
+    def _check(self, x, global_indices, key_lengths):
+        check_tensors(x=x, weight=self.w_q.weight)
+        fits = x.ndim == 3 and x.shape[-1] == self.d_model
+        require(fits, f"x must be (b, t, {self.d_model}), got {tuple(x.shape)}")
+        b, t, _ = x.shape
+        check_global_indices(global_indices, b=b, t=t, like=x)
+        check_key_lengths(key_lengths, b=b, s=t, like=x)

@@ -1,0 +1,126 @@
+"""Global and local attention: what it is, once as a loop and once as a masked formula.
+
+Beltagy et al. 2020, Longformer, https://arxiv.org/abs/2004.05150, section 3.1. Every token reads its neighbours and the
+global tokens; a global token reads every token, through queries, keys and values projected for it alone. Here padding
+neither reads nor is read: its rows give zeros. There is no causal form, since a global token reads the whole sequence.
+"""
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_softmax
+
+from .checks import check_global_local
+from .hubs import blank_missing, existing_indices, global_flags, put_rows, take_rows
+
+
+def global_local_loop(
+    q: Float[Tensor, "t dk"],
+    k: Float[Tensor, "t dk"],
+    v: Float[Tensor, "t dv"],
+    *,
+    radius: int,
+    global_positions: list[int],
+    global_qkv: tuple[Float[Tensor, "n dk"], Float[Tensor, "t dk"], Float[Tensor, "t dv"]] | None = None,
+) -> Float[Tensor, "t dv"]:
+    """One head, one sequence, token by token: the oracle that every other form is compared with.
+
+    A neighbour that is global is read once, not twice.
+    """
+    t, dk = q.shape
+    q_global, k_global, v_global = (q[global_positions], k, v) if global_qkv is None else global_qkv
+    out = torch.zeros_like(v)
+    for i in range(t):
+        if i in global_positions:
+            query, keys, values = q_global[global_positions.index(i)], k_global, v_global
+            seen = range(t)
+        else:
+            query, keys, values = q[i], k, v
+            seen = sorted({j for j in range(t) if abs(i - j) <= radius} | set(global_positions))
+        scores = torch.stack([query @ keys[j] * dk**-0.5 for j in seen])
+        weights = torch.exp(scores - scores.max())
+        weights = weights / weights.sum()
+        out[i] = sum(w * values[j] for w, j in zip(weights, seen, strict=True))
+    return out
+
+
+def global_local_mask(
+    t: int,
+    *,
+    radius: int,
+    global_indices: Int[Tensor, " n"] | Int[Tensor, "b n"] | None = None,
+    key_lengths: Int[Tensor, " b"] | None = None,
+    b: int = 1,
+    device=None,
+) -> Bool[Tensor, "b 1 t t"]:
+    """Who reads whom: [i, j] is true where |i - j| <= radius, or i is global, or j is; never in padding.
+
+    Args:
+        t: tokens of a sequence.
+        radius: neighbours on either side; a row keeps 2 radius + 1 tokens, its own included.
+        global_indices: positions of the global tokens, (n,) for all sequences alike or (b, n), where -1 fills rows that
+            have fewer.
+        key_lengths: (b,) integers; later tokens are padding, global ones too.
+        b: sequences.
+    """
+    place = torch.arange(t, device=device)
+    is_global = global_flags(existing_indices(global_indices, None, b=b, device=device), t)
+    reads_all, read_by_all = rearrange(is_global, "b t -> b 1 t 1"), rearrange(is_global, "b s -> b 1 1 s")
+    visible = ((place[:, None] - place).abs() <= radius) | reads_all | read_by_all
+    if key_lengths is None:
+        return visible
+    exists = length_mask(key_lengths, t)
+    return visible & exists & exists.transpose(-1, -2)
+
+
+def read_rows(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    visible: Bool[Tensor, "#b 1 t s"],
+    *,
+    scale: float,
+) -> Float[Tensor, "b h t dv"]:
+    """softmax(Q K^T scale) V over the visible pairs; zeros for a row without any."""
+    grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=k.shape[1])
+    scores = rearrange(einsum(grouped, k, "b g r t dk, b g s dk -> b g r t s"), "b g r t s -> b (g r) t s") * scale
+    weights = rearrange(masked_softmax(apply_mask(scores, visible)), "b (g r) t s -> b g r t s", g=k.shape[1])
+    return rearrange(einsum(weights, v, "b g r t s, b g s dv -> b g r t dv"), "b g r t dv -> b (g r) t dv")
+
+
+def global_local_attention(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g t dk"],
+    v: Float[Tensor, "b g t dv"],
+    *,
+    radius: int,
+    global_indices: Int[Tensor, " n"] | Int[Tensor, "b n"] | None = None,
+    global_qkv: tuple[Float[Tensor, "b h n dk"], Float[Tensor, "b g t dk"], Float[Tensor, "b g t dv"]] | None = None,
+    key_lengths: Int[Tensor, " b"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "b h t dv"]:
+    """Every token reads `radius` neighbours on either side and the global tokens; global tokens read every token.
+
+    Args:
+        radius, global_indices, key_lengths: as in `global_local_mask`.
+        global_qkv: what global tokens read with: their queries (b, h, n, dk), in the order of global_indices, and keys
+            and values of every token. Unless told, global tokens share q, k and v with the others.
+        scale: factor on q . k, dk ** -0.5 unless told.
+
+    Raises:
+        ValueError: a radius below 1; global indices out of range or twice; a shape, dtype or device is wrong.
+    """
+    check_global_local(
+        q, k, v, radius=radius, global_indices=global_indices, global_qkv=global_qkv, key_lengths=key_lengths
+    )
+    b, t, scale = q.shape[0], q.shape[2], q.shape[3] ** -0.5 if scale is None else scale
+    index = existing_indices(global_indices, key_lengths, b=b, device=q.device)
+    visible = global_local_mask(t, radius=radius, global_indices=index, key_lengths=key_lengths, b=b, device=q.device)
+    q_global, k_global, v_global = (take_rows(q, index), k, v) if global_qkv is None else global_qkv
+    q, k, v, k_global, v_global = (blank_padding(x, key_lengths) for x in (q, k, v, k_global, v_global))
+    ordinary = read_rows(q, k, v, visible, scale=scale)
+    all_that_exist = rearrange(index >= 0, "b n -> b 1 n 1") & visible.any(dim=-2, keepdim=True)
+    rows = read_rows(blank_missing(q_global, index), k_global, v_global, all_that_exist, scale=scale)
+    return put_rows(ordinary, rows, index)
