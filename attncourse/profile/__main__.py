@@ -11,8 +11,7 @@ from tabulate import tabulate
 from attncourse.profile import describe_device
 from attncourse.profile.rows import Row, measure_room
 
-ROOMS = ("sliding_window", "block_sparse", "linear_attention")
-ROOMS = ("sliding_window", "global_local")
+ROOMS = ("sliding_window", "block_sparse", "global_local", "linear_attention")
 
 
 def judge(row: Row) -> tuple[str, str, str]:
