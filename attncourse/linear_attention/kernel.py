@@ -165,12 +165,15 @@ def _scan(x, y, w, log_decay, state, *, reverse, bits):
 
 
 class _Scan(torch.autograd.Function):
-    """(mixture, last state) of q, k, v, the logarithm of the decay, and the first state; saves its inputs alone."""
+    """(mixture, last state) of q, k, v, the decay's logarithm to base 2 in float64, and the first state.
+
+    Saves these and the last state. The decay's gradient rounds in proportion to q dq and k dk, not to their difference.
+    """
 
     @staticmethod
     def forward(ctx, q, k, v, log_decay, state, bits):
         q, k, v, state = (x.contiguous() for x in (q, k, v, state))
-        log_decay = None if log_decay is None else log_decay.contiguous()
+        log_decay = None if log_decay is None else log_decay.float().contiguous()
         out, last = _scan(q, k, v, log_decay, state, reverse=False, bits=bits)
         ctx.save_for_backward(q, k, v, log_decay, state, last)
         ctx.bits = bits
@@ -192,10 +195,10 @@ class _Scan(torch.autograd.Function):
         dlog = None
         if log_decay is not None:
             # q_i carries what decayed up to i and k_j carries its inverse: the slope of the one minus that of the other.
-            # Both are large where their difference is not, so their sums run in float64.
+            # Both are large where their difference is not, and so are the mixture's share and the normalizer's.
             slope = (q.double() * dq - k.double() * dkey).sum(dim=-1)
             later = slope.flip(-1).cumsum(dim=-1).flip(-1) + (last.double() * dlast).sum(dim=(-1, -2))[..., None]
-            dlog = (later * math.log(2)).float()
+            dlog = later * math.log(2)
         return dq, dkey, dvalue, dlog, dstate, None
 
 
@@ -203,7 +206,7 @@ def _causal_products(q, k, v, decay, state, *, bits):
     """Mixture, total weight and last state by the scan; heads of a group get copies of their keys and values."""
     r = q.shape[1] // k.shape[1]
     k, v, S, z = (x.repeat_interleave(r, dim=1) if r > 1 else x for x in (k, v, *state))
-    log_decay = None if decay is None else decay[..., 0].log2().repeat_interleave(r, dim=1)
+    log_decay = None if decay is None else decay[..., 0].double().log2().repeat_interleave(r, dim=1)
     mixed, S = _Scan.apply(q, k, v, log_decay, S, bits)
     total, z = _Scan.apply(q, k, torch.ones_like(v[..., :1]), log_decay, z[..., None], bits)
     return mixed, total[..., 0], LinearState(S[:, ::r], z[:, ::r, :, 0])
