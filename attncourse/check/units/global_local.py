@@ -7,6 +7,7 @@ import torch
 from attncourse.global_local import global_local_attention, global_local_mask
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..draw import integer, normal
 from ..expect import expect, expect_close, expect_memory, expect_number, expect_tensor, place
 
 exercise_unit(
@@ -16,14 +17,6 @@ exercise_unit(
     minutes=90,
     prerequisites=("softmax_attention",),
 )
-
-
-def _normal(rng, *shape):
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-
-def _int(rng, low, high):
-    return int(torch.randint(low, high, (), generator=rng))
 
 
 def _mask(t, radius, hubs, length=None):
@@ -44,7 +37,7 @@ def _attention(q, k, v, radius, hubs, **options):
 def pairs(learner, rng):
     """Predict how many pairs the pattern has."""
     for n in (0, 1, 2, 3):
-        t, radius = _int(rng, 60, 200), _int(rng, 3, 9)
+        t, radius = integer(rng, 60, 200), integer(rng, 3, 9)
         hubs = torch.randperm(t - 40, generator=rng)[:n].add(20).sort().values.tolist()
         got = expect_number(learner(t, radius, hubs), what="the number of pairs")
         mask = _mask(t, radius, hubs)
@@ -71,7 +64,7 @@ def mask(learner, rng):
     """Build the mask of neighbours, global tokens and padding."""
     t, radius = 18, 2
     for length in (t, t - 5):
-        hubs = [_int(rng, 5, 8), t - 2]
+        hubs = [integer(rng, 5, 8), t - 2]
         got = learner(t, radius, hubs, length)
         expect(isinstance(got, torch.Tensor), f"the mask is a {type(got).__name__}, expected a tensor")
         expect(tuple(got.shape) == (t, t), f"the mask has shape {tuple(got.shape)}, expected {(t, t)}")
@@ -115,8 +108,8 @@ def _expect_pattern(seen, t, radius, hubs, length, *, case):
 def symmetric(learner, rng):
     """Repair attention whose global tokens are read by all, and read their neighbours alone."""
     t, radius, dk, dv = 15, 2, 5, 7
-    hubs = [_int(rng, 0, 5), _int(rng, 8, 15)]
-    q, k, v = _normal(rng, t, dk), _normal(rng, t, dk), _normal(rng, t, dv)
+    hubs = [integer(rng, 0, 5), integer(rng, 8, 15)]
+    q, k, v = normal(rng, t, dk), normal(rng, t, dk), normal(rng, t, dv)
     weights = learner(q, k, torch.eye(t, dtype=torch.float64), radius, hubs)
     expect_tensor(weights, (t, t), what="the output for one-hot values")
     _expect_pattern(weights > 0, t, radius, hubs, t, case=f"with global tokens {hubs}")
@@ -149,7 +142,7 @@ def _layers(t, i, j, radii, hubs):
 def layers(learner, rng):
     """Predict after how many layers one token knows of another."""
     t, radii = 60, [1, 2, 4, 8]
-    i = _int(rng, 2, 9)
+    i = integer(rng, 2, 9)
 
     def ask(j, hubs):
         return expect_number(learner(t, i, j, radii, hubs), what="the number of layers")
@@ -166,7 +159,7 @@ def layers(learner, rng):
         expect(got == wanted, f"{case(j, [])}: windows add up from layer to layer")
     got = ask(i + 16, [])
     expect(got == 0, f"{case(i + 16, [])}: all windows together do not reach so far")
-    hub = _int(rng, 40, 50)
+    hub = integer(rng, 40, 50)
     for j, hubs, why in (
         (i + 30, [hub], "one layer into the global token, one out of it"),
         (hub, [hub], "the token asked for is global itself, and read directly"),
@@ -186,8 +179,8 @@ def layers(learner, rng):
 def projections(learner, rng):
     """Give global tokens projections of their own."""
     t, d, dk, dv, radius = 14, 6, 5, 4, 2
-    hubs = [_int(rng, 8, 13), _int(rng, 0, 6)]
-    x, matrices = _normal(rng, t, d), [_normal(rng, width, d) / 2 for width in (dk, dk, dv, dk, dk, dv)]
+    hubs = [integer(rng, 8, 13), integer(rng, 0, 6)]
+    x, matrices = normal(rng, t, d), [normal(rng, width, d) / 2 for width in (dk, dk, dv, dk, dk, dv)]
     arguments = [x, *matrices, radius, hubs]
 
     def by_definition(x, w_q, w_k, w_v, u_q, u_k, u_v):
@@ -213,7 +206,7 @@ def projections(learner, rng):
         "by the ordinary projections and in one softmax",
     )
     expect(not wrong.any(), f"global token {place(wrong)} is wrong: it reads every token")
-    cotangent = _normal(rng, t, dv)
+    cotangent = normal(rng, t, dv)
     leaves = [y.clone().requires_grad_() for y in (x, *matrices)]
     truth = torch.autograd.grad(by_definition(*leaves), leaves, cotangent)
     mine = learner.grad(*arguments, wrt=tuple(range(7)), cotangent=cotangent)
@@ -232,7 +225,7 @@ def blocks(learner, rng):
     """Attend in memory that is linear in the length."""
     for t, radius in ((7, 2), (193, 9), (128, 200)):
         hubs = [0, t // 2]
-        q, k, v = _normal(rng, t, 8), _normal(rng, t, 8), _normal(rng, t, 6)
+        q, k, v = normal(rng, t, 8), normal(rng, t, 8), normal(rng, t, 6)
         got = expect_tensor(learner(q, k, v, radius, hubs), (t, 6), what="the output")
         wanted = _attention(q, k, v, radius, hubs)
         wrong = ~torch.isclose(got, wanted).all(dim=-1)
@@ -242,7 +235,7 @@ def blocks(learner, rng):
         )
         expect_close(got, wanted, f"with {t} tokens and radius {radius} the output differs from the formula")
     t, radius = 4096, 32
-    q, k, v = (_normal(rng, t, 16).float() for _ in range(3))
+    q, k, v = (normal(rng, t, 16).float() for _ in range(3))
     whole = 4 * t * t
     message = f"with {t} tokens in float32 a matrix of all scores, {whole / 1e6:.0f} MB, is too large to form"
     expect_memory(learner, [q, k, v, radius, [0, t // 2]], at_most=whole // 3, message=message)

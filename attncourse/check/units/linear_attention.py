@@ -5,6 +5,7 @@ import torch
 from attncourse.linear_attention import delta_rule_attention, identity, linear_attention
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..draw import normal, sizes
 from ..expect import (
     expect,
     expect_blind_to_future,
@@ -13,6 +14,7 @@ from ..expect import (
     expect_number,
     expect_same_in_pieces,
     expect_tensor,
+    numbers_in,
     place,
 )
 
@@ -25,17 +27,8 @@ exercise_unit(
 )
 
 
-def _normal(rng, *shape):
-    return torch.randn(shape, generator=rng, dtype=torch.float64)
-
-
 def _draw(rng, *, t, s, dk, dv):
-    return _normal(rng, t, dk), _normal(rng, s, dk), _normal(rng, s, dv)
-
-
-def _sizes(rng, count, least=3):
-    """Sizes of which no two are equal: a swapped axis shows."""
-    return (torch.randperm(8, generator=rng)[:count] + least).tolist()
+    return normal(rng, t, dk), normal(rng, s, dk), normal(rng, s, dv)
 
 
 def _one_head(q, k, v, **options):
@@ -71,7 +64,7 @@ def memory_bytes(learner, rng):
 )
 def reassociate(learner, rng):
     """Attend with elu + 1 in memory linear in the length: every query sees every key."""
-    t, s, dk, dv = _sizes(rng, 4)
+    t, s, dk, dv = sizes(rng, 4)
     q, k, v = _draw(rng, t=t, s=s, dk=dk, dv=dv)
     got = expect_tensor(learner(q, k, v), (t, dv), what="the output")
     weights = expect_tensor(
@@ -103,23 +96,14 @@ def reassociate(learner, rng):
 )
 def stream(learner, rng):
     """Causal linear attention to tokens that arrive piece by piece, with a state that does not grow."""
-    s, dk, dv = 11, *_sizes(rng, 2)
+    s, dk, dv = 11, *sizes(rng, 2)
     q, k, v = _draw(rng, t=s, s=s, dk=dk, dv=dv)
     whole = _one_head(q, k, v, causal=True)
     for sizes in ((s,), (4, 7), (1, 2, 3, 5), (1,) * s):
         pieces = list(zip(*(x.split(sizes) for x in (q, k, v)), strict=True))
         states = expect_same_in_pieces(learner, pieces, whole[-sizes[-1] :], what="the last piece of attention")
-        first, last = _numbers_in(states[0]), _numbers_in(states[-1])
+        first, last = numbers_in(states[0]), numbers_in(states[-1])
         expect(first == last, f"the state grows with what was read: {first} numbers after a piece, {last} after all")
-
-
-def _numbers_in(state) -> int:
-    """How many numbers a state holds."""
-    if isinstance(state, torch.Tensor):
-        return state.numel()
-    if isinstance(state, dict):
-        state = list(state.values())
-    return sum(map(_numbers_in, state)) if isinstance(state, list | tuple) else int(state is not None)
 
 
 @exercise_check(
@@ -131,7 +115,7 @@ def _numbers_in(state) -> int:
 )
 def chunks(learner, rng):
     """Causal linear attention chunk by chunk: linear memory, and few enough steps for a long text."""
-    dk, dv = _sizes(rng, 2)
+    dk, dv = sizes(rng, 2)
     for n in (1, 7, 150):
         q, k, v = _draw(rng, t=n, s=n, dk=dk, dv=dv)
         got = expect_tensor(learner(q, k, v), (n, dv), what=f"with {n} tokens the output")
@@ -190,13 +174,13 @@ def decay(learner, rng):
 @exercise_check("linear_attention.delta", function="delta_step", points=2, section="the-delta-rule")
 def delta(learner, rng):
     """One step of the delta rule: write only what the memory does not say already."""
-    dk, dv = _sizes(rng, 2)
-    S, key, value = _normal(rng, dk, dv), _normal(rng, dk), _normal(rng, dv)
+    dk, dv = sizes(rng, 2)
+    S, key, value = normal(rng, dk, dv), normal(rng, dk), normal(rng, dv)
     key = key / key.norm()
     replaced = expect_tensor(learner(S, key, value, 1.0), (dk, dv), what="the new memory")
     kept = expect_tensor(learner(S, key, value, 0.0), (dk, dv), what="the new memory")
     expect_close(kept, S, "with beta = 0 the memory changes")
-    other = _normal(rng, dk)
+    other = normal(rng, dk)
     other = other - (other @ key) * key
     expect_close(other @ replaced, other @ S, "what stands under a key at a right angle to the one written has changed")
     expect(
@@ -210,7 +194,7 @@ def delta(learner, rng):
         key @ half, (1 - beta) * (key @ S) + beta * value, "between beta = 0 and 1 the answer is not in between"
     )
     n = 6
-    keys, values, betas = _normal(rng, n, dk), _normal(rng, n, dv), torch.rand(n, generator=rng, dtype=torch.float64)
+    keys, values, betas = normal(rng, n, dk), normal(rng, n, dv), torch.rand(n, generator=rng, dtype=torch.float64)
     memory = torch.zeros(dk, dv, dtype=torch.float64)
     for i in range(n):
         memory = learner(memory, keys[i], values[i], betas[i].item())
@@ -230,7 +214,7 @@ def delta(learner, rng):
 def kernel(learner, rng):
     """Complete a Triton kernel that takes a head through its chunks with the state in registers."""
     for n in (16, 32, 53):
-        q, k, v = (_normal(rng, n, 16).float() for _ in range(3))
+        q, k, v = (normal(rng, n, 16).float() for _ in range(3))
         case = f"with {n} tokens, chunks of 16"
         got = expect_tensor(learner(q, k, v), (n, 16), what=f"{case}: the output")
         wanted = _one_head(*(x.double() for x in (q, k, v)), causal=True, feature_map=identity, normalize=False)
