@@ -136,11 +136,6 @@ def sliding_window_cases(capability: int):
     """Every kernel of local attention at the widths and dtypes it claims."""
     from attncourse.sliding_window import kernel as room
 
-
-def global_local_cases(capability: int):
-    """Every kernel of global and local attention at the widths and dtypes it claims: a band, and all keys."""
-    from attncourse.global_local import kernel as room
-
     for dtype, width in [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("fp32", 64), ("fp32", 128)]:
         if dtype == "bf16" and capability < 80:
             continue
@@ -176,6 +171,24 @@ def block_sparse_cases(capability: int):
         yield room._block_sparse_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
 
 
+def global_local_cases(capability: int):
+    """Every kernel of global and local attention at the widths and dtypes it claims: a band, and all keys."""
+    from attncourse.global_local import kernel as room
+
+    for dtype, width in [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("fp32", 64), ("fp32", 128)]:
+        if dtype == "bf16" and capability < 80:
+            continue
+        chip = dict(width=width, bits=32 if dtype == "fp32" else 16, capability=capability)
+        for band in (True, False):
+            known = {"GROUP": 1, "DK": width, "DV": width, "BLOCK_DK": width, "BLOCK_DV": width, "BAND": band}
+            for which in room.CONFIGS:
+                kernel = getattr(room, f"_global_local_{which}_kernel")
+                case = f"{dtype} d={width} {'band' if band else 'all keys'}"
+                yield kernel, case, dtype, known, room.launch_config(which, **chip)
+        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
+        yield room._global_local_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
+
+
 def linear_attention_cases(capability: int):
     """The scan of linear attention in each precision and direction, with decay, and the step of decoding."""
     from attncourse.linear_attention import kernel as room
@@ -197,30 +210,19 @@ CASES = {
     "hard_attention": hard_attention_cases,
     "sliding_window": sliding_window_cases,
     "block_sparse": block_sparse_cases,
+    "global_local": global_local_cases,
     "linear_attention": linear_attention_cases,
 }
-        for band in (True, False):
-            known = {"GROUP": 1, "DK": width, "DV": width, "BLOCK_DK": width, "BLOCK_DV": width, "BAND": band}
-            for which in room.CONFIGS:
-                kernel = getattr(room, f"_global_local_{which}_kernel")
-                case = f"{dtype} d={width} {'band' if band else 'all keys'}"
-                yield kernel, case, dtype, known, room.launch_config(which, **chip)
-        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
-        yield room._global_local_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
-
-
-CASES = {"softmax_attention": softmax_attention_cases, "additive": additive_cases, "global_local": global_local_cases}
 
 
 def signature_of(kernel, constants: dict, dtype: str) -> dict:
     """The types of a kernel's arguments by the house's names: x_ptr, strides and sizes, scale and softcap."""
     special = {
         "lse_ptr": "*fp32", "delta_ptr": "*fp32", "dlse_ptr": "*fp32", "dscore_ptr": "*fp32", "dpq_ptr": "*fp32",
-        "dpk_ptr": "*fp32", "lengths_ptr": "*i64", "log_prob_ptr": "*fp32", "index_ptr": "*i64", "scale": "fp32",
-        "softcap": "fp32", "seed": "i64", "starts_ptr": "*i32",
-        "middles_ptr": "*i32", "blocks_ptr": "*i32", "which_ptr": "*i32", "masks_ptr": "*u8",
-        "dpk_ptr": "*fp32", "out32_ptr": "*fp32", "dout32_ptr": "*fp32", "lengths_ptr": "*i64", "visible_ptr": "*u8",
-        "scale": "fp32", "softcap": "fp32",
+        "dpk_ptr": "*fp32", "log_prob_ptr": "*fp32", "out32_ptr": "*fp32", "dout32_ptr": "*fp32",
+        "lengths_ptr": "*i64", "index_ptr": "*i64", "starts_ptr": "*i32", "middles_ptr": "*i32", "blocks_ptr": "*i32",
+        "which_ptr": "*i32", "masks_ptr": "*u8", "visible_ptr": "*u8", "scale": "fp32", "softcap": "fp32",
+        "seed": "i64",
     }  # fmt: skip
     types = {}
     for name in kernel.arg_names:

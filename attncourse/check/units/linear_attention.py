@@ -99,9 +99,9 @@ def stream(learner, rng):
     s, dk, dv = 11, *sizes(rng, 2)
     q, k, v = _draw(rng, t=s, s=s, dk=dk, dv=dv)
     whole = _one_head(q, k, v, causal=True)
-    for sizes in ((s,), (4, 7), (1, 2, 3, 5), (1,) * s):
-        pieces = list(zip(*(x.split(sizes) for x in (q, k, v)), strict=True))
-        states = expect_same_in_pieces(learner, pieces, whole[-sizes[-1] :], what="the last piece of attention")
+    for lengths in ((s,), (4, 7), (1, 2, 3, 5), (1,) * s):
+        pieces = list(zip(*(x.split(lengths) for x in (q, k, v)), strict=True))
+        states = expect_same_in_pieces(learner, pieces, whole[-lengths[-1] :], what="the last piece of attention")
         first, last = numbers_in(states[0]), numbers_in(states[-1])
         expect(first == last, f"the state grows with what was read: {first} numbers after a piece, {last} after all")
 
