@@ -67,6 +67,7 @@ format: $(INSTALLED) ## Format and lint the code, strip the notebooks' outputs
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/nbstripout --keep-id $(BOOK_NOTEBOOKS) $(SOLUTIONS)
+	$(BIN)/python -m attncourse bootstrap
 
 clean: ## Remove what was built and installed (.venv, _build)
 	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis

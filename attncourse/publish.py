@@ -100,6 +100,9 @@ def write_first_cells(root: Path) -> list[Path]:
         cells[0].metadata.tags = ["bootstrap", "hide-input"]  # a reader of the page need not see it
         for cell in _tagged(notebook, "colab-badge"):
             cell.source = origin.badge(f"exercises/{path.parent.name}/{path.name}")
+        for cell in _tagged(notebook, "keep_output"):
+            # nbval takes a cell without a count for one that was not run, and would compare nothing
+            cell.execution_count = cell.execution_count or 1
         after = nbformat.writes(notebook) + "\n"
         if after != before:
             path.write_text(after)
