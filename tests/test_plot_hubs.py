@@ -26,7 +26,7 @@ def test_a_pattern_tells_rows_of_global_tokens_from_columns_and_from_the_rest():
     assert local == torch.eye(4).int().tolist()
     assert hub == [[1, 2, 0, 0], [3, 3, 3, 0], [0, 2, 1, 0], [0, 2, 0, 1]]
     assert figure.axes[1].get_title() == "with a hub\n9 of 16 pairs"
-    assert [text.get_text() for text in figure.legends[0].texts][0] == "two ordinary tokens"
+    assert figure.legends[0].texts[0].get_text() == "two ordinary tokens"
 
 
 def test_reach_stands_at_its_layer():
