@@ -129,6 +129,15 @@ def test_without_hubs_it_is_a_band_and_with_a_wide_radius_full_attention():
         torch.testing.assert_close(attend(q, k, v, radius=1, global_indices=torch.arange(9)), full)
 
 
+@pytest.mark.parametrize("form", ["reference", "blocked", "triton"])
+@pytest.mark.parametrize("sizes", [dict(b=0), dict(t=0)], ids=["no sequence", "no token"])
+def test_length_zero_is_no_special_case(form, sizes, device):
+    forms = {"reference": global_local_attention, "blocked": blocked, "triton": kernel.global_local_triton}
+    q, k, v = make_qkv(dtype=torch.float32, device=device, **(dict(b=2, t=7) | sizes))
+    hubs = torch.arange(min(q.shape[2], 1), device=device)
+    assert forms[form](q, k, v, radius=2, global_indices=hubs).shape == v.shape
+
+
 def test_flex_attention_agrees_where_projections_are_shared():
     q, k, v = make_qkv(b=1, h=2, t=130, dtype=torch.float32)
     hubs = torch.tensor([0, 77])
@@ -304,10 +313,12 @@ def test_the_kernel_keeps_its_budget_off_the_block_edges(t, radius, device):
     check_kernel(case, dict(b=1, h=2, g=2, t=t, dk=8, dv=8), torch.float32, device, separate=False)
 
 
-def test_nan_in_padding_goes_nowhere_in_the_kernel(device):
+@pytest.mark.parametrize("hubs", [[2, 17], [17]], ids=["a hub and one in padding", "one in padding"])
+def test_nan_in_padding_goes_nowhere_in_the_kernel(hubs, device):
+    """Without any hub the last rows see nothing, near or global: their empty halves must not merge to NaN."""
     lengths = torch.tensor([13, 0], device=device)
-    case = dict(radius=3, key_lengths=lengths, global_indices=torch.tensor([2, 17], device=device))
-    qkv, theirs = draw(t=20, dtype=torch.float32, device=device)
+    case = dict(radius=3, key_lengths=lengths, global_indices=torch.tensor(hubs, device=device))
+    qkv, theirs = draw(t=20, n=len(hubs), dtype=torch.float32, device=device)
     wanted = global_local_attention(*qkv, global_qkv=theirs, **case)
     for x in (*qkv, *theirs[1:]):
         x[0, :, 13:], x[1] = torch.nan, torch.nan

@@ -1,7 +1,7 @@
 """Global and local attention in memory linear in the length, in plain PyTorch: block by block, hubs beside each block.
 
-A block of queries reads one slice of keys, as far as its neighbours reach, and the keys of the global tokens beside it
-(Beltagy et al. 2020, https://arxiv.org/abs/2004.05150, appendix A, keeps twice as much in its overlapping chunks).
+A block of queries reads one slice of keys, as far as its neighbours reach, and the keys of the global tokens beside it.
+Beltagy et al. 2020, https://arxiv.org/abs/2004.05150, appendix A, cut queries and keys alike into chunks that overlap by half.
 """
 
 import torch
@@ -15,6 +15,9 @@ from attncourse._shared.validate import require
 
 from .checks import check_global_local
 from .hubs import blank_missing, existing_indices, global_flags, put_rows, take_rows, tokens_that_exist
+
+# Queries that are read together. Fewer form fewer scores in vain, and have their keys copied more often.
+BLOCK = 128
 
 
 def _pieces(x, size, reach, beside=None):
@@ -40,10 +43,12 @@ def read_neighbours(
     index: Int[Tensor, "b n"],
     exists: Bool[Tensor, "b t"],
     scale: float,
-    block: int,
+    block: int = BLOCK,
 ) -> Float[Tensor, "b h t dv"]:
     """Every token reads its neighbours and the global tokens; what is computed for padding means nothing."""
-    b, _, t, _ = q.shape
+    t = q.shape[2]
+    if t == 0:
+        return q.new_zeros(*q.shape[:3], v.shape[-1])
     radius = min(radius, t)
     size = max(block, radius)
     neighbour = exists & ~global_flags(index, t)  # a global token is read once, among the global ones
@@ -51,15 +56,20 @@ def read_neighbours(
     may_read = _pieces(rearrange(neighbour, "b t -> b 1 t 1"), size, radius)
     visible = (distance.abs() <= radius) & rearrange(may_read, "m 1 s 1 -> m 1 1 s")
     visible |= distance == 0  # so that no row is empty; those that would be are padding
-    each = visible.shape[0] // max(b, 1)
-    hubs = repeat(index >= 0, "b n -> (b m) 1 c n", m=each, c=size)
+    blocks = -(-t // size)
+    hubs = repeat(index >= 0, "b n -> (b m) 1 c n", m=blocks, c=size)
     visible = torch.cat([hubs, visible], dim=-1)
     keys, values = (_pieces(x, size, radius, beside=take_rows(x, index)) for x in (k, v))
     out = scaled_dot_product_attention(
         _pieces(q, size, 0), keys, values, scale=scale, enable_gqa=k.shape[1] != q.shape[1],
         attn_mask=torch.zeros_like(visible, dtype=q.dtype).masked_fill_(~visible, -torch.inf),
     )  # fmt: skip
-    return rearrange(out, "(b m) h c d -> b h (m c) d", b=b)[:, :, :t]
+    return rearrange(out, "(b m) h c d -> b h (m c) d", m=blocks)[:, :, :t]
+
+
+def _never_empty(exists):
+    """What global tokens may read, (b, 1, 1, t); among nothing but padding the first token stands in, blank."""
+    return rearrange(exists | (torch.arange(exists.shape[1], device=exists.device) == 0), "b t -> b 1 1 t")
 
 
 def read_everything(
@@ -71,8 +81,7 @@ def read_everything(
     scale: float,
 ) -> Float[Tensor, "b h n dv"]:
     """What global tokens read: every token that exists. Memory grows with n + t, since the fused kernel goes by tiles."""
-    # In a sequence of nothing but padding the first token stands in, blank: no row is empty.
-    visible = rearrange(exists | (torch.arange(k.shape[2], device=q.device) == 0), "b t -> b 1 1 t")
+    visible = _never_empty(exists)
     added = torch.zeros_like(visible, dtype=q.dtype).masked_fill_(~visible, -torch.inf)
     return scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale, enable_gqa=k.shape[1] != q.shape[1])
 
@@ -87,7 +96,7 @@ def global_local_attention_blocked(
     global_qkv: tuple[Float[Tensor, "b h n dk"], Float[Tensor, "b g t dk"], Float[Tensor, "b g t dv"]] | None = None,
     key_lengths: Int[Tensor, " b"] | None = None,
     scale: float | None = None,
-    block: int = 128,
+    block: int = BLOCK,
 ) -> Float[Tensor, "b h t dv"]:
     """`global_local_attention` by blocks of queries: the same result and gradients, memory linear in t for a given n.
 
@@ -127,7 +136,7 @@ def read_through_projections(
     h = q_global.shape[1]
     by_head = rearrange(w_k, "(h dk) d -> h dk d", h=h)
     scores = einsum(einsum(q_global * scale, by_head, "b h n dk, h dk d -> b h n d"), x, "b h n d, b t d -> b h n t")
-    visible = rearrange(exists | (torch.arange(x.shape[1], device=x.device) == 0), "b t -> b 1 1 t")
-    mixed = einsum(scores.masked_fill(~visible, -torch.inf).softmax(dim=-1), x, "b h n t, b t d -> b h n d")
+    weights = scores.masked_fill(~_never_empty(exists), -torch.inf).softmax(dim=-1)
+    mixed = einsum(weights, x, "b h n t, b t d -> b h n d")
     values = einsum(mixed, rearrange(w_v, "(h dv) d -> h dv d", h=h), "b h n d, h dv d -> b h n dv")
     return values + rearrange(v_bias, "(h dv) -> h 1 dv", h=h)

@@ -7,11 +7,7 @@ from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.validate import check_key_lengths, check_tensors, check_widths, require
 
-from .blocked import (
-    global_local_attention_blocked,
-    read_neighbours,
-    read_through_projections,
-)
+from .blocked import global_local_attention_blocked, read_neighbours, read_through_projections
 from .checks import check_global_indices
 from .hubs import existing_indices, put_rows, take_rows, tokens_that_exist
 from .reference import global_local_attention
@@ -30,7 +26,8 @@ class GlobalLocalAttention(nn.Module):
         n_heads: heads, which divide d_model.
         radius: neighbours that a token reads on either side; layers of a stack may differ in it.
         impl: "reference" (the definition), "blocked" (memory linear in the length) or "triton" (the kernels; interpreted
-            without a GPU).
+            without a GPU). Blocks of few global tokens read through the projections' matrices, so that the bias of
+            w_k_global, whose gradient is 0, gets none.
     """
 
     def __init__(self, d_model: int, n_heads: int, *, radius: int, impl: str = "blocked"):
@@ -86,7 +83,7 @@ class GlobalLocalAttention(nn.Module):
     def _without_global_keys(self, x, q, k, v, q_global, index, key_lengths):
         b, _, t, dk = q.shape
         exists = tokens_that_exist(t, key_lengths, b=b, device=x.device)
-        out = read_neighbours(q, k, v, radius=self.radius, index=index, exists=exists, scale=dk**-0.5, block=128)
+        out = read_neighbours(q, k, v, radius=self.radius, index=index, exists=exists, scale=dk**-0.5)
         rows = read_through_projections(
             x, q_global, self.w_k_global.weight, self.w_v_global.weight, self.w_v_global.bias,
             exists=exists, scale=dk**-0.5,
