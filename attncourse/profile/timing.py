@@ -8,9 +8,13 @@ import torch
 
 
 def median_seconds(
-    candidates: dict[str, Callable[[], object]], *, rounds: int = 9, warmup: int = 2
+    candidates: dict[str, Callable[[], object]],
+    *,
+    rounds: int = 9,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median wall-clock seconds of each candidate.
+    """Median seconds of each candidate.
 
     Candidates take turns in every round, so that a machine that slows down for a while slows all of them:
     ratios of the medians are fair even where the times themselves wander.
@@ -19,6 +23,8 @@ def median_seconds(
         candidates: name -> a call without arguments.
         rounds: timed turns of each candidate.
         warmup: turns before these that are not timed.
+        clock: wall-clock time unless told; time.thread_time for the processor time of this thread alone, which work
+            on one CPU thread can be timed by beside other work.
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
@@ -26,11 +32,11 @@ def median_seconds(
     for turn in range(warmup + rounds):
         for name, call in candidates.items():
             _wait()
-            start = time.perf_counter()
+            start = clock()
             call()
             _wait()
             if turn >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
