@@ -561,7 +561,7 @@ BAD = {
     "decay of zero": (dict(decay=torch.tensor(0.0).double()), "decay must lie in \\(0, 1\\], got 0..0"),
     "decay above one": (dict(decay=torch.full((2, 1, 1), 1.5).double()), "decay must lie in \\(0, 1\\], got 1.5..1.5"),
     "decay of integers": (dict(decay=torch.tensor(1)), "decay must be a floating-point tensor"),
-    "decay of another shape": (dict(decay=torch.ones(3, 1, 1).double()), "must broadcast to \\(b, g, s, f\\) = \\(2, 2, 5, 8\\)"),
+    "decay of another shape": (dict(decay=torch.ones(3, 1, 1).double()), "must broadcast to \\(b, g, s, f\\) = \\(2, 2, 5, features\\)"),
     "decay without order": (dict(decay=torch.tensor(0.5).double(), causal=False), "it needs causal=True"),
     "a state of another shape": (dict(state=some_state(2, 2, 8, 5, like=Q)), "S must have shape \\(2, 2, 8, 6\\)"),
     "a state in half": (dict(state=some_state(2, 2, 8, 6, like=Q.half())), "S must be torch.float(32|64) on cpu"),

@@ -1,5 +1,8 @@
 """Time, memory and the device's name: against known numbers."""
 
+import platform
+import subprocess
+import sys
 import time
 
 import pytest
@@ -28,6 +31,31 @@ def test_peak_memory_is_the_peak_and_not_the_sum():
 def test_peak_memory_sees_the_square_of_attention():
     q = torch.randn(300, 8)
     assert peak_memory(lambda: torch.softmax(q @ q.T, dim=-1) @ q) >= 2 * 300 * 300 * 4
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_freed_memory_is_kept():
+    count = """
+import resource, torch
+from attncourse.profile.memory import keep_freed_memory
+{}
+faults = []
+for _ in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(20_000_000)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))
+"""
+    faults = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", count.format(call)], capture_output=True, check=True, text=True
+            ).stdout
+        )
+        for call in ("", "keep_freed_memory()")
+    ]
+    assert faults[0] > 100  # 80 MB are fresh pages, large or small
+    assert faults[1] < faults[0] / 10
 
 
 def test_median_seconds_tells_a_slow_call_from_a_fast_one():

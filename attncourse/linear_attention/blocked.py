@@ -6,6 +6,8 @@ https://arxiv.org/abs/2312.06635, section 4, and for the delta rule Yang et al. 
 section 3.2. Every step is differentiable as it stands, so none has a backward pass of its own.
 """
 
+import itertools
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -14,11 +16,13 @@ from torch import Tensor
 from attncourse._shared.validate import require
 
 from .features import FeatureMap, elu_plus_one
-from .inputs import check_delta, prepare
+from .inputs import check_delta, check_inputs, prepare
 from .state import LinearState, attend_beside, read_state
 
 # With a decay a feature, a chunk is factored around its middle: 8 steps of 1e-4 are the most that float32 holds.
 CHUNK_OF_FEATURES, LEAST_DECAY = 16, 1e-4
+# A causal piece of so many chunks hands its state to the next: what stands in between does not grow with the sequence.
+CHUNKS_AT_ONCE = 32
 
 
 def linear_attention_blocked(
@@ -60,6 +64,35 @@ def linear_attention_blocked_with_state(
 ) -> tuple[Float[Tensor, "b h t dv"], LinearState]:
     """The output, and the state after the last key."""
     require(chunk >= 1, f"chunk must be at least 1, got {chunk}")
+    check_inputs(q, k, v, causal=causal, decay=decay, key_lengths=key_lengths, state=state)
+    options = dict(causal=causal, feature_map=feature_map, normalize=normalize, chunk=chunk)
+    t, s = q.shape[2], k.shape[2]
+    if not causal:
+        return _piece(q, k, v, decay, key_lengths, state, **options)
+    size = chunk * CHUNKS_AT_ONCE
+    starts = range(0, max(s, 1), size)
+    # Query i stands at s - t + i; the first piece also has those that stand before the first key.
+    ends = [max(min(start + size, s) - (s - t), 0) for start in starts]
+    whole = decay is None or decay.ndim < 2 or decay.shape[-2] == 1  # one for every step
+    # Split, not sliced: the gradient of a slice is as long as the whole.
+    pieces = zip(
+        starts,
+        q.split([end - begin for begin, end in itertools.pairwise([0, *ends])], dim=2),
+        k.split(size, dim=2),
+        v.split(size, dim=2),
+        [decay] * len(starts) if whole else decay.split(size, dim=-2),
+        strict=True,
+    )
+    outs = []
+    for start, q_piece, k_piece, v_piece, decay_piece in pieces:
+        lengths = None if key_lengths is None else (key_lengths - start).clamp(0, k_piece.shape[2])
+        out, state = _piece(q_piece, k_piece, v_piece, decay_piece, lengths, state, **options)
+        outs.append(out)
+    return torch.cat(outs, dim=2), state
+
+
+def _piece(q, k, v, decay, key_lengths, state, *, causal, feature_map, normalize, chunk):
+    """The output and the next state of one piece, all of its chunks at once."""
     inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
     if inputs.decay is not None and inputs.decay.shape[-1] > 1:
         low = inputs.decay.min().item() if inputs.decay.numel() else 1.0

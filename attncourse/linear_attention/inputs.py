@@ -23,14 +23,8 @@ def prepare(
     state: LinearState | None,
 ) -> Inputs:
     """The checked inputs. A padded key has no features, no value and no decay, whatever stands there."""
-    check_qkv(q, k, v)
-    (b, _, t, _), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
-    check_key_lengths(key_lengths, b=b, s=s, like=q)
-    require(decay is None or causal, "decay counts the steps since a key, so it needs causal=True")
-    require(
-        state is None or not causal or t <= s,
-        f"with a state, causal queries are the last t of the s keys' positions, got t={t}, s={s}",
-    )
+    check_inputs(q, k, v, causal=causal, decay=decay, key_lengths=key_lengths, state=state)
+    (b, g, s), dv = k.shape[:3], v.shape[-1]
     wide = torch.promote_types(q.dtype, torch.float32)
     features = feature_map(blank_padding(k, key_lengths).to(wide))
     queries = feature_map(q.to(wide))
@@ -42,7 +36,7 @@ def prepare(
         f"from {tuple(q.shape)} and {tuple(k.shape)} it made {tuple(queries.shape)} and {tuple(features.shape)}",
     )
     if decay is not None:
-        decay = _full_decay(decay, (b, g, s, f), like=q).to(wide)
+        decay = _full_decay(decay, (b, g, s, f)).to(wide)
         if key_lengths is not None:
             exists = torch.arange(s, device=q.device)[:, None] < key_lengths[:, None, None, None]
             decay = torch.where(exists, decay, 1.0)
@@ -53,13 +47,27 @@ def prepare(
     return Inputs(queries, blank_padding(features, key_lengths), blank_padding(v, key_lengths).to(wide), decay, state)
 
 
-def _full_decay(decay: Tensor, shape: tuple[int, int, int, int], *, like: Tensor) -> Tensor:
+def check_inputs(q, k, v, *, causal, decay, key_lengths, state) -> None:
+    """What can be said before keys are features."""
+    check_qkv(q, k, v)
+    (b, g, s), t = k.shape[:3], q.shape[2]
+    check_key_lengths(key_lengths, b=b, s=s, like=q)
+    require(decay is None or causal, "decay counts the steps since a key, so it needs causal=True")
+    require(
+        state is None or not causal or t <= s,
+        f"with a state, causal queries are the last t of the s keys' positions, got t={t}, s={s}",
+    )
+    if decay is not None:
+        ok = isinstance(decay, Tensor) and decay.is_floating_point() and decay.device == q.device
+        require(ok, f"decay must be a floating-point tensor on {q.device}, got {getattr(decay, 'dtype', type(decay))}")
+        fits = decay.ndim <= 4 and all(m in (1, n) for m, n in zip(decay.shape[-2::-1], (s, g, b), strict=False))
+        require(fits, f"decay must broadcast to (b, g, s, f) = ({b}, {g}, {s}, features), got {tuple(decay.shape)}")
+
+
+def _full_decay(decay: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
     """Expanded to (b, g, s, 1) or (b, g, s, f): one factor a step, or one a feature and step."""
-    ok = isinstance(decay, Tensor) and decay.is_floating_point() and decay.device == like.device
-    require(ok, f"decay must be a floating-point tensor on {like.device}, got {getattr(decay, 'dtype', type(decay))}")
-    fits = decay.ndim <= 4 and all(m in (1, n) for m, n in zip(decay.shape[::-1], shape[::-1], strict=False))
-    require(fits, f"decay must broadcast to (b, g, s, f) = {shape}, got {tuple(decay.shape)}")
     last = decay.shape[-1] if decay.ndim else 1
+    require(last in (1, shape[-1]), f"decay must broadcast to (b, g, s, f) = {shape}, got {tuple(decay.shape)}")
     return decay.expand(*shape[:3], last)
 
 

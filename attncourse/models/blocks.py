@@ -5,12 +5,13 @@ here before it ("pre-norm", Xiong et al. 2020, https://arxiv.org/abs/2002.04745)
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from attncourse._shared.cache import KeyValueCache
 from attncourse._shared.rope import LearnedPositions, RotaryEmbedding
 from attncourse._shared.validate import check_widths, require
 from attncourse.multi_head import MultiHeadAttention
@@ -41,6 +42,8 @@ class Block(nn.Module):
         rope: turns queries and keys of self-attention.
         d_context: width of what cross-attention reads; None for a block without it.
         impl: as in `MultiHeadAttention`.
+        attention: a layer in place of multi-head self-attention, (b, t, d) to (b, t, d); it sees to its own causality,
+            positions and heads.
     """
 
     def __init__(
@@ -52,10 +55,13 @@ class Block(nn.Module):
         rope: RotaryEmbedding | None = None,
         d_context: int | None = None,
         impl: str = "torch",
+        attention: nn.Module | None = None,
     ):
         super().__init__()
         self.norm_self = nn.LayerNorm(d_model)
-        self.self_attention = MultiHeadAttention(d_model, n_heads, causal=causal, rope=rope, impl=impl)
+        if attention is None:
+            attention = MultiHeadAttention(d_model, n_heads, causal=causal, rope=rope, impl=impl)
+        self.self_attention = attention
         self.norm_cross = self.cross_attention = None
         if d_context is not None:
             self.norm_cross = nn.LayerNorm(d_model)
@@ -72,6 +78,7 @@ class Block(nn.Module):
         context_lengths: Int[Tensor, " b"] | None = None,
         mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None = None,
         head_mask: Bool[Tensor, " h"] | Float[Tensor, " h"] | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "b t d"]:
         """x after the block.
 
@@ -79,6 +86,7 @@ class Block(nn.Module):
             context: what cross-attention reads.
             lengths, context_lengths: how many tokens of x and of context exist.
             mask, head_mask: of self-attention, as in `MultiHeadAttention`.
+            cache: what self-attention keeps of the tokens before x, and adds x to; for layers that take one.
 
         Raises:
             ValueError: a context without cross-attention, or cross-attention without a context.
@@ -88,7 +96,10 @@ class Block(nn.Module):
             "a block reads a context exactly if it was built with d_context, "
             f"got {'no context' if context is None else 'a context'}",
         )
-        x = x + self.self_attention(self.norm_self(x), key_lengths=lengths, mask=mask, head_mask=head_mask)
+        told = dict(key_lengths=lengths, mask=mask, head_mask=head_mask, cache=cache)
+        # A layer is told only what it is to heed, so that one that cannot take it says so.
+        told = {name: value for name, value in told.items() if value is not None}
+        x = x + self.self_attention(self.norm_self(x), **told)
         if context is not None:
             x = x + self.cross_attention(self.norm_cross(x), context, key_lengths=context_lengths)
         return x + self.feed_forward(self.norm_feed(x))
@@ -102,6 +113,7 @@ class Stack(nn.Module):
         n_layers: number of blocks.
         context: the longest sequence.
         positions: "rotary" turns queries and keys; "learned" adds a vector to each token before the first block.
+        attention: makes each block's self-attention in place of a multi-head one, as in `Block`.
     """
 
     def __init__(
@@ -115,6 +127,7 @@ class Stack(nn.Module):
         causal: bool = False,
         d_context: int | None = None,
         impl: str = "torch",
+        attention: Callable[[], nn.Module] | None = None,
     ):
         super().__init__()
         check_widths(d_model=d_model, n_heads=n_heads, n_layers=n_layers, context=context)
@@ -123,8 +136,12 @@ class Stack(nn.Module):
         self.places = LearnedPositions(context, d_model) if positions == "learned" else None
         rope = RotaryEmbedding(d_model // n_heads) if positions == "rotary" else None
         self.blocks = nn.ModuleList(
-            Block(d_model, n_heads, causal=causal, rope=rope, d_context=d_context, impl=impl) for _ in range(n_layers)
-        )
+            Block(
+                d_model, n_heads, causal=causal, rope=rope, d_context=d_context, impl=impl,
+                attention=None if attention is None else attention(),
+            )
+            for _ in range(n_layers)
+        )  # fmt: skip
         self.norm = nn.LayerNorm(d_model)
 
     def forward(
@@ -133,21 +150,30 @@ class Stack(nn.Module):
         context: Float[Tensor, "b s dc"] | None = None,
         *,
         head_mask: Bool[Tensor, "layers h"] | Float[Tensor, "layers h"] | None = None,
+        caches: Sequence[KeyValueCache] | None = None,
         **masking,
     ) -> Float[Tensor, "b t d"]:
         """x after the last block, normalized; `masking` is lengths, context_lengths and mask, as in `Block`.
 
+        Args:
+            caches: one a block, for what stands before x.
+
         Raises:
-            ValueError: more tokens than the longest sequence, or a head_mask that is not (layers, h).
+            ValueError: more tokens than the longest sequence, a head_mask that is not (layers, h), or not a cache a block.
         """
         require(x.shape[1] <= self.context, f"there are {self.context} positions, got {x.shape[1]} tokens")
         require(
             head_mask is None or len(head_mask) == len(self.blocks),
             f"head_mask must be ({len(self.blocks)}, heads), got {tuple(getattr(head_mask, 'shape', ()))}",
         )
+        require(
+            caches is None or len(caches) == len(self.blocks),
+            f"caches must be one for each of the {len(self.blocks)} blocks, got {len(caches or ())}",
+        )
         x = x if self.places is None else self.places(x)
         for i, block in enumerate(self.blocks):
-            x = block(x, context, head_mask=None if head_mask is None else head_mask[i], **masking)
+            own = {name: each[i] for name, each in (("head_mask", head_mask), ("cache", caches)) if each is not None}
+            x = block(x, context, **own, **masking)
         return self.norm(x)
 
 

@@ -4,11 +4,14 @@ Radford et al. 2019, GPT-2 ("Language Models are Unsupervised Multitask Learners
 positions; Su et al. 2021, https://arxiv.org/abs/2104.09864, for rotary ones.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from attncourse._shared.cache import KeyValueCache
 from attncourse._shared.validate import check_widths, require
 
 from .blocks import Stack, init_embeddings, watch_weights
@@ -26,6 +29,8 @@ class DecoderLM(nn.Module):
         positions: "rotary" or "learned".
         causal: False drops the mask: then a token sees the very next one that it should predict.
         impl: as in `MultiHeadAttention`.
+        attention: makes each block's self-attention in place of a multi-head one; it sees to its own causality and
+            positions: `lambda: GroupedQueryAttention(64, 8, n_kv_heads=2, causal=True, rope=RotaryEmbedding(8))`.
     """
 
     def __init__(
@@ -39,14 +44,16 @@ class DecoderLM(nn.Module):
         positions: str = "rotary",
         causal: bool = True,
         impl: str = "torch",
+        attention: Callable[[], nn.Module] | None = None,
     ):
         super().__init__()
         check_widths(vocabulary=vocabulary)
         self.embed = nn.Embedding(vocabulary, d_model)
         init_embeddings(self.embed)
         self.stack = Stack(
-            d_model, n_heads, n_layers=n_layers, context=context, positions=positions, causal=causal, impl=impl
-        )
+            d_model, n_heads, n_layers=n_layers, context=context, positions=positions, causal=causal, impl=impl,
+            attention=attention,
+        )  # fmt: skip
         self.to_vocabulary = nn.Linear(d_model, vocabulary)
 
     @property
@@ -58,16 +65,22 @@ class DecoderLM(nn.Module):
         self,
         tokens: Int[Tensor, "b t"],
         *,
+        lengths: Int[Tensor, " b"] | None = None,
         mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None = None,
         head_mask: Bool[Tensor, "layers h"] | Float[Tensor, "layers h"] | None = None,
+        caches: Sequence[KeyValueCache] | None = None,
     ) -> Float[Tensor, "b t n"]:
         """Logits of the token after each.
 
         Args:
+            lengths: how many tokens of each row exist; those after them are padding.
             mask: who may see whom, on top of the causal mask, or in place of it where causal is False.
             head_mask: a factor on the output of each head of each block; 0 silences it.
+            caches: one a block, holding what stands before these tokens; these are added. For layers that take a cache.
         """
-        return self.to_vocabulary(self.stack(self.embed(tokens), mask=mask, head_mask=head_mask))
+        return self.to_vocabulary(
+            self.stack(self.embed(tokens), lengths=lengths, mask=mask, head_mask=head_mask, caches=caches)
+        )
 
     def attention_weights(self, tokens: Int[Tensor, "b t"], **masking) -> Float[Tensor, "layers b h t t"]:
         """The weights of every head of every block while reading the tokens; `masking` as in forward."""

@@ -12,7 +12,7 @@ from attncourse.linear_attention import (
     linear_attention_step,
 )
 
-from .memory import peak_memory
+from .memory import keep_freed_memory, peak_memory
 from .rows import Row
 from .timing import median_seconds
 
@@ -21,27 +21,31 @@ LENGTH, HEADS, WIDTH = 16_384, 8, 64
 
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
     """Time and memory at length 16384, causal, float32, 8 heads of width 64; growth on doubling; a step of decoding."""
-    inputs = {n: torch.randn(3, 1, HEADS, n, WIDTH, device=device) for n in (LENGTH // 2, LENGTH)}
+    inputs = {n: torch.randn(3, 1, HEADS, n, WIDTH, device=device) for n in (LENGTH, 2 * LENGTH)}
     ours = partial(linear_attention_blocked, causal=True)
     theirs = partial(scaled_dot_product_attention, is_causal=True)
+    runs = {"forward": _forward, "forward and backward": _forward_backward}
     rows = []
-    for what, run in (("forward", _forward), ("forward and backward", _forward_backward)):
+    for what, run in runs.items():
         progress(f"{what} at length {LENGTH}")
-        calls = {
-            "ours": partial(run, ours, inputs[LENGTH]),
-            "half": partial(run, ours, inputs[LENGTH // 2]),
-            "theirs": partial(run, theirs, inputs[LENGTH]),
-        }
+        calls = {"ours": partial(run, ours, inputs[LENGTH]), "theirs": partial(run, theirs, inputs[LENGTH])}
         seconds = median_seconds(calls, rounds=3, warmup=1)
         rows.append(Row(f"{what}, length {LENGTH}", seconds["ours"], seconds["theirs"], 8.0, "speedup"))
-        rows.append(Row(f"{what}, length {LENGTH // 2} doubled", seconds["ours"], seconds["half"], 2.2, "growth"))
-        peaks = [peak_memory(calls[name]) for name in ("ours", "half")]
-        rows.append(Row(f"{what}, bytes, length {LENGTH // 2} doubled", *peaks, 2.2, "growth"))
+    keep_freed_memory()
+    for what, run in runs.items():
+        progress(f"{what} at length {2 * LENGTH}")
+        calls = {n: partial(run, ours, inputs[n]) for n in (LENGTH, 2 * LENGTH)}
+        for unit, measured in (
+            ("seconds", median_seconds(calls, rounds=9)),
+            ("bytes", {n: peak_memory(call) for n, call in calls.items()}),
+        ):
+            what_grows = f"{what}, {unit}, length {LENGTH} doubled"
+            rows.append(Row(what_grows, measured[2 * LENGTH], measured[LENGTH], 2.2, "growth"))
     progress("one step of decoding")
-    steps = {n: _step_after(n, inputs[LENGTH]) for n in (LENGTH // 2, LENGTH)}
+    steps = {n: _step_after(n, inputs[n]) for n in (LENGTH, 2 * LENGTH)}
     seconds = median_seconds(steps, rounds=101, warmup=10)
-    what = f"decode step at position {LENGTH // 2}, doubled"
-    return [*rows, Row(what, seconds[LENGTH], seconds[LENGTH // 2], 1.2, "growth")]
+    what = f"decode step at position {LENGTH}, doubled"
+    return [*rows, Row(what, seconds[2 * LENGTH], seconds[LENGTH], 1.2, "growth")]
 
 
 def _forward(attend, qkv):

@@ -1,5 +1,7 @@
 """Peak memory of a call: the most bytes of tensors that it held at once, beyond what stood before."""
 
+import contextlib
+import ctypes
 import gc
 import os
 from collections.abc import Callable
@@ -35,3 +37,17 @@ def peak_memory(call: Callable[[], object]) -> int:
         held += event.nbytes()
         peak = max(peak, held)
     return peak
+
+
+def keep_freed_memory() -> None:
+    """From now on this process keeps what it frees (glibc alone; elsewhere nothing changes).
+
+    Otherwise each large tensor is fresh memory, zeroed page by page by the operating system on first touch: time that
+    comes and goes with the sizes that were freed before. For measuring how a form's own time grows; two forms are
+    compared as people run them, without this.
+    """
+    largest, mmap_threshold, trim_threshold = 2**31 - 2**12, -3, -1  # names of malloc.h, which Python has not
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, largest)
+        mallopt(trim_threshold, largest)

@@ -1,0 +1,50 @@
+"""What a layer asks of a key-value cache, whatever its layout: the room `kv_cache` has the layouts."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """What one layer keeps of a token: for each of its streams n_kv_heads vectors.
+
+    Args:
+        n_kv_heads: heads of each stream; 1 where all query heads share one.
+        widths: width of each stream: (dk, dv) of keys and values, (kv_lora_rank, qk_rope_head_dim) of latents.
+    """
+
+    n_kv_heads: int
+    widths: tuple[int, ...]
+
+
+@runtime_checkable
+class KeyValueCache(Protocol):
+    """What one layer keeps of a batch of sequences, each as long as its own `lengths` says."""
+
+    lengths: Int[Tensor, " b"]
+    """How many tokens of each sequence went in (`cache_seqlens`)."""
+
+    def append(self, *streams: Tensor, counts: Int[Tensor, " b"] | None = None) -> None:
+        """Add c tokens (b, g, c, width) a stream to every sequence; of row b only the first counts[b] are tokens.
+
+        Raises:
+            ValueError: a shape, batch, dtype or device that is not the cache's, or no room; then nothing is written.
+        """
+
+    def view(self) -> tuple[Tensor, ...]:
+        """Each stream as (b, g, s, width), s the longest length; what stands beyond a sequence's own is padding."""
+
+    def positions(self) -> Int[Tensor, "b s"]:
+        """Where the tokens that `view` gives stand in their sequences; -1 for padding."""
+
+
+def visible_in_cache(
+    queries: Int[Tensor, "b t"], keys: Int[Tensor, "b s"], *, window: int | None = None
+) -> Bool[Tensor, "b 1 t s"]:
+    """Who sees whom by position, (b, 1, t, s): keys not after the query, none that is padding, of a window its last."""
+    distance = queries[:, :, None] - keys[:, None, :]
+    visible = (distance >= 0) & (keys >= 0)[:, None, :]
+    return (visible if window is None else visible & (distance < window))[:, None]
