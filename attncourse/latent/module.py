@@ -118,8 +118,7 @@ class LatentAttention(nn.Module):
             ValueError: a shape, dtype or device does not fit.
         """
         self._check(x, key_lengths)
-        b, t, _ = x.shape
-        positions = torch.arange(t, device=x.device)
+        positions = torch.arange(x.shape[1], device=x.device)
         if cache is not None:
             positions = cache.lengths[:, None] + positions
         q_nope, q_rope = self.queries(x, positions)
@@ -138,10 +137,8 @@ class LatentAttention(nn.Module):
         self, x: Float[Tensor, "b t d"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b h t n"], Float[Tensor, "b h t p"]]:
         """Each head's query, and its part that is turned by its position."""
-        if self.q_lora_rank is None:
-            q = self.q(x)
-        else:
-            q = self.q_b(self.q_a_norm(self.q_a(x)))  # equations 12 to 14
+        # equations 12 to 14, or their first two as one
+        q = self.q(x) if self.q_lora_rank is None else self.q_b(self.q_a_norm(self.q_a(x)))
         q = split_heads(q, self.shape.n_heads)
         q_nope, q_rope = q.split([self.shape.qk_nope_head_dim, self.shape.qk_rope_head_dim], dim=-1)
         return q_nope, self._rotate(q_rope, positions)
