@@ -17,6 +17,8 @@ from tqdm import tqdm
 from attncourse._shared.cache import KeyValueCache
 from attncourse._shared.validate import require
 
+from .caches import forget_row
+
 NextLogits = Callable[[Int[Tensor, "b t"]], Float[Tensor, "b t n"]]
 
 
@@ -189,7 +191,7 @@ class _Batch:
             row.left = 0 if token == end else row.left - 1
             if row.left == 0:
                 for cache in self.caches or ():
-                    cache.reset(i)  # else the next row would read what this one left
+                    forget_row(cache, i)
                 if self.waiting:
                     self.rows[i] = self.waiting.popleft()
 
@@ -203,11 +205,9 @@ def _fork(rng: torch.Generator | None) -> torch.Generator | None:
 
 
 def _check_prompts(prompts: Sequence[Tensor], steps: list[int]) -> None:
-    require(len(prompts) >= 1 and len(steps) >= 1, f"give a prompt and a step, got {len(prompts)} prompts, steps {steps}")
-    require(
-        len(steps) == len(prompts), f"give steps, or one number a prompt, got {len(steps)} for {len(prompts)} prompts"
-    )
-    require(min(steps) >= 1, f"every prompt needs a step, got steps {steps}")
+    require(len(prompts) >= 1, f"give at least one prompt, got {len(prompts)}")
+    require(len(steps) == len(prompts), f"steps are one number or one a prompt, got {len(steps)} for {len(prompts)}")
+    require(min(steps) >= 1, f"a prompt needs a step, got steps {steps}")
     lengths = [len(prompt) for prompt in prompts]
     require(min(lengths) >= 1, f"a prompt needs a token, got lengths {lengths}")
 
