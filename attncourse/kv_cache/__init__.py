@@ -7,6 +7,7 @@ it needs Triton.
 from .codec import Codec, Fp8, Int4, Int8, Plain
 from .contiguous import ContiguousCache
 from .layout import Layout, token_nbytes
+from .paged import PagedCache, PagePool
 from .reference import kv_cache_attention
 from .ring import RingCache
 
@@ -17,6 +18,8 @@ __all__ = [
     "Int4",
     "Int8",
     "Layout",
+    "PagePool",
+    "PagedCache",
     "Plain",
     "RingCache",
     "kv_cache_attention",
