@@ -7,11 +7,13 @@ it needs Triton.
 from .codec import Codec, Fp8, Int4, Int8, Plain
 from .contiguous import ContiguousCache
 from .layout import Layout, token_nbytes
+from .module import CachedSelfAttention
 from .paged import PagedCache, PagePool
 from .reference import kv_cache_attention
 from .ring import RingCache
 
 __all__ = [
+    "CachedSelfAttention",
     "Codec",
     "ContiguousCache",
     "Fp8",
