@@ -5,12 +5,9 @@ import functools
 import pytest
 import torch
 
-from attncourse._shared.cache import visible_in_cache
-from attncourse._shared.heads import merge_heads, split_heads
-from attncourse._shared.masks import window_mask
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse.grouped_query import GroupedQueryAttention, grouped_query_attention
-from attncourse.kv_cache import ContiguousCache, Int4, Int8, RingCache
+from attncourse.grouped_query import GroupedQueryAttention
+from attncourse.kv_cache import CachedSelfAttention, ContiguousCache, Int4, Int8, RingCache
 from attncourse.latent import LatentAttention
 from attncourse.models import generate as generate_module
 from attncourse.models.caches import forget_row, new_caches, paged
@@ -20,23 +17,8 @@ from attncourse.models.generate import generate
 VOCABULARY, WIDTH, CONTEXT, WINDOW = 13, 16, 41, 5
 
 
-class WindowAttention(GroupedQueryAttention):
-    """A grouped layer that sees WINDOW tokens: a ring is all it needs to keep."""
-
-    def forward(self, x, *, key_lengths=None, cache=None):
-        if cache is None:
-            return super().forward(x, key_lengths=key_lengths, mask=window_mask(x.shape[1], x.shape[1], window=WINDOW))
-        heads = (self.w_q, self.n_heads), (self.w_k, self.n_kv_heads), (self.w_v, self.n_kv_heads)
-        q, k, v = (split_heads(project(x), n) for project, n in heads)
-        positions = cache.lengths[:, None] + torch.arange(x.shape[1])
-        q, k = self.rope(q, positions), self.rope(k, positions)
-        cache.append(k, v, counts=key_lengths)
-        mask = visible_in_cache(positions, cache.positions(), window=WINDOW)
-        return self.w_o(merge_heads(grouped_query_attention(q, *cache.view(), mask=mask)))
-
-
-def grouped(n_kv_heads, layer=GroupedQueryAttention):
-    return layer(WIDTH, 4, n_kv_heads=n_kv_heads, rope=RotaryEmbedding(WIDTH // 4))
+def grouped(n_kv_heads):
+    return GroupedQueryAttention(WIDTH, 4, n_kv_heads=n_kv_heads, rope=RotaryEmbedding(WIDTH // 4))
 
 
 def latent(form=None):
@@ -51,7 +33,7 @@ LAYERS = {
     "latent": latent,
     "latent, absorbed": lambda: latent("absorbed"),
     "latent, expanded": lambda: latent("expanded"),
-    "window": lambda: grouped(2, WindowAttention),
+    "window": lambda: CachedSelfAttention(WIDTH, 4, window=WINDOW, rope=RotaryEmbedding(WIDTH // 4)),
 }
 LAYOUTS = {
     "contiguous": functools.partial(ContiguousCache, capacity=CONTEXT),
