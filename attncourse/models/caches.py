@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
-
 from attncourse._shared.cache import CacheShape, KeyValueCache
 from attncourse._shared.validate import check_widths, require
 from attncourse.kv_cache import ContiguousCache, PagedCache, PagePool
@@ -25,7 +23,9 @@ def new_caches(
     """
     layers = [block.self_attention for block in model.stack.blocks]
     for layer in layers:
-        require(hasattr(layer, "cache_shape"), f"{type(layer).__name__} keeps no cache: give the model another attention")
+        require(
+            hasattr(layer, "cache_shape"), f"{type(layer).__name__} keeps no cache: give the model another attention"
+        )
     like = next(model.parameters())
     return [layout(b, layer.cache_shape, dtype=like.dtype, device=like.device, **options) for layer in layers]
 

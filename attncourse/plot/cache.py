@@ -59,7 +59,7 @@ def step_time(
 
 
 def slot_timeline(panels: dict[str, Sequence[Sequence]], *, slots: int) -> Figure:
-    """A panel a way of batching: a row a slot, a column a pass, a colour a prompt; strong where the prompt is read.
+    """A panel a way of batching: a row a slot, a column a pass, a colour a prompt; strong and numbered where it begins.
 
     Args:
         panels: name -> what each slot read in each pass (`Read`), as `generate` tells `on_pass`.
@@ -69,17 +69,18 @@ def slot_timeline(panels: dict[str, Sequence[Sequence]], *, slots: int) -> Figur
     figure, axes = plt.subplots(
         len(panels), 1, figsize=(9, (0.55 + 0.3 * slots) * len(panels) + 0.4), sharex=True, squeeze=False
     )
+    colors = COLORS[:-1]  # the last is a grey, as a slot that idles is
     for ax, (name, passes) in zip(axes.flat, panels.items(), strict=True):
+        ax.add_patch(Rectangle((0, 0), len(passes), slots, facecolor=EMPTY))
         for i, reads in enumerate(passes):
             for slot, read in enumerate(reads):
                 if read.stop > read.start:
-                    color, alpha = COLORS[read.prompt % len(COLORS)], 1.0 if read.start == 0 else 0.55
+                    color, alpha = colors[read.prompt % len(colors)], 1.0 if read.start == 0 else 0.55
                     ax.add_patch(Rectangle((i, slot + 0.05), 1, 0.9, facecolor=color, alpha=alpha))
                     if read.start == 0:
                         ax.text(i + 0.5, slot + 0.5, str(read.prompt), ha="center", va="center", color="white")
         ax.set(xlim=(0, longest), ylim=(slots, 0), title=f"{name}: {len(passes)} passes")
         ax.set_yticks([slot + 0.5 for slot in range(slots)], [f"slot {slot}" for slot in range(slots)])
-        ax.set_facecolor(EMPTY)
         _bare(ax)
     axes[-1, 0].set_xlabel("pass of the model")
     return figure
@@ -143,6 +144,10 @@ def error_and_loss(points: dict[str, tuple[float, float, float]]) -> Figure:
         axes[0].plot([bits], [error], marker, color=color, label=name)
         axes[1].plot([bits], [loss], marker, color=color)
     axes[0].set(yscale="log", ylabel="relative error", title="keys and values")
+    axes[0].set_yticks([0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2], ["0.2%", "0.5%", "1%", "2%", "5%", "10%", "20%"])
+    axes[0].minorticks_off()
+    errors = [error for _, error, _ in points.values()]
+    axes[0].set_ylim(min(errors) / 1.5, max(errors) * 1.5)
     axes[1].set(ylabel="change, nats per character", title="loss on held-out text")
     axes[1].axhline(0, color=COLORS[-1], linewidth=0.8, zorder=0)
     for ax in axes:
@@ -171,6 +176,7 @@ def roofline(points: dict[str, tuple[float, float]], *, bandwidth: float, rate: 
         ax.annotate(name, (intensity, reached / 1e9), xytext=(4, -10), textcoords="offset points", fontsize=8)
     ax.axvline(ridge, color="#999999", linewidth=1, linestyle=":", zorder=0)
     ax.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="billion operations a second", title=device)
+    ax.set_ylim(min(ax.get_ylim()[0], min(y for _, y in points.values()) / 2e9))
     ax.title.set_fontsize(8)
     return ax
 
