@@ -204,7 +204,30 @@ def linear_attention_cases(capability: int):
         yield room._linear_attention_step_kernel, f"d={width}", "fp32", known, room.step_config(width)
 
 
+def grouped_query_cases(capability: int):
+    """Both kernels of decoding, at the widths and dtypes they claim: paged, plain and of 8 bits; 4 rows a group, and 64."""
+    from attncourse.grouped_query import kernel as room
+
+    for dtype, width in [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("bf16", 128), ("fp32", 64), ("fp32", 128)]:
+        if dtype == "bf16" and capability < 80:
+            continue
+        for name, codec in (("plain", room.PLAIN), ("int8", room.INT8), ("fp8", room.FP8)):
+            for rows in (4, 64) if name == "plain" else (4,):
+                config = room.launch_config(
+                    rows=rows, width=width, bits=32 if dtype == "fp32" else 16, capability=capability
+                )
+                known = {
+                    "PAGED": True, "WINDOW": False, "CODEC": codec.value, "K_GROUPS": 1, "V_GROUPS": 1, "DK": width,
+                    "DV": width, "BLOCK_DK": width, "BLOCK_DV": width,
+                }  # fmt: skip
+                case = f"{dtype} d={width} {name} cache, {rows} rows"
+                yield room._grouped_query_split_kernel, case, dtype, known, config
+        known = {"DV": width, "BLOCK_DV": width}
+        yield room._grouped_query_merge_kernel, f"{dtype} d={width}", dtype, known, {"num_warps": 1}
+
+
 CASES = {
+    "grouped_query": grouped_query_cases,
     "softmax_attention": softmax_attention_cases,
     "additive": additive_cases,
     "hard_attention": hard_attention_cases,
@@ -222,8 +245,12 @@ def signature_of(kernel, constants: dict, dtype: str) -> dict:
         "dpk_ptr": "*fp32", "log_prob_ptr": "*fp32", "out32_ptr": "*fp32", "dout32_ptr": "*fp32",
         "lengths_ptr": "*i64", "index_ptr": "*i64", "starts_ptr": "*i32", "middles_ptr": "*i32", "blocks_ptr": "*i32",
         "which_ptr": "*i32", "masks_ptr": "*u8", "visible_ptr": "*u8", "scale": "fp32", "softcap": "fp32",
-        "seed": "i64",
+        "seed": "i64", "seqlens_ptr": "*i32", "table_ptr": "*i32", "partial_ptr": "*fp32", "partial_lse_ptr": "*fp32",
+        "k_scale_ptr": "*fp32", "k_zero_ptr": "*fp32", "v_scale_ptr": "*fp32", "v_zero_ptr": "*fp32",
     }  # fmt: skip
+    codes = {1: "*i8", 2: "*u8"}.get(constants.get("CODEC"))
+    if codes is not None:
+        special |= {"k_ptr": codes, "v_ptr": codes}
     types = {}
     for name in kernel.arg_names:
         if name in constants:
