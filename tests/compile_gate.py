@@ -208,7 +208,15 @@ def grouped_query_cases(capability: int):
     """Both kernels of decoding, at the widths and dtypes they claim: paged, plain and of 8 bits; 4 rows a group, and 64."""
     from attncourse.grouped_query import kernel as room
 
-    for dtype, width in [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("bf16", 128), ("fp32", 64), ("fp32", 128)]:
+    for dtype, width in [
+        ("fp16", 64),
+        ("fp16", 128),
+        ("fp16", 256),
+        ("bf16", 64),
+        ("bf16", 128),
+        ("fp32", 64),
+        ("fp32", 128),
+    ]:
         if dtype == "bf16" and capability < 80:
             continue
         for name, codec in (("plain", room.PLAIN), ("int8", room.INT8), ("fp8", room.FP8)):
@@ -226,8 +234,31 @@ def grouped_query_cases(capability: int):
         yield room._grouped_query_merge_kernel, f"{dtype} d={width}", dtype, known, {"num_warps": 1}
 
 
+def kv_cache_cases(capability: int):
+    """Writing a cache's slots and reading them, as they are and with each codec."""
+    from attncourse.kv_cache import kernel as room
+
+    for dtype in ("fp16", "bf16", "fp32"):
+        if dtype == "bf16" and capability < 80:
+            continue
+        for codec, number in room.CODECS.items():
+            for width in (64, 512):  # a head, and a latent
+                group = width if number == 0 else 32
+                pack = 2 if codec is room.Int4 else 1
+                case = f"{dtype} {codec.__name__} d={width}"
+                append = {
+                    "CODEC": number, "GROUPS": width // group, "GROUP": group, "BLOCK_GROUPS": width // group,
+                    "BLOCK_GROUP": group // pack,
+                }  # fmt: skip
+                yield room._kv_cache_append_kernel, case, dtype, append, room.LAUNCH
+                gather = {
+                    "CODEC": number, "WIDTH": width, "GROUP": group, "BLOCK_S": room.gather_block(width),
+                    "BLOCK_WIDTH": width,
+                }  # fmt: skip
+                yield room._kv_cache_gather_kernel, case, dtype, gather, room.LAUNCH
+
+
 CASES = {
-    "grouped_query": grouped_query_cases,
     "softmax_attention": softmax_attention_cases,
     "additive": additive_cases,
     "hard_attention": hard_attention_cases,
@@ -235,6 +266,8 @@ CASES = {
     "block_sparse": block_sparse_cases,
     "global_local": global_local_cases,
     "linear_attention": linear_attention_cases,
+    "kv_cache": kv_cache_cases,
+    "grouped_query": grouped_query_cases,
 }
 
 
@@ -247,6 +280,8 @@ def signature_of(kernel, constants: dict, dtype: str) -> dict:
         "which_ptr": "*i32", "masks_ptr": "*u8", "visible_ptr": "*u8", "scale": "fp32", "softcap": "fp32",
         "seed": "i64", "seqlens_ptr": "*i32", "table_ptr": "*i32", "partial_ptr": "*fp32", "partial_lse_ptr": "*fp32",
         "k_scale_ptr": "*fp32", "k_zero_ptr": "*fp32", "v_scale_ptr": "*fp32", "v_zero_ptr": "*fp32",
+        "slots_ptr": "*i64", "scale_ptr": "*fp32", "zero_ptr": "*fp32",
+        "codes_ptr": "*u8" if constants.get("CODEC") else f"*{dtype}",
     }  # fmt: skip
     codes = {1: "*i8", 2: "*u8"}.get(constants.get("CODEC"))
     if codes is not None:

@@ -10,7 +10,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse.grouped_query import (
     GroupedQueryAttention,
-    group_heads,
     grouped_from_multi_head,
     grouped_query_attention,
     grouped_query_attention_loop,

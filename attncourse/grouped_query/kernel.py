@@ -46,10 +46,12 @@ def _load_tokens(
     inside = exists[:, None] & (cols < WIDTH)
     x = tl.load(x_ptr + at[:, None] + cols, mask=inside, other=0)
     if CODEC != PLAIN:
-        scale_at = scale_at[:, None] + (cols * 0 if GROUPS == 1 else cols // (WIDTH // GROUPS))
-        scale = tl.load(scale_ptr + scale_at, mask=inside, other=0.0)
+        scale_at, there = scale_at[:, None], exists[:, None]
+        if GROUPS > 1:
+            scale_at, there = scale_at + cols // (WIDTH // GROUPS), inside
+        scale = tl.load(scale_ptr + scale_at, mask=there, other=0.0)
         if CODEC == INT8:
-            x = (x.to(tl.float32) - tl.load(zero_ptr + scale_at, mask=inside, other=0.0)) * scale
+            x = (x.to(tl.float32) - tl.load(zero_ptr + scale_at, mask=there, other=0.0)) * scale
         else:
             x = _from_fp8(x) * scale
     return x
@@ -157,8 +159,8 @@ def _grouped_query_merge_kernel(
 # chip's shared memory, and those of 16-bit queries to no spilled register.
 CONFIGS = {
     "fma": {64: (16, 4, 1), 128: (16, 4, 1), 256: (16, 8, 1)},
-    80: {64: (64, 4, 3), 128: (64, 4, 2), 256: (32, 4, 2)},
-    90: {64: (64, 4, 3), 128: (64, 4, 3), 256: (32, 4, 3)},
+    80: {64: (64, 4, 3), 128: (64, 4, 2), 256: (32, 8, 2)},
+    90: {64: (64, 4, 3), 128: (64, 4, 3), 256: (32, 8, 3)},
 }
 MOST_ROWS = 64
 
@@ -316,7 +318,9 @@ def _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero) -> int:
     beside = {"k_scale": (k, k_scale, codec != PLAIN.value), "v_scale": (v, v_scale, codec != PLAIN.value)}
     beside |= {"k_zero": (k, k_zero, codec == INT8.value), "v_zero": (v, v_zero, codec == INT8.value)}
     for which, (cache, x, needed) in beside.items():
-        require((x is not None) == needed, f"{which} {'is needed' if needed else 'has no place'} beside {k.dtype} caches")
+        require(
+            (x is not None) == needed, f"{which} {'is needed' if needed else 'has no place'} beside {k.dtype} caches"
+        )
         if x is not None:
             fits = x.ndim == 4 and x.shape[:3] == cache.shape[:3] and x.shape[-1] >= 1
             require(
@@ -341,5 +345,7 @@ def _check_table(table: Tensor, *, b: int, size: int, like: Tensor) -> int:
         f"block_table must be ({b}, max_pages) int32 on {like.device}, "
         f"got {tuple(table.shape)} {table.dtype} on {table.device}",
     )
-    require(table.shape[1] == 0 or table.stride(1) == 1, f"rows of block_table must be contiguous, got {table.stride()}")
+    require(
+        table.shape[1] == 0 or table.stride(1) == 1, f"rows of block_table must be contiguous, got {table.stride()}"
+    )
     return table.shape[1] * size

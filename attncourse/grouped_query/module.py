@@ -133,9 +133,7 @@ class GroupedQueryAttention(nn.Module):
             "the kernel reads a cache that holds position j in place j: for a ring use another impl",
         )
         k, v = cache.view()
-        return grouped_query_decode_triton(
-            q, k, v, cache_seqlens=cache.lengths, starts=starts, scale=self.scale
-        )
+        return grouped_query_decode_triton(q, k, v, cache_seqlens=cache.lengths, starts=starts, scale=self.scale)
 
     def _attend(self, q, k, v, key_lengths, mask):
         masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask, scale=self.scale)
