@@ -11,6 +11,7 @@ from attncourse._shared.cache import CacheShape
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse.grouped_query import (
     GroupedQueryAttention,
+    group_heads,
     grouped_from_multi_head,
     grouped_query_attention,
     grouped_query_attention_loop,
