@@ -1,8 +1,8 @@
 """What decoding with grouped keys promises: to read its cache about as fast as the machine reads, and SDPA no faster.
 
 One new token, eight query heads. A plain large read is a sum over a tensor that no processor's cache holds; it is measured
-in the same rounds, on as many threads. Where many query heads share a key there is more to compute a byte, and a processor
-whose memory outruns its matrix products is bound by these: a row says then what they allow.
+in the same rounds, on as many threads. The more query heads share a key, the more there is to compute a byte: a processor
+whose memory outruns its matrix products falls behind its own reads there.
 """
 
 from collections.abc import Callable

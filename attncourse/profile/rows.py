@@ -4,7 +4,6 @@ import importlib
 import sys
 from dataclasses import dataclass
 
-
 # A room that is measured, and the module of this package that does it.
 ROOMS = {
     "sliding_window": "long_sliding_window",
