@@ -13,12 +13,14 @@ from . import sliding_window
 from . import block_sparse
 from . import global_local
 from . import linear_attention
+from . import grouped_query
 # isort: on
 
 __all__ = [
     "additive",
     "block_sparse",
     "global_local",
+    "grouped_query",
     "hard_attention",
     "linear_attention",
     "multi_head",
