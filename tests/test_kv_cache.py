@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -364,6 +364,35 @@ def test_a_thousand_appends_forks_and_frees_leak_no_page():
     assert pool.n_free == 24 and pool.holders == [0] * 24
 
 
+@pytest.mark.parametrize("layout", [*LAYOUTS, "channels"])
+def test_what_a_broken_text_left_hurts_no_other(layout):
+    q, k, v = make_qkv(b=2, h=1, t=5, dk=2, dv=1, dtype=torch.float32)
+    cache = build(layout, 2, SMALL, 9)
+    cache.append(torch.full((2, 1, 4, 2), torch.nan), torch.full((2, 1, 4, 1), torch.nan))
+    cache.append(torch.full((2, 1, 4, 2), torch.nan), torch.full((2, 1, 4, 1), torch.nan))
+    cache.truncate(torch.tensor([0, 0]))
+    cache.append(k[:, :, :4], v[:, :, :4], counts=torch.tensor([4, 1]))
+    got = kv_cache_attention(q[:, :, :4], cache, counts=torch.tensor([4, 1]))
+    assert got.isfinite().all()
+    held_k, held_v = cache.view()
+    for row, length in enumerate([4, 1]):
+        wanted = attend_by_hand(*(x[row, :, :length] for x in (q, held_k, held_v)))
+        torch.testing.assert_close(got[row, :, :length].double(), wanted)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "channels"])
+def test_who_holds_lengths_keeps_what_they_were(layout):
+    cache = build(layout, 2, SMALL, 9)
+    before = cache.lengths
+    cache.append(*tokens(c=4))
+    between, told = cache.lengths, torch.tensor([2, 3], dtype=torch.int32)
+    cache.truncate(told)
+    after = cache.lengths
+    told.zero_()
+    cache.append(*tokens())
+    assert [x.tolist() for x in (before, between, after, cache.lengths)] == [[0, 0], [4, 4], [2, 3], [3, 4]]
+
+
 @pytest.mark.parametrize("codec", [None, Int8()], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_truncates_and_forks_like_lists(layout, codec):
@@ -408,9 +437,11 @@ def test_the_last_holder_of_a_page_writes_without_a_copy():
 
 
 @given(
-    window=st.integers(1, 6), sinks=st.integers(0, 3), piece=st.integers(1, 4), length=st.integers(1, 20),
-    back=st.integers(0, 20), seed=st.integers(0, 99),
+    window=st.integers(1, 5), sinks=st.integers(0, 3), piece=st.integers(1, 3), length=st.integers(1, 20),
+    back=st.integers(0, 6) | st.integers(0, 20), seed=st.integers(0, 99),
 )  # fmt: skip
+@example(window=3, sinks=0, piece=2, length=10, back=2, seed=0)
+@example(window=3, sinks=0, piece=2, length=10, back=3, seed=0)
 @settings(deadline=None, max_examples=80)
 def test_a_ring_takes_back_what_it_still_has_the_window_of(window, sinks, piece, length, back, seed):
     q, k, v = make_qkv(b=1, h=1, t=24, dk=2, seed=seed)
@@ -867,7 +898,7 @@ def test_the_kernels_at_the_sizes_of_a_model(codec):
 @pytest.mark.parametrize("capability", SHARED_LIMIT)
 def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
     compiled = compile_all("kv_cache", capability)
-    assert len(compiled) == (32 if capability == 75 else 48)
+    assert len(compiled) == (24 if capability == 75 else 32)
     for c in compiled:
         assert c.shared <= SHARED_LIMIT[capability] and c.spills == 0, c
 
