@@ -613,6 +613,16 @@ def test_positions_and_slots_that_are_not_there_are_named():
                 write(store, torch.ones(1, 1, 2, 2), slots, codec=Plain())
             with pytest.raises(ValueError, match="slots must lie in 0..5"):
                 read(store, slots, codec=Plain(), dtype=torch.float32)
+        for x in (torch.ones(1, 2, 2, 2), torch.ones(1, 1, 3, 2), torch.ones(1, 2, 2)):
+            with pytest.raises(ValueError, match=r"tokens must be \(b, 1, c, width\) for slots \(b, c\), got"):
+                write(store, x, torch.tensor([[0, 1]]), codec=Plain())
+        for x, codec in (
+            (torch.ones(1, 1, 2, 3), Plain()),
+            (torch.ones(1, 1, 2, 2), Int8()),
+            (torch.ones(1, 1, 2, 2).half(), Plain()),
+        ):
+            with pytest.raises(ValueError, match="stores such tokens in"):
+                write(store, x, torch.tensor([[0, 1]]), codec=codec)
     assert not store[0].any()
 
 

@@ -102,9 +102,6 @@ class ChannelCache(Layout):
         """How many tokens of each sequence stand in whole blocks."""
         return self.lengths // self.block * self.block
 
-    def _reserve(self, counts: Tensor) -> None:
-        self._check_capacity(counts)
-
     def _slots(self, positions: Tensor) -> Tensor:
         rows = torch.arange(len(positions), device=self.device)[:, None]
         return torch.where(positions >= self._whole()[:, None], rows * self.block + positions % self.block, -1)

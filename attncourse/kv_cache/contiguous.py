@@ -46,9 +46,6 @@ class ContiguousCache(Layout):
         longest = int(self.lengths.max())
         return tuple(x[:, :, :longest] for (x,) in self.storage)
 
-    def _reserve(self, counts: Tensor) -> None:
-        self._check_capacity(counts)
-
     def _slots(self, positions: Tensor) -> Tensor:
         rows = torch.arange(len(positions), device=self.device)[:, None]
         return torch.where(positions >= 0, rows * self.capacity + positions, -1)
