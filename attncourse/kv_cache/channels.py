@@ -108,9 +108,11 @@ class ChannelCache(Layout):
 
     def _release(self, lengths: Tensor) -> None:
         """A block that is whole no more is opened: what is left of it stays as it was decoded."""
-        views = self.view()
-        for row, length in enumerate(lengths.tolist()):
-            first = length // self.block * self.block
-            if first < int(self._whole()[row]):
-                for (*_, recent), x in zip(self.storage, views, strict=True):
-                    recent[row, :, : length - first] = x[row, :, first:length]
+        first = lengths // self.block * self.block  # of the tokens that then stand in no whole block
+        opened = (first < self._whole()).nonzero()[:, 0].tolist()
+        if not opened:
+            return
+        for (*_, recent), x in zip(self.storage, self.view(), strict=True):
+            for row in opened:
+                left = x[row, :, first[row] : lengths[row]]
+                recent[row, :, : left.shape[1]] = left
