@@ -4,6 +4,7 @@ Pages: Kwon et al. 2023, https://arxiv.org/abs/2309.06180. The kernel is importe
 it needs Triton.
 """
 
+from .channels import ChannelCache
 from .codec import Codec, Fp8, Int4, Int8, Plain
 from .contiguous import ContiguousCache
 from .layout import Layout, token_nbytes
@@ -14,6 +15,7 @@ from .ring import RingCache
 
 __all__ = [
     "CachedSelfAttention",
+    "ChannelCache",
     "Codec",
     "ContiguousCache",
     "Fp8",
