@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from tabulate import tabulate
+
 from attncourse._shared.cache import CacheShape
 from attncourse._shared.validate import require
 from attncourse.catalogue import proposal
@@ -159,8 +161,6 @@ def sizes_table(found: CacheCost) -> str:
 
 def _table(rows: list[list], headers: list[str], *, texts: int) -> str:
     """A table whose first `texts` columns are words, the others numbers."""
-    from tabulate import tabulate  # comes with the extra for instructors
-
     sides = ["left"] * texts + ["right"] * (len(headers) - texts)
     return tabulate(rows, headers=headers, disable_numparse=True, colalign=sides)
 

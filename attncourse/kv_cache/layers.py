@@ -129,9 +129,9 @@ def _windows(config: dict[str, Any]) -> list[int | None]:
     window = config.get("sliding_window")
     kinds = config.get("layer_types") or _layer_types(config, n_layers)
     require(len(kinds) == n_layers, f"layer_types must name the {n_layers} layers' kinds, got {len(kinds)} of them")
-    known = {"full_attention": None, "sliding_attention": window}
+    known = {"full_attention": None, "indexed_attention": None, "sliding_attention": window}
     unknown = sorted(set(kinds) - known.keys())
-    require(not unknown, f"layers must be full_attention or sliding_attention, got {', '.join(unknown)}")
+    require(not unknown, f"layers must be {', '.join(known)}, got {', '.join(unknown)}")
     require(window is not None or "sliding_attention" not in kinds, "sliding layers need a sliding_window, got none")
     check_window(window)
     return [known[kind] for kind in kinds]
