@@ -12,7 +12,7 @@ from attncourse._shared.cache import CacheShape
 from attncourse._shared.validate import require
 from attncourse.catalogue import proposal
 from attncourse.kv_cache import MODELS, CacheCost, cost
-from attncourse.kv_cache.cost import BITS
+from attncourse.kv_cache.cost import STORED
 
 EXAMPLE = """\
 examples:
@@ -70,7 +70,7 @@ def add_parsers(commands) -> None:
     )
     parser.add_argument("--context", type=int, default=4096, help="tokens of each sequence (default: 4096)")
     parser.add_argument("--batch", type=int, default=1, help="sequences at once (default: 1)")
-    parser.add_argument("--dtype", default="bfloat16", help=f"{', '.join(BITS)} (default: bfloat16)")
+    parser.add_argument("--dtype", default="bfloat16", help=f"{', '.join(STORED)} (default: bfloat16)")
     parser.add_argument("--group", type=int, help="numbers that share a scale (default: a whole vector)")
     parser.add_argument("--tensor-parallel", type=int, default=1, metavar="T", help="devices that share out the heads")
     parser.add_argument("--page-size", type=int, help="tokens of a page, where the cache is paged")

@@ -3,12 +3,13 @@
 import importlib
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from attncourse._shared.cache import CacheShape
-from attncourse.kv_cache import MODELS, cost
-from attncourse.kv_cache.cost import BITS, vector_bytes
+from attncourse.kv_cache import MODELS, ContiguousCache, Fp8, Int4, Int8, PagedCache, PagePool, RingCache, cost
+from attncourse.kv_cache.cost import STORED
 
 bad_input = pytest.mark.bad_input
 
@@ -180,7 +181,7 @@ def test_every_model_of_the_table_has_a_source_and_costs_something():
 # Properties.
 
 SIZES = st.integers(1, 9)
-PRECISIONS = st.sampled_from(sorted(BITS))
+PRECISIONS = st.sampled_from(sorted(STORED))
 
 
 @given(context=st.integers(1, 60), window=st.integers(1, 60), dtype=PRECISIONS)
@@ -246,13 +247,47 @@ def test_one_stored_head_is_copied_to_every_device(config):
         ("float8_e4m3fn", 64, 32, 64 + 2 * 4),  # two scales
         ("int8", 64, 32, 64 + 2 * 8),  # two scales, two zeros
         ("int4", 64, None, 32 + 8),
-        ("int4", 7, 4, 4 + 2 * 8),  # a half-empty byte, a half-empty group
+        ("int4", 64, 16, 32 + 4 * 8),
     ],
 )
 def test_scales_and_zeros_are_counted(dtype, width, group, size):
-    assert vector_bytes(width, dtype=dtype, group=group) == size
     config = grouped(8, 2, width, layers=3)
     assert cost(config, context=1, dtype=dtype, group=group).bytes_per_token == 3 * 2 * 2 * size
+
+
+# Caches that are really allocated.
+
+CODECS = {"float8_e4m3fn": Fp8, "int8": Int8, "int4": Int4}
+
+
+@pytest.mark.parametrize("config", [grouped(8, 8), grouped(8, 2), grouped(8, 1), latent(8, 32, 8)])
+@pytest.mark.parametrize("dtype", STORED)
+def test_a_contiguous_cache_of_every_layer_takes_what_is_said(config, dtype):
+    found = cost(config, context=13, batch=3, dtype=dtype, group=8)
+    codec = CODECS[dtype](8) if dtype in CODECS else None
+    kind = torch.float32 if codec else getattr(torch, dtype)
+    caches = [ContiguousCache(3, layer.shape, capacity=13, dtype=kind, codec=codec) for layer in found.layers]
+    assert sum(cache.nbytes for cache in caches) == found.bytes_total
+    assert caches[0].token_nbytes == found.layers[0].bytes_per_token
+
+
+def test_a_ring_where_a_layer_slides():
+    config = grouped(layers=6, sliding_window=5, sliding_window_pattern=3)
+    found = cost(config, context=13, batch=2, dtype="float32")
+    caches = [
+        ContiguousCache(2, layer.shape, capacity=13) if layer.window is None else RingCache(2, layer.shape, window=5)
+        for layer in found.layers
+    ]
+    assert [type(cache).__name__ for cache in caches] == ["RingCache", "RingCache", "ContiguousCache"] * 2
+    assert sum(cache.nbytes for cache in caches) == found.bytes_total
+
+
+def test_pages_that_are_taken():
+    found = cost(grouped(layers=1), context=13, batch=3, dtype="float32", page_size=4)
+    pool = PagePool(20, found.layers[0].shape, page_size=4)
+    cache = PagedCache(3, pool)
+    cache.append(*(torch.zeros(3, 2, 13, 16) for _ in range(2)))
+    assert cache.nbytes == found.bytes_total
 
 
 # A server.

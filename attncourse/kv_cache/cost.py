@@ -8,15 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from attncourse._shared.cache import CacheShape
 from attncourse._shared.validate import check_widths, require
 
+from .codec import Fp8, Int4, Int8, Plain
 from .configs import MODELS
 from .layers import Design, read_config
+from .layout import token_nbytes
 
-BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "float8_e4m3fn": 8, "int8": 8, "int4": 4}
-# Float32 numbers that a group of quantised ones shares: a scale, and for integers a zero.
-SHARED = {"float8_e4m3fn": 1, "int8": 2, "int4": 2}
+# How vectors are stored under each name: the cache's dtype, and the codec with its group.
+STORED = {
+    "float32": (torch.float32, lambda group: Plain()),
+    "bfloat16": (torch.bfloat16, lambda group: Plain()),
+    "float16": (torch.float16, lambda group: Plain()),
+    "float8_e4m3fn": (torch.float32, Fp8),
+    "int8": (torch.float32, Int8),
+    "int4": (torch.float32, Int4),
+}
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,7 @@ def cost(
             sliding_window, layer_types, ...), or a name in `MODELS`.
         dtype: float32, bfloat16, float16, float8_e4m3fn, int8 or int4. The last three store a float32 scale a group,
             and the integers a float32 zero.
-        group: entries of a vector that share a scale; a whole vector unless told.
+        group: entries of a vector that share a scale, a whole vector unless told; it divides every width.
         tensor_parallel: devices that share out the query heads. Stored heads are shared out as far as they go; with
             fewer than devices, each device keeps a copy of the one that its query heads read.
         page_size: tokens of a page, where the cache is paged: then whole pages are held.
@@ -176,17 +186,13 @@ def cost(
     design, windows = read_config(_named(config) if isinstance(config, str) else config)
     optional = {name: size for name, size in (("group", group), ("page_size", page_size)) if size is not None}
     check_widths(context=context, batch=batch, tensor_parallel=tensor_parallel, **optional)
-    require(dtype in BITS, f"dtype must be one of {', '.join(BITS)}, got {dtype!r}")
+    require(dtype in STORED, f"dtype must be one of {', '.join(STORED)}, got {dtype!r}")
     _check_shares(design, tensor_parallel)
-    stored = [design.n_kv_heads * vector_bytes(stream.width, dtype=dtype, group=group) for stream in design.streams]
+    kind, codec = STORED[dtype]
+    shapes = [CacheShape(design.n_kv_heads, (stream.width,)) for stream in design.streams]
+    stored = [token_nbytes(shape, codec=codec(group), dtype=kind) for shape in shapes]
     layers = (_layer(design, stored, context=context, window=window, page_size=page_size) for window in windows)
     return CacheCost(tuple(layers), context, batch, dtype, tensor_parallel)
-
-
-def vector_bytes(width: int, *, dtype: str, group: int | None = None) -> int:
-    """Bytes of one stored vector: its entries, packed, and the scales and zeros of its groups."""
-    groups = -(-width // (group or width))
-    return -(-width * BITS[dtype] // 8) + 4 * SHARED.get(dtype, 0) * groups
 
 
 def _named(name: str) -> dict[str, Any]:
