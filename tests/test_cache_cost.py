@@ -319,7 +319,7 @@ def test_a_step_reads_the_cache_once():
         (grouped(layers=0), {}, "num_hidden_layers must be an integer of at least 1, got 0"),
         (grouped(8, 3), {}, "the 3 key/value heads must divide the 8 query heads"),
         ({**grouped(8), "hidden_size": 100, "head_dim": None}, {}, "the 8 heads must divide the hidden_size 100"),
-        (grouped(sliding_window=0), {}, "window must be at least 1"),
+        (grouped(sliding_window=0), {}, "sliding_window must be an integer of at least 1, got 0"),
         (grouped(layer_types=["full_attention"]), {}, "must name the 3 layers' kinds, got 1"),
         (grouped(layer_types=["sliding_attention"] * 3), {}, "sliding layers need a sliding_window"),
         (grouped(layer_types=["linear_attention"] * 3), {}, "got linear_attention"),
