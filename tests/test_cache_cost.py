@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attncourse._shared.cache import CacheShape
+from attncourse.grouped_query import GroupedQueryAttention
 from attncourse.kv_cache import MODELS, ContiguousCache, Fp8, Int4, Int8, PagedCache, PagePool, RingCache, cost
 from attncourse.kv_cache.cost import STORED
+from attncourse.latent import LatentAttention
+from attncourse.models.decoder import DecoderLM
 
 bad_input = pytest.mark.bad_input
 
@@ -288,6 +291,28 @@ def test_pages_that_are_taken():
     cache = PagedCache(3, pool)
     cache.append(*(torch.zeros(3, 2, 13, 16) for _ in range(2)))
     assert cache.nbytes == found.bytes_total
+
+
+LAYERS = {
+    "GQA": (grouped(4, 2, 8, layers=2), lambda: GroupedQueryAttention(32, 4, n_kv_heads=2)),
+    "MLA": (
+        latent(4, rank=16, rope=8, layers=2),
+        lambda: LatentAttention(32, 4, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16),
+    ),
+}
+
+
+@pytest.mark.parametrize("design", LAYERS)
+def test_a_model_that_reads_a_text_fills_what_is_said(design):
+    config, layer = LAYERS[design]
+    found = cost(config, context=11, batch=3, dtype="float32")
+    model = DecoderLM(20, d_model=32, n_heads=4, n_layers=2, context=16, attention=layer)
+    caches = [ContiguousCache(3, kept.shape, capacity=16) for kept in found.layers]
+    with torch.no_grad():
+        for piece in torch.randint(20, (3, 11)).split((6, 1, 4), dim=1):
+            model(piece, caches=caches)
+    assert sum(cache.used_nbytes for cache in caches) == found.bytes_total
+    assert layer().cache_shape == found.layers[0].shape and found.layers[0].design == design
 
 
 # A server.
