@@ -15,6 +15,7 @@ from . import global_local
 from . import linear_attention
 from . import kv_cache
 from . import latent
+from . import why_latent
 # isort: on
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "sliding_window",
     "softmax_attention",
     "why_attention",
+    "why_latent",
 ]
