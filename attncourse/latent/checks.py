@@ -1,0 +1,26 @@
+"""What every form of latent attention takes."""
+
+from torch import Tensor
+
+from attncourse._shared.validate import check_tensors, require
+
+
+def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, w_uk: Tensor, w_uv: Tensor) -> None:
+    """Shapes that go together: queries of h heads, one stream of latents and one of rotated keys, matrices a head."""
+    check_tensors(q_nope=q_nope, q_rope=q_rope, latent=latent, k_rope=k_rope, w_uk=w_uk, w_uv=w_uv)
+    for name, x, axes in (
+        ("q_nope", q_nope, "b h t n"), ("q_rope", q_rope, "b h t p"), ("latent", latent, "b 1 s r"),
+        ("k_rope", k_rope, "b 1 s p"), ("w_uk", w_uk, "h n r"), ("w_uv", w_uv, "h dv r"),
+    ):  # fmt: skip
+        require(x.ndim == len(axes.split()), f"{name} must be ({axes.replace(' ', ', ')}), got shape {tuple(x.shape)}")
+    (b, h, t, n), p, (s, r) = q_nope.shape, q_rope.shape[-1], latent.shape[2:]
+    for name, x, wanted in (
+        ("q_rope", q_rope, (b, h, t, p)), ("latent", latent, (b, 1, s, r)), ("k_rope", k_rope, (b, 1, s, p)),
+        ("w_uk", w_uk, (h, n, r)), ("w_uv", w_uv, (h, w_uv.shape[1], r)),
+    ):  # fmt: skip
+        require(
+            x.shape == wanted,
+            f"{name} must be {wanted} beside q_nope {tuple(q_nope.shape)} and latent {tuple(latent.shape)}, "
+            f"got {tuple(x.shape)}",
+        )
+    require(n + p > 0, f"queries must have a width, got q_nope {tuple(q_nope.shape)} and q_rope {tuple(q_rope.shape)}")
