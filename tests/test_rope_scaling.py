@@ -6,8 +6,14 @@ from functools import partial
 import pytest
 import torch
 
-from attncourse._shared.rope import RotaryEmbedding, rotary_frequencies
-from attncourse._shared.rope_scaling import linear_frequencies, llama3_frequencies, yarn_frequencies, yarn_magnitude
+from attncourse._shared.rope import RotaryEmbedding, rotary_angles
+from attncourse._shared.rope_scaling import (
+    linear_frequencies,
+    llama3_frequencies,
+    published_frequencies,
+    yarn_frequencies,
+    yarn_magnitude,
+)
 from attncourse.testing import make_qkv
 
 LLAMA_3_1 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
@@ -17,16 +23,17 @@ CASES = {
     "linear": (linear_frequencies, 10_000.0, dict(factor=2.5)),
     "llama3": (llama3_frequencies, 500_000.0, LLAMA_3_1),
     "llama3 of a short training": (llama3_frequencies, 100.0, LLAMA_3_1 | {"original_max_position_embeddings": 64}),
-    "yarn": (partial(yarn_frequencies, base=10_000.0), 10_000.0, DEEPSEEK_V3),
-    "yarn of Qwen2": (
-        partial(yarn_frequencies, base=1e6), 1e6, dict(factor=4.0, original_max_position_embeddings=32768),
+    "yarn": (yarn_frequencies, 10_000.0, DEEPSEEK_V3),
+    "yarn of Qwen2": (yarn_frequencies, 1e6, dict(factor=4.0, original_max_position_embeddings=32768)),
+    "yarn of Kimi K2": (
+        yarn_frequencies, 50_000.0, DEEPSEEK_V3 | {"factor": 32.0, "beta_fast": 1.0, "beta_slow": 1.0},
     ),
     "yarn without rounding": (
-        partial(yarn_frequencies, base=10_000.0), 10_000.0,
+        yarn_frequencies, 10_000.0,
         dict(factor=16.0, beta_fast=20.0, beta_slow=2.0, original_max_position_embeddings=512, truncate=False),
     ),
     "yarn whose ramp is one step": (
-        partial(yarn_frequencies, base=10_000.0), 10_000.0, dict(factor=4.0, original_max_position_embeddings=6),
+        yarn_frequencies, 10_000.0, dict(factor=4.0, original_max_position_embeddings=6),
     ),
 }  # fmt: skip
 
@@ -45,19 +52,30 @@ def theirs(name, width, base, parameters, **more):
 
 @pytest.mark.parametrize("width", [2, 10, 64, 128])
 @pytest.mark.parametrize("case", CASES)
-def test_the_frequencies_are_those_of_transformers(case, width):
-    scale, base, parameters = CASES[case]
+def test_the_frequencies_are_those_of_transformers_to_the_bit(case, width):
+    rule, base, parameters = CASES[case]
     wanted, _ = theirs(case.split()[0], width, base, parameters)
-    got = RotaryEmbedding(width, base=base, scaling=partial(scale, **parameters)).frequencies()
-    torch.testing.assert_close(got, wanted, rtol=2e-6, atol=0)
+    assert torch.equal(rule(width, base=base, **parameters), wanted)
+
+
+@pytest.mark.parametrize("base", [100.0, 10_000.0, 500_000.0])
+def test_unscaled_frequencies_are_those_of_transformers_to_the_bit(base):
+    llama = pytest.importorskip("transformers.models.llama.modeling_llama")
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(hidden_size=128, num_attention_heads=1, num_key_value_heads=1, rope_theta=base)
+    wanted, _ = llama.LlamaRotaryEmbedding.compute_default_rope_parameters(config)
+    got = published_frequencies(128, base=base)
+    assert torch.equal(got, wanted)
+    torch.testing.assert_close(got, rotary_angles(torch.tensor(1), 128, base=base), rtol=2e-7, atol=0)
 
 
 @pytest.mark.parametrize("case", ["llama3", "yarn", "yarn of Qwen2"])
 def test_fast_planes_stay_and_slow_ones_are_divided(case):
-    scale, base, parameters = CASES[case]
-    plain = rotary_frequencies(128, base=base, dtype=torch.float64)
+    rule, base, parameters = CASES[case]
+    plain = published_frequencies(128, base=base, dtype=torch.float64)
     turns = parameters["original_max_position_embeddings"] * plain / (2 * math.pi)
-    got = scale(plain, **parameters)
+    got = rule(128, base=base, **parameters, dtype=torch.float64)
     fast, slow = (4.0, 1.0) if case == "llama3" else (2 * 32.0, 0.5)  # yarn rounds its ends to whole planes
     assert (turns > fast).any() and (turns < slow).any()
     torch.testing.assert_close(got[turns > fast], plain[turns > fast], rtol=1e-15, atol=0)
@@ -75,19 +93,10 @@ def test_the_magnitude_is_that_of_transformers(factor, mscale):
     assert got == pytest.approx(wanted, rel=1e-12)
 
 
-def test_without_scaling_nothing_changes():
-    x, _, _ = make_qkv(b=1, h=2, t=9, dk=16, dtype=torch.float32)
-    at = torch.arange(9) * 31
-    plain = RotaryEmbedding(16)(x, at)
-    same = RotaryEmbedding(16, scaling=partial(linear_frequencies, factor=1.0))(x, at)
-    assert torch.equal(plain, same)
-    assert torch.equal(rotary_frequencies(16), 10_000.0 ** (-torch.arange(0.0, 16.0, 2.0) / 16))
-
-
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_linear_scaling_interpolates_positions(interleaved):
     x, _, _ = make_qkv(b=2, h=2, t=5, dk=6)
-    scaled = RotaryEmbedding(6, interleaved=interleaved, scaling=partial(linear_frequencies, factor=4.0))
+    scaled = RotaryEmbedding(6, interleaved=interleaved, frequencies=partial(linear_frequencies, factor=4.0))
     plain = RotaryEmbedding(6, interleaved=interleaved)
     torch.testing.assert_close(scaled(x, 4 * torch.arange(5)), plain(x, torch.arange(5)))
 
@@ -104,20 +113,19 @@ def test_the_magnitude_lengthens(dtype):
 def test_a_scaled_rotary_embedding_survives_the_meta_device():
     """It holds no tensors, so a module built without memory and filled later turns as one built with it."""
     with torch.device("meta"):
-        rope = RotaryEmbedding(16, scaling=partial(llama3_frequencies, **LLAMA_3_1))
+        rope = RotaryEmbedding(16, frequencies=partial(llama3_frequencies, **LLAMA_3_1))
     x, _, _ = make_qkv(b=1, h=1, t=3, dk=16)
-    again = RotaryEmbedding(16, scaling=partial(llama3_frequencies, **LLAMA_3_1))
+    again = RotaryEmbedding(16, frequencies=partial(llama3_frequencies, **LLAMA_3_1))
     assert torch.equal(rope.to_empty(device="cpu")(x, torch.arange(3)), again(x, torch.arange(3)))
 
 
 @pytest.mark.bad_input
 def test_bad_input_is_named():
-    plain = rotary_frequencies(8)
     with pytest.raises(ValueError, match="factor of a rope scaling must be positive, got 0"):
-        RotaryEmbedding(8, scaling=partial(linear_frequencies, factor=0))
+        RotaryEmbedding(8, frequencies=partial(linear_frequencies, factor=0))
     with pytest.raises(ValueError, match="low_freq_factor must be below high_freq_factor, got 4.0 and 4.0"):
-        llama3_frequencies(plain, **LLAMA_3_1 | {"low_freq_factor": 4.0})
+        llama3_frequencies(8, base=10.0, **LLAMA_3_1 | {"low_freq_factor": 4.0})
     with pytest.raises(ValueError, match="original_max_position_embeddings must be positive, got 0"):
-        llama3_frequencies(plain, **LLAMA_3_1 | {"original_max_position_embeddings": 0})
-    with pytest.raises(ValueError, match="beta_slow must be below beta_fast, got 32 and 32"):
-        yarn_frequencies(plain, base=10.0, **DEEPSEEK_V3 | {"beta_slow": 32})
+        llama3_frequencies(8, base=10.0, **LLAMA_3_1 | {"original_max_position_embeddings": 0})
+    with pytest.raises(ValueError, match="beta_slow must not be above beta_fast, got 33 and 32"):
+        yarn_frequencies(8, base=10.0, **DEEPSEEK_V3 | {"beta_slow": 33})

@@ -16,20 +16,6 @@ from torch import Tensor, nn
 from .validate import check_widths, require
 
 
-def rotary_frequencies(
-    width: int, *, base: float = 10_000.0, dtype: torch.dtype = torch.float32, device=None
-) -> Float[Tensor, " pairs"]:
-    """Angle in radians by which each of width / 2 planes turns from one position to the next: base ** (-2i / width).
-
-    Raises:
-        ValueError: an odd width, or a base that is not positive.
-    """
-    check_widths(width=width)
-    require(width % 2 == 0, f"rotary embedding turns pairs of entries, so the width must be even, got {width}")
-    require(base > 0, f"the base of the rotary angles must be positive, got {base}")
-    return base ** (-torch.arange(0, width, 2, dtype=dtype, device=device) / width)
-
-
 def rotary_angles(
     positions: Int[Tensor, "*p"], width: int, *, base: float = 10_000.0, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "*p pairs"]:
@@ -38,7 +24,11 @@ def rotary_angles(
     Raises:
         ValueError: an odd width, or a base that is not positive.
     """
-    return positions[..., None].to(dtype) * rotary_frequencies(width, base=base, dtype=dtype, device=positions.device)
+    check_widths(width=width)
+    require(width % 2 == 0, f"rotary embedding turns pairs of entries, so the width must be even, got {width}")
+    require(base > 0, f"the base of the rotary angles must be positive, got {base}")
+    pair = torch.arange(0, width, 2, dtype=dtype, device=positions.device)
+    return positions[..., None].to(dtype) * base ** (-pair / width)
 
 
 def rotate_half_split(x: Float[Tensor, "*rows dk"], angles: Float[Tensor, "*more pairs"]) -> Float[Tensor, "*rows dk"]:
@@ -62,8 +52,8 @@ class RotaryEmbedding(nn.Module):
         width: dk, even.
         base: plane i turns by base ** (-2i / width) a position, from 1 down to almost 1 / base.
         interleaved: planes (2i, 2i + 1) as in the paper, instead of (i, i + dk / 2) as in Llama.
-        scaling: what becomes of these frequencies (width / 2,), for contexts longer than the training's:
-            `partial(linear_frequencies, factor=4)`, or another rule of `rope_scaling`.
+        frequencies: gives other angles a position for the planes than the base does: a function of (width, base=, dtype=,
+            device=), say `partial(linear_frequencies, factor=4.0)`; `rope_scaling` has those of published models.
         magnitude: a factor on what is turned, queries and keys alike (yarn's `attention_factor`).
     """
 
@@ -73,18 +63,21 @@ class RotaryEmbedding(nn.Module):
         *,
         base: float = 10_000.0,
         interleaved: bool = False,
-        scaling: Callable[[Float[Tensor, " pairs"]], Float[Tensor, " pairs"]] | None = None,
+        frequencies: Callable[..., Float[Tensor, " pairs"]] | None = None,
         magnitude: float = 1.0,
     ):
         super().__init__()
         self.width, self.base, self.interleaved = width, base, interleaved
-        self.scaling, self.magnitude = scaling, magnitude
-        self.frequencies()  # refuses what it cannot turn
+        self.frequencies, self.magnitude = frequencies, magnitude
+        rotary_angles(torch.arange(1), width, base=base)  # refuses what it cannot turn
+        self.angles(torch.arange(1))
 
-    def frequencies(self, *, dtype: torch.dtype = torch.float32, device=None) -> Float[Tensor, " pairs"]:
-        """Angle in radians of each plane from one position to the next, scaled."""
-        frequencies = rotary_frequencies(self.width, base=self.base, dtype=dtype, device=device)
-        return frequencies if self.scaling is None else self.scaling(frequencies)
+    def angles(self, positions: Int[Tensor, "*p"], *, dtype: torch.dtype = torch.float32) -> Float[Tensor, "*p pairs"]:
+        """Angle in radians of each plane at each position."""
+        if self.frequencies is None:
+            return rotary_angles(positions, self.width, base=self.base, dtype=dtype)
+        frequencies = self.frequencies(self.width, base=self.base, dtype=dtype, device=positions.device)
+        return positions[..., None].to(dtype) * frequencies
 
     def forward(
         self, x: Float[Tensor, "b h t dk"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
@@ -98,7 +91,7 @@ class RotaryEmbedding(nn.Module):
         require(dk == self.width, f"this rotary embedding turns width {self.width}, got {dk}")
         check_token_positions(positions, b=b, t=t)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        angles = positions[..., None].to(dtype) * self.frequencies(dtype=dtype, device=positions.device)
+        angles = self.angles(positions, dtype=dtype)
         if positions.ndim == 2:
             angles = rearrange(angles, "b t pairs -> b 1 t pairs")
         rotate = rotate_interleaved if self.interleaved else rotate_half_split
