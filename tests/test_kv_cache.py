@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attncourse._shared.cache import CacheShape, KeyValueCache
-from attncourse.kv_cache import ContiguousCache, Fp8, Int4, Int8, RingCache, kv_cache_attention
+from attncourse.kv_cache import ContiguousCache, Fp8, Int4, Int8, PagedCache, PagePool, RingCache, kv_cache_attention
 from attncourse.softmax_attention import softmax_attention_loop
 from attncourse.testing import make_qkv
 
@@ -53,9 +53,17 @@ def run_through(cache, q, k, v, lengths, *, seed=0, longest=4, **options):
     return out
 
 
+def paged(b, shape, capacity, *, page_size=3, **kw):
+    """Room for b sequences in pages that lie in no order."""
+    pool = PagePool(b * -(-capacity // page_size) + 2, shape, page_size=page_size, **kw)
+    pool._free.sort(key=lambda page: page * 7 % 11)
+    return PagedCache(b, pool)
+
+
 LAYOUTS = {
     "contiguous": lambda b, shape, capacity, **kw: ContiguousCache(b, shape, capacity=capacity, **kw),
     "ring": lambda b, shape, capacity, **kw: RingCache(b, shape, window=capacity, piece=4, **kw),
+    "paged": paged,
 }
 
 

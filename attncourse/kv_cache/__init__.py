@@ -5,20 +5,30 @@ it needs Triton.
 """
 
 from .codec import Codec, Fp8, Int4, Int8, Plain
+from .configs import MODELS, PublicModel
 from .contiguous import ContiguousCache
+from .cost import CacheCost, LayerCost, cost
 from .layout import Layout, token_nbytes
+from .paged import PagedCache, PagePool
 from .reference import kv_cache_attention
 from .ring import RingCache
 
 __all__ = [
+    "MODELS",
+    "CacheCost",
     "Codec",
     "ContiguousCache",
     "Fp8",
     "Int4",
     "Int8",
+    "LayerCost",
     "Layout",
+    "PagePool",
+    "PagedCache",
     "Plain",
+    "PublicModel",
     "RingCache",
+    "cost",
     "kv_cache_attention",
     "token_nbytes",
 ]

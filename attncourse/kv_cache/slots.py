@@ -9,7 +9,28 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from attncourse._shared.validate import require
+
 from .codec import Codec
+
+
+def page_slots(
+    block_table: Int[Tensor, "b pages"], positions: Int[Tensor, "b s"], *, page_size: int
+) -> Int[Tensor, "b s"]:
+    """The slot of each position by the table: block_table[b, p // page_size] * page_size + p % page_size, -1 for -1.
+
+    Raises:
+        ValueError: a position beyond the table, or one whose page is not there.
+    """
+    column, columns = positions.clamp_min(0) // page_size, block_table.shape[1]
+    require(
+        positions.numel() == 0 or int(column.max()) < columns,
+        f"the block table has {columns} pages of {page_size} tokens a row, got positions {positions.tolist()}",
+    )
+    page = block_table.long().gather(1, column.long())
+    absent = ((page < 0) & (positions >= 0)).any(dim=-1)
+    require(not absent.any(), f"no page holds some of the positions of rows {absent.nonzero()[:, 0].tolist()}")
+    return torch.where(positions >= 0, page * page_size + positions % page_size, -1)
 
 
 def write_slots(
