@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from attncourse.grouped_query import GroupedQueryAttention
-from attncourse.kv_cache import ContiguousCache, RingCache
+from attncourse.kv_cache import MODELS, ContiguousCache, RingCache, cost, token_nbytes
 from attncourse.latent import LatentAttention
 from attncourse.models.checkpoints import (
     attention_from_config,
@@ -190,6 +190,26 @@ def test_prefill_in_pieces_and_decode_mixed_give_the_same(case):
         close(torch.cat(pieces), oracle(x[row, None, : done[row]])[0])
 
 
+FAR = dict(hidden_size=128, num_attention_heads=2, num_hidden_layers=2, max_position_embeddings=131072, rope_theta=5e5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LLAMA | FAR,
+        scaled(LLAMA | FAR, **LLAMA3_ROPE | {"original_max_position_embeddings": 8192}),
+        scaled(V3 | FAR | {"qk_rope_head_dim": 64, "num_key_value_heads": 2}, **YARN | {"factor": 40, "beta_fast": 32}, mscale=1.0, mscale_all_dim=1.0),
+    ],
+    ids=["llama", "llama3", "yarn"],
+)  # fmt: skip
+@torch.no_grad()
+def test_thousands_of_tokens_from_the_start_they_are_still_the_same(config):
+    """There a frequency that is off by its last bit already turns too far: errors of 1e-4."""
+    oracle = Oracle(config)
+    x = tokens(1, 2500, 128)
+    close(loaded(oracle)(x), oracle(x))
+
+
 @torch.no_grad()
 def test_a_window_decodes_from_a_ring_that_holds_no_more():
     oracle = Oracle(CASES["mistral with a window"])
@@ -351,6 +371,29 @@ def test_published_numbers_give_the_layer_and_what_it_caches(name):
     with torch.device("meta"):
         theirs = Oracle(config, layer=0).attention.state_dict()
     assert {n: e.shape for n, e in attention_to_hugging_face(layer).items()} == {n: e.shape for n, e in theirs.items()}
+
+
+# What adds something to the attention that the modules here have: fused or absolute in form, capped, with sinks, sparse.
+REFUSED = {
+    "gpt2", "gpt2-xl", "falcon-7b", "falcon-40b", "gemma-2-9b", "gemma-2-27b", "gemma-3-12b", "gemma-3-27b", "gpt-oss-20b",
+    "gpt-oss-120b", "deepseek-v3.2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_layers_cache_is_what_the_calculator_says(name):
+    config = MODELS[name].config
+    if name in REFUSED:
+        with pytest.raises(ValueError, match="model_type must be|is not known here"):
+            attention_from_config(config)
+        return
+    predicted = cost(config, context=1, dtype="bfloat16").layers
+    for i in (0, len(predicted) - 1):
+        with torch.device("meta"):
+            layer = attention_from_config(config, layer=i)
+        assert layer.cache_shape == predicted[i].shape
+        assert token_nbytes(layer.cache_shape, dtype=torch.bfloat16) == predicted[i].bytes_per_token
+        assert getattr(layer, "window", None) == predicted[i].window
 
 
 def test_deepseeks_softmax_scale_is_that_of_its_long_context():

@@ -161,18 +161,13 @@ def _latent(config: Config, impl: str) -> LatentAttention:
     d_model, n_heads = _numbers(config, "hidden_size", "num_attention_heads").values()
     widths = _numbers(config, "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
     require(not config.get("attention_bias"), "latent attention with biases (attention_bias) is not known")
-    rope, scale = _rope_parameters(config), (widths["qk_nope_head_dim"] + widths["qk_rope_head_dim"]) ** -0.5
-    if rope["rope_type"] == "yarn" and rope.get("mscale_all_dim"):
-        scale *= yarn_magnitude(rope["factor"], rope["mscale_all_dim"]) ** 2
     interleaved = bool(config.get("rope_interleave", True))
+    rope = rotary_from_config(config, width=widths["qk_rope_head_dim"], interleaved=interleaved)
+    scaling, scale = _rope_parameters(config), (widths["qk_nope_head_dim"] + widths["qk_rope_head_dim"]) ** -0.5
+    if scaling["rope_type"] == "yarn" and scaling.get("mscale_all_dim"):
+        scale *= yarn_magnitude(scaling["factor"], scaling["mscale_all_dim"]) ** 2
     return LatentAttention(
-        d_model,
-        n_heads,
-        **widths,
-        q_lora_rank=config.get("q_lora_rank"),
-        rope=rotary_from_config(config, width=widths["qk_rope_head_dim"], interleaved=interleaved),
-        scale=scale,
-        impl=impl,
+        d_model, n_heads, **widths, q_lora_rank=config.get("q_lora_rank"), rope=rope, scale=scale, impl=impl
     )
 
 
