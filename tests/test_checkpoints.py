@@ -124,9 +124,7 @@ def randomise(module, seed):
             if "norm" in name:
                 parameter.uniform_(0.5, 1.5, generator=generator)
             else:
-                parameter.normal_(
-                    std=1.5 * parameter.shape[-1] ** -0.5 if parameter.ndim == 2 else 1.0, generator=generator
-                )
+                parameter.normal_(std=parameter.shape[-1] ** -0.5 if parameter.ndim == 2 else 1.0, generator=generator)
 
 
 def tokens(*shape, seed=1):
