@@ -1,4 +1,4 @@
-"""Input errors of decoding, shared by the plain form and the kernel."""
+"""Input errors of decoding in plain PyTorch."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ def check_decode(
     check_window(window)
     (b, _, t, _), s = q.shape, k.shape[2]
     check_key_lengths(cache_seqlens, b=b, s=s, like=q)
-    if mask is not None:
-        require(isinstance(mask, Tensor) and mask.dtype == torch.bool, "mask must be boolean (True = visible)")
-        require(mask.shape == (b, 1, t, s), f"mask must be (b, 1, t, s) = {(b, 1, t, s)}, got {tuple(mask.shape)}")
-        require(mask.device == q.device, f"mask must be on {q.device}, got {mask.device}")
+    if mask is None:
+        return
+    require(cache_seqlens is None and window is None, "a mask says all: give it without cache_seqlens and window")
+    require(isinstance(mask, Tensor) and mask.dtype == torch.bool, "mask must be boolean (True = visible)")
+    require(mask.shape == (b, 1, t, s), f"mask must be (b, 1, t, s) = {(b, 1, t, s)}, got {tuple(mask.shape)}")
+    require(mask.device == q.device, f"mask must be on {q.device}, got {mask.device}")

@@ -35,7 +35,8 @@ class GroupedQueryAttention(nn.Module):
         rope: turns each head's queries and keys by their positions.
         scale: factor on q . k, head_dim ** -0.5 unless told.
         impl: what attends without a cache: "torch" (PyTorch's fused attention), "blocked" (memory linear in the length),
-            "reference" (the definition) or "triton" (the kernel; interpreted without a GPU).
+            "reference" (the definition) or "triton" (the kernels, with a cache too; interpreted without a GPU). With a
+            cache all but "triton" call `grouped_query_decode`.
 
     Raises:
         ValueError: a width, a head count or an impl that does not fit.
@@ -122,9 +123,26 @@ class GroupedQueryAttention(nn.Module):
             q, k = self.rope(q, positions), self.rope(k, positions)
         if cache is None:
             return self.w_o(merge_heads(self._attend(q, k, v, key_lengths, mask)))
+        starts = cache.lengths
         cache.append(k, v, counts=key_lengths)
-        visible = visible_in_cache(positions, cache.positions(), window=self.window)
-        return self.w_o(merge_heads(grouped_query_decode(q, *cache.view(), mask=visible, scale=self.scale)))
+        return self.w_o(merge_heads(self._decode(q, cache, starts, positions)))
+
+    def _decode(self, q, cache, starts, positions):
+        keys = cache.positions()
+        if self.impl != "triton":
+            visible = visible_in_cache(positions, keys, window=self.window)
+            return grouped_query_decode(q, *cache.view(), mask=visible, scale=self.scale)
+        from .kernel import grouped_query_decode_triton  # Triton is there on Linux alone
+
+        places = torch.arange(keys.shape[1], device=q.device)
+        require(
+            bool(((keys == places) | (keys < 0)).all() and ((keys >= 0).sum(dim=1) == cache.lengths).all()),
+            "the kernel reads a cache that holds position j in place j: for a ring use another impl",
+        )
+        k, v = cache.view()
+        return grouped_query_decode_triton(
+            q, k, v, cache_seqlens=cache.lengths, starts=starts, window=self.window, scale=self.scale
+        )
 
     def _attend(self, q, k, v, key_lengths, mask):
         masking = dict(causal=self.causal, window=self.window, key_lengths=key_lengths, mask=mask, scale=self.scale)

@@ -9,6 +9,7 @@ from .configs import MODELS, PublicModel
 from .contiguous import ContiguousCache
 from .cost import CacheCost, LayerCost, cost
 from .layout import Layout, token_nbytes
+from .module import CachedSelfAttention
 from .paged import PagedCache, PagePool
 from .reference import kv_cache_attention
 from .ring import RingCache
@@ -16,6 +17,7 @@ from .ring import RingCache
 __all__ = [
     "MODELS",
     "CacheCost",
+    "CachedSelfAttention",
     "Codec",
     "ContiguousCache",
     "Fp8",

@@ -92,7 +92,8 @@ class Int4:
 
     def fields(self, width, dtype):
         """Codes uint8 of half the width, scale and zero float32."""
-        require(width % 2 == 0, f"two codes of 4 bits share a byte, so the width must be even, got {width}")
+        group = width if self.group is None else self.group
+        require(group % 2 == 0, f"two codes of 4 bits share a byte, so a group must be even, got {group} of {width}")
         groups = groups_of(width, self.group)
         return (width // 2, torch.uint8), (groups, torch.float32), (groups, torch.float32)
 

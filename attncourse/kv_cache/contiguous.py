@@ -20,6 +20,7 @@ class ContiguousCache(Layout):
         capacity: the longest sequence; its room is held whether used or not.
         dtype, device: of what is appended and viewed.
         codec: how vectors are stored, `Plain()` unless told.
+        impl: how they are written and gathered, "torch" or "triton" (kernels; interpreted without a GPU).
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class ContiguousCache(Layout):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
         codec: Codec | None = None,
+        impl: str = "torch",
     ):
-        super().__init__(b, shape, dtype=dtype, device=device, codec=codec)
+        super().__init__(b, shape, dtype=dtype, device=device, codec=codec, impl=impl)
         check_widths(capacity=capacity)
         self.capacity = capacity
         self.storage = empty_store(b, capacity, shape, codec=self.codec, dtype=dtype, device=device)

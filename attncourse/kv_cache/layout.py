@@ -12,7 +12,9 @@ from attncourse._shared.cache import CacheShape
 from attncourse._shared.validate import check_key_lengths, check_widths, require
 
 from .codec import Codec, Plain
-from .slots import read_slots, write_slots
+from .slots import kv_cache_append, kv_cache_gather
+
+IMPLEMENTATIONS = ("torch", "triton")
 
 
 def empty_store(
@@ -41,9 +43,10 @@ class Layout(ABC):
     `storage` holds for each stream the tensors of its codec, (n, g, size, ...).
     """
 
-    def __init__(self, b: int, shape: CacheShape, *, dtype, device, codec: Codec | None):
+    def __init__(self, b: int, shape: CacheShape, *, dtype, device, codec: Codec | None, impl: str):
         check_widths(b=b)
-        self.shape, self.dtype, self.codec = shape, dtype, codec or Plain()
+        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        self.shape, self.dtype, self.codec, self.impl = shape, dtype, codec or Plain(), impl
         self.lengths: Int[Tensor, " b"] = torch.zeros(b, dtype=torch.int32, device=device)
 
     @property
@@ -63,14 +66,16 @@ class Layout(ABC):
         steps = torch.arange(streams[0].shape[2], device=self.device)
         positions = torch.where(steps < counts[:, None], self.lengths[:, None] + steps, -1)
         slots = self._slots(positions)
+        write, _ = self._moves()
         for store, x in zip(self.storage, streams, strict=True):
-            write_slots(store, x, slots, codec=self.codec)
+            write(store, x, slots, codec=self.codec)
         self.lengths = self.lengths + counts
 
     def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
         """Each stream as the cache holds it, token j of sequence b at `positions()[b, j]`; zeros for padding."""
         slots = self._slots(self.positions())
-        return tuple(read_slots(store, slots, codec=self.codec, dtype=self.dtype) for store in self.storage)
+        _, read = self._moves()
+        return tuple(read(store, slots, codec=self.codec, dtype=self.dtype) for store in self.storage)
 
     def positions(self) -> Int[Tensor, "b s"]:
         """Where the tokens of `view` stand in their sequences; -1 for padding."""
@@ -130,6 +135,14 @@ class Layout(ABC):
     @abstractmethod
     def _release(self, lengths: Tensor) -> None:
         """Give back what no token of the first lengths[b] needs, or raise and change nothing."""
+
+    def _moves(self):
+        """How tokens get into slots and out of them."""
+        if self.impl == "torch":
+            return kv_cache_append, kv_cache_gather
+        from .kernel import kv_cache_append_triton, kv_cache_gather_triton  # Triton is there on Linux alone
+
+        return kv_cache_append_triton, kv_cache_gather_triton
 
     def _checked(self, streams, counts) -> Tensor:
         b, shape = len(self.lengths), self.shape

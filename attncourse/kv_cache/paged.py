@@ -127,12 +127,13 @@ class PagedCache(Layout):
         b: sequences.
         pool: where pages come from, and go back to.
         max_pages: pages of the longest sequence, the whole pool unless told.
+        impl: how tokens are written and gathered, "torch" or "triton" (kernels; interpreted without a GPU).
     """
 
-    def __init__(self, b: int, pool: PagePool, *, max_pages: int | None = None):
+    def __init__(self, b: int, pool: PagePool, *, max_pages: int | None = None, impl: str = "torch"):
         device = pool.storage[0][0].device
         self._pages: list[list[int]] | None = [[] for _ in range(b)]
-        super().__init__(b, pool.shape, dtype=pool.dtype, device=device, codec=pool.codec)
+        super().__init__(b, pool.shape, dtype=pool.dtype, device=device, codec=pool.codec, impl=impl)
         max_pages = pool.n_pages if max_pages is None else max_pages
         check_widths(max_pages=max_pages)
         self.pool, self.max_pages = pool, max_pages
@@ -187,26 +188,21 @@ class PagedCache(Layout):
         return self.token_nbytes * sum(filled.values())
 
     def _reserve(self, counts: Tensor) -> None:
-        size, pool, counts = self.pool.page_size, self.pool, counts.tolist()
-        rows = list(zip(self._pages, self.lengths.tolist(), counts, strict=True))
-        fresh = [pages_for(length + count, size) - len(pages) for pages, length, count in rows]
-        longest, max_pages = (
-            max(len(pages) + new for pages, new in zip(self._pages, fresh, strict=True)),
-            self.max_pages,
-        )
+        pool, size, counts, lengths = self.pool, self.pool.page_size, counts.tolist(), self.lengths.tolist()
+        needed = [pages_for(length + count, size) for length, count in zip(lengths, counts, strict=True)]
         require(
-            longest <= max_pages,
-            f"a row of the block table has {max_pages} pages of {size} tokens, got lengths {self.lengths.tolist()} and "
-            f"{counts} more",
+            max(needed) <= self.max_pages,
+            f"a row of the block table has {self.max_pages} pages of {size} tokens, got lengths {lengths} and {counts} more",
         )
+        fresh = [n - len(pages) for n, pages in zip(needed, self._pages, strict=True)]
         # Only a last page that is not full is written again; of its holders all that write copy it, but the last one.
-        opened = [bool(count and length % size) for _, length, count in rows]
+        opened = [count > 0 and length % size > 0 for length, count in zip(lengths, counts, strict=True)]
         writers = Counter(pages[-1] for pages, again in zip(self._pages, opened, strict=True) if again)
         copies = sum(min(n, pool.holders[page] - 1) for page, n in writers.items())
         require(
             sum(fresh) + copies <= pool.n_free,
-            f"the pool has {pool.n_free} free pages of {pool.n_pages}, and {sum(fresh)} new ones and {copies} copies are "
-            "needed",
+            f"{sum(fresh)} new pages and {copies} copies of shared ones are needed, and of the pool's {pool.n_pages} "
+            f"pages {pool.n_free} are free",
         )
         for row, pages in enumerate(self._pages):
             if opened[row]:

@@ -28,6 +28,7 @@ class RingCache(Layout):
         piece: the longest piece that `append` takes. Each token more is also one that `truncate` may take back.
         dtype, device: of what is appended and viewed.
         codec: how vectors are stored, `Plain()` unless told.
+        impl: how they are written and gathered, "torch" or "triton" (kernels; interpreted without a GPU).
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class RingCache(Layout):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
         codec: Codec | None = None,
+        impl: str = "torch",
     ):
-        super().__init__(b, shape, dtype=dtype, device=device, codec=codec)
+        super().__init__(b, shape, dtype=dtype, device=device, codec=codec, impl=impl)
         check_widths(window=window, piece=piece)
         require(sinks >= 0, f"sinks must not be negative, got {sinks}")
         self.window, self.sinks, self.piece, self.ring = window, sinks, piece, window + piece - 1

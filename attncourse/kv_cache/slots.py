@@ -14,6 +14,15 @@ from attncourse._shared.validate import require
 from .codec import Codec
 
 
+def check_slots(store: tuple[Tensor, ...], slots: Int[Tensor, "b c"]) -> None:
+    """Slots are those of the storage, or -1."""
+    n, size = store[0].shape[0], store[0].shape[2]
+    require(
+        slots.numel() == 0 or (int(slots.min()) >= -1 and int(slots.max()) < n * size),
+        f"slots must lie in 0..{n * size - 1} or be -1, for {n} blocks of {size}, got {slots.tolist()}",
+    )
+
+
 def page_slots(
     block_table: Int[Tensor, "b pages"], positions: Int[Tensor, "b s"], *, page_size: int
 ) -> Int[Tensor, "b s"]:
@@ -33,20 +42,30 @@ def page_slots(
     return torch.where(positions >= 0, page * page_size + positions % page_size, -1)
 
 
-def write_slots(
+def kv_cache_append(
     store: tuple[Tensor, ...], x: Float[Tensor, "b g c width"], slots: Int[Tensor, "b c"], *, codec: Codec
 ) -> None:
-    """Write token i of sequence b into slot slots[b, i], encoded; tokens with slot -1 nowhere."""
+    """Write token i of sequence b into slot slots[b, i], encoded; tokens with slot -1 nowhere.
+
+    Raises:
+        ValueError: a slot beyond the storage; then nothing is written.
+    """
+    check_slots(store, slots)
     rows, columns = (slots >= 0).nonzero(as_tuple=True)
     numbers, size = slots[rows, columns], store[0].shape[2]
     for field, part in zip(store, codec.encode(x[rows, :, columns]), strict=True):
         field[numbers // size, :, numbers % size] = part
 
 
-def read_slots(
+def kv_cache_gather(
     store: tuple[Tensor, ...], slots: Int[Tensor, "b s"], *, codec: Codec, dtype: torch.dtype
 ) -> Float[Tensor, "b g s width"]:
-    """The decoded tokens of these slots; zeros where a slot is -1."""
+    """The decoded tokens of these slots; zeros where a slot is -1.
+
+    Raises:
+        ValueError: a slot beyond the storage.
+    """
+    check_slots(store, slots)
     size, numbers = store[0].shape[2], slots.clamp_min(0)
     fields = (field[numbers // size, :, numbers % size].transpose(1, 2) for field in store)
     return codec.decode(*fields, dtype=dtype).masked_fill((slots < 0)[:, None, :, None], 0.0)
