@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attncourse._shared.cache import CacheShape
 from attncourse._shared.rope import RotaryEmbedding
+from attncourse.kv_cache import ContiguousCache, PagedCache, PagePool, RingCache
 from attncourse.latent import (
     LatentAttention,
     LatentShape,
@@ -16,11 +17,15 @@ from attncourse.latent import (
     expand_latent,
     latent_attention,
     latent_attention_absorbed,
+    latent_attention_blocked,
     latent_attention_loop,
     latent_flops,
 )
 from attncourse.softmax_attention import softmax_attention
-from attncourse.testing import gradients
+from attncourse.testing import assert_within_budget, gradients
+from tests.compile_gate import SHARED_LIMIT, compile_all
+
+kernel = pytest.importorskip("attncourse.latent.kernel", reason="Triton is on Linux alone")
 
 
 def draw(*, b=2, h=3, t=5, s=7, n=4, p=2, r=6, dv=5, dtype=torch.float64, device="cpu", seed=0):
@@ -28,34 +33,20 @@ def draw(*, b=2, h=3, t=5, s=7, n=4, p=2, r=6, dv=5, dtype=torch.float64, device
     rng = torch.Generator().manual_seed(seed)
     shapes = (b, h, t, n), (b, h, t, p), (b, 1, s, r), (b, 1, s, p), (h, n, r), (h, dv, r)
     inputs = [torch.randn(shape, generator=rng, dtype=torch.float64) for shape in shapes]
+    inputs[4:] = [w * r**-0.5 for w in inputs[4:]]  # as a layer starts: keys and values are of the latents' size
     return [x.to(device, dtype) for x in inputs]
 
 
-class PlainCache:
-    """The least that a layer's cache must be: streams that grow by concatenation, NaN where a sequence has ended."""
-
-    def __init__(self, b, shape, *, dtype=torch.float64):
-        self.lengths = torch.zeros(b, dtype=torch.long)
-        self.streams = [torch.empty(b, shape.n_kv_heads, 0, width, dtype=dtype) for width in shape.widths]
-
-    def append(self, *streams, counts=None):
-        counts = torch.full_like(self.lengths, streams[0].shape[2]) if counts is None else counts
-        longest = int((self.lengths + counts).max())
-        grown = []
-        for old, new in zip(self.streams, streams, strict=True):
-            stream = new.new_full((*old.shape[:2], longest, old.shape[3]), torch.nan)
-            for row, (length, count) in enumerate(zip(self.lengths, counts, strict=True)):
-                stream[row, :, :length] = old[row, :, :length]
-                stream[row, :, length : length + count] = new[row, :, :count]
-            grown.append(stream)
-        self.streams, self.lengths = grown, self.lengths + counts
-
-    def view(self):
-        return tuple(self.streams)
-
-    def positions(self):
-        at = torch.arange(self.streams[0].shape[2]).expand(len(self.lengths), -1)
-        return torch.where(at < self.lengths[:, None], at, -1)
+def cache_for(layer, b, *, kind="contiguous", dtype=torch.float64, device="cpu"):
+    """A cache whose unused places hold NaN."""
+    shape = layer.cache_shape
+    if kind == "contiguous":
+        cache = ContiguousCache(b, shape, capacity=19, dtype=dtype, device=device)
+    else:
+        cache = PagedCache(b, PagePool(12, shape, page_size=4, dtype=dtype, device=device))
+    for (stream,) in cache.storage:
+        stream.fill_(torch.nan)
+    return cache
 
 
 def layer_of(**changes):
@@ -133,6 +124,23 @@ def test_keys_rotated_after_expansion_cannot_be_absorbed():
         )
 
 
+@given(
+    b=st.integers(1, 2), h=st.integers(1, 4), t=st.integers(1, 3), s=st.integers(1, 30), split=st.integers(1, 9),
+    splits=st.integers(1, 4), p=st.integers(0, 3), masked=st.booleans(), seed=st.integers(0, 999),
+)  # fmt: skip
+@settings(deadline=None, max_examples=60)
+def test_splits_of_any_size_are_the_unsplit_form(b, h, t, s, split, splits, p, masked, seed):
+    inputs = draw(b=b, h=h, t=t, s=s, p=p, seed=seed)
+    rng = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(0, s + 1, (b,), generator=rng)
+    masking = dict(key_lengths=lengths, mask=torch.rand(b, 1, t, s, generator=rng) > 0.4 if masked else None)
+    wanted = latent_attention_absorbed(*inputs, **masking)
+    for row, length in enumerate(lengths):
+        inputs[2][row, :, length:] = torch.nan
+    got = latent_attention_blocked(*inputs, split=split, splits=splits, **masking)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize("form", FORMS)
 def test_wrong_shapes_are_named(form):
@@ -195,36 +203,64 @@ def by_hand(layer, x):
 
 
 SPLITS = [(9,), (4, 5), (1,) * 9, (1, 3, 1, 4), (8, 1)]
+IMPLS = ["reference", "blocked", "torch", pytest.param("triton", id="triton kernel")]
+
+
+def comparable(impl):
+    """The kernels take float32 at most."""
+    dtype = torch.float32 if impl == "triton" else torch.float64
+    return dtype, dict(rtol=1e-4, atol=1e-4) if impl == "triton" else dict(rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("splits", SPLITS, ids=str)
-@pytest.mark.parametrize("impl", ["reference", "blocked", "torch"])
-def test_cached_is_uncached_at_every_split(impl, splits):
-    layer = layer_of(impl=impl)
-    x = torch.randn(2, 9, 11, dtype=torch.float64)
-    cache = PlainCache(2, layer.cache_shape)
-    pieces = torch.cat([layer(piece, cache=cache) for piece in x.split(splits, dim=1)], dim=1)
-    torch.testing.assert_close(pieces, layer(x), rtol=0, atol=1e-10)
+@pytest.mark.parametrize("kind", ["contiguous", "paged"])
+@pytest.mark.parametrize("form", [None, "absorbed"])
+@pytest.mark.parametrize("impl", IMPLS)
+@torch.no_grad()
+def test_cached_is_uncached_at_every_split(impl, form, kind, splits, device):
+    dtype, close = comparable(impl)
+    exact = layer_of(impl="reference", form="expanded").to(device)
+    layer = layer_of(impl=impl, form=form).to(device, dtype)
+    x = torch.randn(2, 9, 11, dtype=torch.float64, device=device)
+    cache = cache_for(layer, 2, kind=kind, dtype=dtype, device=device)
+    pieces = torch.cat([layer(piece.to(dtype), cache=cache) for piece in x.split(splits, dim=1)], dim=1)
+    torch.testing.assert_close(pieces, exact(x).to(dtype), **close)
 
 
-@pytest.mark.parametrize("impl", ["reference", "blocked", "torch"])
-def test_a_cache_of_unequal_lengths_goes_on_as_each_sequence_would(impl):
-    layer = layer_of(impl=impl)
-    x = torch.randn(3, 9, 11, dtype=torch.float64)
-    cache, done = PlainCache(3, layer.cache_shape), torch.zeros(3, dtype=torch.long)
+@pytest.mark.parametrize("kind", ["contiguous", "paged"])
+@pytest.mark.parametrize("form", [None, "absorbed"])
+@pytest.mark.parametrize("impl", IMPLS)
+@torch.no_grad()
+def test_a_cache_of_unequal_lengths_goes_on_as_each_sequence_would(impl, form, kind, device):
+    dtype, close = comparable(impl)
+    exact = layer_of(impl="reference", form="expanded").to(device)
+    layer = layer_of(impl=impl, form=form).to(device, dtype)
+    x = torch.randn(3, 9, 11, dtype=torch.float64, device=device)
+    cache, done = cache_for(layer, 3, kind=kind, dtype=dtype, device=device), torch.zeros(3, dtype=torch.long)
     for counts in ([4, 1, 2], [3, 0, 3], [1, 1, 1], [0, 2, 1]):
         counts = torch.tensor(counts)
-        c = int(counts.max())
-        piece = torch.full((3, c, 11), 7.0, dtype=torch.float64)
+        piece = torch.full((3, int(counts.max()), 11), 7.0, dtype=dtype, device=device)
         for row in range(3):
             piece[row, : counts[row]] = x[row, done[row] : done[row] + counts[row]]
-        out = layer(piece, key_lengths=counts, cache=cache)
+        out = layer(piece, key_lengths=counts.to(device), cache=cache)
         assert out.isfinite().all()
         for row in range(3):
-            end = done[row] + counts[row]
-            wanted = layer(x[row : row + 1, :end])[0, done[row] :]
-            torch.testing.assert_close(out[row, : counts[row]], wanted, rtol=0, atol=1e-10)
+            wanted = exact(x[row : row + 1, : done[row] + counts[row]])[0, done[row] :]
+            torch.testing.assert_close(out[row, : counts[row]], wanted.to(dtype), **close)
         done += counts
+
+
+@pytest.mark.parametrize("impl", ["reference", "blocked", "torch"])
+@torch.no_grad()
+def test_a_ring_whose_slots_are_out_of_order_is_read_by_position(impl):
+    """What has left the ring is not seen: the layer is that of a text that begins where the ring does."""
+    layer = layer_of(impl=impl, qk_rope_head_dim=0)  # without positions, so that a text may begin anywhere
+    x = torch.randn(1, 9, 11, dtype=torch.float64)
+    cache = RingCache(1, layer.cache_shape, window=4, dtype=torch.float64)
+    for j in range(9):
+        out = layer(x[:, j : j + 1], cache=cache)
+        wanted = layer(x[:, max(j - 3, 0) : j + 1])[:, -1:]
+        torch.testing.assert_close(out, wanted, rtol=0, atol=1e-10)
 
 
 def test_the_cache_holds_a_latent_and_a_shared_key_a_token():
@@ -294,3 +330,131 @@ def test_the_crossover_is_where_the_operations_meet():
         assert cheaper_form(deepseek, t=int(t) + 1, s=s) == "expanded"
     assert crossover(SHAPES[1]) == float("inf")
     assert cheaper_form(SHAPES[1], t=10**6, s=10**6) == "absorbed"
+
+
+# The kernel
+
+
+def check_kernel(inputs, exact_inputs=None, *, dtype, **options):
+    """Against the definition in float64, with twice the error of plain PyTorch in this dtype as budget."""
+    told = dict(options)
+    masking = dict(key_lengths=told.pop("key_lengths", None), scale=told.get("scale"))
+    stored = inputs if exact_inputs is None else exact_inputs  # contiguous, where the kernel reads pages
+    if (positions := told.get("positions")) is not None:
+        masking["mask"] = torch.arange(stored[2].shape[2], device=positions.device) <= positions[:, None, :, None]
+    exact = latent_attention(*(x.double() for x in stored), **masking)
+    plain = latent_attention_absorbed(*stored, **masking)
+    out = kernel.latent_attention_triton(*inputs, key_lengths=masking["key_lengths"], **told)
+    assert out.dtype == dtype
+    assert_within_budget(out, plain=plain, exact=exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("r", "p"), [(16, 16), (24, 4), (80, 0), (128, 32), (200, 10)])
+def test_the_kernel_keeps_its_budget_at_every_width(dtype, r, p, device):
+    check_kernel(draw(h=5, t=1, s=37, n=8, r=r, p=p, dv=7, dtype=dtype, device=device), dtype=dtype)
+
+
+def test_the_kernel_keeps_its_budget_at_the_published_width(device):
+    inputs = draw(b=1, h=3, t=1, s=19, n=128, r=512, p=64, dv=128, dtype=torch.float32, device=device)
+    check_kernel(inputs, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("h", "t"), [(1, 1), (16, 1), (17, 1), (3, 4)])
+@pytest.mark.parametrize("s", [1, 16, 67])
+def test_the_kernel_keeps_its_budget_off_the_block_edges(h, t, s, device):
+    positions = torch.arange(s - 1, s - 1 + t, device=device).expand(2, t)
+    check_kernel(
+        draw(h=h, t=t, s=s, dtype=torch.float32, device=device), dtype=torch.float32, positions=positions, scale=0.3
+    )
+
+
+@pytest.mark.parametrize("splits", [None, 1, 2, 3, 7])
+def test_the_kernel_reads_each_sequence_to_its_own_length(splits, device):
+    inputs = draw(b=4, s=67, dtype=torch.float32, device=device)
+    lengths = torch.tensor([67, 1, 0, 40], device=device)
+    for row, length in enumerate(lengths):
+        inputs[2][row, :, length:], inputs[3][row, :, length:] = torch.nan, torch.nan
+    check_kernel(inputs, dtype=torch.float32, key_lengths=lengths, splits=splits)
+
+
+def test_any_split_gives_what_the_whole_gives(device):
+    inputs = draw(b=1, t=2, s=150, dtype=torch.float32, device=device)
+    whole = kernel.latent_attention_triton(*inputs, splits=1)
+    for splits in (2, 5, 10, 40):
+        torch.testing.assert_close(kernel.latent_attention_triton(*inputs, splits=splits), whole)
+
+
+@pytest.mark.parametrize("page_size", [1, 4, 16])
+@pytest.mark.parametrize("splits", [1, 3])
+def test_the_kernel_reads_pages_in_any_order_and_no_other(page_size, splits, device):
+    inputs = draw(b=3, s=48, r=16, dtype=torch.float32, device=device)
+    lengths = torch.tensor([48, 17, 1], device=device)
+    n_pages, per_row = 200, 48 // page_size
+    places = torch.randperm(n_pages, generator=torch.Generator().manual_seed(1)).to(device)
+    table = torch.full((3, per_row + 1), -1, dtype=torch.int32, device=device)
+    pages = [torch.full((n_pages, 1, page_size, x.shape[-1]), torch.nan, device=device) for x in inputs[2:4]]
+    for row, length in enumerate(lengths.tolist()):
+        for i in range(-(-length // page_size)):
+            page = int(places[row * per_row + i])
+            table[row, i] = page
+            for stream, x in zip(pages, inputs[2:4], strict=True):
+                tokens = x[row, 0, i * page_size : min((i + 1) * page_size, length)]
+                stream[page, 0, : len(tokens)] = tokens
+    paged = [*inputs[:2], *pages, *inputs[4:]]
+    check_kernel(paged, inputs, dtype=torch.float32, key_lengths=lengths, block_table=table, splits=splits)
+
+
+def test_the_kernel_takes_any_strides(device):
+    inputs = draw(s=37, dtype=torch.float32, device=device)
+    wanted = kernel.latent_attention_triton(*inputs)
+    strided = [x.repeat_interleave(2, dim=-1)[..., ::2] for x in inputs]
+    strided[2] = torch.stack([inputs[2]] * 3, dim=3)[:, :, :, 1]
+    torch.testing.assert_close(kernel.latent_attention_triton(*strided), wanted)
+
+
+@pytest.mark.gpu
+def test_the_kernel_reads_caches_of_more_than_two_to_the_31_elements(device):
+    q_nope, q_rope, _, _, w_uk, w_uv = draw(b=1, h=2, t=1, r=512, p=64, dtype=torch.float16, device=device)
+    s = 2**31 // 512 + 100
+    latent, k_rope = (torch.zeros(1, 1, s, width, dtype=torch.float16, device=device) for width in (512, 64))
+    latent[:, :, -1] = 1.0
+    positions = torch.tensor([[s - 1]], device=device)
+    inputs = (q_nope, q_rope, latent, k_rope, w_uk * 2000, w_uv)
+    got = kernel.latent_attention_triton(*inputs, positions=positions)
+    torch.testing.assert_close(got, latent_attention_absorbed(*inputs), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.bad_input
+def test_the_kernel_says_what_it_cannot_do(device):
+    inputs = draw(dtype=torch.float32, device=device)
+    with pytest.raises(ValueError, match=r"inference.*impl='torch'"):
+        kernel.latent_attention_triton(inputs[0].requires_grad_(), *inputs[1:])
+    inputs = draw(dtype=torch.float64, device=device)
+    with pytest.raises(ValueError, match="float32, float16 or bfloat16"):
+        kernel.latent_attention_triton(*inputs)
+    inputs = draw(r=513, dtype=torch.float32, device=device)
+    with pytest.raises(ValueError, match="latents of width to 512, got 513"):
+        kernel.latent_attention_triton(*inputs)
+    inputs = draw(dtype=torch.float32, device=device)
+    with pytest.raises(ValueError, match="pages need key_lengths"):
+        kernel.latent_attention_triton(*inputs, block_table=torch.zeros(2, 1, dtype=torch.int32, device=device))
+    for changes, message in (
+        (dict(positions=torch.zeros(2, 1, dtype=torch.long, device=device)), "positions must be"),
+        (dict(key_lengths=torch.tensor([8, 1], device=device)), "0..7"), (dict(splits=0), "splits"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            kernel.latent_attention_triton(*inputs, **changes)
+    layer = layer_of(impl="triton", form="absorbed", qk_rope_head_dim=0).to(device, torch.float32)
+    ring = RingCache(1, layer.cache_shape, window=4, device=device)
+    with torch.no_grad(), pytest.raises(ValueError, match="got RingCache: use impl='torch'"):
+        layer(torch.zeros(1, 1, 11, device=device), cache=ring)
+
+
+@pytest.mark.parametrize("capability", SHARED_LIMIT)
+def test_every_kernel_compiles_without_a_gpu(capability):
+    for compiled in compile_all("latent", capability):
+        assert compiled.shared <= SHARED_LIMIT[capability], compiled
+        assert compiled.spills == 0, compiled
+        if "split" in compiled.kernel and "fp32" not in compiled.case and capability >= 80:
+            assert compiled.matrix != "none", compiled

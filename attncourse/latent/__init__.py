@@ -3,6 +3,7 @@
 The kernel is imported from `attncourse.latent.kernel`, since it needs Triton.
 """
 
+from .blocked import latent_attention_blocked
 from .cost import LatentShape, cheaper_form, crossover, latent_bytes, latent_flops
 from .module import LatentAttention
 from .reference import (
@@ -24,6 +25,7 @@ __all__ = [
     "expand_output",
     "latent_attention",
     "latent_attention_absorbed",
+    "latent_attention_blocked",
     "latent_attention_loop",
     "latent_bytes",
     "latent_flops",

@@ -24,3 +24,11 @@ def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor,
             f"got {tuple(x.shape)}",
         )
     require(n + p > 0, f"queries must have a width, got q_nope {tuple(q_nope.shape)} and q_rope {tuple(q_rope.shape)}")
+
+
+def check_table(block_table: Tensor, *, b: int, like: Tensor) -> None:
+    """block_table is (b, max_pages) integers on the inputs' device."""
+    require(
+        block_table.ndim == 2 and len(block_table) == b and block_table.device == like.device,
+        f"block_table must be ({b}, max_pages) on {like.device}, got {tuple(block_table.shape)} on {block_table.device}",
+    )

@@ -9,12 +9,13 @@ from attncourse._shared.cache import CacheShape, KeyValueCache, visible_in_cache
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse._shared.validate import check_key_lengths, check_tensors, check_widths, require
-from attncourse.softmax_attention import softmax_attention, softmax_attention_blocked, softmax_attention_torch
+from attncourse.softmax_attention import softmax_attention_blocked, softmax_attention_torch
 
+from .blocked import latent_attention_blocked
 from .cost import FORMS, LatentShape, cheaper_form
-from .reference import absorb_query, expand_latent, expand_output
+from .reference import absorb_query, expand_latent, expand_output, latent_attention, latent_attention_absorbed
 
-IMPLEMENTATIONS = ("reference", "blocked", "torch")
+IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
 
 
 class LatentAttention(nn.Module):
@@ -37,8 +38,9 @@ class LatentAttention(nn.Module):
         scale: factor on the scores, (qk_nope_head_dim + qk_rope_head_dim) ** -0.5 unless told.
         norm: whether the latents are normalised. A layer converted by SVD has no norm.
         form: "expanded", "absorbed", or None for the one that takes fewer operations (see `cheaper_form`).
-        impl: "reference" (the definition), "blocked" (memory linear in the length) or "torch" (PyTorch's fused
-            attention).
+        impl: "reference" (the definition), "blocked" (memory linear in the length; decoding at the speed of memory),
+            "torch" (PyTorch's fused attention) or "triton" (kernels, interpreted without a GPU; absorbed they decode
+            from caches without codecs, and give no gradients).
 
     Raises:
         ValueError: a width, a rope, a form or an impl that does not fit.
@@ -126,12 +128,20 @@ class LatentAttention(nn.Module):
         if cache is None:
             return self._attend(q_nope, q_rope, latent, k_rope, dict(causal=True, key_lengths=key_lengths))
         cache.append(latent, k_rope, counts=key_lengths)
+        if self.impl == "triton" and self._form(t=x.shape[1], s=int(cache.lengths.max())) == "absorbed":
+            return self._decode_triton(q_nope, q_rope, cache, positions)
         latent, k_rope = cache.view()
         held = cache.positions()
-        if not (held >= 0).all():  # what stands in empty places may be anything, and 0 times NaN is NaN
-            empty = (held < 0)[:, None, :, None]
+        in_order = (held < 0) | (held == torch.arange(held.shape[1], device=x.device))
+        if in_order.all():
+            masking = dict(key_lengths=cache.lengths)
+            if x.shape[1] > 1:  # one token, the last, sees all there is
+                masking["mask"] = visible_in_cache(positions, held)
+        else:  # a ring, say
+            empty = (held < 0)[:, None, :, None]  # may hold anything, and 0 times NaN is NaN
             latent, k_rope = latent.masked_fill(empty, 0.0), k_rope.masked_fill(empty, 0.0)
-        return self._attend(q_nope, q_rope, latent, k_rope, dict(mask=visible_in_cache(positions, held)))
+            masking = dict(mask=visible_in_cache(positions, held))
+        return self._attend(q_nope, q_rope, latent, k_rope, masking)
 
     def queries(
         self, x: Float[Tensor, "b t d"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
@@ -153,22 +163,44 @@ class LatentAttention(nn.Module):
     def _rotate(self, x, positions):
         return x if self.rope is None else self.rope(x, positions)
 
+    def _form(self, *, t: int, s: int) -> str:
+        if self.form is None and self.impl == "triton" and torch.is_grad_enabled():
+            return "expanded"  # the one whose kernel has gradients
+        return self.form or cheaper_form(self.shape, t=t, s=s)
+
     def _attend(self, q_nope, q_rope, latent, k_rope, masking):
-        w_uk, w_uv = self.up_projections
-        attend = {
-            "reference": softmax_attention,
-            "blocked": softmax_attention_blocked,
-            "torch": softmax_attention_torch,
-        }[self.impl]
-        form = self.form or cheaper_form(self.shape, t=q_nope.shape[2], s=latent.shape[2])
+        inputs = (q_nope, q_rope, latent, k_rope, *self.up_projections)
+        form = self._form(t=q_nope.shape[2], s=latent.shape[2])
+        if self.impl == "reference":
+            definition = latent_attention if form == "expanded" else latent_attention_absorbed
+            out = definition(*inputs, scale=self.scale, **masking)
+        elif form == "absorbed" and self.impl == "blocked" and "causal" not in masking:
+            out = latent_attention_blocked(*inputs, scale=self.scale, **masking)
+        else:
+            out = self._attend_as_softmax(form, *inputs, masking)
+        return self.o(merge_heads(out))  # equation 19
+
+    def _attend_as_softmax(self, form, q_nope, q_rope, latent, k_rope, w_uk, w_uv, masking):
+        """Either form by a fused softmax attention: over every head's keys, or as multi-query attention over latents."""
+        attend = softmax_attention_torch if self.impl == "torch" else softmax_attention_blocked
+        if self.impl == "triton":
+            from attncourse.softmax_attention.kernel import softmax_attention_triton as attend  # on Linux alone
         if form == "expanded":
             q = torch.cat([q_nope, q_rope], dim=-1)
-            out = attend(q, *expand_latent(latent, k_rope, w_uk, w_uv), scale=self.scale, **masking)
-        else:
-            q = torch.cat([absorb_query(q_nope, w_uk), q_rope], dim=-1)
-            k = torch.cat([latent, k_rope], dim=-1)
-            out = expand_output(attend(q, k, latent, scale=self.scale, **masking), w_uv)
-        return self.o(merge_heads(out))  # equation 19
+            return attend(q, *expand_latent(latent, k_rope, w_uk, w_uv), scale=self.scale, **masking)
+        q = torch.cat([absorb_query(q_nope, w_uk), q_rope], dim=-1)
+        k = torch.cat([latent, k_rope], dim=-1)
+        return expand_output(attend(q, k, latent, scale=self.scale, **masking), w_uv)
+
+    def _decode_triton(self, q_nope, q_rope, cache, positions):
+        """Straight from the cache's storage: nothing is gathered, and nothing but the tokens read."""
+        from .kernel import latent_attention_triton  # Triton is there on Linux alone
+
+        out = latent_attention_triton(
+            q_nope, q_rope, *_raw_storage(cache), *self.up_projections, key_lengths=cache.lengths, positions=positions,
+            block_table=getattr(cache, "block_table", None), scale=self.scale,
+        )  # fmt: skip
+        return self.o(merge_heads(out))
 
     def _check(self, x, key_lengths):
         require(
@@ -183,3 +215,15 @@ class LatentAttention(nn.Module):
 def _norm(width: int, norm: bool) -> nn.Module:
     """The norm of a latent, with the released model's epsilon."""
     return nn.RMSNorm(width, eps=1e-6) if norm else nn.Identity()
+
+
+def _raw_storage(cache: KeyValueCache) -> list[Tensor]:
+    """The streams as they lie, (b, 1, capacity, width) or pages, of a cache that keeps position p in slot p."""
+    stored = getattr(cache, "storage", [])
+    plain = len(stored) == 2 and all(len(fields) == 1 for fields in stored)
+    require(
+        plain and not hasattr(cache, "window"),
+        f"impl='triton' decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "
+        "use impl='torch' for it",
+    )
+    return [fields[0] for fields in stored]
