@@ -309,6 +309,55 @@ def test_bfloat16_stays_bfloat16_and_errs_no_more_than_theirs(case):
     assert (ours(x).double() - exact).square().mean().sqrt() <= 2 * theirs
 
 
+def in_float8(weight):
+    """Codes and factors of a weight, block by block of 128 rows and columns, as DeepSeek-V3 is released."""
+    codes = torch.empty_like(weight, dtype=torch.float8_e4m3fn)
+    factors = torch.empty(-(-weight.shape[0] // 128), -(-weight.shape[1] // 128))
+    for i in range(factors.shape[0]):
+        for j in range(factors.shape[1]):
+            here = slice(128 * i, 128 * i + 128), slice(128 * j, 128 * j + 128)
+            factors[i, j] = weight[here].abs().max() / 448
+            codes[here] = (weight[here] / factors[i, j]).to(torch.float8_e4m3fn)
+    return codes, factors
+
+
+@torch.no_grad()
+def test_float8_weights_are_multiplied_out_to_bfloat16():
+    config = V3 | {"hidden_size": 300, "kv_lora_rank": 130}
+    state = Oracle(config, dtype=torch.bfloat16).attention.state_dict()
+    released = {}
+    for name, entry in state.items():
+        released[name] = entry
+        if name.endswith("proj.weight"):
+            scale = (
+                torch.rand(len(entry), 1, generator=torch.Generator().manual_seed(2)) * 9
+            )  # blocks unlike each other
+            state[name] = entry.float() * scale
+            released[name], released[f"{name}_scale_inv"] = in_float8(state[name])
+    layer = load_attention(attention_from_config(config), released)
+    for name, entry in attention_to_hugging_face(layer).items():
+        assert entry.dtype == torch.bfloat16
+        # Three bits behind the point: to a sixteenth, but for the smallest numbers.
+        torch.testing.assert_close(
+            entry.float(), state[name].float(), rtol=2**-4 + 2**-8, atol=2e-2 * float(state[name].std())
+        )
+    with pytest.raises(ValueError, match=r"weight \(14, 300\) needs factors \(1, 3\), got q_a_proj.*\(2, 3\)"):
+        load_attention(layer, released | {"q_a_proj.weight_scale_inv": torch.ones(2, 3)})
+    with pytest.raises(ValueError, match="unexpected q_a_proj.weight_scale_inv"):
+        load_attention(layer, released | {"q_a_proj.weight": released["q_a_proj.weight"].bfloat16()})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_their_config_object_says_the_same_as_the_published_numbers(case):
+    """transformers spells configs anew (rope_parameters, layer_types): as a dict they are read alike."""
+    ours = attention_from_config(CASES[case], layer=1)
+    again = attention_from_config(Oracle(CASES[case]).config.to_dict(), layer=1)
+    assert str(again) == str(ours)
+    assert (again.scale, getattr(again, "window", None)) == (ours.scale, getattr(ours, "window", None))
+    assert torch.equal(again.rope.angles(torch.arange(9)), ours.rope.angles(torch.arange(9)))
+    assert (again.rope.magnitude, again.rope.interleaved) == (ours.rope.magnitude, ours.rope.interleaved)
+
+
 @pytest.mark.parametrize("case", ["llama, llama3", "deepseek_v2, lite, yarn"])
 @torch.no_grad()
 def test_a_layer_on_the_meta_device_is_filled(case):

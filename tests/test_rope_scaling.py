@@ -17,7 +17,7 @@ from attncourse._shared.rope_scaling import (
 from attncourse.testing import make_qkv
 
 LLAMA_3_1 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
-DEEPSEEK_V3 = dict(factor=40, beta_fast=32, beta_slow=1, original_max_position_embeddings=4096)
+DEEPSEEK_V3 = dict(factor=40.0, beta_fast=32.0, beta_slow=1.0, original_max_position_embeddings=4096)
 
 CASES = {
     "linear": (linear_frequencies, 10_000.0, dict(factor=2.5)),
@@ -127,5 +127,5 @@ def test_bad_input_is_named():
         llama3_frequencies(8, base=10.0, **LLAMA_3_1 | {"low_freq_factor": 4.0})
     with pytest.raises(ValueError, match="original_max_position_embeddings must be positive, got 0"):
         llama3_frequencies(8, base=10.0, **LLAMA_3_1 | {"original_max_position_embeddings": 0})
-    with pytest.raises(ValueError, match="beta_slow must not be above beta_fast, got 33 and 32"):
-        yarn_frequencies(8, base=10.0, **DEEPSEEK_V3 | {"beta_slow": 33})
+    with pytest.raises(ValueError, match="beta_slow must not be above beta_fast, got 33.0 and 32.0"):
+        yarn_frequencies(8, base=10.0, **DEEPSEEK_V3 | {"beta_slow": 33.0})

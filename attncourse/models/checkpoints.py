@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attncourse._shared.rope import RotaryEmbedding
@@ -43,6 +44,8 @@ NAMES = {
         "o": "o_proj",
     },
 }
+
+FP8_BLOCK = 128  # rows and columns of a weight that share a factor in DeepSeek-V3's release
 
 Attention = GroupedQueryAttention | LatentAttention
 Config = Mapping[str, Any]
@@ -104,7 +107,8 @@ def rotary_from_config(config: Config, *, width: int, interleaved: bool = False)
 def load_attention(layer: Attention, state_dict: Mapping[str, Tensor], *, prefix: str = "") -> Attention:
     """The layer itself, filled with copies of a checkpoint's entries, in the checkpoint's dtype.
 
-    A layer on the meta device comes to where the entries are; any other stays where it is.
+    A layer on the meta device comes to where the entries are; any other stays where it is. DeepSeek-V3's float8 weights
+    are multiplied out to bfloat16.
 
     Args:
         state_dict: of this attention alone, or of a whole model.
@@ -120,6 +124,7 @@ def load_attention(layer: Attention, state_dict: Mapping[str, Tensor], *, prefix
         for name, entry in state_dict.items()
         if name.startswith(prefix) and not name.endswith("rotary_emb.inv_freq")
     }
+    theirs = _multiplied_out(theirs)
     ours = _published_names(layer)
     parameters = dict(layer.named_parameters())
     shapes = {published: tuple(parameters[own].shape) for own, published in ours.items()}
@@ -172,7 +177,7 @@ def _latent(config: Config, impl: str) -> LatentAttention:
 
 
 def _rope_parameters(config: Config) -> dict:
-    """`rope_parameters`, or what older configs spread over `rope_theta` and `rope_scaling`."""
+    """`rope_parameters`, or what older configs spread over `rope_theta` and `rope_scaling`; all but the length as floats."""
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     rope.setdefault("rope_type", rope.pop("type", "default"))
     rope.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
@@ -182,7 +187,8 @@ def _rope_parameters(config: Config) -> dict:
         original = rope.setdefault("original_max_position_embeddings", longest)
         if rope["rope_type"] == "yarn" and rope.get("factor") is None:
             rope["factor"] = longest / original
-    return rope
+    whole = "original_max_position_embeddings"
+    return {name: float(n) if type(n) is int and name != whole else n for name, n in rope.items()}
 
 
 def _yarn_attention_factor(rope: dict) -> float:
@@ -219,6 +225,25 @@ def _published_names(layer: Attention) -> dict[str, str]:
     names = NAMES[type(layer)]
     own = (name.rpartition(".") for name, _ in layer.named_parameters())
     return {f"{part}.{what}": f"{names[part]}.{what}" for part, _, what in own}
+
+
+def _multiplied_out(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Float8 weights times their blocks' factors (DeepSeek-V3, section 3.3.2), as bfloat16; the rest as it is."""
+    out = dict(entries)
+    for name, factors in entries.items():
+        weight = entries.get(name.removesuffix("_scale_inv"))
+        if weight is None or not name.endswith("_scale_inv") or weight.dtype != torch.float8_e4m3fn:
+            continue
+        rows, columns = weight.shape
+        blocks = (-(-rows // FP8_BLOCK), -(-columns // FP8_BLOCK))
+        require(
+            tuple(factors.shape) == blocks,
+            f"a float8 weight {(rows, columns)} needs factors {blocks}, got {name} {tuple(factors.shape)}",
+        )
+        spread = factors.repeat_interleave(FP8_BLOCK, 0)[:rows].repeat_interleave(FP8_BLOCK, 1)[:, :columns]
+        out[name.removesuffix("_scale_inv")] = (weight.float() * spread).bfloat16()
+        del out[name]
+    return out
 
 
 def _check_entries(theirs: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], prefix: str) -> None:
