@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attncourse._shared.cache import CacheShape
+from attncourse.grouped_query import GroupedQueryAttention
 from attncourse.kv_cache import MODELS, ContiguousCache, Fp8, Int4, Int8, PagedCache, PagePool, RingCache, cost
 from attncourse.kv_cache.cost import STORED
+from attncourse.latent import LatentAttention
+from attncourse.models.decoder import DecoderLM
 
 bad_input = pytest.mark.bad_input
 
@@ -290,6 +293,28 @@ def test_pages_that_are_taken():
     assert cache.nbytes == found.bytes_total
 
 
+LAYERS = {
+    "GQA": (grouped(4, 2, 8, layers=2), lambda: GroupedQueryAttention(32, 4, n_kv_heads=2)),
+    "MLA": (
+        latent(4, rank=16, rope=8, layers=2),
+        lambda: LatentAttention(32, 4, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=16),
+    ),
+}
+
+
+@pytest.mark.parametrize("design", LAYERS)
+def test_a_model_that_reads_a_text_fills_what_is_said(design):
+    config, layer = LAYERS[design]
+    found = cost(config, context=11, batch=3, dtype="float32")
+    model = DecoderLM(20, d_model=32, n_heads=4, n_layers=2, context=16, attention=layer)
+    caches = [ContiguousCache(3, kept.shape, capacity=16) for kept in found.layers]
+    with torch.no_grad():
+        for piece in torch.randint(20, (3, 11)).split((6, 1, 4), dim=1):
+            model(piece, caches=caches)
+    assert sum(cache.used_nbytes for cache in caches) == found.bytes_total
+    assert layer().cache_shape == found.layers[0].shape and found.layers[0].design == design
+
+
 # A server.
 
 
@@ -319,7 +344,7 @@ def test_a_step_reads_the_cache_once():
         (grouped(layers=0), {}, "num_hidden_layers must be an integer of at least 1, got 0"),
         (grouped(8, 3), {}, "the 3 key/value heads must divide the 8 query heads"),
         ({**grouped(8), "hidden_size": 100, "head_dim": None}, {}, "the 8 heads must divide the hidden_size 100"),
-        (grouped(sliding_window=0), {}, "window must be at least 1"),
+        (grouped(sliding_window=0), {}, "sliding_window must be an integer of at least 1, got 0"),
         (grouped(layer_types=["full_attention"]), {}, "must name the 3 layers' kinds, got 1"),
         (grouped(layer_types=["sliding_attention"] * 3), {}, "sliding layers need a sliding_window"),
         (grouped(layer_types=["linear_attention"] * 3), {}, "got linear_attention"),
