@@ -119,6 +119,27 @@ def test_a_scaled_rotary_embedding_survives_the_meta_device():
     assert torch.equal(rope.to_empty(device="cpu")(x, torch.arange(3)), again(x, torch.arange(3)))
 
 
+def test_frequencies_are_made_once_for_a_dtype_and_on_the_cpu():
+    asked = []
+
+    def rule(width, **options):
+        asked.append((options["dtype"], options["device"]))
+        return published_frequencies(width, **options)
+
+    x, _, _ = make_qkv(b=1, h=1, t=3, dk=16)
+    rope = RotaryEmbedding(16, frequencies=rule)
+    for dtype in (torch.float32, torch.float64, torch.float32, torch.bfloat16):
+        rope(x.to(dtype), torch.arange(3))
+    assert asked == [(torch.float32, "cpu"), (torch.float64, "cpu")]
+
+
+@pytest.mark.gpu
+def test_a_gpu_turns_by_the_same_frequencies():
+    rope = RotaryEmbedding(128, frequencies=partial(llama3_frequencies, **LLAMA_3_1))
+    at = torch.tensor([1, 5000, 100_000])
+    assert torch.equal(rope.angles(at.cuda()).cpu(), rope.angles(at))
+
+
 @pytest.mark.bad_input
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="factor of a rope scaling must be positive, got 0"):

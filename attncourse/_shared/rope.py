@@ -69,6 +69,7 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         self.width, self.base, self.interleaved = width, base, interleaved
         self.frequencies, self.magnitude = frequencies, magnitude
+        self._made: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # no buffers: those would follow .to(bfloat16)
         rotary_angles(torch.arange(1), width, base=base)  # refuses what it cannot turn
         self.angles(torch.arange(1))
 
@@ -76,8 +77,11 @@ class RotaryEmbedding(nn.Module):
         """Angle in radians of each plane at each position."""
         if self.frequencies is None:
             return rotary_angles(positions, self.width, base=self.base, dtype=dtype)
-        frequencies = self.frequencies(self.width, base=self.base, dtype=dtype, device=positions.device)
-        return positions[..., None].to(dtype) * frequencies
+        key = (dtype, positions.device)
+        if key not in self._made:  # on the CPU, as published code does: a GPU's powers may differ in the last bit
+            made = self.frequencies(self.width, base=self.base, dtype=dtype, device="cpu")
+            self._made[key] = made.to(positions.device)
+        return positions[..., None].to(dtype) * self._made[key]
 
     def forward(
         self, x: Float[Tensor, "b h t dk"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
