@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from attncourse.grouped_query import GroupedQueryAttention
+from attncourse.grouped_query import GroupedQueryAttention, grouped_from_multi_head
 from attncourse.kv_cache import MODELS, ContiguousCache, RingCache, cost, token_nbytes
 from attncourse.latent import LatentAttention
+from attncourse.latent.convert import latent_from_grouped
 from attncourse.models.checkpoints import (
     attention_from_config,
     attention_to_hugging_face,
@@ -307,6 +308,21 @@ def test_bfloat16_stays_bfloat16_and_errs_no_more_than_theirs(case):
     exact = copy.deepcopy(ours).double()(x.double())
     theirs = (oracle(x).double() - exact).square().mean().sqrt()
     assert (ours(x).double() - exact).square().mean().sqrt() <= 2 * theirs
+
+
+@torch.no_grad()
+def test_a_layer_of_a_checkpoint_converts_with_its_window_and_its_biases():
+    oracle = Oracle(CASES["qwen2, a window in later layers"])
+    state = oracle.attention.state_dict()
+    for name in ("k_proj.weight", "k_proj.bias", "v_proj.weight", "v_proj.bias"):
+        state[name] = state[name][:8].repeat(2, *[1] * (state[name].ndim - 1))  # both heads alike
+    oracle.attention.load_state_dict(state)
+    x = tokens(1, 40, 48)
+    close(grouped_from_multi_head(loaded(oracle), 1)(x), oracle(x))
+    windowed = attention_from_config(CASES["mistral with a window"])
+    windowed.rope = None
+    with pytest.raises(ValueError, match="a layer with a window cannot be converted"):
+        latent_from_grouped(windowed, 8)
 
 
 def in_float8(weight):

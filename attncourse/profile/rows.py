@@ -11,6 +11,7 @@ ROOMS = {
     "global_local": "long_global_local",
     "linear_attention": "long_linear_attention",
     "grouped_query": "decode_grouped_query",
+    "latent": "decode_latent",
 }
 
 

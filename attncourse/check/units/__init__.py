@@ -14,6 +14,7 @@ from . import block_sparse
 from . import global_local
 from . import linear_attention
 from . import kv_cache
+from . import latent
 from . import why_latent
 # isort: on
 
@@ -23,6 +24,7 @@ __all__ = [
     "global_local",
     "hard_attention",
     "kv_cache",
+    "latent",
     "linear_attention",
     "multi_head",
     "multiplicative",
