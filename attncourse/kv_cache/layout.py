@@ -144,6 +144,15 @@ class Layout(ABC):
 
         return kv_cache_append_triton, kv_cache_gather_triton
 
+    def _check_capacity(self, counts: Tensor) -> None:
+        """What layouts with a fixed room a sequence ask of an append."""
+        after = self.lengths + counts
+        require(
+            int(after.max()) <= self.capacity,
+            f"the cache has room for {self.capacity} tokens a sequence, got lengths {self.lengths.tolist()} and "
+            f"{counts.tolist()} more",
+        )
+
     def _checked(self, streams, counts) -> Tensor:
         b, shape = len(self.lengths), self.shape
         found = [tuple(x.shape) for x in streams]
