@@ -13,6 +13,7 @@ COMMAND_MODULES = (
     "attncourse.authoring",
     "attncourse.publish",
     "attncourse.new_exercise",
+    "attncourse.profile.command",
     "attncourse.cache",
 )
 
