@@ -14,14 +14,19 @@ from . import block_sparse
 from . import global_local
 from . import linear_attention
 from . import kv_cache
+from . import grouped_query
+from . import latent
+from . import why_latent
 # isort: on
 
 __all__ = [
     "additive",
     "block_sparse",
     "global_local",
+    "grouped_query",
     "hard_attention",
     "kv_cache",
+    "latent",
     "linear_attention",
     "multi_head",
     "multiplicative",
@@ -30,4 +35,5 @@ __all__ = [
     "sliding_window",
     "softmax_attention",
     "why_attention",
+    "why_latent",
 ]
