@@ -290,6 +290,15 @@ def test_too_little_room_is_named_before_anything_is_read(layout):
 
 
 @pytest.mark.bad_input
+def test_a_used_cache_is_refused():
+    caches = new_caches(build(), len(PROMPTS), capacity=99)
+    with torch.no_grad():
+        build()(torch.ones(6, 1).long(), lengths=torch.tensor([0, 0, 1, 0, 0, 0]), caches=caches)
+    with pytest.raises(ValueError, match=r"empty caches, got lengths \[0, 0, 1, 0, 0, 0\]"):
+        call(caches=lambda b: caches)
+
+
+@pytest.mark.bad_input
 def test_what_the_caches_hold_counts_towards_the_context():
     model = build()
     caches = new_caches(model, 2, capacity=99)

@@ -61,7 +61,7 @@ def latent_attention_blocked(
             here = slice(first, first + count * width)
             cut = [x[here].unflatten(0, (count, width)) for x in (latent[row, 0], k_rope[row, 0])]
             hidden = None if seen is None else ~seen[here].unflatten(0, (count, width))
-            parts.append(_attend_splits(q_latent[row], q_rope[row], *cut, hidden))
+            parts.append(attend_splits(q_latent[row], q_rope[row], *cut, hidden))
         if parts:
             mixed[row] = _merge_splits(*map(torch.cat, zip(*parts, strict=True)))
     return expand_output(rearrange(mixed, "b (h t) r -> b h t r", h=h), w_uv)
@@ -77,7 +77,7 @@ def _groups(length: int, split: int, splits: int) -> list[tuple[int, int, int]]:
     return groups
 
 
-def _attend_splits(
+def attend_splits(
     q_latent: Float[Tensor, "r q"],
     q_rope: Float[Tensor, "p q"],
     latent: Float[Tensor, "splits c r"],

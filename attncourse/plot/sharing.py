@@ -42,7 +42,7 @@ def loss_against_cache(nbytes: dict[str, int], losses: dict[str, list[float]]) -
             nbytes[name], statistics.fmean(values), "_", color=color, markersize=26, markeredgewidth=2.5, label=name
         )
     ax.set(xscale="log", xlabel="cache, bytes a token", ylabel="held-out loss, nats per character")
-    ticks = sorted(nbytes.values())
+    ticks = sorted(set(nbytes.values()))
     ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
     ax.minorticks_off()
     ax.margins(x=0.18)
