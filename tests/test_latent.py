@@ -13,6 +13,7 @@ from attncourse.kv_cache import ContiguousCache, PagedCache, PagePool, RingCache
 from attncourse.latent import (
     LatentAttention,
     LatentShape,
+    absorb_query,
     cheaper_form,
     crossover,
     expand_latent,
@@ -20,6 +21,7 @@ from attncourse.latent import (
     latent_attention_absorbed,
     latent_attention_blocked,
     latent_attention_loop,
+    latent_bytes,
     latent_flops,
 )
 from attncourse.latent.convert import latent_from_grouped, low_rank
@@ -319,6 +321,24 @@ def test_operations_are_those_that_pytorch_counts(form, shape, t, s):
     with FlopCounterMode(display=False) as counted:
         FORMS[form](*inputs)
     assert latent_flops(shape, form, t=t, s=s) == counted.get_total_flops()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_bytes_are_those_of_the_tensors_that_each_form_reads_and_makes(form, shape):
+    t, s = 3, 17
+    inputs = draw(
+        b=1, h=shape.n_heads, t=t, s=s, n=shape.qk_nope_head_dim, p=shape.qk_rope_head_dim, r=shape.kv_lora_rank,
+        dv=shape.v_head_dim, dtype=torch.float32,
+    )  # fmt: skip
+    out = FORMS[form](*inputs)
+    if form == "expanded":
+        made = expand_latent(*inputs[2:])
+    else:
+        mixed = out.new_empty(1, shape.n_heads, t, shape.kv_lora_rank)
+        made = absorb_query(inputs[0], inputs[4]), mixed
+    once, twice = sum(x.nbytes for x in (*inputs, out)), sum(x.nbytes for x in made)
+    assert latent_bytes(shape, form, t=t, s=s, itemsize=4) == once + 2 * twice
 
 
 def test_the_crossover_is_where_the_operations_meet():
