@@ -293,6 +293,20 @@ def test_the_layers_gradients_do_not_depend_on_its_form(form):
         torch.testing.assert_close(got.grad, want.grad, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # of the norm's weight and what it normalises
+@pytest.mark.parametrize("form", ["expanded", "absorbed"])
+@pytest.mark.parametrize("impl", ["reference", "blocked", "torch"])
+def test_autocast_takes_every_impl_to_its_dtype(impl, form):
+    layer = layer_of(impl=impl, form=form).float()
+    x = torch.randn(2, 6, 11)
+    cache = cache_for(layer, 2, dtype=torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        plain, cached = layer(x), torch.cat([layer(piece, cache=cache) for piece in x.split([5, 1], dim=1)], dim=1)
+    assert plain.dtype == cached.dtype == torch.bfloat16
+    torch.testing.assert_close(plain.float(), layer(x), rtol=0.1, atol=0.1)
+    torch.testing.assert_close(cached.float(), layer(x), rtol=0.1, atol=0.1)
+
+
 @pytest.mark.bad_input
 def test_sizes_that_do_not_fit_are_refused():
     for changes, message in (
