@@ -4,26 +4,38 @@ Pages: Kwon et al. 2023, https://arxiv.org/abs/2309.06180. The kernel is importe
 it needs Triton.
 """
 
+from .channels import ChannelCache
 from .codec import Codec, Fp8, Int4, Int8, Plain
+from .configs import MODELS, PublicModel
 from .contiguous import ContiguousCache
+from .cost import CacheCost, LayerCost, cost
 from .layout import Layout, token_nbytes
 from .module import CachedSelfAttention
 from .paged import PagedCache, PagePool
+from .published import PublishedFigure, published_figures
 from .reference import kv_cache_attention
 from .ring import RingCache
 
 __all__ = [
+    "MODELS",
+    "CacheCost",
     "CachedSelfAttention",
+    "ChannelCache",
     "Codec",
     "ContiguousCache",
     "Fp8",
     "Int4",
     "Int8",
+    "LayerCost",
     "Layout",
     "PagePool",
     "PagedCache",
     "Plain",
+    "PublicModel",
+    "PublishedFigure",
     "RingCache",
+    "cost",
     "kv_cache_attention",
+    "published_figures",
     "token_nbytes",
 ]

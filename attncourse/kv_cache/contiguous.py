@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attncourse._shared.cache import CacheShape
-from attncourse._shared.validate import check_widths, require
+from attncourse._shared.validate import check_widths
 
 from .codec import Codec, Plain
 from .layout import Layout, empty_store
@@ -45,14 +45,6 @@ class ContiguousCache(Layout):
             return super().view()
         longest = int(self.lengths.max())
         return tuple(x[:, :, :longest] for (x,) in self.storage)
-
-    def _reserve(self, counts: Tensor) -> None:
-        after = self.lengths + counts
-        require(
-            int(after.max()) <= self.capacity,
-            f"the cache has room for {self.capacity} tokens a sequence, got lengths {self.lengths.tolist()} and "
-            f"{counts.tolist()} more",
-        )
 
     def _slots(self, positions: Tensor) -> Tensor:
         rows = torch.arange(len(positions), device=self.device)[:, None]
