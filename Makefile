@@ -41,7 +41,10 @@ $(OFFLINE)/.ready: $(INSTALLED) book/references.bib attncourse/plot/timeline.py
 	$(BIN)/python -m attncourse.plot.timeline book/references.bib $(OFFLINE)/timeline.svg
 	@touch $@
 
+# Chapters are executed side by side first, a thread each; the build finds them in the cache, and runs what failed again.
 book: $(INSTALLED) $(CACHE)/.package $(OFFLINE)/.ready ## Install, execute every chapter, build the HTML (warnings are errors)
+	yes | $(BIN)/jcache notebook --cache-path $(CACHE) add $(BOOK_NOTEBOOKS)
+	OMP_NUM_THREADS=1 $(BIN)/jcache project --cache-path $(CACHE) execute --executor local-parallel --timeout 300
 	$(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
 	$(BIN)/python tests/check_built_book.py _build/html
 	@echo "The book: $(CURDIR)/_build/html/index.html"

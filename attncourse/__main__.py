@@ -13,6 +13,8 @@ COMMAND_MODULES = (
     "attncourse.authoring",
     "attncourse.publish",
     "attncourse.new_exercise",
+    "attncourse.profile.command",
+    "attncourse.cache",
 )
 
 

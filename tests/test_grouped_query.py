@@ -202,6 +202,22 @@ def test_a_ring_that_has_turned_decodes_a_window_and_is_refused_by_the_kernel():
             layer(token, cache=cache)
 
 
+@pytest.mark.parametrize("impl", ["reference", "blocked", "torch", "triton"])
+@torch.no_grad()
+def test_a_layer_with_a_window_sees_what_a_band_lets_through(impl):
+    layer, x = layer_and_tokens(2, t=11)
+    layer, x = layer.float(), x.float()
+    band, odd = torch.ones(11, 11).tril().triu(-3).bool(), torch.rand(11, 11) < 0.7
+    wanted, of_odd = layer(x, mask=band), layer(x, mask=band & odd)
+    layer.window, layer.impl = 4, impl
+    torch.testing.assert_close(layer(x), wanted)
+    torch.testing.assert_close(layer(x, mask=odd), of_odd)
+    torch.testing.assert_close(layer(x, mask=torch.zeros(11, 11).masked_fill(~odd, -torch.inf)), of_odd)
+    cache = ContiguousCache(2, layer.cache_shape, capacity=11)
+    pieces = [layer(piece, cache=cache) for piece in x.split([6, 1, 3, 1], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), wanted)
+
+
 # Conversion
 
 
@@ -438,6 +454,8 @@ def test_bad_layers_and_conversions_are_named():
         GroupedQueryAttention(24, 6, n_kv_heads=4)
     with pytest.raises(ValueError, match="rope must turn the heads' width, got head_dim=4 and a rope of width 8"):
         GroupedQueryAttention(24, 6, n_kv_heads=2, rope=RotaryEmbedding(8))
+    with pytest.raises(ValueError, match="causal must be True, got window=3"):
+        GroupedQueryAttention(24, 6, n_kv_heads=2, causal=False, window=3)
     layer = GroupedQueryAttention(24, 6, n_kv_heads=2)
     with pytest.raises(ValueError, match="x must be \\(b, t, 24\\), got \\(1, 2, 23\\)"):
         layer(torch.zeros(1, 2, 23))

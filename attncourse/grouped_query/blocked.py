@@ -38,7 +38,11 @@ def grouped_query_decode(
     """
     check_decode(q, k, v, cache_seqlens=cache_seqlens, mask=mask, window=window)
     q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+    t, s = q.shape[2], k.shape[2]
     if mask is None:
+        full = cache_seqlens is None or bool((cache_seqlens == s).all())
+        if full and t == 1 and (window is None or window >= s):  # the usual step pays for no mask
+            return _read(q, k, v, None)
         mask = _mask(q, k, cache_seqlens, window)
     if mask.all():
         return _read(q, k, v, None)

@@ -6,14 +6,19 @@ it needs Triton.
 
 from .channels import ChannelCache
 from .codec import Codec, Fp8, Int4, Int8, Plain
+from .configs import MODELS, PublicModel
 from .contiguous import ContiguousCache
+from .cost import CacheCost, LayerCost, cost
 from .layout import Layout, token_nbytes
 from .module import CachedSelfAttention
 from .paged import PagedCache, PagePool
+from .published import PublishedFigure, published_figures
 from .reference import kv_cache_attention
 from .ring import RingCache
 
 __all__ = [
+    "MODELS",
+    "CacheCost",
     "CachedSelfAttention",
     "ChannelCache",
     "Codec",
@@ -21,11 +26,16 @@ __all__ = [
     "Fp8",
     "Int4",
     "Int8",
+    "LayerCost",
     "Layout",
     "PagePool",
     "PagedCache",
     "Plain",
+    "PublicModel",
+    "PublishedFigure",
     "RingCache",
+    "cost",
     "kv_cache_attention",
+    "published_figures",
     "token_nbytes",
 ]

@@ -29,7 +29,7 @@ def latent_attention_blocked(
     mask: Tensor | None = None,
     scale: float | None = None,
     split: int = 512,
-    splits: int = 4,
+    splits: int = 8,
 ) -> Float[Tensor, "b h t dv"]:
     """`latent_attention_absorbed` for few queries over a long cache; nothing as long as the cache is formed but a mask.
 
@@ -92,7 +92,8 @@ def attend_splits(
     if hidden is not None:
         scores = scores.masked_fill(hidden, -torch.inf)
     top = scores.amax(dim=1, keepdim=True)
-    weights = torch.exp(scores - top.masked_fill(top == -torch.inf, 0.0))  # where nothing is visible, all 0
+    shift = top if hidden is None else top.masked_fill(top == -torch.inf, 0.0)  # where nothing is visible, weights of 0
+    weights = torch.exp(scores - shift)
     mixed = torch.bmm(weights.to(latent.dtype).transpose(1, 2), latent)
     return mixed, weights.sum(dim=1), top[:, 0]
 

@@ -57,10 +57,13 @@ def latent_from_grouped(
         inputs: tokens (n, d) as the layer sees them; the keys and values of these are kept best.
 
     Raises:
-        ValueError: a layer with a bias, a rope or a context of its own, or that is not causal; as `low_rank`.
+        ValueError: a layer with a bias, a rope, a window or a context of its own, or that is not causal; as `low_rank`.
     """
     require(layer.rope is None, "a layer with a rope cannot be converted: its keys are turned between the two factors")
     require(layer.w_q.bias is None, "a layer with biases cannot be converted: a latent layer has no place for them")
+    require(
+        getattr(layer, "window", None) is None, "a layer with a window cannot be converted: a latent layer has none"
+    )
     require(layer.causal, "a latent layer is causal, and the layer to convert is not: build it with causal=True")
     d_model, heads = layer.w_q.in_features, layer.n_heads
     require(

@@ -12,6 +12,7 @@ from .cache import (
     slot_timeline,
     step_time,
 )
+from .cache_cost import bars_by_design, bounds_and_measured, cache_against_context, decode_roofline, step_times
 from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
@@ -38,14 +39,18 @@ __all__ = [
     "accuracy_by_distance",
     "accuracy_by_place",
     "alignments",
+    "bars_by_design",
     "block_pattern_maps",
     "block_tables",
+    "bounds_and_measured",
     "bytes_over_passes",
+    "cache_against_context",
     "cache_slots",
     "connections",
     "conversion_losses",
     "crossover_of_forms",
     "decay",
+    "decode_roofline",
     "diagrams",
     "draws_against_weights",
     "energy_against_rank",
@@ -86,6 +91,7 @@ __all__ = [
     "soft_samples",
     "step_against_heads",
     "step_time",
+    "step_times",
     "steps_against_distance",
     "two_heads",
     "use_style",

@@ -13,10 +13,11 @@ def describe_device() -> str:
         gpu = torch.cuda.get_device_properties(0)
         return f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, {version}"
     threads = torch.get_num_threads()
-    return f"{_cpu_name()}, {threads} thread{'s' * (threads > 1)}, {version}"
+    return f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}, {version}"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as the operating system names it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -16,6 +16,7 @@ from . import linear_attention
 from . import kv_cache
 from . import grouped_query
 from . import latent
+from . import why_latent
 # isort: on
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "sliding_window",
     "softmax_attention",
     "why_attention",
+    "why_latent",
 ]

@@ -13,7 +13,7 @@ exercise_unit(
     title="Sharing keys and values",
     chapter="grouped_query",
     minutes=80,
-    prerequisites=("softmax_attention", "multi_head"),
+    prerequisites=("multi_head",),
 )
 
 

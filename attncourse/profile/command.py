@@ -1,0 +1,133 @@
+"""`attncourse profile`: every mechanism predicted by the roofline of this device, and measured; `attncourse compare`."""
+
+import argparse
+import datetime
+import shlex
+import sys
+from dataclasses import replace
+
+import torch
+from tabulate import tabulate
+from tqdm import tqdm
+
+from attncourse._shared.validate import require
+
+from .cases import CASES
+from .compare import compare_records
+from .facts import DeviceFacts, device_facts, versions
+from .limits import Limits, measure_limits
+from .measure import SIZES, measure_mechanisms
+from .record import Measurement, Record, read_record, write_record
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def add_parsers(commands: argparse._SubParsersAction) -> None:
+    """`attncourse profile`."""
+    parser = commands.add_parser(
+        "profile",
+        help="predict and measure every mechanism on this device",
+        description="Measure what this device reaches (a large copy, read and matrix product), predict the time of every "
+        "form of every mechanism from its bytes and FLOPs, and measure it. A form that runs out of memory or that "
+        "cannot run here is named, and the others go on.",
+        epilog="example: python -m attncourse profile --mechanism sliding_window linear_attention --length 8192",
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s"
+    )
+    parser.add_argument("--mechanism", nargs="+", choices=CASES, default=list(CASES), metavar="NAME",
+                        help=f"some of {', '.join(CASES)}; all unless told")  # fmt: skip
+    parser.add_argument("--dtype", choices=DTYPES, help="float16 on a GPU and float32 on a CPU, unless told")
+    parser.add_argument("--length", type=int, help="tokens; 4096 on a GPU and 1024 on a CPU, unless told")
+    parser.add_argument("--batch", type=int, help="sequences; 4 on a GPU and 1 on a CPU, unless told")
+    parser.add_argument("--out", metavar="FILE", help="write the measurements there too, as JSON")
+    parser.set_defaults(run=run)
+    compare = commands.add_parser(
+        "compare",
+        help="set two records of measurements side by side",
+        description="The ratio of each pair of times in two records that `attncourse profile --out` wrote, with the "
+        "spread of both, and a verdict only where the quartiles do not overlap.",
+        epilog="example: python -m attncourse compare before.json after.json",
+    )
+    compare.add_argument("first", metavar="A", help="a record")
+    compare.add_argument("second", metavar="B", help="another")
+    compare.set_defaults(run=run_compare)
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """Print the comparison."""
+    print(compare_records(read_record(args.first), read_record(args.second)))
+    return 0
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, and write."""
+    require(
+        args.device == "cpu" or torch.cuda.is_available(), "--device cuda needs a GPU that PyTorch sees; there is none"
+    )
+    size = SIZES[args.device]
+    size = replace(size, t=args.length or size.t, s=args.length or size.s, b=args.batch or size.b)
+    dtype = args.dtype or ("float16" if args.device == "cuda" else "float32")
+    facts = device_facts(args.device)
+    progress = tqdm(file=sys.stderr, bar_format="{desc}", disable=None)
+    limits = measure_limits(
+        args.device, dtypes=(torch.float32,) if dtype == "float32" else (torch.float32, getattr(torch, dtype)),
+        progress=progress.set_description_str,
+    )  # fmt: skip
+    measured: list[Measurement] = []
+    try:
+        for one in measure_mechanisms(
+            args.mechanism, size=size, device=args.device, dtype=dtype, limits=limits,
+            progress=progress.set_description_str,
+        ):  # fmt: skip
+            measured.append(one)
+    finally:
+        # Whatever ends it, what was measured until then is shown and kept.
+        progress.close()
+        command = shlex.join(["python", "-m", "attncourse", "profile", *sys.argv[2:]])
+        record = Record(facts, limits, versions(), datetime.date.today().isoformat(), command, tuple(measured))
+        print(describe_limits(facts, limits))
+        print(describe_measurements(record.measurements))
+        print(record.caption)
+        if args.out:
+            write_record(record, args.out)
+            print(f"written to {args.out}")
+    return 0
+
+
+def describe_limits(facts: DeviceFacts, limits: Limits) -> str:
+    """The device, and its rates as printed by the vendor and as measured."""
+    units = (
+        f"{facts.units} multiprocessors" if facts.kind == "cuda" else f"{facts.units} cores, {facts.threads} threads"
+    )
+    head = f"{facts.name}: {facts.memory / 1e9:.0f} GB, {units}"
+    printed = facts.printed
+    rows = [
+        ["copy (read + written), GB/s", limits.copy / 1e9, printed and printed.bandwidth / 1e9],
+        ["read, GB/s", limits.read / 1e9, printed and printed.bandwidth / 1e9],
+    ]
+    for dtype, rate in limits.matmul.items():
+        peak = printed.matmul.get(dtype) if printed else None
+        rows.append([f"matrix product in {dtype}, TFLOP/s", rate / 1e12, peak and peak / 1e12])
+    table = tabulate(rows, headers=["", "measured", "printed"], floatfmt=".3g", missingval="not known")
+    return f"{head}\n{table}" + (f"\nprinted: {printed.source}" if printed else "") + "\n"
+
+
+def describe_measurements(measurements: tuple[Measurement, ...]) -> str:
+    """One line a form: predicted and measured time, and the share of the limit; below, what did not run and why."""
+    rows = [
+        [
+            m.mechanism, m.form, m.what, m.flops / 1e9, m.bytes / 1e6, m.limit, 1e3 * m.predicted, 1e3 * m.seconds,
+            f"{1e3 * m.low:.3g}..{1e3 * m.high:.3g}", f"{m.fraction:.1%}", m.peak_bytes / 1e6,
+        ]
+        for m in measurements
+        if m.seconds is not None
+    ]  # fmt: skip
+    headers = ["mechanism", "form", "setting", "GFLOP", "MB", "limit", "predicted ms", "measured ms", "quartiles",
+               "of limit", "peak MB"]  # fmt: skip
+    table = tabulate(rows, headers=headers, floatfmt=".3g")
+    problems: dict[str, list[str]] = {}
+    for m in measurements:
+        if m.problem is not None:
+            problems.setdefault(m.problem, []).append(f"{m.mechanism} {m.form}")
+    return "\n".join([table, *(f"did not run, {why}: {', '.join(which)}" for why, which in problems.items()), ""])

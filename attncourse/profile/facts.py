@@ -1,0 +1,106 @@
+"""What a device is: its name and size, and the peak rates that its vendor prints."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .device import cpu_name
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a vendor prints of a device: bytes a second of its memory, FLOPs a second without sparsity."""
+
+    bandwidth: float
+    matmul: dict[str, float]
+    source: str
+
+
+_HALF = ("float16", "bfloat16")
+
+
+def _printed(gigabytes: float, half: float, single: float, source: str, halves: tuple[str, ...] = _HALF) -> Printed:
+    """Rates from GB/s and TFLOP/s."""
+    return Printed(1e9 * gigabytes, {"float32": 1e12 * single, **dict.fromkeys(halves, 1e12 * half)}, source)
+
+
+# By a part of the name that PyTorch gives; the first that fits. float32 without TF32, which nothing here uses.
+PRINTED = {
+    "H200": _printed(4800, 989.4, 66.9, "NVIDIA H200 datasheet (SXM)"),
+    "H100 PCIe": _printed(2000, 756, 51, "NVIDIA H100 datasheet (PCIe)"),
+    "H100": _printed(3350, 989.4, 66.9, "NVIDIA H100 datasheet (SXM)"),
+    "A100-SXM4-80GB": _printed(2039, 312, 19.5, "NVIDIA A100 datasheet (80 GB SXM)"),
+    "A100 80GB PCIe": _printed(1935, 312, 19.5, "NVIDIA A100 datasheet (80 GB PCIe)"),
+    "A100": _printed(1555, 312, 19.5, "NVIDIA A100 datasheet (40 GB)"),
+    "L4": _printed(300, 121, 30.3, "NVIDIA L4 datasheet"),
+    "V100": _printed(900, 125, 15.7, "NVIDIA V100 datasheet (SXM2)", ("float16",)),
+    "T4": _printed(320, 65, 8.1, "NVIDIA T4 datasheet", ("float16",)),
+}
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What is known of a device without measuring.
+
+    Attributes:
+        name: as the driver or the operating system says.
+        kind: "cpu" or "cuda".
+        memory: bytes.
+        units: multiprocessors, or cores that this process may use.
+        threads: of PyTorch, on a CPU; None on a GPU.
+        capability: compute capability, "9.0"; None on a CPU.
+        driver: version of the GPU's driver; None on a CPU, or where it cannot be asked.
+        printed: the vendor's peaks; None for a device that is not in the table.
+    """
+
+    name: str
+    kind: str
+    memory: int
+    units: int
+    threads: int | None
+    capability: str | None
+    driver: str | None
+    printed: Printed | None
+
+
+def device_facts(device: str) -> DeviceFacts:
+    """The facts of "cpu" or "cuda"."""
+    if device == "cuda":
+        gpu = torch.cuda.get_device_properties(0)
+        printed = next((rates for part, rates in PRINTED.items() if part in gpu.name), None)
+        capability = f"{gpu.major}.{gpu.minor}"
+        units = gpu.multi_processor_count
+        return DeviceFacts(gpu.name, "cuda", gpu.total_memory, units, None, capability, _driver(), printed)
+    return DeviceFacts(cpu_name(), "cpu", _ram(), _cores(), torch.get_num_threads(), None, None, None)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides about speed: Python, PyTorch, Triton, CUDA."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it is there on Linux alone
+        found["triton"] = importlib.metadata.version("triton")
+    return found | ({"cuda": torch.version.cuda} if torch.version.cuda else {})
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ram() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _driver() -> str | None:
+    if Path("/proc/driver/nvidia/version").exists():
+        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        try:
+            return subprocess.run(ask, capture_output=True, text=True, timeout=30, check=True).stdout.split()[0]
+        except (OSError, subprocess.SubprocessError, IndexError):
+            return None
+    return None

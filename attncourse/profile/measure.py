@@ -1,0 +1,95 @@
+"""Run the cases: each form by itself in a process that may die, so that nothing measured before it is lost."""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, replace
+
+import torch
+
+from attncourse._shared.validate import require
+
+from .cases import CASES, Draw
+from .counts import Size
+from .limits import Limits
+from .memory import peak_memory
+from .record import Measurement
+from .roofline import Roofline
+from .timing import time_calls
+
+# At the sizes of a chapter of a book, on two cores; and at those of a model in training, on a GPU.
+SIZES = {
+    "cpu": Size(b=1, h=8, g=8, t=1024, s=1024, dk=64, dv=64),
+    "cuda": Size(b=4, h=16, g=16, t=4096, s=4096, dk=64, dv=64),
+}
+# Inputs that are rotated hold together at least this much, so that none is still in a cache when its turn comes.
+ROTATED_BYTES = 2**28
+MOST_COPIES = 8
+
+
+def measure_form(mechanism: str, form: str, *, size: Size, device: str, dtype: str, limits: Limits) -> Measurement:
+    """One form, measured in this process.
+
+    A form that runs out of memory, or that cannot run here, gives a measurement that says so.
+
+    Raises:
+        ValueError: no such mechanism, form or dtype.
+    """
+    require(mechanism in CASES, f"mechanism must be one of {', '.join(CASES)}, got {mechanism!r}")
+    require(dtype in limits.matmul, f"dtype must be one of {', '.join(limits.matmul)}, got {dtype!r}")
+    case = CASES[mechanism](size, Draw(device, getattr(torch, dtype)))
+    require(form in case.forms, f"{mechanism} has the forms {', '.join(case.forms)}, got {form!r}")
+    roofline = Roofline(limits.read, limits.matmul[dtype])
+    empty = Measurement(
+        mechanism, form, case.what, asdict(size), dtype, case.count.flops, case.count.bytes,
+        roofline.seconds(case.count), roofline.limit(case.count),
+    )  # fmt: skip
+    if form == "triton" and device == "cpu":
+        return replace(empty, problem="Triton's interpreter shows what a kernel computes, not how fast")
+    try:
+        copies = min(-(-ROTATED_BYTES // case.count.bytes), MOST_COPIES)
+        inputs = [
+            case.inputs,
+            *(CASES[mechanism](size, Draw(device, getattr(torch, dtype), seed)).inputs for seed in range(1, copies)),
+        ]
+        calls = [lambda x=x: case.forms[form](*x) for x in inputs]
+        with torch.no_grad():
+            timing = time_calls(calls, device=device)
+            peak = peak_memory(calls[0])
+    except Exception as error:  # whatever a form cannot do on this device: named, and the others go on
+        return replace(empty, problem=describe_problem(error))
+    return replace(empty, seconds=timing.median, low=timing.low, high=timing.high, peak_bytes=peak)
+
+
+def describe_problem(error: Exception) -> str:
+    """One line on what went wrong."""
+    # On a CPU PyTorch has no exception of its own for memory.
+    short = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+    return "out of memory" if short else f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def measure_mechanisms(
+    mechanisms: Iterable[str], *, size: Size, device: str, dtype: str, limits: Limits, progress: Callable[[str], None]
+) -> Iterator[Measurement]:
+    """Every form of these mechanisms, one after another; a process that is killed costs its own line alone."""
+    pool = _pool()
+    try:
+        for mechanism in mechanisms:
+            case = CASES[mechanism](replace(size, t=1, s=1), Draw())  # forms do not depend on the size
+            for form in case.forms:
+                progress(f"{mechanism}, {form}")
+                try:
+                    yield pool.submit(
+                        measure_form, mechanism, form, size=size, device=device, dtype=dtype, limits=limits
+                    ).result()
+                except BrokenProcessPool:
+                    pool = _pool()
+                    dead = Measurement(mechanism, form, case.what, asdict(size), dtype, 0, 0, 0.0, "memory")
+                    yield replace(dead, problem="its process was killed, most likely for its memory")
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))

@@ -1,0 +1,99 @@
+"""A set of measurements as a file: what was measured, on what, with which versions, when, and by which command."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from attncourse._shared.validate import require
+
+from .facts import DeviceFacts, Printed
+from .limits import Limits
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One form of one mechanism at one size.
+
+    Attributes:
+        mechanism, form, what: what ran, and its setting in words.
+        size: the shapes, as in `Size`.
+        dtype: "float32", ...
+        flops, bytes: counted from the shapes.
+        predicted: seconds by the roofline of the limits measured on this device.
+        limit: what the roofline says is short, "memory" or "compute".
+        seconds, low, high: the median and the quartiles; None where it did not run.
+        peak_bytes: memory allocated at the peak, the result included; None where it did not run.
+        problem: why it did not run, or None.
+    """
+
+    mechanism: str
+    form: str
+    what: str
+    size: dict[str, int]
+    dtype: str
+    flops: int
+    bytes: int
+    predicted: float
+    limit: str
+    seconds: float | None = None
+    low: float | None = None
+    high: float | None = None
+    peak_bytes: int | None = None
+    problem: str | None = None
+
+    @property
+    def fraction(self) -> float | None:
+        """The share of the limit that was reached: predicted over measured time."""
+        return None if self.seconds is None else self.predicted / self.seconds
+
+    @property
+    def key(self) -> tuple:
+        """What makes two measurements of different records the same."""
+        return self.mechanism, self.form, self.what, tuple(sorted(self.size.items())), self.dtype
+
+
+@dataclass(frozen=True)
+class Record:
+    """Measurements of one device at one time."""
+
+    device: DeviceFacts
+    limits: Limits
+    versions: dict[str, str]
+    date: str
+    command: str
+    measurements: tuple[Measurement, ...]
+
+    @property
+    def caption(self) -> str:
+        """Where the numbers come from, to stand under a figure."""
+        driver = f", driver {self.device.driver}" if self.device.driver else ""
+        threads = f", {self.device.threads} threads" if self.device.threads else ""
+        software = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return f"{self.device.name}{threads}{driver}; {software}; {self.date}"
+
+
+def write_record(record: Record, path: str | os.PathLike) -> None:
+    """As JSON: whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(asdict(record), indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def read_record(path: str | os.PathLike) -> Record:
+    """What `write_record` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no record; the message says what is wrong.
+    """
+    try:
+        fields = json.loads(Path(path).read_text())
+        printed = fields["device"].pop("printed")
+        device = DeviceFacts(**fields.pop("device"), printed=None if printed is None else Printed(**printed))
+        rows = tuple(Measurement(**row) for row in fields.pop("measurements"))
+        return Record(device=device, limits=Limits(**fields.pop("limits")), measurements=rows, **fields)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        require(False, f"{path} is no record of measurements: {type(error).__name__}: {error}")
+        raise AssertionError from error
