@@ -64,7 +64,7 @@ def _long_softmax_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
         x = tl.load(x_ptr + row * n + at, mask=at < n, other=float("-inf")).to(tl.float32)
         new_top = tl.maximum(top, tl.max(x, 0))
         # A row of nothing but -inf so far has no maximum to subtract: -inf - -inf is NaN.
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        shift = tl.where(new_top > float("-inf"), new_top, 0.0)
         total = total * tl.exp(top - shift) + tl.sum(tl.exp(x - shift), 0)  # the sum so far is relative to the old top
         top = new_top
     for start in range(0, n, BLOCK):
