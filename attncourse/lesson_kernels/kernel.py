@@ -33,7 +33,9 @@ def vector_add(x: Tensor, y: Tensor, *, block: int = 16) -> Tensor:
     require(x.ndim == 1 and x.shape == y.shape, f"x and y must be (n,), got {tuple(x.shape)} and {tuple(y.shape)}")
     _check("vector_add", x, y, span=len(x), block=block)
     grid = (triton.cdiv(len(x), block),)
-    return _run(lambda x, y, out: _vector_add_kernel[grid](x, y, out, len(x), BLOCK=block), x.contiguous(), y.contiguous())
+    return _run(
+        lambda x, y, out: _vector_add_kernel[grid](x, y, out, len(x), BLOCK=block), x.contiguous(), y.contiguous()
+    )
 
 
 @triton.jit
@@ -189,7 +191,7 @@ def _flash_attention_kernel(
         v = _load_rows(v_ptr + head * v_h, v_s, cols, s, D)  # (BLOCK_S, D)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale  # (BLOCK_T, BLOCK_S)
         scores = tl.where((cols < s)[None, :], scores, float("-inf"))
-        if CAUSAL:
+        if CAUSAL:  # noqa: SIM102 (the compiler takes this branch, the kernel the next)
             # A tile whose last key the first query may see needs no test.
             if start + BLOCK_S - 1 > first + s - t:
                 scores = tl.where(cols[None, :] <= position[:, None], scores, float("-inf"))

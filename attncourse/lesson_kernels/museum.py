@@ -69,6 +69,7 @@ class Exhibit:
     def _broken(self) -> str:
         return self._source().replace(self.right, self.wrong)
 
+
 def _entry(module: types.ModuleType) -> Attention:
     """What a module offers, under one signature."""
     if hasattr(module, "flash_attention"):

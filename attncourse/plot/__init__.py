@@ -7,6 +7,7 @@ from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
 from .hubs import hub_patterns, reach_against_layers
+from .kernels import running_softmax, tile_maps, verdict_grid, weight_maps
 from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
@@ -53,6 +54,7 @@ __all__ = [
     "reach_by_layers",
     "reach_maps",
     "reading",
+    "running_softmax",
     "saturation",
     "seconds_against_length",
     "shares",
@@ -61,9 +63,12 @@ __all__ = [
     "soft_lookup",
     "soft_samples",
     "steps_against_distance",
+    "tile_maps",
     "two_heads",
     "use_style",
+    "verdict_grid",
     "weight_by_distance",
+    "weight_maps",
     "weights_by_rule",
     "weights_heatmap",
 ]
