@@ -65,9 +65,9 @@ def test_kernel_matrix_product(m, inner, n, dtype, device):
 
 
 def test_kernel_matrix_product_sums_in_float32(device):
-    """Of 4096 equal terms in float16, a sum in float16 would stop growing at 2048."""
-    a, b = torch.ones(1, 4096, device=device, dtype=torch.float16), torch.ones(4096, 1, device=device).half()
-    assert kernel.matmul(a, b, block=256).item() == 4096
+    """Strips of 16 sum to 8.25, of which a sum in float16 would keep 8 from 1024 on."""
+    a = torch.full((1, 4096), 33 / 64, device=device, dtype=torch.float16)
+    assert kernel.matmul(a, torch.ones_like(a).mT.contiguous()).item() == 2112
 
 
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (16, 16), (17, 37), (37, 5)])

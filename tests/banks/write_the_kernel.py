@@ -182,6 +182,89 @@ def soften_very_negative(x):
     return torch.softmax(x.clamp(min=-400.0), dim=-1)
 
 
+# write_the_kernel.product
+
+
+@triton.jit
+def _multiply_kernel(a_ptr, b_ptr, out_ptr, m, n, inner, KIND: tl.constexpr, BLOCK: tl.constexpr):
+    rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    cols = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    acc = tl.zeros((BLOCK, BLOCK), tl.float32)
+    for start in range(0, inner, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        a_inside = (rows < m)[:, None] & (at < inner)[None, :]
+        b_inside = (at < inner)[:, None] & (cols < n)[None, :]
+        a = tl.load(a_ptr + rows[:, None] * inner + at[None, :], mask=a_inside, other=0.0)
+        if KIND == 2:
+            b = tl.load(b_ptr + at[None, :] * n + cols[:, None], mask=tl.trans(b_inside), other=0.0)
+        else:
+            b = tl.load(b_ptr + at[:, None] * n + cols[None, :], mask=b_inside, other=0.0)
+        strip = tl.dot(a, b, input_precision="ieee")
+        if KIND == 3:
+            acc = strip.to(tl.float32)
+        elif KIND == 4:
+            acc = (acc + strip).to(a_ptr.dtype.element_ty).to(tl.float32)
+        else:
+            acc += strip
+    inside = (rows < m)[:, None] & (cols < n)[None, :]
+    tl.store(out_ptr + rows[:, None] * n + cols[None, :], acc.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+def _multiply(a, b, kind=0, grid=None):
+    a, b = (x.contiguous().to(DEVICE) for x in (a, b))
+    (m, inner), n = a.shape, b.shape[1]
+    out = a.new_zeros(m, n)
+    grid = grid or (triton.cdiv(m, 16), triton.cdiv(n, 16))
+    _multiply_kernel[grid](a, b, out, m, n, inner, KIND=kind, BLOCK=16)
+    return out
+
+
+def multiply_by_tiles(a, b):
+    return _multiply(a, b)
+
+
+@triton.jit
+def _multiply_by_rows_kernel(a_ptr, b_ptr, out_ptr, n, inner, BLOCK: tl.constexpr):
+    row, col = tl.program_id(0), tl.program_id(1)
+    total = 0.0
+    for start in range(0, inner, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        a = tl.load(a_ptr + row * inner + at, mask=at < inner, other=0.0).to(tl.float32)
+        total += tl.sum(a * tl.load(b_ptr + at * n + col, mask=at < inner, other=0.0), 0)
+    tl.store(out_ptr + row * n + col, total)
+
+
+def multiply_entry_by_entry(a, b):
+    a, b = a.contiguous().to(DEVICE), b.contiguous().to(DEVICE)
+    out = a.new_zeros(a.shape[0], b.shape[1])
+    _multiply_by_rows_kernel[tuple(out.shape)](a, b, out, b.shape[1], a.shape[1], BLOCK=64)
+    return out
+
+
+def multiply_transposed(a, b):
+    return _multiply(a, b, kind=2)
+
+
+def multiply_keeps_one_strip(a, b):
+    return _multiply(a, b, kind=3)
+
+
+def multiply_sums_in_half(a, b):
+    return _multiply(a, b, kind=4)
+
+
+def multiply_first_tiles_alone(a, b):
+    return _multiply(a, b, grid=(1, 1))
+
+
+def multiply_ready_made(a, b):
+    return a @ b
+
+
+def multiply_flattened(a, b):
+    return _multiply(a, b).flatten()
+
+
 # write_the_kernel.flash
 
 
@@ -688,6 +771,17 @@ BANK = {
             Wrong(soften_last_piece_alone, says="with rows of 48: the result has shape"),
             Wrong(soften_halves_the_scores, says="this is not its softmax"),
             Wrong(soften_very_negative, says="scores this is not the softmax"),
+        ],
+    ),
+    "write_the_kernel.product": Bank(
+        right=[multiply_by_tiles, multiply_entry_by_entry],
+        wrong=[
+            Wrong(multiply_transposed, says="the first tile is wrong"),
+            Wrong(multiply_keeps_one_strip, says="one alone is there"),
+            Wrong(multiply_sums_in_half, says="add up in float32"),
+            Wrong(multiply_first_tiles_alone, says="others are not"),
+            Wrong(multiply_ready_made, says="multiply uses"),
+            Wrong(multiply_flattened, says="the product has shape"),
         ],
     ),
     "write_the_kernel.flash": Bank(

@@ -1,4 +1,4 @@
-"""Checks of the unit `write_the_kernel`: three kernels to complete, four tests to write, one address to work out."""
+"""Checks of the unit `write_the_kernel`: four kernels to complete, four tests to write, one address to work out."""
 
 import torch
 
@@ -13,7 +13,7 @@ exercise_unit(
     "write_the_kernel",
     title="Write the kernel yourself",
     chapter="write_the_kernel",
-    minutes=150,
+    minutes=170,
     prerequisites=("softmax_attention", "self_cross_causal", "sliding_window"),
 )
 
@@ -71,6 +71,33 @@ def softmax(learner, rng):
         expect_close(got, torch.softmax(order, dim=-1), f"with {name} scores this is not the softmax", **SAME)
 
 
+@exercise_check(
+    "write_the_kernel.product",
+    function="multiply",
+    points=2,
+    section="a-product-by-tiles",
+    forbids=("matmul", "mm", "einsum", "__matmul__", "linear"),
+    not_verified=INTERPRETED,
+)
+def product(learner, rng):
+    """Complete a kernel that multiplies matrices by tiles, with sums in float32."""
+    ragged = [BLOCK + integer(rng, 1, BLOCK) for _ in range(3)]
+    for m, inner, n in ((BLOCK, BLOCK, BLOCK), (2 * BLOCK, BLOCK, BLOCK), (BLOCK, 3 * BLOCK, 2 * BLOCK), ragged):
+        a, b = normal(rng, m, inner).float(), normal(rng, inner, n).float()
+        got, case = learner(a, b), f"({m}, {inner}) times ({inner}, {n}), tiles of {BLOCK}"
+        got, wanted = expect_tensor(got, (m, n), what=f"{case}: the product"), a @ b
+        if inner > BLOCK:
+            strips = [x @ y for x, y in zip(a.split(BLOCK, dim=1), b.split(BLOCK), strict=True)]
+            alone = any(torch.allclose(got, strip, **SAME) for strip in (strips[0], strips[-1]))
+            expect(not alone, f"{case}: of the strips along the inner axis one alone is there; add them up")
+        expect_close(got[:BLOCK, :BLOCK], wanted[:BLOCK, :BLOCK], f"{case}: the first tile is wrong", **SAME)
+        expect_close(got, wanted, f"{case}: the first tile is right, others are not", **SAME)
+    # Strips of 16 sum to 8.25, of which float16 keeps 8 from 1024 on; the sum of all is 2112, which it has.
+    x = torch.full((1, 4096), 33 / 64, dtype=torch.float16)
+    total = expect_tensor(learner(x, torch.ones_like(x).T.contiguous()), (1, 1), what="the product of float16 vectors")
+    expect(total.item() == 2112, "a long sum in float16 loses the last digits of every strip: add up in float32")
+
+
 def _heads(*tensors):
     return (x[None, None] for x in tensors)
 
@@ -78,7 +105,7 @@ def _heads(*tensors):
 @exercise_check(
     "write_the_kernel.flash",
     function="flash",
-    points=4,
+    points=3,
     section="flashattention",
     forbids=READY_MADE_ATTENTION,
     not_verified=INTERPRETED,
@@ -271,7 +298,7 @@ def window_test(learner, rng):
     )
 
 
-def _with_gradients(attention, change=lambda grads, dout, q: grads):
+def _with_gradients(attention, change=lambda grads, dout, leaves: grads):
     """A causal attention that also gives the gradients of (out * dout).sum(), after a change."""
 
     def call(q, k, v, dout):
