@@ -55,7 +55,7 @@ def add(learner, rng):
 def softmax(learner, rng):
     """Complete a kernel that takes the softmax of rows in pieces, with a running maximum and sum."""
     for n in (BLOCK, 3 * BLOCK, 2 * BLOCK + integer(rng, 1, BLOCK)):
-        x = normal(rng, 3, n).float()
+        x = normal(rng, 3, n).float() + torch.linspace(-4, 0, n)  # so that a later piece has the larger maximum
         got = expect_tensor(learner(x), (3, n), what=f"with rows of {n}: the result")
         sums, case = got.sum(dim=-1), f"with rows of {n}, pieces of {BLOCK}"
         expect(
