@@ -186,7 +186,7 @@ def builds(capability):
         "_attention_in_registers_kernel": attention,
         "_flash_attention_kernel": attention | {"CAUSAL": True, "WINDOW": True},
     }
-    options = {"num_warps": 4, "num_stages": 2}
+    options = {"num_warps": 4, "num_stages": 2} | kernel.OPTIONS
     return [Build(at + name, name, "fp16", known, options, capability) for name, known in constants.items()]
 
 

@@ -12,6 +12,9 @@ from torch import Tensor
 from attncourse._shared.launch import check_runs_here, in_exact_dtype
 from attncourse._shared.validate import check_qkv, check_tensors, check_widths, check_window, require
 
+# The default of FP fusion differs between versions of Triton.
+OPTIONS = {"enable_fp_fusion": True}
+
 
 @triton.jit
 def _vector_add_kernel(x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr):
@@ -34,7 +37,9 @@ def vector_add(x: Tensor, y: Tensor, *, block: int = 16) -> Tensor:
     _check("vector_add", x, y, span=len(x), block=block)
     grid = (triton.cdiv(len(x), block),)
     return _run(
-        lambda x, y, out: _vector_add_kernel[grid](x, y, out, len(x), BLOCK=block), x.contiguous(), y.contiguous()
+        lambda x, y, out: _vector_add_kernel[grid](x, y, out, len(x), BLOCK=block, **OPTIONS),
+        x.contiguous(),
+        y.contiguous(),
     )
 
 
@@ -53,7 +58,7 @@ def softmax(x: Tensor) -> Tensor:
     """Softmax over the rows of (rows, n), each row held by one program as a whole."""
     _check_matrix("softmax", x=x)
     block = triton.next_power_of_2(x.shape[1])
-    return _run(lambda x, out: _softmax_kernel[(len(x),)](x, out, x.shape[1], BLOCK=block), x)
+    return _run(lambda x, out: _softmax_kernel[(len(x),)](x, out, x.shape[1], BLOCK=block, **OPTIONS), x)
 
 
 @triton.jit
@@ -81,7 +86,7 @@ def long_softmax(x: Tensor, *, block: int = 16) -> Tensor:
     Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867, algorithm 3.
     """
     _check_matrix("long_softmax", x=x, blocks={"block": block})
-    return _run(lambda x, out: _long_softmax_kernel[(len(x),)](x, out, x.shape[1], BLOCK=block), x)
+    return _run(lambda x, out: _long_softmax_kernel[(len(x),)](x, out, x.shape[1], BLOCK=block, **OPTIONS), x)
 
 
 @triton.jit
@@ -116,7 +121,7 @@ def matmul(a: Tensor, b: Tensor, *, block: int = 16) -> Tensor:
 
     def launch(a, b, out):
         grid = triton.cdiv(m, block), triton.cdiv(n, block)
-        _matmul_kernel[grid](a, b, out, m, n, inner, BLOCK_M=block, BLOCK_N=block, BLOCK_INNER=block)
+        _matmul_kernel[grid](a, b, out, m, n, inner, BLOCK_M=block, BLOCK_N=block, BLOCK_INNER=block, **OPTIONS)
 
     return _run(launch, a, b, shape=(m, n))
 
@@ -162,7 +167,7 @@ def attention_in_registers(q: Tensor, k: Tensor, v: Tensor, *, block_t: int = 16
         grid = triton.cdiv(q.shape[1], block_t), len(q)
         _attention_in_registers_kernel[grid](
             q, k, v, out, *_strides(q, k, v, out), q.shape[1], k.shape[1], q.shape[2] ** -0.5,
-            D=q.shape[2], BLOCK_T=block_t, BLOCK_S=block_s,
+            D=q.shape[2], BLOCK_T=block_t, BLOCK_S=block_s, **OPTIONS,
         )  # fmt: skip
 
     return _run(launch, *heads).view(q.shape)
@@ -253,7 +258,7 @@ def flash_attention_with_lse(
         _flash_attention_kernel[grid](
             q, k, v, out, lse, *_strides(q, k, v, out), q.shape[1], k.shape[1], window or 0, q.shape[2] ** -0.5,
             D=q.shape[2], BLOCK_T=block_t, BLOCK_S=block_s, CAUSAL=causal or window is not None,
-            WINDOW=window is not None,
+            WINDOW=window is not None, **OPTIONS,
         )  # fmt: skip
 
     heads = [x.flatten(0, 1) for x in (q, k, v)]  # views, where batch and heads lie as they do in a contiguous tensor

@@ -14,7 +14,7 @@ exercise_unit(
     title="Write the kernel yourself",
     chapter="write_the_kernel",
     minutes=170,
-    prerequisites=("softmax_attention", "self_cross_causal", "sliding_window"),
+    prerequisites=("sliding_window",),
 )
 
 INTERPRETED = "Neither runs your kernel compiled where there is no GPU: there Triton interprets it."
