@@ -5,11 +5,12 @@ import inspect
 
 
 def show(*functions):
-    """The source of functions or classes of the package, highlighted; where they stand is in the first line."""
+    """The source of functions, kernels or classes of the package, highlighted; where they stand is in the first line."""
     from IPython.display import Code
 
     shown = []
     for function in functions:
+        function = getattr(function, "fn", function)  # of a Triton kernel, the function that it was made of
         module = inspect.getmodule(function).__name__.replace(".", "/")
         shown.append(f"# {module}.py\n{inspect.getsource(function).rstrip()}")
     return Code("\n\n\n".join(shown), language="python")

@@ -10,70 +10,10 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 
-# The most dynamic shared memory that a block may ask for, in bytes, by compute capability.
-SHARED_LIMIT = {75: 65_536, 80: 166_912, 90: 232_448, 100: 232_448}
-STRIDE = r"(q|k|v|out|dout|pq|pk|qc|qr|c|kr)_[a-z]"
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """One kernel with one config on one chip."""
-
-    kernel: str
-    case: str
-    capability: int
-    registers: int
-    spills: int
-    shared: int
-    matrix: str  # wgmma, tcgen05, mma or none: how the compiler does matrix products
-
-
-def compile_kernel(kernel, case: str, signature: dict, constants: dict, options: dict, capability: int) -> Compiled:
-    """Compile to a cubin without a GPU; registers and spills are ptxas's, shared memory Triton's."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    full = {**signature, **dict.fromkeys(constants, "constexpr")}
-    # A launch tells the compiler what 16 divides: aligned pointers, and the strides of the widths compiled here.
-    aligned = [i for i, n in enumerate(kernel.arg_names) if n.endswith("_ptr") or re.fullmatch(STRIDE, n)]
-    hints = {(i,): [["tt.divisibility", 16]] for i in aligned if kernel.arg_names[i] not in constants}
-    types = {name: full[name] for name in kernel.arg_names}
-    source = ASTSource(kernel, types, constexprs=constants, attrs=hints)
-    built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    ptx = built.asm["ptx"]
-    log = _ptxas(ptx, capability)
-    found = (name for name in ("tcgen05.mma", "wgmma", "mma.sync") if name in ptx)
-    return Compiled(
-        kernel=kernel.__name__,
-        case=case,
-        capability=capability,
-        registers=int(re.search(r"Used (\d+) registers", log)[1]),
-        spills=sum(int(n) for n in re.findall(r"(\d+) bytes spill", log)),
-        shared=built.metadata.shared,
-        matrix=next(found, "none").split(".")[0],
-    )
-
-
-def _ptxas(ptx: str, capability: int) -> str:
-    """ptxas's resource report, by the ptxas that Triton itself uses for the chip."""
-    from triton.backends.nvidia.compiler import get_ptxas
-
-    arch = re.search(r"\.target (sm_\w+)", ptx)[1]
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "kernel.ptx"
-        path.write_text(ptx)
-        done = subprocess.run(
-            [get_ptxas(capability).path, "-v", f"--gpu-name={arch}", path, "-o", path.with_suffix(".cubin")],
-            capture_output=True, text=True,
-        )  # fmt: skip
-    if done.returncode != 0:
-        raise RuntimeError(f"ptxas refuses what Triton wrote for sm_{capability}: {done.stderr}")
-    return done.stderr
+from attncourse.profile.compiled import SHARED_LIMIT, Compiled, compile_kernel
 
 
 def softmax_attention_cases(capability: int):
@@ -291,40 +231,19 @@ CASES = {
 }
 
 
-def signature_of(kernel, constants: dict, dtype: str) -> dict:
-    """The types of a kernel's arguments by the house's names: x_ptr, strides and sizes, scale and softcap."""
-    special = {
-        "lse_ptr": "*fp32", "delta_ptr": "*fp32", "dlse_ptr": "*fp32", "dscore_ptr": "*fp32", "dpq_ptr": "*fp32",
-        "dpk_ptr": "*fp32", "log_prob_ptr": "*fp32", "out32_ptr": "*fp32", "dout32_ptr": "*fp32",
-        "lengths_ptr": "*i64", "index_ptr": "*i64", "starts_ptr": "*i32", "middles_ptr": "*i32", "blocks_ptr": "*i32",
-        "which_ptr": "*i32", "masks_ptr": "*u8", "visible_ptr": "*u8", "scale": "fp32", "softcap": "fp32",
-        "seed": "i64", "seqlens_ptr": "*i32", "table_ptr": "*i32", "partial_ptr": "*fp32", "partial_lse_ptr": "*fp32",
-        "k_scale_ptr": "*fp32", "k_zero_ptr": "*fp32", "v_scale_ptr": "*fp32", "v_zero_ptr": "*fp32",
-        "slots_ptr": "*i64", "scale_ptr": "*fp32", "zero_ptr": "*fp32", "at_ptr": "*i64",
-        "codes_ptr": "*u8" if constants.get("CODEC") else f"*{dtype}",
-    }  # fmt: skip
-    codes = {1: "*i8", 2: "*u8"}.get(constants.get("CODEC"))
-    if codes is not None:
-        special |= {"k_ptr": codes, "v_ptr": codes}
-    types = {}
-    for name in kernel.arg_names:
-        if name in constants:
-            continue
-        # The last axis of a contiguous tensor has stride 1, and a launch specialises on it.
-        types[name] = special.get(name) or (f"*{dtype}" if name.endswith("_ptr") else "i32")
-    return types
-
-
 def compile_room(room: str, capability: int) -> list[Compiled]:
     """Every case of a room on one chip, in this process."""
     compiled = []
     for kernel, case, dtype, known, config in CASES[room](capability):
         options = {k: v for k, v in config.items() if not k.isupper()}
         constants = {k: v for k, v in {**known, **config}.items() if k.isupper() and k in kernel.arg_names}
+        # The last axis of a contiguous tensor has stride 1, and a launch specialises on it.
         ones = {n: 1 for n in kernel.arg_names if re.fullmatch(r"(q|k|v|out|dout|pq|pk|qc|qr|c|kr|table)_[da]", n)}
         constants |= ones
-        types = signature_of(kernel, constants, dtype)
-        compiled.append(compile_kernel(kernel, case, types, constants, options, capability))
+        built = compile_kernel(
+            kernel, case=case, dtype=dtype, constants=constants, options=options, capability=capability
+        )
+        compiled.append(replace(built, ptx=""))  # megabytes, all kernels together
     return compiled
 
 

@@ -18,6 +18,7 @@ from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
 from .hubs import hub_patterns, reach_against_layers
 from .latent import crossover_of_forms, energy_against_rank, latent_diagram, loss_against_rank
+from .kernels import running_softmax, tile_maps, verdict_grid, weight_maps
 from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
@@ -81,6 +82,7 @@ __all__ = [
     "reach_maps",
     "reading",
     "roofline",
+    "running_softmax",
     "saturation",
     "seconds_against_length",
     "shares",
@@ -93,9 +95,12 @@ __all__ = [
     "step_time",
     "step_times",
     "steps_against_distance",
+    "tile_maps",
     "two_heads",
     "use_style",
+    "verdict_grid",
     "weight_by_distance",
+    "weight_maps",
     "weights_by_rule",
     "weights_heatmap",
 ]

@@ -17,6 +17,7 @@ from . import kv_cache
 from . import grouped_query
 from . import latent
 from . import why_latent
+from . import write_the_kernel
 # isort: on
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "softmax_attention",
     "why_attention",
     "why_latent",
+    "write_the_kernel",
 ]
