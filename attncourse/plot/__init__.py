@@ -17,6 +17,7 @@ from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
 from .hubs import hub_patterns, reach_against_layers
+from .implementation import against_bits, day_of_requests, differences, traffic_against_cache
 from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
@@ -37,6 +38,7 @@ __all__ = [
     "accuracy_bands",
     "accuracy_by_distance",
     "accuracy_by_place",
+    "against_bits",
     "alignments",
     "bars_by_design",
     "block_pattern_maps",
@@ -47,9 +49,11 @@ __all__ = [
     "cache_slots",
     "connections",
     "conversion_losses",
+    "day_of_requests",
     "decay",
     "decode_roofline",
     "diagrams",
+    "differences",
     "draws_against_weights",
     "error_against_features",
     "error_and_loss",
@@ -88,6 +92,7 @@ __all__ = [
     "step_time",
     "step_times",
     "steps_against_distance",
+    "traffic_against_cache",
     "two_heads",
     "use_style",
     "weight_by_distance",
