@@ -16,6 +16,7 @@ from . import linear_attention
 from . import kv_cache
 from . import latent
 from . import why_latent
+from . import mechanism_or_implementation
 # isort: on
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "kv_cache",
     "latent",
     "linear_attention",
+    "mechanism_or_implementation",
     "multi_head",
     "multiplicative",
     "real_systems",
