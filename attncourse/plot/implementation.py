@@ -42,14 +42,14 @@ def traffic_against_cache(capacities: list[int], counted: dict[str, dict[int, li
         capacities: bytes.
         counted: algorithm -> length -> megabytes at each capacity.
     """
-    _, ax = plt.subplots(figsize=(6.4, 3.8))
+    figure, ax = plt.subplots(figsize=(7.6, 3.6))
     for (name, by_length), color, marker in zip(counted.items(), COLORS, MARKERS, strict=False):
         for (n, values), style in zip(by_length.items(), STYLES, strict=False):
             ax.plot(capacities, values, marker + style, color=color, markersize=4, label=f"{name}, n = {n:,}")
     ax.set(xscale="log", yscale="log", xlabel="cache, KiB", ylabel="moved to and from memory, MB")
     ax.set_xticks(capacities, [f"{c // 1024:,}" for c in capacities])
     ax.minorticks_off()
-    ax.legend(fontsize=8)
+    figure.legend(loc="outside right center", fontsize=8)
     return ax
 
 

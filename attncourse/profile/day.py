@@ -158,7 +158,8 @@ class _Run:
         return self.began + tokens - self.before
 
 
-LEAVES_OR_GROWS, ARRIVES, LOOK = range(3)  # in this order within a step: room is given back before it is asked for
+# Within a step: room is given back, then those who run take more, then those who wait come in.
+LEAVES, GROWS, ENTERS, LOOK = range(4)
 
 
 def simulate_day(requests: list[Request], memory: Memory, *, steps: int, every: int) -> Day:
@@ -174,8 +175,7 @@ def simulate_day(requests: list[Request], memory: Memory, *, steps: int, every: 
     check_widths(steps=steps, every=every)
     for request in requests:
         require(min(request.prompt, request.answer) >= 1, f"a request has a prompt and an answer, got {request}")
-    requests = sorted(requests)
-    return _Server(requests, memory, every=every).serve(steps)
+    return _Server(sorted(requests, key=lambda request: request.arrival), memory, every=every).serve(steps)
 
 
 class _Server:
@@ -183,21 +183,24 @@ class _Server:
         self.requests, self.memory, self.every, self.day = requests, memory, every, Day()
         self.running: dict[int, _Run] = {}  # by the request's number, the earlier the smaller
         self.waiting: list[tuple[int, int]] = []  # a heap of numbers, and the tokens that each has
-        self.events = [(request.arrival, ARRIVES, i) for i, request in enumerate(requests)]
+        self.events = [(request.arrival, ENTERS, i) for i, request in enumerate(requests)]
         self.events.append((0, LOOK, 0))
         heapq.heapify(self.events)
-        self.due: dict[int, int] = {}  # the step of each running request's one event that still counts
+        self.due: dict[
+            int, tuple[int, int]
+        ] = {}  # when and how each running request's one event comes that still counts
 
     def serve(self, steps: int) -> Day:
         while self.events and self.events[0][0] <= steps:
             step, kind, i = heapq.heappop(self.events)
-            if kind == ARRIVES:
-                heapq.heappush(self.waiting, (i, self.requests[i].prompt))
+            if kind == ENTERS:
+                if i >= 0:
+                    heapq.heappush(self.waiting, (i, self.requests[i].prompt))
                 self.admit(step)
             elif kind == LOOK:
                 self.look(step)
-            elif self.due.get(i) == step:
-                self.advance(self.running[i], step)
+            elif self.due.get(i) == (step, kind):
+                (self.finish if kind == LEAVES else self.grow)(self.running[i], step)
         return self.day
 
     def admit(self, step: int) -> None:
@@ -213,16 +216,16 @@ class _Server:
 
     def plan(self, run: _Run) -> None:
         """The next event of a running request: it ends, or its place is full."""
-        step = run.step_of(min(run.request.total, self.memory.room(run.place)))
-        self.due[run.number] = step
-        heapq.heappush(self.events, (step, LEAVES_OR_GROWS, run.number))
+        total, room = run.request.total, self.memory.room(run.place)
+        self.due[run.number] = run.step_of(min(total, room)), LEAVES if total <= room else GROWS
+        heapq.heappush(self.events, (*self.due[run.number], run.number))
 
-    def advance(self, run: _Run, step: int) -> None:
-        if run.tokens(step) == run.request.total:
-            self.stop(run)
-            self.day.finished += 1
-            self.admit(step)
-            return
+    def finish(self, run: _Run, step: int) -> None:
+        self.stop(run)
+        self.day.finished += 1
+        heapq.heappush(self.events, (step, ENTERS, -1))
+
+    def grow(self, run: _Run, step: int) -> None:
         while not self.memory.grow(run.place):
             latest = self.running[max(self.running)]
             self.stop(latest)
@@ -252,7 +255,7 @@ def draw_requests(
     """A day by rule: few requests at night and many at noon, most of them short, some long.
 
     Arrivals are a Poisson process whose rate follows 1 - cos over the day. Prompt and answer are log-normal around
-    `typical` (their medians, spread by a factor of e), and cut so that together they are at most `longest`.
+    `typical` (their medians; a standard deviation is a factor of e), and cut so that together they are at most `longest`.
 
     Args:
         steps: of the day.
@@ -267,6 +270,7 @@ def draw_requests(
         if step >= steps:
             return requests
         if float(torch.rand((), generator=rng)) < (1 - math.cos(2 * math.pi * step / steps)) / 2:
-            drawn = (torch.randn(2, generator=rng).exp() * torch.tensor(typical)).round().long().clamp_min(1).tolist()
-            prompt = min(drawn[0], longest - 1)
-            requests.append(Request(int(step), prompt, min(drawn[1], longest - prompt)))
+            spread = torch.randn(2, generator=rng, dtype=torch.float64).tolist()
+            prompt, answer = (max(1, round(n * math.exp(x))) for n, x in zip(typical, spread, strict=True))
+            prompt = min(prompt, longest - 1)
+            requests.append(Request(int(step), prompt, min(answer, longest - prompt)))
