@@ -12,7 +12,7 @@ exercise_unit(
     title="Mechanism or implementation?",
     chapter="mechanism_or_implementation",
     minutes=75,
-    prerequisites=("softmax_attention", "kv_cache"),
+    prerequisites=("kv_cache",),
 )
 
 
