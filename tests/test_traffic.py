@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from attncourse.profile.traffic import (
     Access,
     flash_attention_accesses,
+    largest_block,
     simulate_cache,
     standard_attention_accesses,
 )
@@ -80,6 +81,13 @@ def test_more_cache_never_moves_more():
         assert totals == sorted(totals, reverse=True) and totals[0] > totals[-1]
 
 
+def test_the_largest_block_fits_and_twice_as_much_does_not():
+    for capacity in (2**k for k in range(9, 22)):
+        block = largest_block(1024, 16, capacity=capacity, itemsize=2)
+        assert 2 * (4 * 16 * block + block**2) <= capacity and 1024 % block == 0
+        assert block == 1024 or 2 * (4 * 16 * 2 * block + (2 * block) ** 2) > capacity
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("call", "message"),
@@ -90,6 +98,7 @@ def test_more_cache_never_moves_more():
             lambda: list(flash_attention_accesses(10, 4, block=4, itemsize=2)),
             "must divide the length, got n=10, block=4",
         ),
+        (lambda: largest_block(8, 4, capacity=16, itemsize=1), "a cache of 16 bytes does not hold a row each"),
         (lambda: list(standard_attention_accesses(8, 0, block=4, itemsize=2)), "d must be an integer"),
     ],
 )

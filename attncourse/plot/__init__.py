@@ -19,6 +19,7 @@ from .heatmap import signed_heatmap, weights_heatmap
 from .hubs import hub_patterns, reach_against_layers
 from .latent import crossover_of_forms, energy_against_rank, latent_diagram, loss_against_rank
 from .kernels import running_softmax, tile_maps, verdict_grid, weight_maps
+from .implementation import against_bits, day_of_requests, differences, traffic_against_cache
 from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
@@ -39,6 +40,7 @@ __all__ = [
     "accuracy_bands",
     "accuracy_by_distance",
     "accuracy_by_place",
+    "against_bits",
     "alignments",
     "bars_by_design",
     "block_pattern_maps",
@@ -50,9 +52,11 @@ __all__ = [
     "connections",
     "conversion_losses",
     "crossover_of_forms",
+    "day_of_requests",
     "decay",
     "decode_roofline",
     "diagrams",
+    "differences",
     "draws_against_weights",
     "energy_against_rank",
     "error_against_features",
@@ -96,6 +100,7 @@ __all__ = [
     "step_times",
     "steps_against_distance",
     "tile_maps",
+    "traffic_against_cache",
     "two_heads",
     "use_style",
     "verdict_grid",

@@ -103,6 +103,18 @@ def flash_attention_accesses(n: int, d: int, *, block: int, itemsize: int) -> It
         yield Access("O", (i,), narrow, write=True)
 
 
+def largest_block(n: int, d: int, *, capacity: int, itemsize: int) -> int:
+    """The largest power of two, at most n, whose tiles of Q, K, V, O and of scores fit the cache together.
+
+    Raises:
+        ValueError: not even blocks of 1 fit.
+    """
+    check_widths(n=n, d=d, capacity=capacity, itemsize=itemsize)
+    fitting = [b for b in (2**i for i in range(n.bit_length())) if itemsize * (4 * b * d + b * b) <= capacity]
+    require(bool(fitting), f"a cache of {capacity} bytes does not hold a row each of Q, K, V and O of width {d}")
+    return fitting[-1]
+
+
 def _check_blocks(n: int, d: int, block: int) -> None:
     check_widths(n=n, d=d, block=block)
     require(n % block == 0, f"the block must divide the length, got n={n}, block={block}")

@@ -17,6 +17,7 @@ from . import kv_cache
 from . import grouped_query
 from . import latent
 from . import why_latent
+from . import mechanism_or_implementation
 from . import write_the_kernel
 # isort: on
 
@@ -29,6 +30,7 @@ __all__ = [
     "kv_cache",
     "latent",
     "linear_attention",
+    "mechanism_or_implementation",
     "multi_head",
     "multiplicative",
     "real_systems",
