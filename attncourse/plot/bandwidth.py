@@ -37,7 +37,7 @@ def step_against_context(curves: Mapping[str, Mapping[int, float]], *, title: st
     ax.set(xscale="log", yscale="log", xlabel="tokens in the cache of each sequence", ylabel="milliseconds of a step")
     _thousands(ax, sorted({n for seconds in curves.values() for n in seconds}))
     ax.set_title(title, fontsize=8)
-    ax.figure.legend(loc="outside right upper")
+    ax.figure.legend(loc="outside right center")
     return ax
 
 
@@ -58,7 +58,7 @@ def bandwidth_reached(panels: Mapping[str, Mapping[str, Mapping[int, float]]], *
         _thousands(ax, sorted({n for rates in curves.values() for n in rates}), most=4)
     axes[0, 0].set_ylabel("GB a second")
     figure.suptitle(title, fontsize=8)
-    figure.legend(loc="outside right upper")
+    figure.legend(loc="outside right center")
     return figure
 
 
@@ -126,5 +126,5 @@ def tokens_against_batch(
     ax.set(xscale="log", yscale="log", xlabel="sequences of a batch", ylabel="tokens a second, all together")
     _thousands(ax, [b for b in next(iter(curves.values())) if b & (b - 1) == 0], most=7)
     ax.set_title(title, fontsize=9)
-    ax.figure.legend(loc="outside right upper")
+    ax.figure.legend(loc="outside right center")
     return ax

@@ -73,7 +73,7 @@ class Record:
     def caption(self) -> str:
         """Where the numbers come from, to stand under a figure."""
         driver = f", driver {self.device.driver}" if self.device.driver else ""
-        threads = f", {self.device.threads} threads" if self.device.threads else ""
+        threads = f", {self.device.threads} thread{'s' * (self.device.threads > 1)}" if self.device.threads else ""
         software = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return f"{self.device.name}{threads}{driver}; {software}; {self.date}"
 
