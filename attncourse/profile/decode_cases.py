@@ -61,9 +61,7 @@ def grouped_case(size: Size, draw: Draw, *, shared: int, window: int | None = No
         "triton": _kernel("grouped_query", "grouped_query_decode_triton"),
     }
     shape = CacheShape(size.g, (size.dk, size.dv))
-    count = decode_count(
-        size, tokens=tokens, token_bytes=token_nbytes(shape, dtype=draw.dtype), itemsize=draw.itemsize
-    )
+    count = decode_count(size, tokens=tokens, token_bytes=token_nbytes(shape, dtype=draw.dtype), itemsize=draw.itemsize)
     what = _stored(size) + ("" if window is None else f", window {window}")
     return Case(draw.qkv(replace(size, s=tokens)), forms, count, what)
 
@@ -146,9 +144,7 @@ def _latent_sdpa(q_nope, q_rope, latent, k_rope, w_uk, w_uv):
     """Absorbed attention by PyTorch's fused one, whose keys have to be one tensor."""
     q = torch.cat([absorb_query(q_nope, w_uk), q_rope], dim=-1)
     scale = (q_nope.shape[-1] + q_rope.shape[-1]) ** -0.5
-    mixed = scaled_dot_product_attention(
-        q, torch.cat([latent, k_rope], dim=-1), latent, scale=scale, enable_gqa=True
-    )
+    mixed = scaled_dot_product_attention(q, torch.cat([latent, k_rope], dim=-1), latent, scale=scale, enable_gqa=True)
     return expand_output(mixed, w_uv)
 
 

@@ -16,11 +16,13 @@ from . import linear_attention
 from . import kv_cache
 from . import latent
 from . import why_latent
+from . import cache_bandwidth
 # isort: on
 
 __all__ = [
     "additive",
     "block_sparse",
+    "cache_bandwidth",
     "global_local",
     "hard_attention",
     "kv_cache",
