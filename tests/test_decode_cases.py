@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attncourse._shared.cache import CacheShape
 from attncourse.__main__ import main
+from attncourse._shared.cache import CacheShape
 from attncourse.kv_cache import ContiguousCache, Fp8, Int8, PagedCache, PagePool, RingCache, cost
 from attncourse.latent import latent_attention_absorbed
 from attncourse.profile import bench, measure

@@ -49,16 +49,18 @@ def bandwidth_reached(panels: Mapping[str, Mapping[str, Mapping[int, float]]], *
         read: bytes a second of a plain read.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels) + 1.2, 3.6), sharey=True, squeeze=False)
+    looks = {design: _look(i) for i, design in enumerate(dict.fromkeys(d for curves in panels.values() for d in curves))}
+    handles = {}
     for ax, (name, curves) in zip(axes[0], panels.items(), strict=True):
-        ax.axhline(read / 1e9, color="#999999", ls=":", label="plain read" if ax is axes[0, 0] else None)
-        for i, (design, rates) in enumerate(curves.items()):
-            label = design if ax is axes[0, 0] else None
-            ax.plot([*rates], [rate / 1e9 for rate in rates.values()], label=label, **_look(i))
+        handles["plain read"] = ax.axhline(read / 1e9, color="#999999", ls=":")
+        for design, rates in curves.items():
+            (handles[design],) = ax.plot([*rates], [rate / 1e9 for rate in rates.values()], **looks[design])
         ax.set(xscale="log", yscale="log", xlabel="tokens in the cache", title=name)
         _thousands(ax, sorted({n for rates in curves.values() for n in rates}), most=4)
     axes[0, 0].set_ylabel("GB a second")
     figure.suptitle(title, fontsize=8)
-    figure.legend(loc="outside right center")
+    names = ["plain read", *looks]
+    figure.legend([handles[name] for name in names], names, loc="outside right center")
     return figure
 
 

@@ -85,7 +85,7 @@ def step_seconds(learner, rng):
 def splits(learner, rng):
     """Choose the fewest splits that give every slot of a chip a program, without splits that are too short."""
     for kind in ("few", "short", "full", "exact", "tiny", "large"):
-        processors, resident, least = integer(rng, 30, 140), integer(rng, 2, 4), 64 * integer(rng, 2, 6) + 1
+        processors, resident, least = integer(rng, 60, 140), integer(rng, 2, 4), 64 * integer(rng, 2, 6) + 1
         batch = integer(rng, 2, 5)
         n_kv_heads = batch + integer(rng, 1, 3)
         groups, slots = batch * n_kv_heads, processors * resident
