@@ -49,7 +49,9 @@ def bandwidth_reached(panels: Mapping[str, Mapping[str, Mapping[int, float]]], *
         read: bytes a second of a plain read.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels) + 1.2, 3.6), sharey=True, squeeze=False)
-    looks = {design: _look(i) for i, design in enumerate(dict.fromkeys(d for curves in panels.values() for d in curves))}
+    looks = {
+        design: _look(i) for i, design in enumerate(dict.fromkeys(d for curves in panels.values() for d in curves))
+    }
     handles = {}
     for ax, (name, curves) in zip(axes[0], panels.items(), strict=True):
         handles["plain read"] = ax.axhline(read / 1e9, color="#999999", ls=":")
