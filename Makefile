@@ -12,7 +12,7 @@ BOOK_NOTEBOOKS := $(wildcard book/*.ipynb)
 SOLUTIONS := $(wildcard solutions/*/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test bench-grading exercises bootstrap format clean
+.PHONY: help book serve test bench bench-compare bench-grading exercises bootstrap format clean
 
 help: ## Show what there is
 	@echo "make TARGET, where TARGET is one of:"
@@ -56,6 +56,17 @@ serve: ## Serve the built book at http://localhost:8000 (PORT=... for another)
 # loadfile: a notebook's cells share a kernel and must stay in one worker; one thread each, since two run at once.
 test: $(INSTALLED) ## Install, run every test and every notebook
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-cell-timeout 300 tests $(BOOK_NOTEBOOKS) $(SOLUTIONS)
+
+bench: $(INSTALLED) ## Record this device's measurements into book/measurements/ (ARGS=--quick for a look)
+	$(BIN)/python -m attncourse bench $(ARGS)
+
+# `make bench-compare A B` names two files as goals: they become the arguments, and goals with nothing to do.
+ifeq (bench-compare,$(firstword $(MAKECMDGOALS)))
+RECORDS := $(wordlist 2,3,$(MAKECMDGOALS))
+$(foreach record,$(RECORDS),$(eval .PHONY: $(record))$(eval $(record):;@:))
+endif
+bench-compare: $(INSTALLED) ## Set two records side by side (make bench-compare A B, or A=... B=...)
+	$(BIN)/python -m attncourse compare $(or $(A),$(word 1,$(RECORDS))) $(or $(B),$(word 2,$(RECORDS)))
 
 bench-grading: $(INSTALLED) ## Measure how fast a class is graded (SUBMISSIONS=100)
 	$(BIN)/python -m tests.bench_grading --submissions $(or $(SUBMISSIONS),100)

@@ -212,7 +212,7 @@ def test_what_one_record_alone_has_is_said(record, tmp_path, capsys):
     write_record(dataclasses.replace(timed(record, 1.0, form="h"), device=other), tmp_path / "b.json")
     assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 0
     printed = capsys.readouterr().out
-    assert "A alone: m f (w)" in printed and "B alone: m h (w)" in printed and "devices differ" in printed
+    assert "A alone: m f (w, b 1)" in printed and "B alone: m h (w, b 1)" in printed and "devices differ" in printed
 
 
 @pytest.mark.bad_input

@@ -2,6 +2,7 @@
 
 from .against_length import memory_against_length, seconds_against_length
 from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
+from .bandwidth import bandwidth_reached, chip_use, floor_and_wall, step_against_context, tokens_against_batch
 from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
 from .cache import (
     block_tables,
@@ -42,6 +43,7 @@ __all__ = [
     "accuracy_by_place",
     "against_bits",
     "alignments",
+    "bandwidth_reached",
     "bars_by_design",
     "block_pattern_maps",
     "block_tables",
@@ -49,6 +51,7 @@ __all__ = [
     "bytes_over_passes",
     "cache_against_context",
     "cache_slots",
+    "chip_use",
     "connections",
     "conversion_losses",
     "crossover_of_forms",
@@ -62,6 +65,7 @@ __all__ = [
     "error_against_features",
     "error_and_loss",
     "estimator_quality",
+    "floor_and_wall",
     "gaze",
     "head_maps",
     "head_sharing",
@@ -95,12 +99,14 @@ __all__ = [
     "slot_timeline",
     "soft_lookup",
     "soft_samples",
+    "step_against_context",
     "step_against_heads",
     "step_time",
     "step_times",
     "steps_against_distance",
     "tile_maps",
     "traffic_against_cache",
+    "tokens_against_batch",
     "two_heads",
     "use_style",
     "verdict_grid",

@@ -117,17 +117,17 @@ def describe_measurements(measurements: tuple[Measurement, ...]) -> str:
     """One line a form: predicted and measured time, and the share of the limit; below, what did not run and why."""
     rows = [
         [
-            m.mechanism, m.form, m.what, m.flops / 1e9, m.bytes / 1e6, m.limit, 1e3 * m.predicted, 1e3 * m.seconds,
+            m.mechanism, m.form, m.what, m.shape, m.flops / 1e9, m.bytes / 1e6, m.limit, 1e3 * m.predicted, 1e3 * m.seconds,
             f"{1e3 * m.low:.3g}..{1e3 * m.high:.3g}", f"{m.fraction:.1%}", m.peak_bytes / 1e6,
         ]
         for m in measurements
         if m.seconds is not None
     ]  # fmt: skip
-    headers = ["mechanism", "form", "setting", "GFLOP", "MB", "limit", "predicted ms", "measured ms", "quartiles",
+    headers = ["mechanism", "form", "setting", "size", "GFLOP", "MB", "limit", "predicted ms", "measured ms", "quartiles",
                "of limit", "peak MB"]  # fmt: skip
     table = tabulate(rows, headers=headers, floatfmt=".3g")
     problems: dict[str, list[str]] = {}
     for m in measurements:
         if m.problem is not None:
-            problems.setdefault(m.problem, []).append(f"{m.mechanism} {m.form}")
+            problems.setdefault(m.problem, []).append(f"{m.mechanism} {m.form} at {m.shape}")
     return "\n".join([table, *(f"did not run, {why}: {', '.join(which)}" for why, which in problems.items()), ""])

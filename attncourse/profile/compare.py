@@ -41,18 +41,19 @@ def compare_records(first: Record, second: Record) -> str:
     pairs, only_first, only_second = pair_records(first, second)
     rows = [
         [
-            pair.first.mechanism, pair.first.form, pair.first.what, pair.first.dtype,
+            pair.first.mechanism, pair.first.form, pair.first.what, pair.first.shape, pair.first.dtype,
             *(f"{1e3 * m.seconds:.3g} ({1e3 * m.low:.3g}..{1e3 * m.high:.3g})" for m in (pair.first, pair.second)),
             f"{pair.ratio:.2f}", pair.verdict,
         ]
         for pair in pairs
     ]  # fmt: skip
-    headers = ["mechanism", "form", "setting", "dtype", "A: ms (quartiles)", "B: ms (quartiles)", "B / A", "B is"]
+    headers = ["mechanism", "form", "setting", "size", "dtype", "A: ms (quartiles)", "B: ms (quartiles)", "B / A",
+               "B is"]  # fmt: skip
     lines = [f"A: {first.caption}", f"B: {second.caption}"]
     if first.device.name != second.device.name:
         lines.append("The devices differ: the ratios say so, too.")
     lines.append(tabulate(rows, headers=headers, disable_numparse=True))
     for name, only in (("A", only_first), ("B", only_second)):
         if only:
-            lines.append(f"{name} alone: " + ", ".join(f"{m.mechanism} {m.form} ({m.what})" for m in only))
+            lines.append(f"{name} alone: " + ", ".join(f"{m.mechanism} {m.form} ({m.what}, {m.shape})" for m in only))
     return "\n".join(lines)

@@ -1,6 +1,8 @@
 """Run the cases: each form by itself in a process that may die, so that nothing measured before it is lost."""
 
 import multiprocessing
+import time
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -10,8 +12,9 @@ import torch
 
 from attncourse._shared.validate import require
 
-from .cases import CASES, Draw
+from .cases import CASES, Case, Draw
 from .counts import Size
+from .decode_cases import DECODE_CASES
 from .limits import Limits
 from .memory import peak_memory
 from .record import Measurement
@@ -25,20 +28,31 @@ SIZES = {
 }
 # Inputs that are rotated hold together at least this much, so that none is still in a cache when its turn comes.
 ROTATED_BYTES = 2**28
-MOST_COPIES = 8
+MOST_COPIES = 64
+ALL_CASES = ChainMap(CASES, DECODE_CASES)
 
 
-def measure_form(mechanism: str, form: str, *, size: Size, device: str, dtype: str, limits: Limits) -> Measurement:
-    """One form, measured in this process.
+def measure_form(
+    mechanism: str,
+    form: str,
+    *,
+    size: Size,
+    device: str,
+    dtype: str,
+    limits: Limits,
+    seconds: float = 0.5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Measurement:
+    """One form, measured in this process for about so many seconds, as in `time_calls`.
 
     A form that runs out of memory, or that cannot run here, gives a measurement that says so.
 
     Raises:
         ValueError: no such mechanism, form or dtype.
     """
-    require(mechanism in CASES, f"mechanism must be one of {', '.join(CASES)}, got {mechanism!r}")
+    require(mechanism in ALL_CASES, f"mechanism must be one of {', '.join(ALL_CASES)}, got {mechanism!r}")
     require(dtype in limits.matmul, f"dtype must be one of {', '.join(limits.matmul)}, got {dtype!r}")
-    case = CASES[mechanism](size, Draw(device, getattr(torch, dtype)))
+    case = ALL_CASES[mechanism](size, Draw(device, getattr(torch, dtype)))
     require(form in case.forms, f"{mechanism} has the forms {', '.join(case.forms)}, got {form!r}")
     roofline = Roofline(limits.read, limits.matmul[dtype])
     empty = Measurement(
@@ -49,14 +63,11 @@ def measure_form(mechanism: str, form: str, *, size: Size, device: str, dtype: s
         return replace(empty, problem="Triton's interpreter shows what a kernel computes, not how fast")
     try:
         copies = min(-(-ROTATED_BYTES // case.count.bytes), MOST_COPIES)
-        inputs = [
-            case.inputs,
-            *(CASES[mechanism](size, Draw(device, getattr(torch, dtype), seed)).inputs for seed in range(1, copies)),
-        ]
+        inputs = [case.inputs, *(tuple(x.clone() for x in case.inputs) for _ in range(1, copies))]
         calls = [lambda x=x: case.forms[form](*x) for x in inputs]
         with torch.no_grad():
-            timing = time_calls(calls, device=device)
-            peak = peak_memory(calls[0])
+            timing = time_calls(calls, device=device, seconds=seconds, clock=clock)
+            peak = peak_memory(calls[0], device=device)
     except Exception as error:  # whatever a form cannot do on this device: named, and the others go on
         return replace(empty, problem=describe_problem(error))
     return replace(empty, seconds=timing.median, low=timing.low, high=timing.high, peak_bytes=peak)
@@ -72,21 +83,38 @@ def describe_problem(error: Exception) -> str:
 def measure_mechanisms(
     mechanisms: Iterable[str], *, size: Size, device: str, dtype: str, limits: Limits, progress: Callable[[str], None]
 ) -> Iterator[Measurement]:
-    """Every form of these mechanisms, one after another; a process that is killed costs its own line alone."""
+    """Every form of these mechanisms, as `measure_work`."""
+    work = ((mechanism, form, size) for mechanism in mechanisms for form in smallest_case(mechanism).forms)
+    return measure_work(work, device=device, dtype=dtype, limits=limits, progress=progress)
+
+
+def smallest_case(mechanism: str) -> Case:
+    """The case at one token: forms, and the setting in words, do not depend on the length."""
+    return ALL_CASES[mechanism](replace(SIZES["cpu"], t=1, s=1), Draw())
+
+
+def measure_work(
+    work: Iterable[tuple[str, str, Size]],
+    *,
+    device: str,
+    dtype: str,
+    limits: Limits,
+    progress: Callable[[str], None],
+    seconds: float = 0.5,
+) -> Iterator[Measurement]:
+    """Mechanisms, forms and sizes, one after another; a process that is killed costs its own line alone."""
     pool = _pool()
     try:
-        for mechanism in mechanisms:
-            case = CASES[mechanism](replace(size, t=1, s=1), Draw())  # forms do not depend on the size
-            for form in case.forms:
-                progress(f"{mechanism}, {form}")
-                try:
-                    yield pool.submit(
-                        measure_form, mechanism, form, size=size, device=device, dtype=dtype, limits=limits
-                    ).result()
-                except BrokenProcessPool:
-                    pool = _pool()
-                    dead = Measurement(mechanism, form, case.what, asdict(size), dtype, 0, 0, 0.0, "memory")
-                    yield replace(dead, problem="its process was killed, most likely for its memory")
+        for mechanism, form, size in work:
+            progress(f"{mechanism}, {form}, {size.b} x {size.s} tokens")
+            told = dict(size=size, device=device, dtype=dtype, limits=limits, seconds=seconds)
+            try:
+                yield pool.submit(measure_form, mechanism, form, **told).result()
+            except BrokenProcessPool:
+                pool = _pool()
+                what = smallest_case(mechanism).what
+                dead = Measurement(mechanism, form, what, asdict(size), dtype, 0, 0, 0.0, "memory")
+                yield replace(dead, problem="its process was killed, most likely for its memory")
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -13,13 +13,14 @@ from torch.profiler import ProfilerActivity, profile
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
-def peak_memory(call: Callable[[], object]) -> int:
+def peak_memory(call: Callable[[], object], *, device: str | None = None) -> int:
     """Bytes at the peak of what `call` allocates (its result included).
 
-    On CUDA from the allocator's own counter; on a CPU from the allocator events that PyTorch's profiler
-    records, summed in order of time. What Triton's interpreter allocates through NumPy is not seen.
+    `device` is "cpu" or "cuda"; unless told, the GPU where there is one. On CUDA from the allocator's own counter; on a
+    CPU from the allocator events that PyTorch's profiler records, summed in order of time. What Triton's interpreter
+    allocates through NumPy is not seen.
     """
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -48,6 +48,11 @@ class Measurement:
         return None if self.seconds is None else self.predicted / self.seconds
 
     @property
+    def shape(self) -> str:
+        """Sequences, queries and keys in short: "b 1, t 1, s 4096"."""
+        return ", ".join(f"{axis} {self.size[axis]}" for axis in "bts" if axis in self.size)
+
+    @property
     def key(self) -> tuple:
         """What makes two measurements of different records the same."""
         return self.mechanism, self.form, self.what, tuple(sorted(self.size.items())), self.dtype
@@ -68,7 +73,7 @@ class Record:
     def caption(self) -> str:
         """Where the numbers come from, to stand under a figure."""
         driver = f", driver {self.device.driver}" if self.device.driver else ""
-        threads = f", {self.device.threads} threads" if self.device.threads else ""
+        threads = f", {self.device.threads} thread{'s' * (self.device.threads > 1)}" if self.device.threads else ""
         software = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return f"{self.device.name}{threads}{driver}; {software}; {self.date}"
 
@@ -97,3 +102,12 @@ def read_record(path: str | os.PathLike) -> Record:
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         require(False, f"{path} is no record of measurements: {type(error).__name__}: {error}")
         raise AssertionError from error
+
+
+def read_records(folder: str | os.PathLike) -> list[Record]:
+    """The records of a folder, oldest first; none where there is no folder.
+
+    Raises:
+        ValueError: as `read_record`.
+    """
+    return sorted(map(read_record, sorted(Path(folder).glob("*.json"))), key=lambda record: record.date)

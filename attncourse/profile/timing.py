@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -64,13 +65,19 @@ def _wait() -> None:
 
 
 def time_calls(
-    calls: Sequence[Callable[[], object]], *, device: str, warmup: int = 3, least_runs: int = 9, seconds: float = 0.5
+    calls: Sequence[Callable[[], object]],
+    *,
+    device: str,
+    warmup: int = 3,
+    least_runs: int = 9,
+    seconds: float = 0.5,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Timing:
     """Seconds of a call that is given several times over, each on inputs of its own.
 
     The calls take turns, so that together their inputs are larger than the caches and each comes from memory, as in a
     model's layers. At least `least_runs` runs, and as many as fit in `seconds`. On CUDA by events on the stream, since
-    the host runs ahead of the device.
+    the host runs ahead of the device; on a CPU by `clock`, as in `median_seconds`.
 
     Raises:
         ValueError: no call, or no run.
@@ -78,7 +85,7 @@ def time_calls(
     require(len(calls) >= 1 and least_runs >= 1, f"give a call and a run, got {len(calls)} calls, {least_runs} runs")
     for i in range(warmup):
         calls[i % len(calls)]()
-    measure = _event_seconds if device == "cuda" else _clock_seconds
+    measure = _event_seconds if device == "cuda" else partial(_clock_seconds, clock=clock)
     times, begin = [], time.perf_counter()
     while len(times) < least_runs or time.perf_counter() - begin < seconds:
         times.append(measure(calls[len(times) % len(calls)]))
@@ -86,10 +93,10 @@ def time_calls(
     return Timing(median, low, high)
 
 
-def _clock_seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _clock_seconds(call: Callable[[], object], *, clock: Callable[[], float]) -> float:
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _event_seconds(call: Callable[[], object]) -> float:

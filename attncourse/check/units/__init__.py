@@ -19,11 +19,13 @@ from . import latent
 from . import why_latent
 from . import mechanism_or_implementation
 from . import write_the_kernel
+from . import cache_bandwidth
 # isort: on
 
 __all__ = [
     "additive",
     "block_sparse",
+    "cache_bandwidth",
     "global_local",
     "grouped_query",
     "hard_attention",

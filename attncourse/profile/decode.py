@@ -1,0 +1,73 @@
+"""Steps of decoding as a record, measured in this process, and what a figure draws of it or of one from a file."""
+
+import datetime
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+
+from .bench import DECODE_FORMS, DTYPES, Grid, decode_work
+from .decode_cases import DECODE_CASES
+from .facts import DeviceFacts, device_facts, versions
+from .limits import measure_limits
+from .measure import measure_form
+from .record import Measurement, Record
+
+DESIGNS = {
+    "decode_mha": "MHA",
+    "decode_gqa_2": "GQA, 2 share",
+    "decode_gqa_4": "GQA, 4 share",
+    "decode_mqa": "MQA",
+    "decode_latent": "latent",
+    "decode_window": "window",
+    "decode_int8": "int8",
+    "decode_fp8": "fp8",
+    "decode_paged": "paged",
+}
+
+
+def live_record(
+    grid: Grid,
+    *,
+    device: str,
+    mechanisms: Iterable[str] = DECODE_CASES,
+    clock: Callable[[], float] = time.perf_counter,
+    command: str = "live",
+) -> Record:
+    """The limits of "cpu" or "cuda", and the grid's steps by the course's own form (a CPU's blocked, a GPU's kernel).
+
+    Args:
+        clock: what a CPU is timed by; time.thread_time on one thread beside other work.
+    """
+    dtype = DTYPES[device]
+    limits = measure_limits(device, dtypes=(getattr(torch, dtype),), clock=clock)
+    work = decode_work(grid, device=device, mechanisms=list(mechanisms), forms=DECODE_FORMS[device][:1])
+    told = dict(device=device, dtype=dtype, limits=limits, seconds=grid.seconds, clock=clock)
+    measured = tuple(measure_form(mechanism, form, size=size, **told) for mechanism, form, size in work)
+    return Record(device_facts(device), limits, versions(), datetime.date.today().isoformat(), command, measured)
+
+
+def decode_steps(record: Record, *, batch: int) -> dict[str, dict[int, Measurement]]:
+    """Design -> context -> the measured step of so many sequences, by the course's own form; designs that did not run lack."""
+    form = DECODE_FORMS[record.device.kind][0]
+    steps: dict[str, dict[int, Measurement]] = {}
+    for m in record.measurements:
+        if m.mechanism in DESIGNS and m.form == form and m.size["b"] == batch and m.seconds is not None:
+            steps.setdefault(DESIGNS[m.mechanism], {})[m.size["s"]] = m
+    return steps
+
+
+def decode_batches(record: Record) -> list[int]:
+    """The batches with which the record decodes, smallest first."""
+    return sorted({m.size["b"] for m in record.measurements if m.mechanism in DESIGNS})
+
+
+def remark(facts: DeviceFacts) -> str:
+    """What a reader has to know of a GPU before reading its figures; empty where there is nothing."""
+    if facts.kind == "cuda" and facts.capability is not None and int(facts.capability.partition(".")[0]) < 8:
+        return (
+            f"{facts.name} has compute capability {facts.capability}, for which Triton makes no matrix instructions: the "
+            "kernels multiply on the ordinary units, in float16 (there is no bfloat16), within "
+            f"{facts.memory / 1e9:.0f} GB."
+        )
+    return ""

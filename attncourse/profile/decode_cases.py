@@ -1,0 +1,161 @@
+"""One step of decoding as something to run: one new token of each sequence against what a cache holds of it.
+
+A case's inputs are the queries and the storage of a cache, where a kernel reads it; its count is what any form has to move:
+the storage, once, beside queries and outputs. Forms that form something as long as the cache on the way (a dequantised copy,
+gathered pages) move more than is counted, and it shows in their time.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from attncourse._shared.cache import CacheShape
+from attncourse.grouped_query import grouped_query_decode
+from attncourse.kv_cache import Codec, Fp8, Int8, token_nbytes
+from attncourse.latent import (
+    LatentShape,
+    absorb_query,
+    expand_output,
+    latent_attention_blocked,
+    latent_flops,
+)
+
+from .cases import Case, Draw, Form, _kernel
+from .counts import Count, Size
+
+WINDOW, PAGE_SIZE = 1024, 16
+SHARED = 4  # query heads a stored head, where grouping is not what a case is about
+
+
+def decode_count(size: Size, *, tokens: int, token_bytes: int, itemsize: int) -> Count:
+    """One query a head against `tokens` stored tokens of `token_bytes` a sequence; queries and outputs of `itemsize`."""
+    flops = 2 * size.b * size.h * tokens * (size.dk + size.dv)
+    queries = itemsize * size.h * (size.dk + size.dv)
+    return Count(flops, size.b * (tokens * token_bytes + queries))
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """PyTorch's fused attention, which takes fewer heads of keys than of queries."""
+    return scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+
+def _step(size: Size, *, shared: int) -> Size:
+    """The size with one query, and a stored head for each `shared` query heads, or for all of them."""
+    return replace(size, t=1, g=max(1, size.h // shared))
+
+
+def _stored(size: Size) -> str:
+    return f"{size.g} stored head{'s' * (size.g > 1)}"
+
+
+def grouped_case(size: Size, draw: Draw, *, shared: int, window: int | None = None) -> Case:
+    """A contiguous cache, a stored head for each `shared` query heads; of a window it holds a ring of that many tokens."""
+    size = _step(size, shared=shared)
+    tokens = size.s if window is None else min(size.s, window)
+    forms = {
+        "torch": _sdpa,
+        "blocked": grouped_query_decode,
+        "triton": _kernel("grouped_query", "grouped_query_decode_triton"),
+    }
+    shape = CacheShape(size.g, (size.dk, size.dv))
+    count = decode_count(size, tokens=tokens, token_bytes=token_nbytes(shape, dtype=draw.dtype), itemsize=draw.itemsize)
+    what = _stored(size) + ("" if window is None else f", window {window}")
+    return Case(draw.qkv(replace(size, s=tokens)), forms, count, what)
+
+
+def quantised_case(size: Size, draw: Draw, *, codec: Codec, shared: int = SHARED) -> Case:
+    """A contiguous cache of 8 bits, a scale a vector. Outside the kernel it is dequantised into a copy first."""
+    size = _step(size, shared=shared)
+    q, k, v = draw.qkv(size)
+    k_fields, v_fields = codec.encode(k), codec.encode(v)
+    fields = len(k_fields)
+
+    def dequantised(form: Form) -> Form:
+        def call(q, *stored):
+            k, v = (codec.decode(*x, dtype=q.dtype) for x in (stored[:fields], stored[fields:]))
+            return form(q, k, v)
+
+        return call
+
+    def kernel(q, *stored):
+        (k, *k_rest), (v, *v_rest) = stored[:fields], stored[fields:]
+        beside = dict(zip(("k_scale", "k_zero"), k_rest, strict=False))
+        beside |= dict(zip(("v_scale", "v_zero"), v_rest, strict=False))
+        return _kernel("grouped_query", "grouped_query_decode_triton", **beside)(q, k, v)
+
+    forms = {"torch": dequantised(_sdpa), "blocked": dequantised(grouped_query_decode), "triton": kernel}
+    shape = CacheShape(size.g, (size.dk, size.dv))
+    stored = token_nbytes(shape, codec=codec, dtype=draw.dtype)
+    count = decode_count(size, tokens=size.s, token_bytes=stored, itemsize=draw.itemsize)
+    return Case((q, *k_fields, *v_fields), forms, count, f"{_stored(size)}, {type(codec).__name__.lower()}")
+
+
+def paged_case(size: Size, draw: Draw, *, page_size: int = PAGE_SIZE, shared: int = SHARED) -> Case:
+    """Pages in random order behind a block table. Outside the kernel they are gathered into a copy first."""
+    size = _step(size, shared=shared)
+    pages = -(-size.s // page_size)
+    n = size.b * pages
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(draw.seed))
+    table = order.to(device=draw.device, dtype=torch.int32).unflatten(0, (size.b, pages))
+    seqlens = torch.full((size.b,), size.s, dtype=torch.int32, device=draw.device)
+    q = draw.normal(size.b, size.h, 1, size.dk)
+    k, v = (draw.normal(n, size.g, page_size, width) for width in (size.dk, size.dv))
+
+    def gathered(form: Form) -> Form:
+        def call(q, k, v, table, seqlens):
+            k, v = (x[table].transpose(1, 2).flatten(2, 3)[:, :, : size.s] for x in (k, v))
+            return form(q, k, v)
+
+        return call
+
+    def kernel(q, k, v, table, seqlens):
+        told = dict(block_table=table, cache_seqlens=seqlens)
+        return _kernel("grouped_query", "grouped_query_decode_triton", **told)(q, k, v)
+
+    forms = {"torch": gathered(_sdpa), "blocked": gathered(grouped_query_decode), "triton": kernel}
+    shape = CacheShape(size.g, (size.dk, size.dv))
+    stored = token_nbytes(shape, dtype=draw.dtype)
+    count = decode_count(size, tokens=size.s, token_bytes=stored, itemsize=draw.itemsize)
+    count += Count(0, table.nbytes + seqlens.nbytes)
+    return Case((q, k, v, table, seqlens), forms, count, f"{_stored(size)}, pages of {page_size}")
+
+
+def latent_case(size: Size, draw: Draw) -> Case:
+    """Latents of width 4 dk and rotated keys of width dk / 2, as DeepSeek-V2 has them, read absorbed."""
+    shape = LatentShape(size.h, 4 * size.dk, size.dk, size.dk // 2, size.dv)
+    b, h, rank, rope = size.b, size.h, shape.kv_lora_rank, shape.qk_rope_head_dim
+    q_nope, q_rope = (draw.normal(b, h, 1, width) for width in (size.dk, rope))
+    latent, k_rope = (draw.normal(b, 1, size.s, width) for width in (rank, rope))
+    w_uk, w_uv = (draw.normal(h, width, rank) * rank**-0.5 for width in (size.dk, size.dv))
+    forms = {
+        "torch": _latent_sdpa,
+        "blocked": latent_attention_blocked,
+        "triton": _kernel("latent", "latent_attention_triton"),
+    }
+    numbers = b * (size.s * shape.cached + h * (size.dk + rope + size.dv)) + shape.up_projections
+    count = Count(b * latent_flops(shape, "absorbed", t=1, s=size.s), draw.itemsize * numbers)
+    return Case((q_nope, q_rope, latent, k_rope, w_uk, w_uv), forms, count, f"latents of {rank} and keys of {rope}")
+
+
+def _latent_sdpa(q_nope, q_rope, latent, k_rope, w_uk, w_uv):
+    """Absorbed attention by PyTorch's fused one, whose keys have to be one tensor."""
+    q = torch.cat([absorb_query(q_nope, w_uk), q_rope], dim=-1)
+    scale = (q_nope.shape[-1] + q_rope.shape[-1]) ** -0.5
+    mixed = scaled_dot_product_attention(q, torch.cat([latent, k_rope], dim=-1), latent, scale=scale, enable_gqa=True)
+    return expand_output(mixed, w_uv)
+
+
+DECODE_CASES: dict[str, Callable[[Size, Draw], Case]] = {
+    "decode_mha": lambda size, draw: grouped_case(size, draw, shared=1),
+    "decode_gqa_2": lambda size, draw: grouped_case(size, draw, shared=2),
+    "decode_gqa_4": lambda size, draw: grouped_case(size, draw, shared=4),
+    "decode_mqa": lambda size, draw: grouped_case(size, draw, shared=size.h),
+    "decode_latent": latent_case,
+    "decode_window": lambda size, draw: grouped_case(size, draw, shared=SHARED, window=WINDOW),
+    "decode_int8": lambda size, draw: quantised_case(size, draw, codec=Int8()),
+    "decode_fp8": lambda size, draw: quantised_case(size, draw, codec=Fp8()),
+    "decode_paged": paged_case,
+}

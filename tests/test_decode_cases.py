@@ -1,0 +1,401 @@
+"""Steps of decoding: forms against float64, bytes against storages, operations against PyTorch's counter; bench and replay."""
+
+import dataclasses
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from attncourse.__main__ import main
+from attncourse._shared.cache import CacheShape
+from attncourse.kv_cache import ContiguousCache, Fp8, Int8, PagedCache, PagePool, RingCache, cost
+from attncourse.latent import latent_attention_absorbed
+from attncourse.profile import bench, measure
+from attncourse.profile.bench import GRIDS, Grid, decode_work, prefill_work, quick, record_name
+from attncourse.profile.cases import CASES, Draw
+from attncourse.profile.counts import Count, Size
+from attncourse.profile.decode import DESIGNS, decode_batches, decode_steps, live_record, remark
+from attncourse.profile.decode_cases import DECODE_CASES
+from attncourse.profile.facts import DeviceFacts, device_facts, versions
+from attncourse.profile.floor import Floor, fit_floor
+from attncourse.profile.limits import Limits
+from attncourse.profile.measure import measure_form
+from attncourse.profile.occupancy import busy_share, full_from, rounds
+from attncourse.profile.record import Measurement, Record, read_record, read_records, write_record
+from attncourse.profile.roofline import Roofline
+from attncourse.profile.whole_model import WholeModel
+
+ROOT = Path(__file__).parents[1]
+SIZE = Size(b=3, h=8, g=8, t=1, s=1040, dk=16, dv=16)  # a window of 1024 does not hold all of it; 65 pages do
+LIMITS = Limits(copy=1e10, read=1e10, matmul={"float32": 1e11})
+
+
+def expected(name, inputs):
+    """Softmax attention in float64, head by head, from keys and values that are unpacked here."""
+    if name == "decode_latent":
+        q_nope, q_rope, latent, k_rope, w_uk, w_uv = (x.double() for x in inputs)
+        k = torch.einsum("bsr,hnr->bhsn", latent[:, 0], w_uk)
+        k = torch.cat([k, k_rope.expand(-1, len(w_uk), -1, -1)], dim=-1)
+        q, v = torch.cat([q_nope, q_rope], dim=-1), torch.einsum("bsr,hdr->bhsd", latent[:, 0], w_uv)
+    else:
+        q, *stored = inputs
+        half = len(stored) // 2
+        if name == "decode_int8":
+            k, v = ((codes.double() - zero) * scale for codes, scale, zero in (stored[:half], stored[half:]))
+        elif name == "decode_fp8":
+            k, v = (codes.double() * scale for codes, scale in (stored[:half], stored[half:]))
+        elif name == "decode_paged":
+            pages_k, pages_v, table, lengths = stored
+            rows = [
+                [torch.cat([pages[i] for i in row], dim=1)[:, : int(n)] for row, n in zip(table, lengths, strict=True)]
+                for pages in (pages_k, pages_v)
+            ]
+            k, v = (torch.stack(of) for of in rows)
+        else:
+            k, v = stored
+        q = q.double()
+        k, v = (x.double().repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    weights = torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1)
+    return weights @ v
+
+
+@pytest.mark.parametrize("name", DECODE_CASES)
+@pytest.mark.parametrize("form", ["torch", "blocked"])
+def test_every_form_decodes_as_float64_does(name, form):
+    for size in (SIZE, dataclasses.replace(SIZE, b=2, s=1), dataclasses.replace(SIZE, s=37)):
+        case = DECODE_CASES[name](size, Draw())
+        with torch.no_grad():
+            out = case.forms[form](*case.inputs)
+        torch.testing.assert_close(out.double(), expected(name, case.inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DECODE_CASES)
+def test_the_kernels_decode_as_float64_does(name):
+    case = DECODE_CASES[name](Size(b=2, h=4, g=4, t=1, s=37, dk=16, dv=16), Draw())
+    with torch.no_grad():
+        out = case.forms["triton"](*case.inputs)
+    torch.testing.assert_close(out.double(), expected(name, case.inputs), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", DECODE_CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_bytes_are_those_of_the_storage_and_of_queries_and_outputs(name, dtype):
+    case = DECODE_CASES[name](SIZE, Draw(dtype=dtype))
+    out = SIZE.b * SIZE.h * SIZE.dv * dtype.itemsize
+    assert case.count.bytes == sum(x.nbytes for x in case.inputs) + out
+
+
+def test_a_part_of_a_page_is_not_counted():
+    whole, part = (DECODE_CASES["decode_paged"](dataclasses.replace(SIZE, s=s), Draw()).count for s in (1040, 1039))
+    assert whole.bytes - part.bytes == SIZE.b * 2 * 16 * 2 * 4  # a key and a value of two heads in float32
+
+
+@pytest.mark.parametrize("name", DECODE_CASES)
+def test_operations_are_those_that_pytorch_counts(name):
+    case = DECODE_CASES[name](SIZE, Draw())
+    # the blocked form of latents also multiplies to merge its splits
+    form = latent_attention_absorbed if name == "decode_latent" else case.forms["blocked"]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        form(*case.inputs)
+    assert case.count.flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("decode_mha", lambda: ContiguousCache(3, CacheShape(8, (16, 16)), capacity=1040)),
+        ("decode_gqa_2", lambda: ContiguousCache(3, CacheShape(4, (16, 16)), capacity=1040)),
+        ("decode_gqa_4", lambda: ContiguousCache(3, CacheShape(2, (16, 16)), capacity=1040)),
+        ("decode_mqa", lambda: ContiguousCache(3, CacheShape(1, (16, 16)), capacity=1040)),
+        ("decode_window", lambda: RingCache(3, CacheShape(2, (16, 16)), window=1024)),
+        ("decode_int8", lambda: ContiguousCache(3, CacheShape(2, (16, 16)), capacity=1040, codec=Int8())),
+        ("decode_fp8", lambda: ContiguousCache(3, CacheShape(2, (16, 16)), capacity=1040, codec=Fp8())),
+    ],
+)
+def test_bytes_are_those_of_a_cache_that_is_allocated(name, build):
+    queries = 2 * 3 * 8 * 16 * 4
+    assert DECODE_CASES[name](SIZE, Draw()).count.bytes - queries == build().nbytes
+
+
+def test_bytes_are_those_of_pages_and_of_latents_that_are_allocated():
+    cache = PagedCache(3, PagePool(3 * 65, CacheShape(2, (16, 16)), page_size=16))
+    cache.append(*(torch.zeros(3, 2, 1040, 16) for _ in range(2)))
+    tables = cache.block_table[:, :65].nbytes + cache.cache_seqlens.nbytes
+    assert DECODE_CASES["decode_paged"](SIZE, Draw()).count.bytes - 2 * 3 * 8 * 16 * 4 == cache.nbytes + tables
+    latents = ContiguousCache(3, CacheShape(1, (64, 8)), capacity=1040)
+    beside = 4 * (3 * 8 * (16 + 8 + 16) + 8 * 64 * (16 + 16))  # queries and outputs, and both projections
+    assert DECODE_CASES["decode_latent"](SIZE, Draw()).count.bytes - beside == latents.nbytes
+
+
+def test_every_design_has_a_name_and_none_is_a_mechanism_of_prefill():
+    assert set(DESIGNS) == set(DECODE_CASES) and not set(DECODE_CASES) & set(CASES)
+
+
+def test_a_grid_leaves_out_what_does_not_fit():
+    grid = Grid((64, 128), (1, 2), heads=2, width=8, most_bytes=2 * 2 * 128 * 8 * 4, seconds=0.0)
+    assert [(size.b, size.s) for size in grid.sizes(itemsize=4)] == [(1, 64), (1, 128), (2, 64)]
+    work = [*decode_work(grid, device="cpu", mechanisms=["decode_mqa"])]
+    assert [(form, size.b, size.s) for _, form, size in work] == [
+        (form, b, s) for b, s in ((1, 64), (1, 128), (2, 64)) for form in ("blocked", "torch")
+    ]
+    for device, grid in GRIDS.items():
+        whole, small = ([*decode_work(g, device=device)] for g in (grid, quick(grid)))
+        assert {name for name, _, _ in whole} == set(DECODE_CASES) and set(small) < set(whole)
+
+
+def test_prefill_runs_every_form_but_the_interpreters():
+    everything = {(name, form) for name in CASES for form in measure.smallest_case(name).forms}
+    assert {(n, f) for n, f, _ in prefill_work(SIZE, device="cuda")} == everything
+    assert {(n, f) for n, f, _ in prefill_work(SIZE, device="cpu")} == {x for x in everything if x[1] != "triton"}
+
+
+def test_a_step_is_measured_like_any_form():
+    one = measure_form("decode_paged", "blocked", size=SIZE, device="cpu", dtype="float32", limits=LIMITS, seconds=0.0)
+    assert one.problem is None and 0 < one.low <= one.seconds <= one.high and one.size["s"] == 1040
+    assert one.predicted == Roofline(1e10, 1e11).seconds(Count(one.flops, one.bytes))
+
+
+def small_bench(monkeypatch):
+    """A bench of two small steps of two designs, and limits that take no time."""
+    grid = Grid((32, 64), (1,), heads=2, width=8, most_bytes=2**20, seconds=0.0)
+    monkeypatch.setattr(bench, "GRIDS", {"cpu": grid})
+    monkeypatch.setattr(bench, "prefill_work", lambda size, *, device: iter([("linear_attention", "blocked", size)]))
+    two = [(name, "blocked", size) for size in grid.sizes(itemsize=4) for name in ("decode_mqa", "decode_fp8")]
+    monkeypatch.setattr(bench, "decode_work", lambda grid, *, device: iter(two))
+    monkeypatch.setattr("attncourse.profile.limits.READ_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr("attncourse.profile.limits.MATRIX", {"cpu": 32})
+
+
+def test_the_bench_writes_a_record_that_is_named_after_device_and_date(monkeypatch, tmp_path, capsys):
+    small_bench(monkeypatch)
+    assert main(["bench", "--device", "cpu", "--quick", "--out", str(tmp_path / "new")]) == 0
+    (path,) = (tmp_path / "new").iterdir()
+    assert re.fullmatch(r"[a-z0-9-]+-\d{4}-\d\d-\d\d\.json", path.name) and str(path) in capsys.readouterr().out
+    record = read_record(path)
+    assert [m.mechanism for m in record.measurements] == ["linear_attention"] + ["decode_mqa", "decode_fp8"] * 2
+    assert record.measurements[0].size["s"] == 128 and all(m.seconds > 0 for m in record.measurements)
+    assert read_records(path.parent) == [record]
+
+
+def test_what_ends_the_bench_leaves_what_was_measured(monkeypatch, tmp_path):
+    small_bench(monkeypatch)
+    real = bench.measure_work
+
+    def interrupted(work, **told):
+        for i, one in enumerate(real(work, **told)):
+            if one.mechanism == "decode_mqa" and i > 0:
+                raise KeyboardInterrupt
+            yield one
+
+    monkeypatch.setattr(bench, "measure_work", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main(["bench", "--device", "cpu", "--quick", "--out", str(tmp_path)])
+    (record,) = read_records(tmp_path)
+    assert [m.mechanism for m in record.measurements] == ["linear_attention", "decode_mqa", "decode_fp8"]
+
+
+def test_a_records_name_has_no_odd_characters():
+    facts = dataclasses.replace(device_facts("cpu"), name="Made-Up (R) GPU, 3.5 GHz")
+    assert record_name(facts, "2026-01-02") == "made-up-r-gpu-3-5-ghz-2026-01-02.json"
+    assert record_name(dataclasses.replace(facts, name="處理器"), "2026-01-02") == "cpu-2026-01-02.json"
+
+
+@pytest.mark.parametrize(
+    ("goals", "ran"),
+    [("bench-compare A=one.json B=two.json", True), ("bench-compare one.json two.json", True), ("one.json", False)],
+)
+def test_make_takes_two_records_either_way(goals, ran):
+    done = subprocess.run(
+        ["make", "-n", "-o", ".venv/.installed", *goals.split()], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode == 0) == ran, done.stderr
+    assert ("attncourse compare one.json two.json" in done.stdout) == ran
+
+
+def test_make_bench_hands_its_folder_on():
+    done = subprocess.run(
+        ["make", "-n", "-o", ".venv/.installed", "bench", "ARGS=--quick"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "attncourse bench --quick" in done.stdout
+
+
+def made_up_record(*, kind="cuda", name="MADE-UP GPU, not a measurement", capability="9.0", date="2026-01-02"):
+    """A record of a device that does not exist: each step takes 10 us and its bytes at 1 GB/s."""
+    facts = DeviceFacts(name, kind, 80 * 10**9, 100, None if kind == "cuda" else 2, capability, "1.2.3", None)
+    form = "triton" if kind == "cuda" else "blocked"
+    rows = []
+    for mechanism in DESIGNS:
+        for b, s in ((1, 1024), (1, 4096), (8, 1024)):
+            size = Size(b=b, h=32, g=32, t=1, s=s, dk=128, dv=128)
+            seconds = 1e-5 + b * s * 1e-6
+            told = dict(flops=10, bytes=b * s * 1000, predicted=b * s * 1e-7, limit="memory", peak_bytes=8)
+            times = dict(seconds=seconds, low=0.9 * seconds, high=1.1 * seconds)
+            for which in (form, "torch"):
+                rows.append(Measurement(mechanism, which, "w", dataclasses.asdict(size), "float16", **told, **times))
+    rows[0] = dataclasses.replace(rows[0], seconds=None, low=None, high=None, peak_bytes=None, problem="out of memory")
+    limits = Limits(1e10, 1e10, {"float16": 1e12})
+    return Record(facts, limits, versions(), date, "python -m attncourse bench", tuple(rows))
+
+
+def test_a_record_is_read_by_design_context_and_batch():
+    record = made_up_record()
+    assert decode_batches(record) == [1, 8]
+    steps = decode_steps(record, batch=1)
+    assert set(steps) == set(DESIGNS.values())
+    assert set(steps["MHA"]) == {4096}, "the step of 1024 tokens did not run"
+    assert set(steps["MQA"]) == {1024, 4096} and steps["MQA"][4096].form == "triton"
+    assert set(decode_steps(record, batch=8)["fp8"]) == {1024} and decode_steps(record, batch=2) == {}
+
+
+def test_records_of_a_folder_come_by_date_and_none_from_no_folder(tmp_path):
+    assert read_records(tmp_path / "none") == []
+    for name, date in (("a", "2026-03-01"), ("b", "2026-01-01"), ("c", "2026-02-01")):
+        write_record(made_up_record(date=date), tmp_path / f"{name}.json")
+    assert [record.date for record in read_records(tmp_path)] == ["2026-01-01", "2026-02-01", "2026-03-01"]
+
+
+def replay(tmp_path, monkeypatch, capsys):
+    """The chapter's cells on records, run without the rest of it: the titles of their figures, and what they print."""
+    import matplotlib.pyplot as plt
+
+    from attncourse.plot import bandwidth_reached, floor_and_wall
+
+    cells = json.loads((ROOT / "book" / "cache_bandwidth.ipynb").read_text())["cells"]
+    source = {cell["id"]: "".join(cell["source"]) for cell in cells}
+    names = dict(
+        torch=torch, Path=Path, read_records=read_records, live_record=live_record, GRIDS=GRIDS, remark=remark,
+        bandwidth_reached=bandwidth_reached, floor_and_wall=floor_and_wall, fit_floor=fit_floor,
+        decode_batches=decode_batches, decode_steps=decode_steps,
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    plt.close("all")
+    for name in ("reached", "floor-figure"):
+        functions = source[name].split("\n\n\n")[0]
+        exec(functions, names)
+    for name in ("gpu-record", "gpu-floor", "cpu-records"):
+        exec(source[name], names)
+    figures = [plt.figure(n) for n in plt.get_fignums()]
+    titles = [f.get_suptitle() or f.axes[0].get_title() for f in figures]
+    plt.close("all")
+    return titles, capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the chapter measures")
+def test_the_replay_shows_what_was_recorded_and_says_what_was_not(tmp_path, monkeypatch, capsys):
+    assert replay(tmp_path, monkeypatch, capsys)[0] == []
+    (tmp_path / "measurements").mkdir()
+    cpu = made_up_record(kind="cpu", name="MADE-UP CPU, not a measurement", capability=None)
+    write_record(cpu, tmp_path / "measurements" / "cpu.json")
+    titles, printed = replay(tmp_path, monkeypatch, capsys)
+    assert titles == [f"recorded: {cpu.caption}"] and "no record of one in book/measurements" in printed
+    gpu = made_up_record(capability="7.5")
+    write_record(gpu, tmp_path / "measurements" / "gpu.json")
+    titles, printed = replay(tmp_path, monkeypatch, capsys)
+    assert titles == [f"recorded: {gpu.caption}"] * 2 + [f"recorded: {cpu.caption}"]
+    for part in ("MADE-UP GPU", "driver 1.2.3", "2026-01-02", torch.__version__):
+        assert part in titles[0]
+    assert "no record of one" not in printed and "overhead   10.0 us" in printed and "no matrix instructions" in printed
+
+
+def test_an_old_chip_is_remarked_on():
+    assert "7.5" in remark(made_up_record(capability="7.5").device)
+    assert remark(made_up_record(capability="8.0").device) == remark(device_facts("cpu")) == ""
+
+
+def test_a_live_record_has_the_courses_own_forms(monkeypatch):
+    monkeypatch.setattr("attncourse.profile.limits.READ_BYTES", {"cpu": 2**20})
+    monkeypatch.setattr("attncourse.profile.limits.MATRIX", {"cpu": 32})
+    grid = Grid((16, 32), (1, 2), heads=4, width=8, most_bytes=2**20, seconds=0.0)
+    record = live_record(grid, device="cpu")
+    assert {m.form for m in record.measurements} == {"blocked"} and decode_batches(record) == [1, 2]
+    assert all(set(steps) == {16, 32} for steps in decode_steps(record, batch=2).values())
+    assert record.limits.matmul.keys() == {"float32"}
+
+
+def test_a_line_is_found_again():
+    sizes = [1e4, 1e5, 1e6, 1e7, 1e8]
+    found = fit_floor(sizes, [3e-5 + x / 2e10 for x in sizes])
+    assert found.overhead == pytest.approx(3e-5, rel=1e-6) and found.bandwidth == pytest.approx(2e10, rel=1e-6)
+    assert found.half == pytest.approx(6e5, rel=1e-6) and found.seconds(6e5) == pytest.approx(6e-5, rel=1e-6)
+
+
+def test_the_fit_weighs_short_and_long_calls_alike():
+    sizes, factors = [1e3, 1e4, 1e7, 1e8], [1.1, 0.9, 1.1, 0.9]
+    times = [f * (2e-5 + x / 1e10) for f, x in zip(factors, sizes, strict=True)]
+    found = fit_floor(sizes, times)
+    assert 0.8 < found.overhead / 2e-5 < 1.2 and 0.8 < found.bandwidth / 1e10 < 1.2
+
+    def loss(floor):
+        return sum((floor.seconds(x) / t - 1) ** 2 for x, t in zip(sizes, times, strict=True))
+
+    for change in (0.98, 1.02):
+        assert loss(found) < loss(dataclasses.replace(found, overhead=change * found.overhead))
+        assert loss(found) < loss(dataclasses.replace(found, bandwidth=change * found.bandwidth))
+
+
+def test_no_overhead_is_negative():
+    found = fit_floor([1.0, 2.0, 3.0], [0.5, 2.0, 3.5])
+    assert found.overhead == 0 and found.bandwidth > 0
+    assert Floor(0.0, 2.0).half == 0
+
+
+def test_programs_are_counted_in_rounds():
+    assert [rounds(n, slots=10) for n in (1, 10, 11)] == [1, 1, 2]
+    assert busy_share(1, slots=132) == 1 / 132 and busy_share(1, slots=132, splits=132) == 1
+    assert busy_share(11, slots=10) == 11 / 20
+    for groups, slots in ((1, 132), (7, 40), (200, 132), (132, 132)):
+        found = full_from(groups, slots=slots)
+        assert groups * found >= slots and (found == 1 or groups * (found - 1) < slots)
+
+
+@pytest.mark.parametrize("name", ["llama-2-7b", "falcon-7b", "minicpm3-4b"])
+def test_the_turning_batch_is_the_first_that_is_bound_by_computing(name):
+    for context in (64, 512, 4096):
+        for new_tokens in (1, 4):
+            model = WholeModel(1.4e10, 7e9, cost(name, context=context), new_tokens)
+            roofline = Roofline(3.35e12, 989.4e12)
+            first = next((b for b in range(1, 5000) if roofline.limit(model.count(b)) == "compute"), None)
+            turning = model.turning_batch(roofline)
+            assert turning == first or (turning is not None and first is None and turning >= 5000)
+
+
+def test_a_whole_model_is_counted_by_hand():
+    one = cost("llama-2-7b", context=100)
+    model = WholeModel(1.4e10, 7e9, one, new_tokens=2)
+    cache = 2 * 32 * 32 * 128 * 2 * 100  # keys and values, layers, heads, width, bytes, tokens
+    assert model.count(3) == Count(3 * 2 * (14e9 + 2 * cache / 2), 1.4e10 + 3 * cache)
+    slow = Roofline(1e9, 1e30)
+    assert model.tokens_per_second(3, slow) == pytest.approx(6 / ((1.4e10 + 3 * cache) / 1e9))
+    assert model.fits(1.4e10 + 5.5 * cache) == 5 and model.fits(1e9) == 0
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fit_floor([1.0], [1.0]), "at least two sizes"),
+        (lambda: fit_floor([1.0, 2.0], [1.0, 0.0]), "a positive time each"),
+        (lambda: fit_floor([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]), "do not grow"),
+        (lambda: WholeModel(1.0, 1.0, cost("gpt2", context=1, batch=2)), "a batch of 2"),
+        (lambda: WholeModel(0.0, 1.0, cost("gpt2", context=1)), "got 0.0 bytes"),
+        (lambda: WholeModel(1.0, 1.0, cost("gpt2", context=1), 0), "new_tokens must be an integer of at least 1"),
+        (lambda: busy_share(0, slots=1), "groups must be an integer of at least 1"),
+        (lambda: rounds(1, slots=0), "slots must be an integer of at least 1"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", DECODE_CASES)
+def test_the_kernels_decode_on_a_gpu(name):
+    case = DECODE_CASES[name](Size(b=2, h=32, g=32, t=1, s=4097, dk=128, dv=128), Draw("cuda", torch.float16))
+    with torch.no_grad():
+        out = case.forms["triton"](*case.inputs)
+    torch.testing.assert_close(out.double(), expected(name, case.inputs), rtol=2e-2, atol=2e-3)
