@@ -14,6 +14,7 @@ COMMAND_MODULES = (
     "attncourse.publish",
     "attncourse.new_exercise",
     "attncourse.profile.command",
+    "attncourse.cache",
 )
 
 

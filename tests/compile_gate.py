@@ -204,6 +204,30 @@ def linear_attention_cases(capability: int):
         yield room._linear_attention_step_kernel, f"d={width}", "fp32", known, room.step_config(width)
 
 
+def kv_cache_cases(capability: int):
+    """Writing a cache's slots and reading them, as they are and with each codec."""
+    from attncourse.kv_cache import kernel as room
+
+    for dtype in ("fp16", "bf16", "fp32"):
+        if dtype == "bf16" and capability < 80:
+            continue
+        for codec, number in room.CODECS.items():
+            for width in (64, 512):  # a head, and a latent
+                group = width if number == 0 else 32
+                pack = 2 if codec is room.Int4 else 1
+                case = f"{dtype} {codec.__name__} d={width}"
+                append = {
+                    "CODEC": number, "GROUPS": width // group, "GROUP": group, "BLOCK_GROUPS": width // group,
+                    "BLOCK_GROUP": group // pack,
+                }  # fmt: skip
+                yield room._kv_cache_append_kernel, case, dtype, append, room.LAUNCH
+                gather = {
+                    "CODEC": number, "WIDTH": width, "GROUP": group, "BLOCK_S": room.gather_block(width),
+                    "BLOCK_WIDTH": width,
+                }  # fmt: skip
+                yield room._kv_cache_gather_kernel, case, dtype, gather, room.LAUNCH
+
+
 CASES = {
     "softmax_attention": softmax_attention_cases,
     "additive": additive_cases,
@@ -212,6 +236,7 @@ CASES = {
     "block_sparse": block_sparse_cases,
     "global_local": global_local_cases,
     "linear_attention": linear_attention_cases,
+    "kv_cache": kv_cache_cases,
 }
 
 
@@ -222,7 +247,8 @@ def signature_of(kernel, constants: dict, dtype: str) -> dict:
         "dpk_ptr": "*fp32", "log_prob_ptr": "*fp32", "out32_ptr": "*fp32", "dout32_ptr": "*fp32",
         "lengths_ptr": "*i64", "index_ptr": "*i64", "starts_ptr": "*i32", "middles_ptr": "*i32", "blocks_ptr": "*i32",
         "which_ptr": "*i32", "masks_ptr": "*u8", "visible_ptr": "*u8", "scale": "fp32", "softcap": "fp32",
-        "seed": "i64",
+        "seed": "i64", "slots_ptr": "*i64", "scale_ptr": "*fp32", "zero_ptr": "*fp32",
+        "codes_ptr": "*u8" if constants.get("CODEC") else f"*{dtype}",
     }  # fmt: skip
     types = {}
     for name in kernel.arg_names:

@@ -3,6 +3,7 @@
 from .against_length import memory_against_length, seconds_against_length
 from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
 from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
+from .cache_cost import bars_by_design, bounds_and_measured, cache_against_context, decode_roofline, step_times
 from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
@@ -27,9 +28,13 @@ __all__ = [
     "accuracy_by_distance",
     "accuracy_by_place",
     "alignments",
+    "bars_by_design",
     "block_pattern_maps",
+    "bounds_and_measured",
+    "cache_against_context",
     "connections",
     "decay",
+    "decode_roofline",
     "diagrams",
     "draws_against_weights",
     "error_against_features",
@@ -60,6 +65,7 @@ __all__ = [
     "slider",
     "soft_lookup",
     "soft_samples",
+    "step_times",
     "steps_against_distance",
     "two_heads",
     "use_style",

@@ -13,6 +13,7 @@ from . import sliding_window
 from . import block_sparse
 from . import global_local
 from . import linear_attention
+from . import why_latent
 # isort: on
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "sliding_window",
     "softmax_attention",
     "why_attention",
+    "why_latent",
 ]

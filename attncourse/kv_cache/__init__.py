@@ -1,0 +1,36 @@
+"""Keys and values that are kept (Shazeer 2019, https://arxiv.org/abs/1911.02150) and their layouts.
+
+Pages: Kwon et al. 2023, https://arxiv.org/abs/2309.06180. The kernel is imported from `attncourse.kv_cache.kernel`, since
+it needs Triton.
+"""
+
+from .codec import Codec, Fp8, Int4, Int8, Plain
+from .configs import MODELS, PublicModel
+from .contiguous import ContiguousCache
+from .cost import CacheCost, LayerCost, cost
+from .layout import Layout, token_nbytes
+from .module import CachedSelfAttention
+from .paged import PagedCache, PagePool
+from .reference import kv_cache_attention
+from .ring import RingCache
+
+__all__ = [
+    "MODELS",
+    "CacheCost",
+    "CachedSelfAttention",
+    "Codec",
+    "ContiguousCache",
+    "Fp8",
+    "Int4",
+    "Int8",
+    "LayerCost",
+    "Layout",
+    "PagePool",
+    "PagedCache",
+    "Plain",
+    "PublicModel",
+    "RingCache",
+    "cost",
+    "kv_cache_attention",
+    "token_nbytes",
+]

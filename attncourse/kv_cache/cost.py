@@ -1,0 +1,235 @@
+"""What a key-value cache costs, by arithmetic from a published config: bytes stored, bytes read, products made.
+
+Pope et al. 2022, https://arxiv.org/abs/2211.05102, for decoding against bandwidth and for what tensor parallelism can
+and cannot split; DeepSeek-AI 2024, https://arxiv.org/abs/2405.04434, table 1, for the four designs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attncourse._shared.cache import CacheShape
+from attncourse._shared.validate import check_widths, require
+
+from .codec import Fp8, Int4, Int8, Plain
+from .configs import MODELS
+from .layers import Design, read_config
+from .layout import token_nbytes
+
+# How vectors are stored under each name: the cache's dtype, and the codec with its group.
+STORED = {
+    "float32": (torch.float32, lambda group: Plain()),
+    "bfloat16": (torch.bfloat16, lambda group: Plain()),
+    "float16": (torch.float16, lambda group: Plain()),
+    "float8_e4m3fn": (torch.float32, Fp8),
+    "int8": (torch.float32, Int8),
+    "int4": (torch.float32, Int4),
+}
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer of attention, for one sequence.
+
+    Args:
+        design: "MHA", "GQA", "MQA" or "MLA".
+        n_heads: query heads.
+        shape: heads and widths that are stored, as a real cache takes them.
+        window: how many tokens it sees, None for all.
+        bytes_per_token: stored of a token, scales and zeros included.
+        tokens: tokens that are held.
+        bytes_read: read to decode one token.
+        flops: operations on what is read to decode one token: every query head's scores and mixture.
+    """
+
+    design: str
+    n_heads: int
+    shape: CacheShape
+    window: int | None
+    bytes_per_token: int
+    tokens: int
+    bytes_read: int
+    flops: int
+
+    @property
+    def elements_per_token(self) -> int:
+        """Numbers stored of a token, whatever their precision."""
+        return self.shape.n_kv_heads * sum(self.shape.widths)
+
+    def on_device(self, size: int, tensor_parallel: int) -> int:
+        """A device's part of so many bytes: its heads' share, or one head's where there are more devices than heads."""
+        heads = max(1, self.shape.n_kv_heads // tensor_parallel)
+        return size * heads // self.shape.n_kv_heads
+
+
+@dataclass(frozen=True)
+class CacheCost:
+    """The cache of a whole model, in bytes; "token" is one position of one sequence, through all layers.
+
+    Not counted: block tables and lengths (4 bytes a page and a sequence), and what an allocator wastes.
+    """
+
+    layers: tuple[LayerCost, ...]
+    context: int
+    batch: int
+    dtype: str
+    tensor_parallel: int
+
+    @property
+    def elements_per_token(self) -> int:
+        """Numbers that one more token adds while no window is full."""
+        return sum(layer.elements_per_token for layer in self.layers)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that one more token adds while no window is full."""
+        return sum(layer.bytes_per_token for layer in self.layers)
+
+    @property
+    def bytes_per_sequence(self) -> int:
+        """Bytes of one sequence of `context` tokens, windows and pages considered."""
+        return sum(layer.bytes_per_token * layer.tokens for layer in self.layers)
+
+    @property
+    def bytes_total(self) -> int:
+        """Bytes of the batch, stored once."""
+        return self.batch * self.bytes_per_sequence
+
+    @property
+    def bytes_per_sequence_on_device(self) -> int:
+        """Bytes of one sequence on each of the tensor-parallel devices."""
+        parts = (layer.on_device(layer.bytes_per_token, self.tensor_parallel) * layer.tokens for layer in self.layers)
+        return sum(parts)
+
+    @property
+    def bytes_on_device(self) -> int:
+        """Bytes of the batch on each of the tensor-parallel devices."""
+        return self.batch * self.bytes_per_sequence_on_device
+
+    @property
+    def bytes_read_on_device(self) -> int:
+        """Bytes that each device reads of its cache for one step: one more token of every sequence of the batch."""
+        return self.batch * sum(layer.on_device(layer.bytes_read, self.tensor_parallel) for layer in self.layers)
+
+    @property
+    def copies(self) -> float:
+        """How often all devices together store what one would store once; 1 where heads are shared out."""
+        return self.tensor_parallel * self.bytes_per_sequence_on_device / self.bytes_per_sequence
+
+    @property
+    def flops_per_step(self) -> int:
+        """Operations of attention to what is stored in one step, on all devices together.
+
+        Latent attention is counted absorbed: scores and mixtures are made of the latents themselves.
+        """
+        return self.batch * sum(layer.flops for layer in self.layers)
+
+    @property
+    def flops_per_byte(self) -> float:
+        """Operations a byte that a device reads: while its own ratio is larger, reading is what takes the time."""
+        return self.flops_per_step / self.tensor_parallel / self.bytes_read_on_device
+
+    def seconds_per_step(self, bandwidth: float, *, weights: float = 0) -> float:
+        """The least time of one step of the batch: what each device reads, over its bandwidth in bytes a second.
+
+        Args:
+            weights: bytes of weights that a step reads besides, all devices together.
+        """
+        require(bandwidth > 0, f"bandwidth must be positive, in bytes a second, got {bandwidth}")
+        return (self.bytes_read_on_device + weights / self.tensor_parallel) / bandwidth
+
+    def sequences_that_fit(self, memory: float, *, weights: float = 0) -> int:
+        """How many sequences of `context` tokens fit.
+
+        Args:
+            memory: bytes of each device.
+            weights: bytes of the whole model, shared out evenly.
+
+        Raises:
+            ValueError: the weights alone are too large.
+        """
+        share = weights / self.tensor_parallel
+        require(
+            share <= memory,
+            f"each device must hold its share of the weights, {share / 1e9:.4g} GB, in {memory / 1e9:.4g} GB of memory",
+        )
+        return int((memory - share) // self.bytes_per_sequence_on_device)
+
+
+def cost(
+    config: Mapping[str, Any] | str,
+    *,
+    context: int,
+    batch: int = 1,
+    dtype: str = "bfloat16",
+    group: int | None = None,
+    tensor_parallel: int = 1,
+    page_size: int | None = None,
+) -> CacheCost:
+    """The cache of `batch` sequences of `context` tokens.
+
+    Args:
+        config: published sizes under Hugging Face's names (num_hidden_layers, num_key_value_heads, kv_lora_rank,
+            sliding_window, layer_types, ...), or a name in `MODELS`.
+        dtype: float32, bfloat16, float16, float8_e4m3fn, int8 or int4. The last three store a float32 scale a group,
+            and the integers a float32 zero.
+        group: entries of a vector that share a scale, a whole vector unless told; it divides every width.
+        tensor_parallel: devices that share out the query heads. Stored heads are shared out as far as they go; with
+            fewer than devices, each device keeps a copy of the one that its query heads read.
+        page_size: tokens of a page, where the cache is paged: then whole pages are held.
+
+    Raises:
+        ValueError: a size that is missing, not positive or does not fit the others; layers that keep no keys of tokens.
+    """
+    design, windows = read_config(_named(config) if isinstance(config, str) else config)
+    optional = {name: size for name, size in (("group", group), ("page_size", page_size)) if size is not None}
+    check_widths(context=context, batch=batch, tensor_parallel=tensor_parallel, **optional)
+    require(dtype in STORED, f"dtype must be one of {', '.join(STORED)}, got {dtype!r}")
+    _check_shares(design, tensor_parallel)
+    kind, codec = STORED[dtype]
+    shapes = [CacheShape(design.n_kv_heads, (stream.width,)) for stream in design.streams]
+    stored = [token_nbytes(shape, codec=codec(group), dtype=kind) for shape in shapes]
+    layers = (_layer(design, stored, context=context, window=window, page_size=page_size) for window in windows)
+    return CacheCost(tuple(layers), context, batch, dtype, tensor_parallel)
+
+
+def _named(name: str) -> dict[str, Any]:
+    require(name in MODELS, f"no model is named {name!r}; there are {', '.join(MODELS)}")
+    return MODELS[name].config
+
+
+def _layer(design: Design, stored: list[int], *, context: int, window: int | None, page_size: int | None) -> LayerCost:
+    """One layer, of whose streams a token's take `stored` bytes."""
+    seen = context if window is None else min(context, window)
+    read = [seen if stream.most is None else min(seen, stream.most) for stream in design.streams]
+    return LayerCost(
+        design.name,
+        design.n_heads,
+        CacheShape(design.n_kv_heads, tuple(stream.width for stream in design.streams)),
+        window,
+        bytes_per_token=sum(stored),
+        tokens=_held(context, seen, page_size),
+        bytes_read=sum(n * size for n, size in zip(read, stored, strict=True)),
+        flops=sum(n * stream.flops for n, stream in zip(read, design.streams, strict=True)),
+    )
+
+
+def _held(context: int, seen: int, page_size: int | None) -> int:
+    """The last `seen` tokens of `context`, or, where the cache is paged, all tokens on the pages that these touch."""
+    if page_size is None:
+        return seen
+    return ((context - 1) // page_size - (context - seen) // page_size + 1) * page_size
+
+
+def _check_shares(design: Design, tensor_parallel: int) -> None:
+    require(
+        design.n_heads % tensor_parallel == 0,
+        f"the {tensor_parallel} devices must share out the {design.n_heads} query heads evenly",
+    )
+    many, few = max(design.n_kv_heads, tensor_parallel), min(design.n_kv_heads, tensor_parallel)
+    require(
+        many % few == 0,
+        f"the {design.n_kv_heads} key/value heads must divide the {tensor_parallel} devices, or the devices the heads",
+    )

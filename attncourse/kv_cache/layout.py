@@ -1,0 +1,178 @@
+"""What all layouts share: what may be appended, how it is written and read, how many bytes it takes."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attncourse._shared.cache import CacheShape
+from attncourse._shared.validate import check_key_lengths, check_widths, require
+
+from .codec import Codec, Plain
+from .slots import kv_cache_append, kv_cache_gather
+
+IMPLEMENTATIONS = ("torch", "triton")
+
+
+def empty_store(
+    n: int, size: int, shape: CacheShape, *, codec: Codec, dtype: torch.dtype, device: torch.device | str | None
+) -> tuple[tuple[Tensor, ...], ...]:
+    """Zeros for n blocks of `size` tokens: for each stream the tensors (n, g, size, ...) that its codec names."""
+    return tuple(
+        tuple(
+            torch.zeros(n, shape.n_kv_heads, size, field, dtype=kind, device=device)
+            for field, kind in codec.fields(width, dtype)
+        )
+        for width in shape.widths
+    )
+
+
+def token_nbytes(shape: CacheShape, *, codec: Codec | None = None, dtype: torch.dtype = torch.float32) -> int:
+    """Bytes that one token takes in one layer's cache: 2 * n_kv_heads * head_dim * itemsize for plain keys and values."""
+    fields = [field for width in shape.widths for field in (codec or Plain()).fields(width, dtype)]
+    return shape.n_kv_heads * sum(width * dtype.itemsize for width, dtype in fields)
+
+
+class Layout(ABC):
+    """A cache whose subclass says where tokens go: `_reserve`, `_slots`, `_release`, and what `positions` they hold.
+
+    `lengths` (b,) int32 is replaced when it changes, never written into, so who holds it keeps what it was.
+    `storage` holds for each stream the tensors of its codec, (n, g, size, ...).
+    """
+
+    def __init__(self, b: int, shape: CacheShape, *, dtype, device, codec: Codec | None, impl: str):
+        check_widths(b=b)
+        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        self.shape, self.dtype, self.codec, self.impl = shape, dtype, codec or Plain(), impl
+        self.lengths: Int[Tensor, " b"] = torch.zeros(b, dtype=torch.int32, device=device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the cache lives."""
+        return self.lengths.device
+
+    def append(self, *streams: Float[Tensor, "b g c width"], counts: Int[Tensor, " b"] | None = None) -> None:
+        """Add c tokens a stream to every sequence; of row b only the first counts[b] are tokens (all, unless told).
+
+        Raises:
+            ValueError: a shape, batch, dtype or device that is not the cache's, no room, or streams that ask for a
+                gradient, which no cache keeps; then nothing is written.
+        """
+        counts = self._checked(streams, counts)
+        self._reserve(counts)
+        steps = torch.arange(streams[0].shape[2], device=self.device)
+        positions = torch.where(steps < counts[:, None], self.lengths[:, None] + steps, -1)
+        slots = self._slots(positions)
+        write, _ = self._moves()
+        for store, x in zip(self.storage, streams, strict=True):
+            write(store, x, slots, codec=self.codec)
+        self.lengths = self.lengths + counts
+
+    def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
+        """Each stream as the cache holds it, token j of sequence b at `positions()[b, j]`; zeros for padding."""
+        slots = self._slots(self.positions())
+        _, read = self._moves()
+        return tuple(read(store, slots, codec=self.codec, dtype=self.dtype) for store in self.storage)
+
+    def positions(self) -> Int[Tensor, "b s"]:
+        """Where the tokens of `view` stand in their sequences; -1 for padding."""
+        steps = torch.arange(int(self.lengths.max()), device=self.device)
+        return torch.where(steps < self.lengths[:, None], steps, -1)
+
+    def truncate(self, lengths: Int[Tensor, " b"]) -> None:
+        """Forget what stands at positions from lengths[b] on; 0 makes room for another sequence in row b.
+
+        Raises:
+            ValueError: a length that is negative or more than the sequence has; then nothing is forgotten.
+        """
+        check_key_lengths(lengths, b=len(self.lengths), s=int(self.lengths.max()), like=self.lengths)
+        longer = lengths > self.lengths
+        require(
+            not longer.any(),
+            f"truncate takes lengths up to {self.lengths.tolist()}, got {lengths.tolist()}",
+        )
+        self._release(lengths)
+        self.lengths = lengths.to(torch.int32, copy=True)
+
+    def fork(self, rows: Sequence[int] | Int[Tensor, " n"]) -> "Layout":
+        """Another cache, whose sequence i is so far that of row rows[i].
+
+        Raises:
+            ValueError: no row, or one that is not there.
+        """
+        rows = self._checked_rows(rows)
+        twin = copy.copy(self)
+        twin.lengths = self.lengths[rows]
+        twin.storage = tuple(tuple(field[rows] for field in store) for store in self.storage)
+        return twin
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the storage; lengths and tables are not counted."""
+        return sum(field.nbytes for store in self.storage for field in store)
+
+    @property
+    def used_nbytes(self) -> int:
+        """Bytes of the tokens that stand."""
+        return self.token_nbytes * int((self.positions() >= 0).sum())
+
+    @property
+    def token_nbytes(self) -> int:
+        """Bytes of one token of one sequence."""
+        return token_nbytes(self.shape, codec=self.codec, dtype=self.dtype)
+
+    @abstractmethod
+    def _reserve(self, counts: Tensor) -> None:
+        """Make room for the next counts[b] tokens, or raise and change nothing."""
+
+    @abstractmethod
+    def _slots(self, positions: Tensor) -> Tensor:
+        """The number of the slot of each position, -1 where the position is."""
+
+    @abstractmethod
+    def _release(self, lengths: Tensor) -> None:
+        """Give back what no token of the first lengths[b] needs, or raise and change nothing."""
+
+    def _moves(self):
+        """How tokens get into slots and out of them."""
+        if self.impl == "torch":
+            return kv_cache_append, kv_cache_gather
+        from .kernel import kv_cache_append_triton, kv_cache_gather_triton  # Triton is there on Linux alone
+
+        return kv_cache_append_triton, kv_cache_gather_triton
+
+    def _checked(self, streams, counts) -> Tensor:
+        b, shape = len(self.lengths), self.shape
+        found = [tuple(x.shape) for x in streams]
+        c = found[0][2] if found and len(found[0]) == 4 else 0
+        wanted = [(b, shape.n_kv_heads, c, width) for width in shape.widths]
+        require(
+            found == wanted and c >= 1,
+            f"append takes {len(wanted)} streams of {b} sequences, {shape.n_kv_heads} heads, equally many tokens and "
+            f"widths {shape.widths}, got shapes {found}",
+        )
+        for x in streams:
+            require(
+                x.dtype == self.dtype and x.device == self.device,
+                f"the cache holds {self.dtype} on {self.device}, got {x.dtype} on {x.device}",
+            )
+            require(
+                not (torch.is_grad_enabled() and x.requires_grad),
+                "a cache keeps no gradients: append under torch.no_grad()",
+            )
+        if counts is None:
+            return torch.full_like(self.lengths, c)
+        check_key_lengths(counts, b=b, s=c, like=self.lengths)
+        return counts.to(torch.int32)
+
+    def _checked_rows(self, rows) -> Tensor:
+        rows = torch.as_tensor(rows, device=self.device)
+        integer = rows.ndim == 1 and not rows.is_floating_point() and rows.dtype != torch.bool and len(rows) > 0
+        require(
+            integer and int(rows.min()) >= 0 and int(rows.max()) < len(self.lengths),
+            f"fork takes rows of 0..{len(self.lengths) - 1}, got {rows.tolist()}",
+        )
+        return rows

@@ -1,0 +1,71 @@
+"""Writing tokens into slots and reading them back: all that a layout does with its storage.
+
+A store is a tuple of tensors (n, g, size, ...), n blocks of `size` slots, as its codec says; slot j of block i has the
+number i * size + j. A layout is the rule from a token's position to a number, -1 where there is no token (vLLM's
+`slot_mapping`, Kwon et al. 2023, https://arxiv.org/abs/2309.06180, section 4.3).
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from attncourse._shared.validate import require
+
+from .codec import Codec
+
+
+def check_slots(store: tuple[Tensor, ...], slots: Int[Tensor, "b c"]) -> None:
+    """Slots are those of the storage, or -1."""
+    n, size = store[0].shape[0], store[0].shape[2]
+    require(
+        slots.numel() == 0 or (int(slots.min()) >= -1 and int(slots.max()) < n * size),
+        f"slots must lie in 0..{n * size - 1} or be -1, for {n} blocks of {size}, got {slots.tolist()}",
+    )
+
+
+def page_slots(
+    block_table: Int[Tensor, "b pages"], positions: Int[Tensor, "b s"], *, page_size: int
+) -> Int[Tensor, "b s"]:
+    """The slot of each position by the table: block_table[b, p // page_size] * page_size + p % page_size, -1 for -1.
+
+    Raises:
+        ValueError: a position beyond the table, or one whose page is not there.
+    """
+    column, columns = positions.clamp_min(0) // page_size, block_table.shape[1]
+    require(
+        positions.numel() == 0 or int(column.max()) < columns,
+        f"the block table has {columns} pages of {page_size} tokens a row, got positions {positions.tolist()}",
+    )
+    page = block_table.long().gather(1, column.long())
+    absent = ((page < 0) & (positions >= 0)).any(dim=-1)
+    require(not absent.any(), f"no page holds some of the positions of rows {absent.nonzero()[:, 0].tolist()}")
+    return torch.where(positions >= 0, page * page_size + positions % page_size, -1)
+
+
+def kv_cache_append(
+    store: tuple[Tensor, ...], x: Float[Tensor, "b g c width"], slots: Int[Tensor, "b c"], *, codec: Codec
+) -> None:
+    """Write token i of sequence b into slot slots[b, i], encoded; tokens with slot -1 nowhere.
+
+    Raises:
+        ValueError: a slot beyond the storage; then nothing is written.
+    """
+    check_slots(store, slots)
+    rows, columns = (slots >= 0).nonzero(as_tuple=True)
+    numbers, size = slots[rows, columns], store[0].shape[2]
+    for field, part in zip(store, codec.encode(x[rows, :, columns]), strict=True):
+        field[numbers // size, :, numbers % size] = part
+
+
+def kv_cache_gather(
+    store: tuple[Tensor, ...], slots: Int[Tensor, "b s"], *, codec: Codec, dtype: torch.dtype
+) -> Float[Tensor, "b g s width"]:
+    """The decoded tokens of these slots; zeros where a slot is -1.
+
+    Raises:
+        ValueError: a slot beyond the storage.
+    """
+    check_slots(store, slots)
+    size, numbers = store[0].shape[2], slots.clamp_min(0)
+    fields = (field[numbers // size, :, numbers % size].transpose(1, 2) for field in store)
+    return codec.decode(*fields, dtype=dtype).masked_fill((slots < 0)[:, None, :, None], 0.0)

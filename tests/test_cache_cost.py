@@ -1,0 +1,345 @@
+"""The calculator of cache bytes: counted by hand, against published figures, against Hugging Face's configs, by brute force."""
+
+import importlib
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attncourse._shared.cache import CacheShape
+from attncourse.kv_cache import MODELS, ContiguousCache, Fp8, Int4, Int8, PagedCache, PagePool, RingCache, cost
+from attncourse.kv_cache.cost import STORED
+
+bad_input = pytest.mark.bad_input
+
+
+def grouped(n_heads=8, n_kv_heads=2, head_dim=16, layers=3, **more):
+    return {
+        "num_hidden_layers": layers, "num_attention_heads": n_heads, "num_key_value_heads": n_kv_heads,
+        "hidden_size": n_heads * head_dim, "head_dim": head_dim, **more,
+    }  # fmt: skip
+
+
+def latent(n_heads=8, rank=32, rope=8, layers=3):
+    return {
+        "num_hidden_layers": layers, "num_attention_heads": n_heads, "num_key_value_heads": n_heads,
+        "kv_lora_rank": rank, "qk_rope_head_dim": rope, "qk_nope_head_dim": 16, "v_head_dim": 16,
+    }  # fmt: skip
+
+
+# Published figures, to the digit that is printed.
+
+
+@pytest.mark.parametrize(
+    ("model", "kilobytes"), [("deepseek-v3", "70.272"), ("qwen2.5-72b", "327.680"), ("llama-3.1-405b", "516.096")]
+)
+def test_bytes_a_token_of_zhao_2025_table_1(model, kilobytes):
+    """Zhao et al. 2025, https://arxiv.org/abs/2505.09343, table 1: KB in bfloat16."""
+    assert f"{cost(model, context=1).bytes_per_token / 1000:.3f}" == kilobytes
+
+
+def test_two_ratios_of_zhao_2025_table_1_are_not_those_of_its_own_figures():
+    """It prints 4.66 and 7.28; its figures give 4.663 and 7.344."""
+    ours = cost("deepseek-v3", context=1).bytes_per_token
+    ratios = {name: cost(name, context=1).bytes_per_token / ours for name in ("qwen2.5-72b", "llama-3.1-405b")}
+    assert f"{ratios['qwen2.5-72b']:.2f}" == "4.66"
+    assert f"{ratios['llama-3.1-405b']:.2f}" == "7.34"
+
+
+def test_formulas_of_deepseek_v2_table_1():
+    """DeepSeek-AI 2024, https://arxiv.org/abs/2405.04434, table 1: elements a token of l layers."""
+    h, g, dh, layers = 128, 8, 128, 60
+    rank, rope = 4 * dh, dh // 2
+    assert cost(grouped(h, h, dh, layers), context=1).elements_per_token == 2 * h * dh * layers
+    assert cost(grouped(h, g, dh, layers), context=1).elements_per_token == 2 * g * dh * layers
+    assert cost(grouped(h, 1, dh, layers), context=1).elements_per_token == 2 * dh * layers
+    found = cost("deepseek-v2", context=1).elements_per_token
+    assert found == (rank + rope) * layers == 9 / 2 * dh * layers
+    assert found == 2.25 * cost(grouped(h, 1, dh, layers), context=1).elements_per_token, "GQA with 2.25 groups"
+
+
+def test_elements_a_token_of_deepseek_v2_table_9():
+    """Appendix D.2 of the same: 15.6K of a small model with MLA and 110.6K with MHA; 34.6K and 860.2K of a large one.
+
+    The heads of the two MHA models are not printed; 16 of width 128 in 27 layers, as in V2-Lite, give the small figure,
+    and 7168 entries of keys in 60 layers, 56 heads of width 128, the large one.
+    """
+    small, large = cost("deepseek-v2-lite", context=1), cost("deepseek-v2", context=1)
+    assert [f"{x.elements_per_token / 1000:.1f}" for x in (small, large)] == ["15.6", "34.6"]
+    heads = {27: 16, 60: 56}
+    mha = [cost(grouped(h, h, 128, layers), context=1).elements_per_token for layers, h in heads.items()]
+    assert [f"{x / 1000:.1f}" for x in mha] == ["110.6", "860.2"]
+    assert [f"{x.elements_per_token / y:.0%}" for x, y in zip((small, large), mha, strict=True)] == ["14%", "4%"]
+
+
+def test_the_93_3_percent_of_deepseek_v2_need_its_6_bits():
+    """The abstract's reduction against DeepSeek 67B; section 3.2.3 says that V2 is deployed with 6 bits an element."""
+    v2, dense = (cost(name, context=1).elements_per_token for name in ("deepseek-v2", "deepseek-67b"))
+    assert f"{1 - v2 * 6 / (dense * 16):.1%}" == "93.3%"
+    assert f"{1 - v2 / dense:.1%}" == "82.2%", "in equal precision"
+
+
+# By hand, and by other people's code.
+
+
+def test_counted_by_hand():
+    found = cost(grouped(8, 2, 16, layers=3), context=10, batch=4, dtype="float16")
+    assert found.bytes_per_token == 3 * 2 * (16 + 16) * 2
+    assert found.bytes_per_sequence == 10 * found.bytes_per_token and found.bytes_total == 4 * found.bytes_per_sequence
+    assert found.bytes_read_on_device == found.bytes_total
+    assert found.layers[0].shape == CacheShape(2, (16, 16)) and found.layers[0].design == "GQA"
+    # scores and mixtures: 8 heads, 16 products and 16 sums each way, 10 tokens, 3 layers, 4 sequences
+    assert found.flops_per_step == 8 * (2 * 16 + 2 * 16) * 10 * 3 * 4
+    compressed = cost(latent(8, 32, 8, layers=3), context=10, dtype="float32")
+    assert compressed.bytes_per_token == 3 * (32 + 8) * 4
+    assert compressed.flops_per_step == 8 * (2 * (32 + 8) + 2 * 32) * 10 * 3
+    assert compressed.layers[0].shape == CacheShape(1, (32, 8)) and compressed.layers[0].design == "MLA"
+
+
+def test_values_may_be_narrower_than_keys():
+    assert cost(grouped(8, 2, 16, layers=1, v_head_dim=6), context=1).elements_per_token == 2 * (16 + 6)
+
+
+def test_an_indexer_adds_a_key_and_reads_few_latents():
+    config = latent(8, 32, 8, layers=1) | {"index_topk": 4, "index_head_dim": 6, "index_n_heads": 5}
+    short, long = (cost(config, context=n, dtype="float32") for n in (3, 100))
+    assert short.elements_per_token == 32 + 8 + 6
+    assert short.bytes_read_on_device == short.bytes_total
+    assert long.bytes_read_on_device == 4 * (4 * (32 + 8) + 100 * 6)
+    assert long.flops_per_step == 4 * 8 * (2 * (32 + 8) + 2 * 32) + 100 * 2 * 5 * 6
+
+
+CLASSES = {
+    "gpt2": ("gpt2", "GPT2Config"),
+    "falcon-7b": ("falcon", "FalconConfig"),
+    "mistral-7b-v0.1": ("mistral", "MistralConfig"),
+    "gpt-oss-120b": ("gpt_oss", "GptOssConfig"),
+    "deepseek-v3": ("deepseek_v3", "DeepseekV3Config"),
+    "deepseek-v3.2": ("deepseek_v32", "DeepseekV32Config"),
+    "minicpm3-4b": ("minicpm3", "MiniCPM3Config"),
+}
+
+
+def configuration(folder, name, **sizes):
+    return getattr(importlib.import_module(f"transformers.models.{folder}"), name)(**sizes)
+
+
+@pytest.mark.parametrize("model", CLASSES)
+def test_sizes_are_those_of_transformers_defaults(model):
+    """Whole configs, read as they are, cost what the table's few numbers cost."""
+    theirs = configuration(*CLASSES[model]).to_dict()
+    if model == "minicpm3-4b":
+        theirs["v_head_dim"] = None  # the class fills it in as it likes; it does not count
+    assert cost(theirs, context=10_000).layers == cost(model, context=10_000).layers
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "model_type", "window"),
+    [
+        ("gemma2", "Gemma2Config", "gemma2", 4096),
+        ("gemma3", "Gemma3TextConfig", "gemma3_text", 1024),
+        ("cohere2", "Cohere2Config", "cohere2", 4096),
+        ("gpt_oss", "GptOssConfig", "gpt_oss", 128),
+    ],
+)
+def test_layers_slide_where_transformers_lets_them(folder, name, model_type, window):
+    """What the model's code decides where a config lists no layers."""
+    theirs = configuration(folder, name, num_hidden_layers=13, sliding_window=window).layer_types
+    bare = grouped(layers=13, model_type=model_type, sliding_window=window)
+    listed = grouped(layers=13, layer_types=theirs, sliding_window=window)
+    assert cost(bare, context=10_000).layers == cost(listed, context=10_000).layers
+    assert len(set(theirs)) == 2
+
+
+def test_qwens_window_is_off_unless_it_says_otherwise():
+    """Qwen2 configs hold a sliding_window that `use_sliding_window` turns off; on, the first layers see everything."""
+    off = grouped(layers=5, sliding_window=8, use_sliding_window=False, max_window_layers=2)
+    assert [layer.window for layer in cost(off, context=10).layers] == [None] * 5
+    theirs = configuration("qwen2", "Qwen2Config", **off | {"use_sliding_window": True}).layer_types
+    windows = [8 if kind == "sliding_attention" else None for kind in theirs]
+    assert [layer.window for layer in cost(off | {"use_sliding_window": True}, context=10).layers] == windows
+    assert windows == [None, None, 8, 8, 8]
+
+
+def test_a_config_of_pictures_and_text_is_read_for_its_text():
+    whole = {"model_type": "gemma3", "vision_config": {"num_hidden_layers": 99}, "text_config": grouped(layers=6)}
+    assert cost(whole, context=10).layers == cost(grouped(layers=6), context=10).layers
+
+
+def test_what_is_null_is_as_if_not_there():
+    assert cost(grouped(sliding_window=None, kv_lora_rank=None), context=9) == cost(grouped(), context=9)
+
+
+def test_every_model_of_the_table_has_a_source_and_costs_something():
+    assert len(MODELS) >= 25
+    for name, model in MODELS.items():
+        assert cost(name, context=7) == cost(model.config, context=7)
+        assert "https://" in model.source and model.confirmed and model.parameters > 0
+
+
+# Properties.
+
+SIZES = st.integers(1, 9)
+PRECISIONS = st.sampled_from(sorted(STORED))
+
+
+@given(context=st.integers(1, 60), window=st.integers(1, 60), dtype=PRECISIONS)
+def test_a_window_as_long_as_the_context_is_none(context, window, dtype):
+    full = cost(grouped(), context=context, dtype=dtype).bytes_per_sequence
+    local = cost(grouped(sliding_window=window), context=context, dtype=dtype).bytes_per_sequence
+    assert local == full if window >= context else local < full
+    longer = cost(grouped(sliding_window=window), context=context + 1, dtype=dtype).bytes_per_sequence
+    assert (longer == local) == (context >= window), "a window's cache grows until the window is full"
+
+
+@given(context=SIZES, batch=SIZES, dtype=PRECISIONS)
+def test_more_heads_tokens_or_sequences_cost_more(context, batch, dtype):
+    def total(kv_heads, n=context, b=batch):
+        return cost(grouped(8, kv_heads), context=n, batch=b, dtype=dtype).bytes_total
+
+    assert total(1) < total(2) < total(4) < total(8)
+    assert (
+        total(8)
+        == cost({**grouped(8), "num_key_value_heads": None}, context=context, batch=batch, dtype=dtype).bytes_total
+    )
+    assert total(2) < total(2, n=context + 1) and total(2) < total(2, b=batch + 1)
+
+
+@given(context=st.integers(1, 70), window=st.none() | st.integers(1, 70), page=st.integers(1, 20))
+def test_whole_pages_are_held(context, window, page):
+    found = cost(grouped(sliding_window=window), context=context, page_size=page)
+    seen = range(max(0, context - (window or context)), context)
+    assert found.layers[0].tokens == page * len({position // page for position in seen})
+    assert found.bytes_read_on_device == found.layers[0].bytes_per_token * 3 * len(seen), (
+        "of a page, what is seen is read"
+    )
+
+
+@given(
+    kv=st.sampled_from([1, 2, 4, 8]), queries=st.sampled_from([1, 2, 4]), devices=st.sampled_from([1, 2, 4, 8]), context=SIZES
+)  # fmt: skip
+def test_a_device_stores_the_heads_that_its_query_heads_read(kv, queries, devices, context):
+    n_heads = kv * queries
+    if n_heads % devices:
+        return
+    found = cost(grouped(n_heads, kv), context=context, tensor_parallel=devices)
+    share = n_heads // devices
+    read = [{head // queries for head in range(d * share, (d + 1) * share)} for d in range(devices)]
+    per_head = found.bytes_per_sequence // kv
+    assert [found.bytes_per_sequence_on_device] * devices == [len(heads) * per_head for heads in read]
+    assert found.copies == sum(map(len, read)) / kv
+    assert found.flops_per_byte == found.flops_per_step / devices / found.bytes_read_on_device
+
+
+@pytest.mark.parametrize("config", [latent(8), grouped(8, 1)])
+def test_one_stored_head_is_copied_to_every_device(config):
+    alone, shared = (cost(config, context=9, batch=3, tensor_parallel=t) for t in (1, 8))
+    assert alone.copies == 1 and shared.copies == 8
+    assert alone.bytes_on_device == shared.bytes_on_device == alone.bytes_total == shared.bytes_total
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "group", "size"),
+    [
+        ("float32", 7, None, 28),
+        ("bfloat16", 7, None, 14),
+        ("float8_e4m3fn", 64, 32, 64 + 2 * 4),  # two scales
+        ("int8", 64, 32, 64 + 2 * 8),  # two scales, two zeros
+        ("int4", 64, None, 32 + 8),
+        ("int4", 64, 16, 32 + 4 * 8),
+    ],
+)
+def test_scales_and_zeros_are_counted(dtype, width, group, size):
+    config = grouped(8, 2, width, layers=3)
+    assert cost(config, context=1, dtype=dtype, group=group).bytes_per_token == 3 * 2 * 2 * size
+
+
+# Caches that are really allocated.
+
+CODECS = {"float8_e4m3fn": Fp8, "int8": Int8, "int4": Int4}
+
+
+@pytest.mark.parametrize("config", [grouped(8, 8), grouped(8, 2), grouped(8, 1), latent(8, 32, 8)])
+@pytest.mark.parametrize("dtype", STORED)
+def test_a_contiguous_cache_of_every_layer_takes_what_is_said(config, dtype):
+    found = cost(config, context=13, batch=3, dtype=dtype, group=8)
+    codec = CODECS[dtype](8) if dtype in CODECS else None
+    kind = torch.float32 if codec else getattr(torch, dtype)
+    caches = [ContiguousCache(3, layer.shape, capacity=13, dtype=kind, codec=codec) for layer in found.layers]
+    assert sum(cache.nbytes for cache in caches) == found.bytes_total
+    assert caches[0].token_nbytes == found.layers[0].bytes_per_token
+
+
+def test_a_ring_where_a_layer_slides():
+    config = grouped(layers=6, sliding_window=5, sliding_window_pattern=3)
+    found = cost(config, context=13, batch=2, dtype="float32")
+    caches = [
+        ContiguousCache(2, layer.shape, capacity=13) if layer.window is None else RingCache(2, layer.shape, window=5)
+        for layer in found.layers
+    ]
+    assert [type(cache).__name__ for cache in caches] == ["RingCache", "RingCache", "ContiguousCache"] * 2
+    assert sum(cache.nbytes for cache in caches) == found.bytes_total
+
+
+def test_pages_that_are_taken():
+    found = cost(grouped(layers=1), context=13, batch=3, dtype="float32", page_size=4)
+    pool = PagePool(20, found.layers[0].shape, page_size=4)
+    cache = PagedCache(3, pool)
+    cache.append(*(torch.zeros(3, 2, 13, 16) for _ in range(2)))
+    assert cache.nbytes == found.bytes_total
+
+
+# A server.
+
+
+def test_sequences_fit_beside_the_weights():
+    found = cost(grouped(), context=100, tensor_parallel=2)
+    each = found.bytes_per_sequence_on_device
+    assert found.sequences_that_fit(5 * each) == 5 and found.sequences_that_fit(5 * each - 1) == 4
+    assert found.sequences_that_fit(5 * each, weights=4 * each) == 3, "two devices hold half the weights each"
+    assert found.sequences_that_fit(5 * each, weights=10 * each) == 0
+    with pytest.raises(ValueError, match="share of the weights"):
+        found.sequences_that_fit(5 * each, weights=10 * each + 2)
+
+
+def test_a_step_reads_the_cache_once():
+    found = cost(grouped(), context=100, batch=7)
+    assert found.seconds_per_step(1e6) == found.bytes_total / 1e6
+    assert found.seconds_per_step(1e6, weights=5e6) == found.bytes_total / 1e6 + 5
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        ("deepseek-v4", {}, "no model is named 'deepseek-v4'"),
+        ({}, {}, "the config must say num_attention_heads; it says nothing"),
+        (grouped() | {"num_hidden_layers": None}, {}, "must say num_hidden_layers"),
+        (latent() | {"qk_rope_head_dim": None}, {}, "must say qk_rope_head_dim"),
+        (grouped(layers=0), {}, "num_hidden_layers must be an integer of at least 1, got 0"),
+        (grouped(8, 3), {}, "the 3 key/value heads must divide the 8 query heads"),
+        ({**grouped(8), "hidden_size": 100, "head_dim": None}, {}, "the 8 heads must divide the hidden_size 100"),
+        (grouped(sliding_window=0), {}, "window must be at least 1"),
+        (grouped(layer_types=["full_attention"]), {}, "must name the 3 layers' kinds, got 1"),
+        (grouped(layer_types=["sliding_attention"] * 3), {}, "sliding layers need a sliding_window"),
+        (grouped(layer_types=["linear_attention"] * 3), {}, "got linear_attention"),
+        (latent() | {"linear_attn_config": {"kda_layers": [1]}}, {}, "linear_attn_config says that some do not"),
+        (grouped(), {"context": 0}, "context must be an integer of at least 1, got 0"),
+        (grouped(), {"batch": 0}, "batch must be"),
+        (grouped(), {"dtype": "int3"}, "dtype must be one of float32.*got 'int3'"),
+        (grouped(), {"group": 0}, "group must be"),
+        (grouped(), {"page_size": -1}, "page_size must be"),
+        (grouped(8), {"tensor_parallel": 3}, "the 3 devices must share out the 8 query heads evenly"),
+        (grouped(12, 6), {"tensor_parallel": 4}, "the 6 key/value heads must divide the 4 devices"),
+    ],
+)
+@bad_input
+def test_errors_name_the_rule_and_the_values(config, options, message):
+    with pytest.raises(ValueError, match=message):
+        cost(config, **{"context": 4} | options)
+
+
+@bad_input
+def test_a_bandwidth_is_positive():
+    with pytest.raises(ValueError, match="bandwidth must be positive, in bytes a second, got 0"):
+        cost(grouped(), context=1).seconds_per_step(0)
