@@ -204,6 +204,36 @@ def linear_attention_cases(capability: int):
         yield room._linear_attention_step_kernel, f"d={width}", "fp32", known, room.step_config(width)
 
 
+def grouped_query_cases(capability: int):
+    """Both kernels of decoding, at the widths and dtypes they claim: paged, plain and of 8 bits; 4 rows a group, and 64."""
+    from attncourse.grouped_query import kernel as room
+
+    for dtype, width in [
+        ("fp16", 64),
+        ("fp16", 128),
+        ("fp16", 256),
+        ("bf16", 64),
+        ("bf16", 128),
+        ("fp32", 64),
+        ("fp32", 128),
+    ]:
+        if dtype == "bf16" and capability < 80:
+            continue
+        for name, codec in (("plain", room.PLAIN), ("int8", room.INT8), ("fp8", room.FP8)):
+            for rows in (4, 64) if name == "plain" else (4,):
+                config = room.launch_config(
+                    rows=rows, width=width, bits=32 if dtype == "fp32" else 16, capability=capability
+                )
+                known = {
+                    "PAGED": True, "WINDOW": False, "CODEC": codec.value, "K_GROUPS": 1, "V_GROUPS": 1, "DK": width,
+                    "DV": width, "BLOCK_DK": width, "BLOCK_DV": width,
+                }  # fmt: skip
+                case = f"{dtype} d={width} {name} cache, {rows} rows"
+                yield room._grouped_query_split_kernel, case, dtype, known, config
+        known = {"DV": width, "BLOCK_DV": width}
+        yield room._grouped_query_merge_kernel, f"{dtype} d={width}", dtype, known, {"num_warps": 1}
+
+
 def kv_cache_cases(capability: int):
     """Writing a cache's slots and reading them, as they are and with each codec."""
     from attncourse.kv_cache import kernel as room
@@ -237,6 +267,7 @@ CASES = {
     "global_local": global_local_cases,
     "linear_attention": linear_attention_cases,
     "kv_cache": kv_cache_cases,
+    "grouped_query": grouped_query_cases,
 }
 
 
@@ -247,9 +278,14 @@ def signature_of(kernel, constants: dict, dtype: str) -> dict:
         "dpk_ptr": "*fp32", "log_prob_ptr": "*fp32", "out32_ptr": "*fp32", "dout32_ptr": "*fp32",
         "lengths_ptr": "*i64", "index_ptr": "*i64", "starts_ptr": "*i32", "middles_ptr": "*i32", "blocks_ptr": "*i32",
         "which_ptr": "*i32", "masks_ptr": "*u8", "visible_ptr": "*u8", "scale": "fp32", "softcap": "fp32",
-        "seed": "i64", "slots_ptr": "*i64", "scale_ptr": "*fp32", "zero_ptr": "*fp32",
+        "seed": "i64", "seqlens_ptr": "*i32", "table_ptr": "*i32", "partial_ptr": "*fp32", "partial_lse_ptr": "*fp32",
+        "k_scale_ptr": "*fp32", "k_zero_ptr": "*fp32", "v_scale_ptr": "*fp32", "v_zero_ptr": "*fp32",
+        "slots_ptr": "*i64", "scale_ptr": "*fp32", "zero_ptr": "*fp32",
         "codes_ptr": "*u8" if constants.get("CODEC") else f"*{dtype}",
     }  # fmt: skip
+    codes = {1: "*i8", 2: "*u8"}.get(constants.get("CODEC"))
+    if codes is not None:
+        special |= {"k_ptr": codes, "v_ptr": codes}
     types = {}
     for name in kernel.arg_names:
         if name in constants:

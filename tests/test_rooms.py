@@ -15,6 +15,7 @@ ROOMS = sorted(p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name not in
 
 # A room may build on these others; every other import between rooms is a knot.
 MAY_USE = {
+    "grouped_query": {"softmax_attention"},
     "hard_attention": {"softmax_attention"},
     "kv_cache": {"softmax_attention"},
     "multi_head": {"softmax_attention"},

@@ -1,0 +1,79 @@
+"""Decoding: few queries a sequence against a long cache, whose keys and values are read where they lie."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from attncourse._shared.cache import visible_in_cache
+from attncourse._shared.masks import masked_softmax
+
+from .checks import check_decode
+
+
+def grouped_query_decode(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    cache_seqlens: Int[Tensor, " b"] | None = None,
+    mask: Bool[Tensor, "b 1 t s"] | None = None,
+    window: int | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "b h t dv"]:
+    """Attention from the last t tokens of each sequence to its cache, without copying keys to h heads.
+
+    Equally long sequences are read in one pass; others one by one, each to its own end, so padding costs no time.
+
+    Args:
+        cache_seqlens: how many of the s tokens in the cache are the sequence's, those of q included; all unless told.
+            Query i of sequence b stands at cache_seqlens[b] - t + i and sees nothing after it.
+        mask: True where a query may look, in place of cache_seqlens and window: for caches that are not in order.
+        window: a query sees this many keys, its own included.
+        scale: factor on q . k, dk ** -0.5 unless told.
+
+    Raises:
+        ValueError: a shape, dtype, device or range is wrong, or a mask beside cache_seqlens or window; the message names
+            the rule and the values.
+    """
+    check_decode(q, k, v, cache_seqlens=cache_seqlens, mask=mask, window=window)
+    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if mask is None:
+        mask = _mask(q, k, cache_seqlens, window)
+    if mask.all():
+        return _read(q, k, v, None)
+    # A sequence of padding alone still gives a row.
+    rows = [_read_visible(*(x[i : i + 1] for x in (q, k, v, mask))) for i in range(len(q))]
+    return torch.cat(rows) if rows else q.new_zeros(*q.shape[:3], v.shape[-1])
+
+
+def _mask(q, k, cache_seqlens, window) -> Bool[Tensor, "b 1 t s"]:
+    """Who sees whom where the cache holds position j in place j."""
+    b, t, s = len(q), q.shape[2], k.shape[2]
+    lengths = torch.full((b,), s, device=q.device) if cache_seqlens is None else cache_seqlens
+    keys = torch.arange(s, device=q.device)
+    queries = lengths[:, None] - t + torch.arange(t, device=q.device)
+    return visible_in_cache(queries, torch.where(keys < lengths[:, None], keys, -1), window=window)
+
+
+def _read_visible(q, k, v, mask):
+    """`_read` of one sequence, over no more keys than up to the last that any query sees."""
+    used = mask[0, 0].any(dim=0)
+    end = int(used.nonzero().max()) + 1 if used.any() else 0
+    k, v, mask, used = k[:, :, :end], v[:, :, :end], mask[..., :end], used[:end]
+    if not used.all():  # what no query sees is undefined, and a weight of 0 times NaN is NaN
+        v = v.masked_fill(~used[:, None], 0.0)
+    return _read(q, k, v, None if mask.all() and end > 0 else mask)
+
+
+def _read(q, k, v, mask: Bool[Tensor, "b 1 t s"] | None):
+    """A group's queries are the rows of one matrix, which meets the group's keys in one product, and its values in one."""
+    g, t = k.shape[1], q.shape[2]
+    rows = rearrange(q, "b (g r) t dk -> b g (r t) dk", g=g)
+    # Keys first: a row of the cache is read once and meets all of the group's queries.
+    scores = (k @ rows.transpose(-1, -2)).transpose(-1, -2)
+    if mask is None:
+        weights = torch.softmax(scores, dim=-1)
+    else:
+        weights = masked_softmax(scores.masked_fill(~mask.repeat(1, 1, rows.shape[2] // t, 1), -torch.inf))
+    return rearrange(weights @ v, "b g (r t) dv -> b (g r) t dv", t=t)

@@ -1,0 +1,351 @@
+"""Decoding from a cache as two Triton kernels, split over the keys; prefill through the kernels of softmax attention.
+
+Dao et al. 2023, Flash-Decoding (https://crfm.stanford.edu/2023/10/12/flashdecoding.html): one new token gives too few
+programs to fill a GPU, so each sequence's keys are cut into splits, each a program, and a second kernel merges their
+outputs by log-sum-exp. The query heads of a group are the rows of one tile: keys and values are read once a group
+(Ainslie et al. 2023, https://arxiv.org/abs/2305.13245). Pages as in Kwon et al. 2023, https://arxiv.org/abs/2309.06180.
+Caches of 8 bits are dequantised in registers. For inference only. Inside logarithms are to base 2; outside, natural.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
+from attncourse._shared.validate import check_key_lengths, check_window, require
+from attncourse.softmax_attention.kernel import padded, softmax_attention_triton
+
+LOG2E = tl.constexpr(math.log2(math.e))
+PLAIN, INT8, FP8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+LEAST_SPLIT = 256  # keys: shorter splits cost more to merge than they gain
+
+
+def grouped_query_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking) -> Tensor:
+    """`grouped_query_attention` by the softmax kernel, with gradients; errors as there and as in the reference."""
+    return softmax_attention_triton(q, k, v, **masking)
+
+
+@triton.jit
+def _from_fp8(code):
+    """float8_e4m3fn from its bits, which chips before sm_89 cannot convert: a float16 with another bias of exponent."""
+    code = code.to(tl.int32)
+    bits = ((code & 0x80) << 8) | ((code & 0x7F) << 7)
+    return bits.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32) * 256.0
+
+
+@triton.jit
+def _load_tokens(
+    x_ptr, scale_ptr, zero_ptr, at, scale_at, exists,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, CODEC: tl.constexpr, GROUPS: tl.constexpr,
+):  # fmt: skip
+    """(tokens, BLOCK) vectors of the cache, dequantised; zeros where there is no token."""
+    cols = tl.arange(0, BLOCK)[None, :]
+    inside = exists[:, None] & (cols < WIDTH)
+    x = tl.load(x_ptr + at[:, None] + cols, mask=inside, other=0)
+    if CODEC != PLAIN:
+        scale_at, there = scale_at[:, None], exists[:, None]
+        if GROUPS > 1:
+            scale_at, there = scale_at + cols // (WIDTH // GROUPS), inside
+        scale = tl.load(scale_ptr + scale_at, mask=there, other=0.0)
+        if CODEC == INT8:
+            x = (x.to(tl.float32) - tl.load(zero_ptr + scale_at, mask=there, other=0.0)) * scale
+        else:
+            x = _from_fp8(x) * scale
+    return x
+
+
+@triton.jit
+def _grouped_query_split_kernel(
+    q_ptr, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, seqlens_ptr, starts_ptr, table_ptr,
+    partial_ptr, lse_ptr, k_n, k_g, k_s, v_n, v_g, v_s, k_scale_n, k_scale_g, k_scale_s, v_scale_n, v_scale_g,
+    v_scale_s, table_b, g, rows_all, t, size, window, splits, scale,
+    PAGED: tl.constexpr, WINDOW: tl.constexpr, CODEC: tl.constexpr, K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr,
+    DK: tl.constexpr, DV: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
+    BLOCK_DV: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_R rows (a group's query heads, t queries each) against one split of the sequence's keys."""
+    split, of_group = tl.program_id(0), tl.program_id(1)
+    batch, head = (of_group // g).to(tl.int64), (of_group % g).to(tl.int64)
+    rows = tl.program_id(2) * BLOCK_R + tl.arange(0, BLOCK_R)
+    length = tl.load(seqlens_ptr + batch).to(tl.int32)
+    start = tl.load(starts_ptr + batch).to(tl.int32)
+    positions = start + rows % t
+
+    # What any query may see, [first, length), in equal splits of whole tiles.
+    first = 0
+    if WINDOW:
+        first = tl.maximum(start - window + 1, 0)
+    tiles = tl.cdiv(tl.maximum(length - first, 0), BLOCK_S)
+    each = tl.cdiv(tiles, splits) * BLOCK_S
+    begin = first + split * each
+    end = tl.minimum(begin + each, length)
+
+    width = tl.arange(0, BLOCK_DK)[None, :]
+    of_rows = of_group.to(tl.int64) * rows_all + rows
+    q_inside = (rows[:, None] < rows_all) & (width < DK)
+    q = tl.load(q_ptr + of_rows[:, None] * DK + width, mask=q_inside, other=0.0)  # (BLOCK_R, BLOCK_DK)
+    acc = tl.zeros((BLOCK_R, BLOCK_DV), tl.float32)
+    top = tl.full((BLOCK_R,), float("-inf"), tl.float32)
+    total = tl.zeros((BLOCK_R,), tl.float32)
+    for tile in range(begin, end, BLOCK_S):
+        keys = tile + tl.arange(0, BLOCK_S)
+        exists = keys < end
+        block, slot = batch + keys * 0, keys.to(tl.int64)
+        if PAGED:
+            page = tl.load(table_ptr + batch * table_b + keys // size, mask=exists, other=0)
+            block, slot = page.to(tl.int64), (keys % size).to(tl.int64)
+        k_at, k_scale_at = (
+            block * k_n + head * k_g + slot * k_s,
+            block * k_scale_n + head * k_scale_g + slot * k_scale_s,
+        )
+        k = _load_tokens(k_ptr, k_scale_ptr, k_zero_ptr, k_at, k_scale_at, exists, DK, BLOCK_DK, CODEC, K_GROUPS)
+        k = k.to(q.dtype)  # (BLOCK_S, BLOCK_DK)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E)  # (BLOCK_R, BLOCK_S)
+        visible = exists[None, :] & (keys[None, :] <= positions[:, None])
+        if WINDOW:
+            visible &= keys[None, :] > positions[:, None] - window
+        scores = tl.where(visible, scores, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        rescale = tl.exp2(top - shift)
+        weights = tl.exp2(scores - shift[:, None])
+        total = total * rescale + tl.sum(weights, 1)
+        v_at, v_scale_at = (
+            block * v_n + head * v_g + slot * v_s,
+            block * v_scale_n + head * v_scale_g + slot * v_scale_s,
+        )
+        v = _load_tokens(v_ptr, v_scale_ptr, v_zero_ptr, v_at, v_scale_at, exists, DV, BLOCK_DV, CODEC, V_GROUPS)
+        v = v.to(q.dtype)  # (BLOCK_S, BLOCK_DV)
+        acc = tl.dot(weights.to(q.dtype), v, acc * rescale[:, None], input_precision="ieee")
+        top = new_top
+
+    some = tl.where(total > 0, total, 1.0)
+    at = of_rows * splits + split
+    tl.store(lse_ptr + at, tl.where(total > 0, top + tl.log2(some), float("-inf")), mask=rows < rows_all)
+    width = tl.arange(0, BLOCK_DV)[None, :]
+    inside = (rows[:, None] < rows_all) & (width < DV)
+    tl.store(partial_ptr + at[:, None] * DV + width, acc / some[:, None], mask=inside)
+
+
+@triton.jit
+def _grouped_query_merge_kernel(
+    partial_ptr, partial_lse_ptr, out_ptr, lse_ptr, splits, DV: tl.constexpr, BLOCK_DV: tl.constexpr
+):
+    """One program: one row's splits, merged as the softmax's tiles are, by running maximum and sum."""
+    row = tl.program_id(0).to(tl.int64)
+    cols = tl.arange(0, BLOCK_DV)
+    acc = tl.zeros((BLOCK_DV,), tl.float32)
+    top = float("-inf")
+    total = 0.0
+    for split in range(splits):
+        at = row * splits + split
+        lse = tl.load(partial_lse_ptr + at)
+        new_top = tl.maximum(top, lse)
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        rescale, weight = tl.exp2(top - shift), tl.exp2(lse - shift)
+        acc = acc * rescale + weight * tl.load(partial_ptr + at * DV + cols, mask=cols < DV, other=0.0)
+        total = total * rescale + weight
+        top = new_top
+    some = tl.where(total > 0, total, 1.0)
+    tl.store(lse_ptr + row, tl.where(total > 0, (top + tl.log2(some)) / LOG2E, float("-inf")))
+    tl.store(out_ptr + row * DV + cols, (acc / some).to(out_ptr.dtype.element_ty), mask=cols < DV)
+
+
+# (BLOCK_S, warps, stages) by padded width, for up to 16 rows and for more. The compile-only gate holds every entry to its
+# chip's shared memory, and those of 16-bit queries to no spilled register.
+CONFIGS = {
+    "fma": {64: (16, 4, 1), 128: (16, 4, 1), 256: (16, 8, 1)},
+    80: {64: (64, 4, 3), 128: (64, 4, 2), 256: (32, 8, 2)},
+    90: {64: (64, 4, 3), 128: (64, 4, 3), 256: (32, 8, 3)},
+}
+MOST_ROWS = 64
+
+
+def launch_config(*, rows: int, width: int, bits: int, capability: int) -> dict[str, int]:
+    """Tile sizes and warps of the first kernel for a group's rows, a padded width, the queries' dtype and a chip."""
+    chip = "fma" if bits == 32 or capability < 80 else 90 if capability >= 90 else 80
+    block_s, num_warps, num_stages = CONFIGS[chip][max(width, 64)]
+    most = 16 if chip == "fma" else MOST_ROWS
+    # The default of FP fusion differs between versions of Triton.
+    return {
+        "BLOCK_R": min(padded(rows), most), "BLOCK_S": block_s, "num_warps": num_warps, "num_stages": num_stages,
+        "enable_fp_fusion": True,
+    }  # fmt: skip
+
+
+def choose_splits(groups: int, s: int, *, multiprocessors: int) -> int:
+    """Splits a sequence, so that `groups` (sequences times key/value heads) fill the chip about twice, none too short."""
+    wanted = triton.cdiv(2 * multiprocessors, max(groups, 1))
+    return max(1, min(wanted, triton.cdiv(s, LEAST_SPLIT)))
+
+
+def grouped_query_decode_triton(q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
+    """`grouped_query_decode` by the kernels, over contiguous or paged storage, plain or of 8 bits, where it lies.
+
+    The output of `grouped_query_decode_triton_with_lse`, whose arguments and errors are these.
+    """
+    return grouped_query_decode_triton_with_lse(q, k, v, **options)[0]
+
+
+def grouped_query_decode_triton_with_lse(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cache_seqlens: Tensor | None = None,
+    starts: Tensor | None = None,
+    block_table: Tensor | None = None,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
+    k_zero: Tensor | None = None,
+    v_zero: Tensor | None = None,
+    window: int | None = None,
+    scale: float | None = None,
+    splits: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The output (b, h, t, dv) in q's dtype, and the float32 log-sum-exp (b, h, t).
+
+    Args:
+        q: (b, h, t, dk), float32, float16 or bfloat16.
+        k, v: contiguous caches (b, g, capacity, width), or pages (n_pages, g, page_size, width) with a block_table; of q's
+            dtype, or codes int8 or float8_e4m3fn with scales. Entries of a vector are neighbours in memory.
+        cache_seqlens: (b,) tokens of each sequence, those of q included; the capacity unless told.
+        starts: (b,) where the first query of each sequence stands; cache_seqlens - t unless told.
+        block_table: (b, max_pages) int32, the page of positions j page_size ...; entries beyond a sequence are not read.
+        k_scale, v_scale, k_zero, v_zero: float32 (..., width / group) beside the codes; float8 codes have no zeros.
+            A value is (code - zero) * scale.
+        window: a query sees this many keys, its own included.
+        scale: factor on q . k, dk ** -0.5 unless told.
+        splits: into how many pieces a sequence's keys are cut; by the chip and the batch unless told.
+
+    Raises:
+        ValueError: a shape, dtype, device, stride or range is wrong, or a gradient is asked for.
+    """
+    name = "grouped_query_decode_triton"
+    check_runs_here(name, q)
+    codec = _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero)
+    check_window(window)
+    b, h, t, dk = q.shape
+    g, size, dv = *k.shape[1:3], v.shape[-1]
+    capacity = size if block_table is None else _check_table(block_table, b=b, size=size, like=q)
+    require(block_table is not None or len(k) == b, f"q and the caches must share the batch, got {b} and {len(k)}")
+    check_key_lengths(cache_seqlens, b=b, s=capacity, like=q)
+    if cache_seqlens is None:
+        cache_seqlens = torch.full((b,), capacity, dtype=torch.int32, device=q.device)
+    starts = cache_seqlens - t if starts is None else starts
+    require(
+        starts.shape == (b,) and starts.device == q.device and not starts.is_floating_point(),
+        f"starts must be ({b},) integers on {q.device}, got {tuple(starts.shape)} {starts.dtype} on {starts.device}",
+    )
+    if splits is None:
+        splits = choose_splits(b * g, capacity, multiprocessors=_multiprocessors(q))
+    require(splits >= 1, f"splits must be at least 1, got {splits}")
+    plain = [x for x in (k, v) if codec == PLAIN.value]
+
+    def launch(q, *caches):
+        return _launch(
+            q, *(caches or (k, v)), k_scale, v_scale, k_zero, v_zero, cache_seqlens.contiguous(), starts.contiguous(),
+            block_table, codec=codec, window=window, scale=dk**-0.5 if scale is None else scale, splits=splits,
+        )  # fmt: skip
+
+    if 0 in (b, t, capacity):
+        return q.new_zeros(b, h, t, dv), torch.full((b, h, t), -torch.inf, device=q.device)
+    out, lse = in_exact_dtype(launch, q, *plain)
+    return out.to(q.dtype), lse
+
+
+def _launch(
+    q, k, v, k_scale, v_scale, k_zero, v_zero, seqlens, starts, table, *, codec, window, scale, splits
+):  # fmt: skip
+    (b, h, t, dk), (g, size), dv = q.shape, k.shape[1:3], v.shape[-1]
+    rows = h // g * t
+    q = q.contiguous()  # of one or few tokens
+    partial = torch.empty(b * g * rows * splits, dv, device=q.device, dtype=torch.float32)
+    partial_lse = torch.empty(b * g * rows * splits, device=q.device, dtype=torch.float32)
+    out = q.new_empty(b, h, t, dv)
+    lse = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
+    bits, capability = q.element_size() * 8, device_capability(q)
+    config = launch_config(rows=rows, width=max(padded(dk), padded(dv)), bits=bits, capability=capability)
+    # Unused pointers and strides are there for the signature alone.
+    scales = [q if x is None else x for x in (k_scale, k_zero, v_scale, v_zero)]
+    scale_strides = [n for x in (k_scale, v_scale) for n in ((0, 0, 0) if x is None else x.stride()[:3])]
+    k, v = (x.view(torch.uint8) if codec == FP8.value else x for x in (k, v))
+    grid = (splits, b * g, triton.cdiv(rows, config["BLOCK_R"]))
+    _grouped_query_split_kernel[grid](
+        q, k, v, *scales, seqlens, starts, q if table is None else table, partial, partial_lse, *k.stride()[:3],
+        *v.stride()[:3], *scale_strides, 0 if table is None else table.stride(0), g, rows, t, size, window or 0, splits,
+        scale, PAGED=table is not None, WINDOW=window is not None, CODEC=codec,
+        K_GROUPS=1 if k_scale is None else k_scale.shape[-1], V_GROUPS=1 if v_scale is None else v_scale.shape[-1],
+        DK=dk, DV=dv, BLOCK_DK=padded(dk), BLOCK_DV=padded(dv), **config,
+    )  # fmt: skip
+    _grouped_query_merge_kernel[(b * h * t,)](
+        partial, partial_lse, out, lse, splits, DV=dv, BLOCK_DV=padded(dv), num_warps=1, enable_fp_fusion=True
+    )
+    return out, lse
+
+
+def _multiprocessors(q: Tensor) -> int:
+    return torch.cuda.get_device_properties(q.device).multi_processor_count if q.is_cuda else 1
+
+
+def _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero) -> int:
+    """How the caches are stored: one of PLAIN, INT8, FP8."""
+    shapes = f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    require(q.ndim == k.ndim == v.ndim == 4, f"q, k and v must have four axes, {shapes}")
+    require(q.shape[-1] == k.shape[-1] and k.shape[:3] == v.shape[:3], f"q, k and v do not fit each other, {shapes}")
+    require(
+        k.shape[1] >= 1 and q.shape[1] % k.shape[1] == 0,
+        f"the {k.shape[1]} key/value heads must divide the {q.shape[1]} query heads",
+    )
+    widest = max(q.shape[-1], v.shape[-1])
+    require(1 <= widest <= 256, f"{name} takes widths to 256, got {widest}: use impl='blocked' for it")
+    tensors = [x for x in (q, k, v, k_scale, v_scale, k_zero, v_zero) if x is not None]
+    require(
+        not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)),
+        f"{name} is for inference and gives no gradients: call it under torch.no_grad(), or use impl='blocked'",
+    )
+    require(all(x.device == q.device for x in tensors), f"{name} takes tensors of one device")
+    codes = {torch.int8: INT8.value, torch.float8_e4m3fn: FP8.value}
+    codec = codes.get(k.dtype, PLAIN.value)
+    require(
+        k.dtype == v.dtype and (codec != PLAIN.value or k.dtype == q.dtype),
+        f"k and v must be of q's dtype {q.dtype}, or both int8 or float8_e4m3fn codes, got {k.dtype} and {v.dtype}",
+    )
+    beside = {"k_scale": (k, k_scale, codec != PLAIN.value), "v_scale": (v, v_scale, codec != PLAIN.value)}
+    beside |= {"k_zero": (k, k_zero, codec == INT8.value), "v_zero": (v, v_zero, codec == INT8.value)}
+    for which, (cache, x, needed) in beside.items():
+        require(
+            (x is not None) == needed, f"{which} {'is needed' if needed else 'has no place'} beside {k.dtype} caches"
+        )
+        if x is not None:
+            fits = x.ndim == 4 and x.shape[:3] == cache.shape[:3] and x.shape[-1] >= 1
+            require(
+                fits and cache.shape[-1] % x.shape[-1] == 0 and x.dtype == torch.float32,
+                f"{which} must be float32 (..., width / group) for a cache {tuple(cache.shape)}, "
+                f"got {x.dtype} {tuple(x.shape)}",
+            )
+    for scales, zeros in ((k_scale, k_zero), (v_scale, v_zero)):
+        require(
+            zeros is None or (zeros.shape, zeros.stride()) == (scales.shape, scales.stride()),
+            "scales and zeros must share shape and strides",
+        )
+    for x in tensors[1:]:
+        require(x.stride(-1) == 1, f"entries of a vector must be neighbours in memory, got strides {x.stride()}")
+    return codec
+
+
+def _check_table(table: Tensor, *, b: int, size: int, like: Tensor) -> int:
+    """The tokens for which the table has pages."""
+    require(
+        table.ndim == 2 and len(table) == b and table.dtype == torch.int32 and table.device == like.device,
+        f"block_table must be ({b}, max_pages) int32 on {like.device}, "
+        f"got {tuple(table.shape)} {table.dtype} on {table.device}",
+    )
+    require(
+        table.shape[1] == 0 or table.stride(1) == 1, f"rows of block_table must be contiguous, got {table.stride()}"
+    )
+    return table.shape[1] * size

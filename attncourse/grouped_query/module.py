@@ -1,0 +1,149 @@
+"""Grouped-query attention as a layer: project to h query heads and g key/value heads, attend, project back."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from attncourse._shared.cache import CacheShape, KeyValueCache, visible_in_cache
+from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.rope import RotaryEmbedding
+from attncourse._shared.validate import check_tensors, check_widths, require
+from attncourse.softmax_attention import softmax_attention_blocked, softmax_attention_torch
+
+from .blocked import grouped_query_decode
+from .reference import grouped_query_attention
+
+IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
+
+
+class GroupedQueryAttention(nn.Module):
+    """Self-attention whose h query heads share g heads of keys and values.
+
+    Ainslie et al. 2023, https://arxiv.org/abs/2305.13245, section 2.2. n_kv_heads = n_heads is multi-head attention,
+    n_kv_heads = 1 multi-query attention (Shazeer 2019, https://arxiv.org/abs/1911.02150). Query head i reads head
+    i // (n_heads / n_kv_heads).
+
+    Args:
+        d_model: width of the tokens.
+        n_heads: number of query heads; it divides d_model unless head_dim is told.
+        n_kv_heads: number of key/value heads; it divides n_heads.
+        head_dim: width of a head, d_model / n_heads unless told.
+        bias: whether the four projections add a bias.
+        causal: a token sees nothing after it; a layer that decodes must be.
+        rope: turns each head's queries and keys by their positions.
+        scale: factor on q . k, head_dim ** -0.5 unless told.
+        impl: what attends without a cache: "torch" (PyTorch's fused attention), "blocked" (memory linear in the length),
+            "reference" (the definition) or "triton" (the kernels, with a cache too; interpreted without a GPU). With a
+            cache all but "triton" call `grouped_query_decode`.
+
+    Raises:
+        ValueError: a width, a head count or an impl that does not fit.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        n_kv_heads: int,
+        head_dim: int | None = None,
+        bias: bool = True,
+        causal: bool = True,
+        rope: RotaryEmbedding | None = None,
+        scale: float | None = None,
+        impl: str = "torch",
+    ):
+        super().__init__()
+        check_widths(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
+        require(n_heads % n_kv_heads == 0, f"the {n_kv_heads} key/value heads must divide the {n_heads} query heads")
+        require(
+            head_dim is not None or d_model % n_heads == 0,
+            f"n_heads must divide d_model unless head_dim is given, got d_model={d_model}, n_heads={n_heads}",
+        )
+        head_dim = d_model // n_heads if head_dim is None else head_dim
+        check_widths(head_dim=head_dim)
+        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        require(
+            rope is None or rope.width == head_dim,
+            f"rope must turn the heads' width, got head_dim={head_dim} and a rope of width {getattr(rope, 'width', 0)}",
+        )
+        self.d_model, self.n_heads, self.n_kv_heads, self.head_dim = d_model, n_heads, n_kv_heads, head_dim
+        self.causal, self.rope, self.scale, self.impl = causal, rope, scale, impl
+        self.w_q = nn.Linear(d_model, n_heads * head_dim, bias=bias)
+        self.w_k = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
+        self.w_v = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
+        self.w_o = nn.Linear(n_heads * head_dim, d_model, bias=bias)
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What a cache keeps of a token: g keys, turned already, and g values."""
+        return CacheShape(self.n_kv_heads, (self.head_dim, self.head_dim))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        *,
+        key_lengths: Int[Tensor, " b"] | None = None,
+        mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """The output of each token.
+
+        Args:
+            key_lengths: how many of the t tokens of each sequence exist; those after them are padding.
+            mask: boolean (True = visible) or floats to add to the scores, broadcastable to (b, h, t, t); without a
+                cache only.
+            cache: what earlier tokens left. x are the next ones; they are added to it and attend to all it holds.
+
+        Raises:
+            ValueError: a width or dtype does not fit; a cache beside a mask, or in a layer that is not causal; as the
+                cache's append.
+        """
+        check_tensors(x=x)
+        require(x.ndim == 3 and x.shape[-1] == self.d_model, f"x must be (b, t, {self.d_model}), got {tuple(x.shape)}")
+        require(
+            cache is None or (self.causal and mask is None),
+            "decoding is causal attention without a further mask: with a cache give no mask, and build with causal=True",
+        )
+        q, k, v = (
+            split_heads(project(x), heads)
+            for project, heads in ((self.w_q, self.n_heads), (self.w_k, self.n_kv_heads), (self.w_v, self.n_kv_heads))
+        )
+        positions = torch.arange(x.shape[1], device=x.device)
+        if cache is not None:
+            positions = cache.lengths[:, None] + positions
+        if self.rope is not None:
+            q, k = self.rope(q, positions), self.rope(k, positions)
+        if cache is None:
+            return self.w_o(merge_heads(self._attend(q, k, v, key_lengths, mask)))
+        starts = cache.lengths
+        cache.append(k, v, counts=key_lengths)
+        return self.w_o(merge_heads(self._decode(q, cache, starts, positions)))
+
+    def _decode(self, q, cache, starts, positions):
+        keys = cache.positions()
+        if self.impl != "triton":
+            visible = visible_in_cache(positions, keys)
+            return grouped_query_decode(q, *cache.view(), mask=visible, scale=self.scale)
+        from .kernel import grouped_query_decode_triton  # Triton is there on Linux alone
+
+        places = torch.arange(keys.shape[1], device=q.device)
+        require(
+            bool(((keys == places) | (keys < 0)).all() and ((keys >= 0).sum(dim=1) == cache.lengths).all()),
+            "the kernel reads a cache that holds position j in place j: for a ring use another impl",
+        )
+        k, v = cache.view()
+        return grouped_query_decode_triton(q, k, v, cache_seqlens=cache.lengths, starts=starts, scale=self.scale)
+
+    def _attend(self, q, k, v, key_lengths, mask):
+        masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask, scale=self.scale)
+        if self.impl == "triton":
+            from .kernel import grouped_query_attention_triton  # Triton is there on Linux alone
+
+            return grouped_query_attention_triton(q, k, v, **masking)
+        forms = {
+            "reference": grouped_query_attention,
+            "blocked": softmax_attention_blocked,
+            "torch": softmax_attention_torch,
+        }
+        return forms[self.impl](q, k, v, **masking)

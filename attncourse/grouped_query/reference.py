@@ -1,0 +1,60 @@
+"""Grouped-query attention: h query heads read g key/value heads, first head after head, then without a copy.
+
+Shazeer 2019, https://arxiv.org/abs/1911.02150, for one head of keys and values ("multi-query", g = 1); Ainslie et al. 2023,
+https://arxiv.org/abs/2305.13245, section 2.2, for the g in between. With g = h it is multi-head attention.
+"""
+
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from attncourse._shared.masks import apply_mask, blank_padding, masked_softmax, visible_keys
+from attncourse._shared.validate import check_key_lengths, check_mask, check_qkv, check_window
+from attncourse.softmax_attention import softmax_attention
+
+
+def grouped_query_attention_loop(
+    q: Float[Tensor, "b h t dk"], k: Float[Tensor, "b g s dk"], v: Float[Tensor, "b g s dv"], **masking
+) -> Float[Tensor, "b h t dv"]:
+    """Head after head: query head i is softmax attention to the keys and values of head i // (h / g).
+
+    The oracle of every other form. `masking` as in `softmax_attention`; a mask is the same for every head.
+    """
+    check_qkv(q, k, v)
+    h, g = q.shape[1], k.shape[1]
+    heads = []
+    for i in range(h):
+        own, shared = slice(i, i + 1), slice(i // (h // g), i // (h // g) + 1)
+        heads.append(softmax_attention(q[:, own], k[:, shared], v[:, shared], **masking))
+    return torch.cat(heads, dim=1)
+
+
+def grouped_query_attention(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    causal: bool = False,
+    window: int | None = None,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "b h t dv"]:
+    """All heads at once: the r = h / g query heads of a group are an axis of q alone, so keys and values stay g heads.
+
+    Args and errors as in `softmax_attention`.
+    """
+    check_qkv(q, k, v)
+    check_window(window)
+    (b, h, t, dk), (g, s) = q.shape, k.shape[1:3]
+    check_key_lengths(key_lengths, b=b, s=s, like=q)
+    check_mask(mask, shape=(b, h, t, s), like=q)
+    k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
+    grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=g) * (dk**-0.5 if scale is None else scale)
+    scores = rearrange(einsum(grouped, k, "b g r t dk, b g s dk -> b g r t s"), "b g r t s -> b (g r) t s")
+    visible = visible_keys(t, s, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
+    weights = masked_softmax(apply_mask(apply_mask(scores, mask), visible))
+    weights = rearrange(weights, "b (g r) t s -> b g r t s", g=g)
+    out = einsum(weights, v, "b g r t s, b g s dv -> b g r t dv")
+    return rearrange(out, "b g r t dv -> b (g r) t dv")
