@@ -16,7 +16,7 @@ from pathlib import Path
 
 # The most dynamic shared memory that a block may ask for, in bytes, by compute capability.
 SHARED_LIMIT = {75: 65_536, 80: 166_912, 90: 232_448, 100: 232_448}
-STRIDE = r"(q|k|v|out|dout|pq|pk)_[a-z]"
+STRIDE = r"(q|k|v|out|dout|pq|pk|qc|qr|c|kr)_[a-z]"
 
 
 @dataclass(frozen=True)
@@ -234,6 +234,27 @@ def grouped_query_cases(capability: int):
         yield room._grouped_query_merge_kernel, f"{dtype} d={width}", dtype, known, {"num_warps": 1}
 
 
+def latent_cases(capability: int):
+    """Both kernels of absorbed decoding at DeepSeek's width and smaller ones, over pages and not."""
+    from attncourse.latent import kernel as room
+
+    for dtype, width, rope in [
+        ("fp16", 128, 32), ("fp16", 256, 64), ("fp16", 512, 64), ("bf16", 512, 64), ("fp32", 128, 32), ("fp32", 512, 64),
+    ]:  # fmt: skip
+        if dtype == "bf16" and capability < 80:
+            continue
+        config = room.launch_config(width=width, bits=32 if dtype == "fp32" else 16, capability=capability)
+        for paged in (False, True):
+            known = {
+                "R": width, "P": rope, "PAGE": 64, "PAGED": paged, "LENGTHS": True, "POSITIONS": True,
+                "BLOCK_R": width, "BLOCK_P": rope,
+            }  # fmt: skip
+            case = f"{dtype} {width} + {rope}" + " paged" * paged
+            yield room._latent_decode_split_kernel, case, dtype, known, config
+        known = {"R": width, "BLOCK_R": width}
+        yield room._latent_decode_merge_kernel, f"{dtype} {width}", dtype, known, {"num_warps": 4}
+
+
 def kv_cache_cases(capability: int):
     """Writing a cache's slots and reading them, as they are and with each codec."""
     from attncourse.kv_cache import kernel as room
@@ -259,6 +280,7 @@ def kv_cache_cases(capability: int):
 
 
 CASES = {
+    "latent": latent_cases,
     "softmax_attention": softmax_attention_cases,
     "additive": additive_cases,
     "hard_attention": hard_attention_cases,
@@ -281,6 +303,7 @@ def signature_of(kernel, constants: dict, dtype: str) -> dict:
         "seed": "i64", "seqlens_ptr": "*i32", "table_ptr": "*i32", "partial_ptr": "*fp32", "partial_lse_ptr": "*fp32",
         "k_scale_ptr": "*fp32", "k_zero_ptr": "*fp32", "v_scale_ptr": "*fp32", "v_zero_ptr": "*fp32",
         "slots_ptr": "*i64", "scale_ptr": "*fp32", "zero_ptr": "*fp32",
+        "at_ptr": "*i64",
         "codes_ptr": "*u8" if constants.get("CODEC") else f"*{dtype}",
     }  # fmt: skip
     codes = {1: "*i8", 2: "*u8"}.get(constants.get("CODEC"))
@@ -301,7 +324,7 @@ def compile_room(room: str, capability: int) -> list[Compiled]:
     for kernel, case, dtype, known, config in CASES[room](capability):
         options = {k: v for k, v in config.items() if not k.isupper()}
         constants = {k: v for k, v in {**known, **config}.items() if k.isupper() and k in kernel.arg_names}
-        ones = {n: 1 for n in kernel.arg_names if re.fullmatch(r"(q|k|v|out|dout|pq|pk)_[da]", n)}
+        ones = {n: 1 for n in kernel.arg_names if re.fullmatch(r"(q|k|v|out|dout|pq|pk|qc|qr|c|kr|table)_[da]", n)}
         constants |= ones
         types = signature_of(kernel, constants, dtype)
         compiled.append(compile_kernel(kernel, case, types, constants, options, capability))

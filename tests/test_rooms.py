@@ -18,6 +18,7 @@ MAY_USE = {
     "grouped_query": {"softmax_attention"},
     "hard_attention": {"softmax_attention"},
     "kv_cache": {"softmax_attention"},
+    "latent": {"softmax_attention"},
     "multi_head": {"softmax_attention"},
     "multiplicative": {"softmax_attention", "additive"},
 }

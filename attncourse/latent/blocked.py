@@ -1,0 +1,103 @@
+"""Decoding in the latent space at the speed of memory: the absorbed form, split by split, in plain PyTorch.
+
+A query of one token meets every latent of the cache, so reading the latents is most of the work. Here they are read from
+where they lie, once from memory and once more from the processor's cache: a group of splits is scored, weighted and
+mixed before the next is touched, and the splits of a group are the batch of one product, so that each thread has splits
+of its own. The groups merge by their log-sum-exps.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from attncourse._shared.masks import masked_logsumexp, masked_softmax
+from attncourse._shared.validate import check_key_lengths, check_mask, require
+
+from .checks import check_latent
+from .reference import absorb_query, expand_output
+
+
+def latent_attention_blocked(
+    q_nope: Float[Tensor, "b h t n"],
+    q_rope: Float[Tensor, "b h t p"],
+    latent: Float[Tensor, "b 1 s r"],
+    k_rope: Float[Tensor, "b 1 s p"],
+    w_uk: Float[Tensor, "h n r"],
+    w_uv: Float[Tensor, "h dv r"],
+    *,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    split: int = 256,
+    splits: int = 8,
+) -> Float[Tensor, "b h t dv"]:
+    """`latent_attention_absorbed` for few queries over a long cache; nothing as long as the cache is formed but a mask.
+
+    Args:
+        key_lengths: of each sequence only so many tokens are read at all.
+        mask: boolean, True = visible.
+        split: tokens of a split.
+        splits: how many splits are in flight; a group should fit the processor's cache.
+
+    Raises:
+        ValueError: as the reference; a mask that is not boolean; a split or splits below 1.
+    """
+    check_latent(q_nope, q_rope, latent, k_rope, w_uk, w_uv)
+    (b, h, t, n), s, p = q_nope.shape, latent.shape[2], q_rope.shape[-1]
+    check_key_lengths(key_lengths, b=b, s=s, like=latent)
+    check_mask(mask, shape=(b, h, t, s), like=latent)
+    require(mask is None or mask.dtype == torch.bool, "latent_attention_blocked takes boolean masks alone")
+    require(split >= 1 and splits >= 1, f"split and splits must be at least 1, got {split}, {splits}")
+    scale = (n + p) ** -0.5 if scale is None else scale
+    # (row, r, queries): each split is a product of latents, as they lie, with all queries at once
+    q_latent = rearrange(absorb_query(q_nope, w_uk) * scale, "b h t r -> b r (h t)")
+    q_rope = rearrange(q_rope * scale, "b h t p -> b p (h t)")
+    lengths = [s] * b if key_lengths is None else key_lengths.tolist()
+    mixed = q_latent.new_zeros(b, h * t, latent.shape[-1])
+    for row, length in enumerate(lengths):
+        seen = None if mask is None else rearrange(mask.expand(b, h, t, s)[row], "h t s -> s (h t)")
+        parts = []
+        for first, count, width in _groups(length, split, splits):
+            here = slice(first, first + count * width)
+            cut = [x[here].unflatten(0, (count, width)) for x in (latent[row, 0], k_rope[row, 0])]
+            hidden = None if seen is None else ~seen[here].unflatten(0, (count, width))
+            parts.append(_attend_splits(q_latent[row], q_rope[row], *cut, hidden))
+        if parts:
+            mixed[row] = _merge_splits(*map(torch.cat, zip(*parts, strict=True)))
+    return expand_output(rearrange(mixed, "b (h t) r -> b h t r", h=h), w_uv)
+
+
+def _groups(length: int, split: int, splits: int) -> list[tuple[int, int, int]]:
+    """(first token, splits, tokens a split) that cover a length: whole groups, a smaller one, a ragged last split."""
+    groups, first = [], 0
+    while first < length:
+        count = min(splits, (length - first) // split)
+        groups.append((first, count, split) if count else (first, 1, length - first))
+        first += groups[-1][1] * groups[-1][2]
+    return groups
+
+
+def _attend_splits(
+    q_latent: Float[Tensor, "r q"],
+    q_rope: Float[Tensor, "p q"],
+    latent: Float[Tensor, "splits c r"],
+    k_rope: Float[Tensor, "splits c p"],
+    hidden: Tensor | None,
+) -> tuple[Float[Tensor, "splits q r"], Float[Tensor, "splits q"]]:
+    """Attention of all queries to each split by itself, and its log-sum-exp in at least float32."""
+    count = len(latent)
+    scores = torch.bmm(k_rope, q_rope.expand(count, -1, -1))
+    scores = torch.baddbmm(scores, latent, q_latent.expand(count, -1, -1))
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, -torch.inf)
+    lse = masked_logsumexp(scores.transpose(1, 2))
+    weights = torch.exp(scores - lse.masked_fill(lse == -torch.inf, 0.0)[:, None])
+    return torch.bmm(weights.to(latent.dtype).transpose(1, 2), latent), lse
+
+
+def _merge_splits(out: Float[Tensor, "splits q r"], lse: Float[Tensor, "splits q"]) -> Float[Tensor, "q r"]:
+    """All splits at once, each weighted by its share of the sum of exponentials; see `merge_partial` for two."""
+    shares = masked_softmax(lse.T).to(out.dtype)
+    return torch.einsum("qc,cqr->qr", shares, out)

@@ -1,0 +1,34 @@
+"""What every form of latent attention takes."""
+
+from torch import Tensor
+
+from attncourse._shared.validate import check_tensors, require
+
+
+def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, w_uk: Tensor, w_uv: Tensor) -> None:
+    """Shapes that go together: queries of h heads, one stream of latents and one of rotated keys, matrices a head."""
+    check_tensors(q_nope=q_nope, q_rope=q_rope, latent=latent, k_rope=k_rope, w_uk=w_uk, w_uv=w_uv)
+    for name, x, axes in (
+        ("q_nope", q_nope, "b h t n"), ("q_rope", q_rope, "b h t p"), ("latent", latent, "b 1 s r"),
+        ("k_rope", k_rope, "b 1 s p"), ("w_uk", w_uk, "h n r"), ("w_uv", w_uv, "h dv r"),
+    ):  # fmt: skip
+        require(x.ndim == len(axes.split()), f"{name} must be ({axes.replace(' ', ', ')}), got shape {tuple(x.shape)}")
+    (b, h, t, n), p, (s, r) = q_nope.shape, q_rope.shape[-1], latent.shape[2:]
+    for name, x, wanted in (
+        ("q_rope", q_rope, (b, h, t, p)), ("latent", latent, (b, 1, s, r)), ("k_rope", k_rope, (b, 1, s, p)),
+        ("w_uk", w_uk, (h, n, r)), ("w_uv", w_uv, (h, w_uv.shape[1], r)),
+    ):  # fmt: skip
+        require(
+            x.shape == wanted,
+            f"{name} must be {wanted} beside q_nope {tuple(q_nope.shape)} and latent {tuple(latent.shape)}, "
+            f"got {tuple(x.shape)}",
+        )
+    require(n + p > 0, f"queries must have a width, got q_nope {tuple(q_nope.shape)} and q_rope {tuple(q_rope.shape)}")
+
+
+def check_table(block_table: Tensor, *, b: int, like: Tensor) -> None:
+    """block_table is (b, max_pages) integers on the inputs' device."""
+    require(
+        block_table.ndim == 2 and len(block_table) == b and block_table.device == like.device,
+        f"block_table must be ({b}, max_pages) on {like.device}, got {tuple(block_table.shape)} on {block_table.device}",
+    )

@@ -1,0 +1,229 @@
+"""Multi-head latent attention as a layer: compress, attend in whichever form is cheaper, project back."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from attncourse._shared.cache import CacheShape, KeyValueCache, visible_in_cache
+from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.rope import RotaryEmbedding
+from attncourse._shared.validate import check_key_lengths, check_tensors, check_widths, require
+from attncourse.softmax_attention import softmax_attention_blocked, softmax_attention_torch
+
+from .blocked import latent_attention_blocked
+from .cost import FORMS, LatentShape, cheaper_form
+from .reference import absorb_query, expand_latent, expand_output, latent_attention, latent_attention_absorbed
+
+IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
+
+
+class LatentAttention(nn.Module):
+    """Causal attention that caches a low-rank latent and one rotated key a token, instead of each head's keys and values.
+
+    DeepSeek-AI 2024, https://arxiv.org/abs/2405.04434, section 2.1. Projections are laid out as in DeepSeek's
+    checkpoints: kv_a gives [latent ; shared rotary key], kv_b gives [key ; value] head by head, q (or q_b) gives [query ;
+    rotary query] head by head. As in the released model, each compressed latent passes an RMSNorm before it is expanded
+    (section 3.1.2), and the cache holds it normalised.
+
+    Args:
+        d_model: width of the tokens.
+        n_heads: number of heads.
+        kv_lora_rank: width of the latent that keys and values share.
+        q_lora_rank: width of the queries' own latent; None for queries straight from the tokens.
+        qk_nope_head_dim: width of a head's queries and keys that carries no position.
+        qk_rope_head_dim: width that is rotated by position, shared by all heads' keys; 0 for none.
+        v_head_dim: width of a head's values.
+        rope: turns the rotary parts; interleaved, of width qk_rope_head_dim, unless told.
+        scale: factor on the scores, (qk_nope_head_dim + qk_rope_head_dim) ** -0.5 unless told.
+        norm: whether the latents are normalised. A layer converted by SVD has no norm.
+        form: "expanded", "absorbed", or None for the one that takes fewer operations (see `cheaper_form`).
+        impl: "reference" (the definition), "blocked" (memory linear in the length; decoding at the speed of memory),
+            "torch" (PyTorch's fused attention) or "triton" (kernels, interpreted without a GPU; absorbed they decode
+            from caches without codecs, and give no gradients).
+
+    Raises:
+        ValueError: a width, a rope, a form or an impl that does not fit.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        kv_lora_rank: int,
+        q_lora_rank: int | None = None,
+        qk_nope_head_dim: int,
+        qk_rope_head_dim: int,
+        v_head_dim: int,
+        rope: RotaryEmbedding | None = None,
+        scale: float | None = None,
+        norm: bool = True,
+        form: str | None = None,
+        impl: str = "torch",
+    ):
+        super().__init__()
+        check_widths(
+            d_model=d_model, n_heads=n_heads, kv_lora_rank=kv_lora_rank, qk_nope_head_dim=qk_nope_head_dim,
+            v_head_dim=v_head_dim, **({} if q_lora_rank is None else {"q_lora_rank": q_lora_rank}),
+        )  # fmt: skip
+        require(qk_rope_head_dim >= 0, f"qk_rope_head_dim must be at least 0, got {qk_rope_head_dim}")
+        require(form is None or form in FORMS, f"form must be None or one of {', '.join(FORMS)}, got {form!r}")
+        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        if rope is None and qk_rope_head_dim > 0:
+            rope = RotaryEmbedding(qk_rope_head_dim, interleaved=True)
+        require(
+            qk_rope_head_dim == getattr(rope, "width", 0),
+            f"rope must turn qk_rope_head_dim = {qk_rope_head_dim}, got a rope of width {getattr(rope, 'width', 0)}",
+        )
+        self.d_model, self.q_lora_rank = d_model, q_lora_rank
+        self.shape = LatentShape(n_heads, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim)
+        head_dim = qk_nope_head_dim + qk_rope_head_dim
+        self.rope, self.form, self.impl = rope, form, impl
+        self.scale = head_dim**-0.5 if scale is None else scale
+        if q_lora_rank is None:
+            self.q = nn.Linear(d_model, n_heads * head_dim, bias=False)
+        else:
+            self.q_a = nn.Linear(d_model, q_lora_rank, bias=False)  # W_DQ
+            self.q_a_norm = _norm(q_lora_rank, norm)
+            self.q_b = nn.Linear(q_lora_rank, n_heads * head_dim, bias=False)  # W_UQ and W_QR
+        self.kv_a = nn.Linear(d_model, kv_lora_rank + qk_rope_head_dim, bias=False)  # W_DKV and W_KR
+        self.kv_a_norm = _norm(kv_lora_rank, norm)
+        self.kv_b = nn.Linear(kv_lora_rank, n_heads * (qk_nope_head_dim + v_head_dim), bias=False)  # W_UK and W_UV
+        self.o = nn.Linear(n_heads * v_head_dim, d_model, bias=False)
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        """A normalised latent and a rotated key a token, whatever the number of heads."""
+        return CacheShape(1, (self.shape.kv_lora_rank, self.shape.qk_rope_head_dim))
+
+    @property
+    def up_projections(self) -> tuple[Float[Tensor, "h n r"], Float[Tensor, "h dv r"]]:
+        """W_UK and W_UV, head by head: views of kv_b's weight."""
+        by_head = rearrange(self.kv_b.weight, "(h nv) r -> h nv r", h=self.shape.n_heads)
+        return by_head.split([self.shape.qk_nope_head_dim, self.shape.v_head_dim], dim=1)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d"],
+        *,
+        key_lengths: Int[Tensor, " b"] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Float[Tensor, "b t d"]:
+        """The output (b, t, d): each token attends to itself and those before it.
+
+        Args:
+            key_lengths: how many tokens of each row exist; what stands after them is padding.
+            cache: holds what stands before x; x is added to it.
+
+        Raises:
+            ValueError: a shape, dtype or device does not fit.
+        """
+        self._check(x, key_lengths)
+        positions = torch.arange(x.shape[1], device=x.device)
+        if cache is not None:
+            positions = cache.lengths[:, None] + positions
+        q_nope, q_rope = self.queries(x, positions)
+        latent, k_rope = self.compress(x, positions)
+        if cache is None:
+            return self._attend(q_nope, q_rope, latent, k_rope, dict(causal=True, key_lengths=key_lengths))
+        cache.append(latent, k_rope, counts=key_lengths)
+        if self.impl == "triton" and self._form(t=x.shape[1], s=int(cache.lengths.max())) == "absorbed":
+            return self._decode_triton(q_nope, q_rope, cache, positions)
+        latent, k_rope = cache.view()
+        held = cache.positions()
+        in_order = (held < 0) | (held == torch.arange(held.shape[1], device=x.device))
+        if in_order.all():
+            masking = dict(key_lengths=cache.lengths)
+            if x.shape[1] > 1:  # one token, the last, sees all there is
+                masking["mask"] = visible_in_cache(positions, held)
+        else:  # a ring, say
+            empty = (held < 0)[:, None, :, None]  # may hold anything, and 0 times NaN is NaN
+            latent, k_rope = latent.masked_fill(empty, 0.0), k_rope.masked_fill(empty, 0.0)
+            masking = dict(mask=visible_in_cache(positions, held))
+        return self._attend(q_nope, q_rope, latent, k_rope, masking)
+
+    def queries(
+        self, x: Float[Tensor, "b t d"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
+    ) -> tuple[Float[Tensor, "b h t n"], Float[Tensor, "b h t p"]]:
+        """Each head's query, and its part that is turned by its position."""
+        # equations 12 to 14, or their first two as one
+        q = self.q(x) if self.q_lora_rank is None else self.q_b(self.q_a_norm(self.q_a(x)))
+        q = split_heads(q, self.shape.n_heads)
+        q_nope, q_rope = q.split([self.shape.qk_nope_head_dim, self.shape.qk_rope_head_dim], dim=-1)
+        return q_nope, self._rotate(q_rope, positions)
+
+    def compress(
+        self, x: Float[Tensor, "b t d"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
+    ) -> tuple[Float[Tensor, "b 1 t r"], Float[Tensor, "b 1 t p"]]:
+        """What the cache keeps of tokens: their normalised latents (equation 9) and shared rotated keys (equation 15)."""
+        latent, k_rope = self.kv_a(x)[:, None].split([self.shape.kv_lora_rank, self.shape.qk_rope_head_dim], dim=-1)
+        return self.kv_a_norm(latent), self._rotate(k_rope, positions)
+
+    def _rotate(self, x, positions):
+        return x if self.rope is None else self.rope(x, positions)
+
+    def _form(self, *, t: int, s: int) -> str:
+        if self.form is None and self.impl == "triton" and torch.is_grad_enabled():
+            return "expanded"  # the one whose kernel has gradients
+        return self.form or cheaper_form(self.shape, t=t, s=s)
+
+    def _attend(self, q_nope, q_rope, latent, k_rope, masking):
+        inputs = (q_nope, q_rope, latent, k_rope, *self.up_projections)
+        form = self._form(t=q_nope.shape[2], s=latent.shape[2])
+        if self.impl == "reference":
+            definition = latent_attention if form == "expanded" else latent_attention_absorbed
+            out = definition(*inputs, scale=self.scale, **masking)
+        elif form == "absorbed" and self.impl == "blocked" and "causal" not in masking:
+            out = latent_attention_blocked(*inputs, scale=self.scale, **masking)
+        else:
+            out = self._attend_as_softmax(form, *inputs, masking)
+        return self.o(merge_heads(out))  # equation 19
+
+    def _attend_as_softmax(self, form, q_nope, q_rope, latent, k_rope, w_uk, w_uv, masking):
+        """Either form by a fused softmax attention: over every head's keys, or as multi-query attention over latents."""
+        attend = softmax_attention_torch if self.impl == "torch" else softmax_attention_blocked
+        if self.impl == "triton":
+            from attncourse.softmax_attention.kernel import softmax_attention_triton as attend  # on Linux alone
+        if form == "expanded":
+            q = torch.cat([q_nope, q_rope], dim=-1)
+            return attend(q, *expand_latent(latent, k_rope, w_uk, w_uv), scale=self.scale, **masking)
+        q = torch.cat([absorb_query(q_nope, w_uk), q_rope], dim=-1)
+        k = torch.cat([latent, k_rope], dim=-1)
+        return expand_output(attend(q, k, latent, scale=self.scale, **masking), w_uv)
+
+    def _decode_triton(self, q_nope, q_rope, cache, positions):
+        """Straight from the cache's storage: nothing is gathered, and nothing but the tokens read."""
+        from .kernel import latent_attention_triton  # Triton is there on Linux alone
+
+        out = latent_attention_triton(
+            q_nope, q_rope, *_raw_storage(cache), *self.up_projections, key_lengths=cache.lengths, positions=positions,
+            block_table=getattr(cache, "block_table", None), scale=self.scale,
+        )  # fmt: skip
+        return self.o(merge_heads(out))
+
+    def _check(self, x, key_lengths):
+        require(
+            x.ndim == 3 and x.shape[-1] == self.d_model,
+            f"x must be (b, t, {self.d_model}), got shape {tuple(x.shape)}",
+        )
+        if not torch.is_autocast_enabled(x.device.type):  # under it the projections bring every dtype to one
+            check_tensors(x=x, weight=self.o.weight)
+        check_key_lengths(key_lengths, b=x.shape[0], s=x.shape[1], like=x)
+
+
+def _norm(width: int, norm: bool) -> nn.Module:
+    """The norm of a latent, with the released model's epsilon."""
+    return nn.RMSNorm(width, eps=1e-6) if norm else nn.Identity()
+
+
+def _raw_storage(cache: KeyValueCache) -> list[Tensor]:
+    """The streams as they lie, (b, 1, capacity, width) or pages, of a cache that keeps position p in slot p."""
+    stored = getattr(cache, "storage", [])
+    plain = len(stored) == 2 and all(len(fields) == 1 for fields in stored)
+    require(
+        plain and not hasattr(cache, "window"),
+        f"impl='triton' decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "
+        "use impl='torch' for it",
+    )
+    return [fields[0] for fields in stored]

@@ -1,0 +1,121 @@
+"""Multi-head latent attention: what it is, once as a loop, once expanded into heads, once absorbed into the latent space.
+
+DeepSeek-AI 2024, DeepSeek-V2, https://arxiv.org/abs/2405.04434, section 2.1 and appendix C. A token leaves two things
+behind: a latent of width kv_lora_rank, from which every head's key and value follow by that head's own matrices, and
+one rotated key of width qk_rope_head_dim that all heads share.
+
+Axes: n is qk_nope_head_dim, p is qk_rope_head_dim, r is kv_lora_rank, dv is v_head_dim.
+"""
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from attncourse.softmax_attention import softmax_attention
+
+from .checks import check_latent
+
+
+def latent_attention_loop(
+    q_nope: Float[Tensor, "h t n"],
+    q_rope: Float[Tensor, "h t p"],
+    latent: Float[Tensor, "s r"],
+    k_rope: Float[Tensor, "s p"],
+    w_uk: Float[Tensor, "h n r"],
+    w_uv: Float[Tensor, "h dv r"],
+    *,
+    causal: bool = False,
+) -> Float[Tensor, "h t dv"]:
+    """One sequence, head by head, token by token: the oracle. Query i of t stands at position s - t + i."""
+    (h, t, n), s, p = q_nope.shape, len(latent), q_rope.shape[-1]
+    out = q_nope.new_zeros(h, t, w_uv.shape[1])
+    for head in range(h):
+        for i in range(t):
+            scores, values = [], []
+            for j in range(s - t + i + 1 if causal else s):
+                key = torch.cat([w_uk[head] @ latent[j], k_rope[j]])  # equations 10 and 17
+                query = torch.cat([q_nope[head, i], q_rope[head, i]])  # equation 16
+                scores.append(query @ key * (n + p) ** -0.5)
+                values.append(w_uv[head] @ latent[j])  # equation 11
+            if scores:
+                weights = torch.softmax(torch.stack(scores), dim=0)
+                out[head, i] = sum(w * value for w, value in zip(weights, values, strict=True))  # equation 18
+    return out
+
+
+def expand_latent(
+    latent: Float[Tensor, "b 1 s r"],
+    k_rope: Float[Tensor, "b 1 s p"],
+    w_uk: Float[Tensor, "h n r"],
+    w_uv: Float[Tensor, "h dv r"],
+) -> tuple[Float[Tensor, "b h s np"], Float[Tensor, "b h s dv"]]:
+    """The keys, [W_UK c ; shared rotated key], and the values, W_UV c, of every head."""
+    k_nope = einsum(latent[:, 0], w_uk, "b s r, h n r -> b h s n")  # equation 10
+    v = einsum(latent[:, 0], w_uv, "b s r, h dv r -> b h s dv")  # equation 11
+    return torch.cat([k_nope, k_rope.expand(-1, len(w_uk), -1, -1)], dim=-1), v  # equation 17
+
+
+def latent_attention(
+    q_nope: Float[Tensor, "b h t n"],
+    q_rope: Float[Tensor, "b h t p"],
+    latent: Float[Tensor, "b 1 s r"],
+    k_rope: Float[Tensor, "b 1 s p"],
+    w_uk: Float[Tensor, "h n r"],
+    w_uv: Float[Tensor, "h dv r"],
+    *,
+    causal: bool = False,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "b h t dv"]:
+    """The definition: expand the latents into each head's keys and values, then attend.
+
+    Args:
+        q_rope, k_rope: already rotated by their positions; of width 0 where positions are told otherwise.
+        causal, key_lengths, mask: as in `softmax_attention`.
+        scale: factor on the scores, (n + p) ** -0.5 unless told.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; the message names the rule and the values.
+    """
+    check_latent(q_nope, q_rope, latent, k_rope, w_uk, w_uv)
+    k, v = expand_latent(latent, k_rope, w_uk, w_uv)
+    q = torch.cat([q_nope, q_rope], dim=-1)  # equation 16
+    return softmax_attention(q, k, v, causal=causal, key_lengths=key_lengths, mask=mask, scale=scale)  # equation 18
+
+
+def absorb_query(q_nope: Float[Tensor, "b h t n"], w_uk: Float[Tensor, "h n r"]) -> Float[Tensor, "b h t r"]:
+    """W_UK^T q: the query that meets a latent as q itself meets the key W_UK c, since q . (W_UK c) = (W_UK^T q) . c."""
+    return einsum(q_nope, w_uk, "b h t n, h n r -> b h t r")
+
+
+def expand_output(mixed: Float[Tensor, "b h t r"], w_uv: Float[Tensor, "h dv r"]) -> Float[Tensor, "b h t dv"]:
+    """W_UV of a mixture of latents, which is the same mixture of the values W_UV c."""
+    return einsum(mixed, w_uv, "b h t r, h dv r -> b h t dv")
+
+
+def latent_attention_absorbed(
+    q_nope: Float[Tensor, "b h t n"],
+    q_rope: Float[Tensor, "b h t p"],
+    latent: Float[Tensor, "b 1 s r"],
+    k_rope: Float[Tensor, "b 1 s p"],
+    w_uk: Float[Tensor, "h n r"],
+    w_uv: Float[Tensor, "h dv r"],
+    *,
+    causal: bool = False,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "b h t dv"]:
+    """`latent_attention` without any head's keys or values: all heads read the latents, as in multi-query attention.
+
+    The same result (section 2.1.2 and appendix C: W_UK goes into the query, W_UV into the output). The scale stays that
+    of the heads, whatever the latents' width.
+    """
+    check_latent(q_nope, q_rope, latent, k_rope, w_uk, w_uv)
+    scale = (q_nope.shape[-1] + q_rope.shape[-1]) ** -0.5 if scale is None else scale
+    q = torch.cat([absorb_query(q_nope, w_uk), q_rope], dim=-1)
+    k = torch.cat([latent, k_rope], dim=-1)
+    mixed = softmax_attention(q, k, latent, causal=causal, key_lengths=key_lengths, mask=mask, scale=scale)
+    return expand_output(mixed, w_uv)
