@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from attncourse._shared.cache import CacheShape, KeyValueCache
+from attncourse._shared.rope import RotaryEmbedding
 from attncourse.kv_cache import (
+    CachedSelfAttention,
     ContiguousCache,
     Fp8,
     Int4,
@@ -23,11 +25,22 @@ from attncourse.kv_cache import (
     token_nbytes,
 )
 from attncourse.kv_cache.layout import empty_store
+from attncourse.kv_cache.quantize import (
+    dequantize_fp8,
+    dequantize_int4,
+    dequantize_int8,
+    quantize_fp8,
+    quantize_int4,
+    quantize_int8,
+)
+from attncourse.kv_cache.reference import read_cache
 from attncourse.kv_cache.slots import kv_cache_append, kv_cache_gather, page_slots
-from attncourse.softmax_attention import softmax_attention_loop
-from attncourse.testing import make_qkv
+from attncourse.softmax_attention import softmax_attention, softmax_attention_loop
+from attncourse.testing import assert_within_budget, make_qkv, relative_error
+from tests.compile_gate import SHARED_LIMIT, compile_all
 
 kernel = pytest.importorskip("attncourse.kv_cache.kernel", reason="Triton is on Linux alone")
+softmax_attention_triton = pytest.importorskip("attncourse.softmax_attention.kernel").softmax_attention_triton
 
 
 def attend_by_hand(q, k, v, *, window=None, sinks=0):
@@ -601,3 +614,230 @@ def test_bytes_to_the_digit():
         assert pages.nbytes == 3 * 2 * pages.token_nbytes and pages.used_nbytes == 4 * pages.token_nbytes
         pages.truncate(torch.tensor([0, 1]))
         assert pages.nbytes == 2 * pages.token_nbytes and pages.used_nbytes == pages.token_nbytes
+
+
+# Quantisation
+
+
+@given(
+    low=st.floats(-4, 4), exponent=st.integers(-8, 8), groups=st.sampled_from([1, 2, 3]), seed=st.integers(0, 999)
+)  # fmt: skip
+@settings(deadline=None, max_examples=100)
+def test_no_entry_is_off_by_more_than_half_a_step(low, exponent, groups, seed):
+    rng = torch.Generator().manual_seed(seed)
+    x = (torch.randn(5, 12, generator=rng) + low) * 10.0**exponent
+    largest = x.abs().reshape(5, groups, -1).amax(-1).repeat_interleave(12 // groups, dim=-1)
+    for quantize, dequantize, span in (
+        (quantize_int8, dequantize_int8, 255),
+        (quantize_int4, dequantize_int4, 15),
+    ):
+        codes, scale, zero = quantize(x, groups=groups)
+        spread = x.reshape(5, groups, -1).amax(-1) - x.reshape(5, groups, -1).amin(-1)
+        torch.testing.assert_close(scale, spread / span, rtol=1e-4, atol=0)
+        error = (x - dequantize(codes, scale, zero)).abs()
+        # Float32 rounds the quotient, the zero point and the product: a few units in the last place of the largest.
+        assert (error <= scale.repeat_interleave(12 // groups, dim=-1) / 2 + 4 * 2**-23 * largest).all()
+    codes, scale = quantize_fp8(x, groups=groups)
+    step = scale.repeat_interleave(12 // groups, dim=-1)
+    assert ((x - dequantize_fp8(codes, scale)).abs() <= torch.maximum(x.abs() / 16, step / 1024) * (1 + 1e-6)).all()
+
+
+def test_codes_reach_both_ends_and_the_first_of_a_byte_is_low():
+    codes, scale, zero = quantize_int8(torch.tensor([[-3.0, 5.0, 1.1, 0.0]]))
+    assert codes.tolist() == [[-128, 127, 3, -32]]  # 130.7 and 95.6 of 255 steps up from -128
+    codes, scale, zero = quantize_int4(torch.tensor([[0.0, 15.0, 2.0, 7.0]]))
+    assert (codes.tolist(), scale.tolist(), zero.tolist()) == ([[0xF0, 0x72]], [[1.0]], [[0.0]])
+    codes, scale = quantize_fp8(torch.tensor([[448.0, -1.0, 0.0, 17.0]]))
+    assert dequantize_fp8(codes, scale).tolist() == [[448.0, -1.0, 0.0, 16.0]] and scale.tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("codec", [name for name in CODECS if name != "plain"])
+def test_equal_entries_are_exact_extremes_are_finite_and_nan_stays(codec):
+    codec = CODECS[codec]
+    for value in (0.0, 1e-30, -7.25, 3e38, 123456.7):
+        x = torch.full((3, 6), value)
+        torch.testing.assert_close(stored(x, codec).float(), x, rtol=2e-7, atol=0)
+    wide = torch.tensor([[-3e38, 3e38, 0.0, 1e38, -1e-38, 1e-45]])
+    assert stored(wide, codec).isfinite().all()
+    wide[0, 2] = torch.nan
+    assert stored(wide, codec)[0, 2].isnan()
+
+
+def test_fp8_is_the_nearest_of_its_256_numbers():
+    numbers = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).double()
+    x = torch.cat([torch.linspace(-448, 448, 999), torch.logspace(-4, 2, 999)])[:, None]
+    codes, scale = quantize_fp8(torch.cat([x, torch.full_like(x, 448.0)], dim=1))
+    assert (scale == 1).all()
+    away = (numbers.nan_to_num(1e9) - x.double()).abs()
+    torch.testing.assert_close(
+        (codes[:, :1].double() - x.double()).abs(), away.min(dim=1, keepdim=True)[0], rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize(("codec", "at_most"), [(Int8(), 0.03), (Int8(group=4), 0.02), (Int4(), 0.4), (Fp8(), 0.12)])
+def test_what_quantisation_does_to_attention_is_bounded_by_its_steps(codec, at_most):
+    q, k, v = make_qkv(b=2, h=4, g=2, t=40, dk=8)
+    cache = ContiguousCache(2, CacheShape(2, (8, 8)), capacity=40, dtype=torch.float64, codec=codec)
+    cache.append(k, v)
+    got = kv_cache_attention(q, cache)
+    exact = softmax_attention(q, k, v, causal=True)
+    off_k, off_v = ((x - held).abs().repeat_interleave(2, dim=1) for x, held in zip((k, v), cache.view(), strict=True))
+    # A score is off by at most the sum of |q| times the keys' error, and a weight then by a factor e^2 that.
+    off_score = (8**-0.5 * q.abs() @ off_k.transpose(-1, -2)).amax(-1, keepdim=True)
+    bound = off_v.amax((-2, -1), keepdim=True) + torch.expm1(2 * off_score) * v.abs().amax()
+    assert ((got - exact).abs() <= bound).all()
+    assert 0 < relative_error(got, exact) < at_most
+
+
+# Kernels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "codec", [*CODECS.values(), Int8(group=1), Int8(group=3), Int4(group=6), Fp8(group=3)], ids=str
+)
+def test_kernels_write_the_same_bits_and_read_the_same_numbers(codec, dtype, device):
+    rng = torch.Generator().manual_seed(1)
+    for width in (6, 12):
+        shape = CacheShape(2, (width,))
+        stores = [empty_store(4, 5, shape, codec=codec, dtype=dtype, device=device)[0] for _ in range(2)]
+        for store in stores:
+            for field in store:
+                field.view(torch.uint8).fill_(0x7F)  # NaN in every float, and so in every slot that nobody writes
+        x = torch.randn(2, 2, 7, width, generator=rng) * torch.logspace(-6, 4, 7)[:, None]
+        x[0, 0, 0], x[0, 1, 1], x[1, 1, 2] = 0.0, 3.0, -1e-30
+        x = x.to(device, dtype).transpose(1, 2).contiguous().transpose(1, 2)  # as heads are cut from a projection
+        slots = torch.randperm(20, generator=rng)[:14].reshape(2, 7).to(device)
+        slots[1, 2] = slots[0, 6] = -1
+        kv_cache_append(stores[0], x, slots, codec=codec)
+        kernel.kv_cache_append_triton(stores[1], x, slots, codec=codec)
+        for plain, mine in zip(*stores, strict=True):
+            assert torch.equal(plain.view(torch.uint8), mine.view(torch.uint8))
+        wanted = kv_cache_gather(stores[0], slots, codec=codec, dtype=dtype)
+        got = kernel.kv_cache_gather_triton(stores[1], slots, codec=codec, dtype=dtype)
+        assert got.dtype == dtype and got.isfinite().all()
+        torch.testing.assert_close(got, wanted, rtol=torch.finfo(dtype).eps, atol=0)  # compiled, a product may be fused
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("codec", [Int8(), Int4(), Fp8()], ids=str)
+def test_the_kernels_carry_nan_and_infinity_as_the_reference_does(codec, device):
+    x = torch.randn(1, 1, 3, 6, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 0, 1], x[0, 0, 1, 4] = torch.nan, torch.inf
+    slots, seen = torch.arange(3, device=device)[None], []
+    for write, read in (
+        (kv_cache_append, kv_cache_gather),
+        (kernel.kv_cache_append_triton, kernel.kv_cache_gather_triton),
+    ):
+        store = empty_store(1, 3, CacheShape(1, (6,)), codec=codec, dtype=torch.float32, device=device)[0]
+        write(store, x.to(device), slots, codec=codec)
+        seen.append(read(store, slots, codec=codec, dtype=torch.float32))
+        assert not seen[-1][0, 0, 0].isfinite().any() and not seen[-1][0, 0, 1, 4].isfinite()
+    torch.testing.assert_close(seen[1][0, 0, 2], seen[0][0, 0, 2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("codec", CODECS)
+def test_decoding_by_kernels_errs_as_plain_decoding_over_the_dequantised_cache_does(codec, dtype, device):
+    """The kernels' own error; what quantisation costs is measured apart, above."""
+    codec = CODECS[codec]
+    q, k, v = make_qkv(b=2, h=4, g=2, t=9, dk=6, dv=4, dtype=dtype, device=device)
+    outs = []
+    for impl in ("triton", "torch"):
+        cache = build("paged", 2, CacheShape(2, (6, 4)), 9, dtype=dtype, codec=codec, impl=impl, device=device)
+        cache.append(k[:, :, :8], v[:, :, :8])  # a piece longer than a page
+        cache.append(k[:, :, 8:], v[:, :, 8:])
+        held, _, visible = read_cache(q, cache)
+        values = cache.view()[1]
+        attend = softmax_attention_triton if impl == "triton" else softmax_attention
+        outs.append(attend(q, held, values, mask=visible))
+    exact = softmax_attention(q.double(), stored(k, codec), stored(v, codec), causal=True)
+    assert_within_budget(outs[0], plain=outs[1], exact=exact)
+
+
+@pytest.mark.bad_input
+def test_what_the_kernels_cannot_do_they_say():
+    store = empty_store(1, 3, CacheShape(1, (4,)), codec=Plain(), dtype=torch.float64, device=None)[0]
+    slots, x = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, 1, 4)
+    with pytest.raises(
+        ValueError, match="kv_cache_append_triton takes float32, float16 or bfloat16, got torch.float64"
+    ):
+        kernel.kv_cache_append_triton(store, x.double(), slots, codec=Plain())
+    with pytest.raises(ValueError, match="kv_cache_gather_triton takes float32, float16 or bfloat16"):
+        kernel.kv_cache_gather_triton(store, slots, codec=Plain(), dtype=torch.float64)
+    with pytest.raises(ValueError, match="kv_cache_append_triton gives no gradients"):
+        kernel.kv_cache_append_triton(store, x.requires_grad_(), slots, codec=Plain())
+    with pytest.raises(ValueError, match="knows the codecs Plain, Int8, Int4, Fp8, got 3"):
+        kernel.kv_cache_gather_triton(store, slots, codec=3, dtype=torch.float32)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("codec", [Plain(), Int8(group=32), Int4(group=32), Fp8(group=32)], ids=str)
+def test_the_kernels_at_the_sizes_of_a_model(codec):
+    pool = PagePool(600, CacheShape(8, (128, 128)), page_size=16, dtype=torch.bfloat16, device="cuda", codec=codec)
+    caches = [PagedCache(4, pool, impl=impl) for impl in ("torch", "triton")]
+    k, v = torch.randn(2, 4, 8, 1000, 128, device="cuda", dtype=torch.bfloat16)
+    for cache in caches:
+        cache.append(k, v, counts=torch.tensor([1000, 1, 517, 999], device="cuda"))
+    for plain, mine in zip(*(cache.view() for cache in caches), strict=True):
+        torch.testing.assert_close(mine, plain)
+
+
+@pytest.mark.parametrize("capability", SHARED_LIMIT)
+def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
+    compiled = compile_all("kv_cache", capability)
+    assert len(compiled) == (32 if capability == 75 else 48)
+    for c in compiled:
+        assert c.shared <= SHARED_LIMIT[capability] and c.spills == 0, c
+
+
+# The layer
+
+
+@pytest.mark.parametrize("impl", ["reference", "torch", "triton"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_layer_with_a_cache_is_the_layer_without(layout, impl, window, device):
+    dtype = torch.float32 if impl == "triton" else torch.float64
+    torch.manual_seed(0)
+    layer = CachedSelfAttention(12, 2, window=window, rope=RotaryEmbedding(6), impl=impl).to(device, dtype)
+    x = torch.randn(2, 9, 12, dtype=dtype, device=device)
+    with torch.no_grad():
+        plain = CachedSelfAttention(12, 2, window=window, rope=RotaryEmbedding(6)).to(device, dtype)
+        plain.load_state_dict(layer.state_dict())
+        whole = plain(x)
+        torch.testing.assert_close(layer(x, key_lengths=torch.tensor([9, 5], device=device))[0], whole[0])
+        cache = build(layout, 2, layer.cache_shape, 9, dtype=dtype, device=device)
+        first = layer(x[:, :4], cache=cache)
+        second = layer(x[:, 4:8], cache=cache, key_lengths=torch.tensor([4, 1], device=device))
+        last = layer(torch.cat([x[:1, 8:9], x[1:, 5:6]]), cache=cache)
+    torch.testing.assert_close(first, whole[:, :4])
+    torch.testing.assert_close(second[0], whole[0, 4:8])
+    torch.testing.assert_close(second[1, :1], whole[1, 4:5])
+    torch.testing.assert_close(last, torch.stack([whole[0, 8:9], whole[1, 5:6]]))
+
+
+def test_the_layer_is_torchs_own_multi_head_attention():
+    torch.manual_seed(0)
+    layer, theirs = CachedSelfAttention(12, 3), torch.nn.MultiheadAttention(12, 3, bias=False, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([layer.w_q.weight, layer.w_k.weight, layer.w_v.weight]))
+        theirs.out_proj.weight.copy_(layer.w_o.weight)
+    x = torch.randn(2, 7, 12)
+    wanted, _ = theirs(x, x, x, attn_mask=torch.ones(7, 7).triu(1).bool(), need_weights=False)
+    torch.testing.assert_close(layer(x), wanted)
+
+
+@pytest.mark.bad_input
+def test_a_layer_that_cannot_be_is_named():
+    for built, message in [
+        (lambda: CachedSelfAttention(10, 4), "n_heads must divide d_model, got d_model=10, n_heads=4"),
+        (lambda: CachedSelfAttention(8, 2, rope=RotaryEmbedding(8)), "got head_dim=4 and a rope of width 8"),
+        (lambda: CachedSelfAttention(8, 2, window=0), "window must be at least 1"),
+        (lambda: CachedSelfAttention(8, 2, impl="cuda"), "impl must be one of reference, torch, triton, got 'cuda'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            built()
+    layer = CachedSelfAttention(8, 2)
+    with pytest.raises(ValueError, match="a cache keeps no gradients: append under torch.no_grad"):
+        layer(torch.ones(1, 1, 8), cache=ContiguousCache(1, layer.cache_shape, capacity=2))

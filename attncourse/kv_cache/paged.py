@@ -141,6 +141,11 @@ class PagedCache(Layout):
         self.storage = pool.storage
 
     @property
+    def capacity(self) -> int:
+        """The longest sequence that the table has room for; whether the pool has the pages shows when they are taken."""
+        return self.block_table.shape[1] * self.pool.page_size
+
+    @property
     def cache_seqlens(self) -> Int[Tensor, " b"]:
         """`lengths`, by the name that kernels over pages give it."""
         return self.lengths
