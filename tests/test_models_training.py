@@ -346,7 +346,7 @@ def test_drawing_repeats_by_its_generator():
         (lambda: choose(torch.zeros(1, 3), temperature=-1), "temperature must be at least 0, got -1"),
         (lambda: choose(torch.zeros(1, 3), temperature=1), "give a torch.Generator as rng"),
         (lambda: choose(torch.zeros(1, 3), top_k=4), r"top_k must lie in 1\.\.3.*got 4"),
-        (lambda: generate(build_decoder(), [], steps=1), "got 0 prompts, 1 steps"),
+        (lambda: generate(build_decoder(), [], steps=1), "at least one prompt, got 0"),
         (
             lambda: generate(build_decoder(), draw_prompts(0, 2), steps=1),
             r"a prompt needs a token, got lengths \[0, 2\]",

@@ -159,9 +159,8 @@ class Stack(nn.Module):
             caches: one a block, for what stands before x.
 
         Raises:
-            ValueError: more tokens than the longest sequence, a head_mask that is not (layers, h), or not a cache a block.
+            ValueError: more tokens than the longest sequence, those in the caches included; a head_mask that is not (layers, h), or not a cache a block.
         """
-        require(x.shape[1] <= self.context, f"there are {self.context} positions, got {x.shape[1]} tokens")
         require(
             head_mask is None or len(head_mask) == len(self.blocks),
             f"head_mask must be ({len(self.blocks)}, heads), got {tuple(getattr(head_mask, 'shape', ()))}",
@@ -170,11 +169,28 @@ class Stack(nn.Module):
             caches is None or len(caches) == len(self.blocks),
             f"caches must be one for each of the {len(self.blocks)} blocks, got {len(caches or ())}",
         )
-        x = x if self.places is None else self.places(x)
+        x = self._place(x, masking.get("lengths"), caches)
         for i, block in enumerate(self.blocks):
             own = {name: each[i] for name, each in (("head_mask", head_mask), ("cache", caches)) if each is not None}
             x = block(x, context, **own, **masking)
         return self.norm(x)
+
+    def _place(self, x: Tensor, lengths: Tensor | None, caches: Sequence[KeyValueCache] | None) -> Tensor:
+        """x with the vectors of its positions, where they are learned; each row's begin after what its caches hold."""
+        t = x.shape[1]
+        if not caches:
+            require(t <= self.context, f"there are {self.context} positions, got {t} tokens")
+            return x if self.places is None else self.places(x)
+        held = caches[0].lengths
+        counts = torch.full_like(held, t) if lengths is None else lengths
+        require(
+            int((held + counts).max()) <= self.context,
+            f"there are {self.context} positions, got {counts.tolist()} tokens after {held.tolist()} in the caches",
+        )
+        if self.places is None:
+            return x
+        positions = held[:, None] + torch.arange(t, device=x.device)
+        return self.places(x, positions.clamp_max(self.context - 1))  # only padding would stand beyond
 
 
 @contextlib.contextmanager

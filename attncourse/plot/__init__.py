@@ -3,6 +3,15 @@
 from .against_length import memory_against_length, seconds_against_length
 from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
 from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
+from .cache import (
+    block_tables,
+    bytes_over_passes,
+    cache_slots,
+    error_and_loss,
+    roofline,
+    slot_timeline,
+    step_time,
+)
 from .cache_cost import bars_by_design, bounds_and_measured, cache_against_context, decode_roofline, step_times
 from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
@@ -30,14 +39,18 @@ __all__ = [
     "alignments",
     "bars_by_design",
     "block_pattern_maps",
+    "block_tables",
     "bounds_and_measured",
+    "bytes_over_passes",
     "cache_against_context",
+    "cache_slots",
     "connections",
     "decay",
     "decode_roofline",
     "diagrams",
     "draws_against_weights",
     "error_against_features",
+    "error_and_loss",
     "estimator_quality",
     "gaze",
     "head_maps",
@@ -58,13 +71,16 @@ __all__ = [
     "reach_by_layers",
     "reach_maps",
     "reading",
+    "roofline",
     "saturation",
     "seconds_against_length",
     "shares",
     "signed_heatmap",
     "slider",
+    "slot_timeline",
     "soft_lookup",
     "soft_samples",
+    "step_time",
     "step_times",
     "steps_against_distance",
     "two_heads",
