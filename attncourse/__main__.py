@@ -15,6 +15,7 @@ COMMAND_MODULES = (
     "attncourse.new_exercise",
     "attncourse.profile.command",
     "attncourse.cache",
+    "attncourse.choose.command",
 )
 
 
