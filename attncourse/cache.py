@@ -11,7 +11,7 @@ from tabulate import tabulate
 from attncourse._shared.cache import CacheShape
 from attncourse._shared.validate import require
 from attncourse.catalogue import proposal
-from attncourse.kv_cache import MODELS, CacheCost, cost
+from attncourse.kv_cache import MODELS, CacheCost, cost, published_figures
 from attncourse.kv_cache.cost import STORED
 
 EXAMPLE = """\
@@ -68,6 +68,7 @@ def add_parsers(commands) -> None:
     which.add_argument(
         "--list", action="store_true", help="print the table: every model, with the source of its numbers"
     )
+    which.add_argument("--published", action="store_true", help="print published figures beside what the table gives")
     parser.add_argument("--context", type=int, default=4096, help="tokens of each sequence (default: 4096)")
     parser.add_argument("--batch", type=int, default=1, help="sequences at once (default: 1)")
     parser.add_argument("--dtype", default="bfloat16", help=f"{', '.join(STORED)} (default: bfloat16)")
@@ -83,9 +84,9 @@ def add_parsers(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table of models, or one model's cost."""
-    if args.list:
-        print(list_models())
+    """Print the table of models, the published figures, or one model's cost."""
+    if args.list or args.published:
+        print(list_models() if args.list else list_published())
         return 0
     config, weights, heading = _read(args)
     found = cost(
@@ -186,3 +187,12 @@ def list_models() -> str:
         size = f"{found.bytes_per_token / 1000:,.3f}"
         rows.append([name, design, model.source, model.confirmed, len(found.layers), size])
     return _table(rows, ["model", "design", "source", "confirmed by", "layers", "KB a token"], texts=4)
+
+
+def list_published() -> str:
+    """One row a published figure: as it is printed, as it is computed, and whether the two agree."""
+    rows = [
+        [figure.what, figure.source, "agrees" if figure.agrees else "DISAGREES", figure.printed, figure.rounded]
+        for figure in published_figures()
+    ]
+    return _table(rows, ["figure", "source", "", "printed", "computed"], texts=3)

@@ -204,6 +204,27 @@ def linear_attention_cases(capability: int):
         yield room._linear_attention_step_kernel, f"d={width}", "fp32", known, room.step_config(width)
 
 
+def latent_cases(capability: int):
+    """Both kernels of absorbed decoding at DeepSeek's width and smaller ones, over pages and not."""
+    from attncourse.latent import kernel as room
+
+    for dtype, width, rope in [
+        ("fp16", 128, 32), ("fp16", 256, 64), ("fp16", 512, 64), ("bf16", 512, 64), ("fp32", 128, 32), ("fp32", 512, 64),
+    ]:  # fmt: skip
+        if dtype == "bf16" and capability < 80:
+            continue
+        config = room.launch_config(width=width, bits=32 if dtype == "fp32" else 16, capability=capability)
+        for paged in (False, True):
+            known = {
+                "R": width, "P": rope, "PAGE": 64, "PAGED": paged, "LENGTHS": True, "POSITIONS": True,
+                "BLOCK_R": width, "BLOCK_P": rope,
+            }  # fmt: skip
+            case = f"{dtype} {width} + {rope}" + " paged" * paged
+            yield room._latent_decode_split_kernel, case, dtype, known, config
+        known = {"R": width, "BLOCK_R": width}
+        yield room._latent_decode_merge_kernel, f"{dtype} {width}", dtype, known, {"num_warps": 4}
+
+
 def grouped_query_cases(capability: int):
     """Both kernels of decoding, at the widths and dtypes they claim: paged, plain and of 8 bits; 4 rows a group, and 64."""
     from attncourse.grouped_query import kernel as room
@@ -232,27 +253,6 @@ def grouped_query_cases(capability: int):
                 yield room._grouped_query_split_kernel, case, dtype, known, config
         known = {"DV": width, "BLOCK_DV": width}
         yield room._grouped_query_merge_kernel, f"{dtype} d={width}", dtype, known, {"num_warps": 1}
-
-
-def latent_cases(capability: int):
-    """Both kernels of absorbed decoding at DeepSeek's width and smaller ones, over pages and not."""
-    from attncourse.latent import kernel as room
-
-    for dtype, width, rope in [
-        ("fp16", 128, 32), ("fp16", 256, 64), ("fp16", 512, 64), ("bf16", 512, 64), ("fp32", 128, 32), ("fp32", 512, 64),
-    ]:  # fmt: skip
-        if dtype == "bf16" and capability < 80:
-            continue
-        config = room.launch_config(width=width, bits=32 if dtype == "fp32" else 16, capability=capability)
-        for paged in (False, True):
-            known = {
-                "R": width, "P": rope, "PAGE": 64, "PAGED": paged, "LENGTHS": True, "POSITIONS": True,
-                "BLOCK_R": width, "BLOCK_P": rope,
-            }  # fmt: skip
-            case = f"{dtype} {width} + {rope}" + " paged" * paged
-            yield room._latent_decode_split_kernel, case, dtype, known, config
-        known = {"R": width, "BLOCK_R": width}
-        yield room._latent_decode_merge_kernel, f"{dtype} {width}", dtype, known, {"num_warps": 4}
 
 
 def kv_cache_cases(capability: int):
@@ -302,8 +302,7 @@ def signature_of(kernel, constants: dict, dtype: str) -> dict:
         "which_ptr": "*i32", "masks_ptr": "*u8", "visible_ptr": "*u8", "scale": "fp32", "softcap": "fp32",
         "seed": "i64", "seqlens_ptr": "*i32", "table_ptr": "*i32", "partial_ptr": "*fp32", "partial_lse_ptr": "*fp32",
         "k_scale_ptr": "*fp32", "k_zero_ptr": "*fp32", "v_scale_ptr": "*fp32", "v_zero_ptr": "*fp32",
-        "slots_ptr": "*i64", "scale_ptr": "*fp32", "zero_ptr": "*fp32",
-        "at_ptr": "*i64",
+        "slots_ptr": "*i64", "scale_ptr": "*fp32", "zero_ptr": "*fp32", "at_ptr": "*i64",
         "codes_ptr": "*u8" if constants.get("CODEC") else f"*{dtype}",
     }  # fmt: skip
     codes = {1: "*i8", 2: "*u8"}.get(constants.get("CODEC"))

@@ -19,7 +19,13 @@ PARTS = ("reference", "blocked", "module", "patterns")
 def hooked_modules() -> list[str]:
     rooms = [f"attncourse.{p.parent.name}.{p.stem}" for part in PARTS for p in ROOT.glob(f"attncourse/*/{part}.py")]
     models = [f"attncourse.models.{p.stem}" for p in ROOT.glob("attncourse/models/[a-z]*.py")]
-    return sorted([*rooms, *models, *(f"attncourse._shared.{part}" for part in ("masks", "merge", "heads", "rope"))])
+    return sorted(
+        [
+            *rooms,
+            *models,
+            *(f"attncourse._shared.{part}" for part in ("masks", "merge", "heads", "rope", "rope_scaling")),
+        ]
+    )
 
 
 def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
@@ -33,7 +39,7 @@ ROOMS = [path.parent.name for path in ROOT.glob("attncourse/*/reference.py")]
 MODELS = [path.stem.removeprefix("test_") for path in ROOT.glob("tests/test_models*.py")]
 
 
-@pytest.mark.parametrize("name", sorted([*ROOMS, *MODELS, "needle", "rope", "shared"]))
+@pytest.mark.parametrize("name", sorted([*ROOMS, *MODELS, "checkpoints", "needle", "rope", "rope_scaling", "shared"]))
 def test_every_annotation_holds(name):
     # Triton's kernels are not annotated by jaxtyping, and torch.compile cannot look through its checks.
     done = run_hooked(f"tests/test_{name}.py", "-k", "not kernel and not compiles")

@@ -6,7 +6,7 @@ import pytest
 
 from attncourse.__main__ import main
 from attncourse.cache import format_bytes, parse_bytes
-from attncourse.kv_cache import MODELS, cost
+from attncourse.kv_cache import MODELS, cost, published_figures
 
 
 def run(capsys, *arguments: str) -> str:
@@ -100,6 +100,13 @@ def test_the_list_has_a_row_a_model_with_its_source(capsys):
         assert float(line.split()[-1].replace(",", "")) == cost(model.config, context=1).bytes_per_token / 1000
 
 
+def test_published_figures_say_which_of_them_disagrees(capsys):
+    lines = run(capsys, "--published").splitlines()[2:]
+    assert len(lines) == len(published_figures())
+    (wrong,) = [line for line in lines if "DISAGREES" in line]
+    assert "LLaMA-3.1 405B over DeepSeek-V3" in wrong and wrong.split()[-2:] == ["7.28", "7.34"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -112,7 +119,7 @@ def test_the_list_has_a_row_a_model_with_its_source(capsys):
         (["--model", "gpt2", "--tensor-parallel", "5"], "the 5 devices must share out the 12 query heads evenly"),
         (["--model", "llama-3.1-70b", "--memory", "80GB"], "its share of the weights, 140 GB, in 80 GB"),
         (["--config", "nowhere.json"], "nowhere.json"),
-        ([], "one of the arguments --model --config --list is required"),
+        ([], "one of the arguments --model --config --list --published is required"),
         (["--model", "gpt2", "--list"], "not allowed with argument"),
     ],
 )

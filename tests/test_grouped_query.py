@@ -7,43 +7,33 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from attncourse._shared.cache import CacheShape
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse.grouped_query import (
     GroupedQueryAttention,
+    group_heads,
     grouped_from_multi_head,
     grouped_query_attention,
     grouped_query_attention_loop,
     grouped_query_decode,
 )
+from attncourse.kv_cache import ContiguousCache, Fp8, Int8, PagedCache, PagePool, RingCache
 from attncourse.multi_head import MultiHeadAttention, state_dict_from_torch
-from attncourse.testing import assert_causal, gradients, make_qkv
+from attncourse.profile import peak_memory
+from attncourse.softmax_attention import softmax_attention, softmax_attention_with_lse
+from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
+from tests.compile_gate import SHARED_LIMIT, compile_all
+
+kernel = pytest.importorskip("attncourse.grouped_query.kernel", reason="Triton is on Linux alone")
 
 
-class ListCache:
-    """The plainest cache that keeps the protocol: a list of tensors a sequence, put together when looked at."""
-
-    def __init__(self, b, shape, *, dtype=torch.float64):
-        self.lengths = torch.zeros(b, dtype=torch.long)
-        self.kept = [[torch.zeros(shape.n_kv_heads, 0, width, dtype=dtype) for width in shape.widths] for _ in range(b)]
-
-    def append(self, *streams, counts=None):
-        counts = torch.full_like(self.lengths, streams[0].shape[2]) if counts is None else counts
-        for row, count in enumerate(counts.tolist()):
-            new = [stream[row, :, :count] for stream in streams]
-            self.kept[row] = [torch.cat(pair, dim=1) for pair in zip(self.kept[row], new, strict=True)]
-        self.lengths = self.lengths + counts
-
-    def view(self):
-        longest = int(self.lengths.max())
-        streams = ([row[i] for row in self.kept] for i in range(len(self.kept[0])))
-        return tuple(
-            torch.stack([nn.functional.pad(x, (0, 0, 0, longest - x.shape[1]), value=torch.nan) for x in stream])
-            for stream in streams
-        )
-
-    def positions(self):
-        at = torch.arange(int(self.lengths.max())).expand(len(self.lengths), -1)
-        return torch.where(at < self.lengths[:, None], at, -1)
+def poisoned(cache):
+    """The cache with NaN in every slot that nothing was written to: padding is undefined."""
+    for store in cache.storage:
+        for field in store:
+            if field.is_floating_point():
+                field.fill_(torch.nan)
+    return cache
 
 
 MASKINGS = {
@@ -105,6 +95,27 @@ def test_decoding_is_the_definition_on_what_each_sequence_holds(b, g, group, t, 
     torch.testing.assert_close(got, torch.cat(wanted))
 
 
+@pytest.mark.parametrize("t", [1, 3])
+def test_decoding_by_a_mask_is_the_definition_under_it(t):
+    """Caches that are not in order, or have holes: sequence 1 sees a middle part, 2 nothing."""
+    q, k, v = make_qkv(b=3, h=4, g=2, t=t, s=13)
+    mask = torch.rand(3, 1, t, 13, generator=torch.Generator().manual_seed(0)) > 0.4
+    mask[1, ..., :3] = mask[1, ..., 7:] = mask[2] = False
+    wanted = grouped_query_attention(q, k, v, mask=mask)
+    unseen = ~mask[:, 0].any(dim=1)
+    k, v = (x.masked_fill(unseen[:, None, :, None], torch.nan) for x in (k, v))
+    torch.testing.assert_close(grouped_query_decode(q, k, v, mask=mask), wanted)
+
+
+def test_decoding_copies_no_keys():
+    """A view of a cache with room left is read in place: what a step holds beside it is small."""
+    q, k, v = make_qkv(b=1, h=8, g=2, t=1, s=20_000, dk=64, dtype=torch.float32)
+    front_k, front_v = k[:, :, :16_384], v[:, :, :16_384]
+    held = peak_memory(lambda: grouped_query_decode(q, front_k, front_v))
+    scores = 8 * 16_384 * 4
+    assert held < 6 * scores < front_k.nbytes / 2
+
+
 # The module
 
 
@@ -130,18 +141,20 @@ def test_as_many_key_heads_as_query_heads_is_pytorchs_multi_head_attention(impl)
     seed=st.integers(0, 99),
 )  # fmt: skip
 @settings(deadline=None, max_examples=25)
+@torch.no_grad()
 def test_read_in_pieces_through_a_cache_is_read_at_once(cuts, g, rope, seed):
     layer, x = layer_and_tokens(g, t=sum(cuts), rope=rope, seed=seed)
-    cache = ListCache(2, layer.cache_shape)
+    cache = poisoned(ContiguousCache(2, layer.cache_shape, capacity=sum(cuts) + 3, dtype=torch.float64))
     pieces = [layer(piece, cache=cache) for piece in x.split(cuts, dim=1)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), layer(x))
-    assert cache.view()[0].shape == (2, g, sum(cuts), 4)
+    assert cache.token_nbytes == 2 * g * 4 * 8  # keys and values, g heads of width 4, float64
 
 
+@torch.no_grad()
 def test_sequences_of_unequal_lengths_share_a_cache():
     layer, x = layer_and_tokens(2, b=3, t=8)
     counts = torch.tensor([5, 0, 3])
-    cache = ListCache(3, layer.cache_shape)
+    cache = poisoned(ContiguousCache(3, layer.cache_shape, capacity=9, dtype=torch.float64))
     first = layer(x[:, :5], key_lengths=counts, cache=cache)
     assert first.isfinite().all()
     for row, count in enumerate(counts.tolist()):
@@ -150,6 +163,59 @@ def test_sequences_of_unequal_lengths_share_a_cache():
     second = layer(new, cache=cache)
     for row, count in enumerate(counts.tolist()):
         torch.testing.assert_close(second[row], layer(x[row : row + 1, : count + 2])[0, count:])
+
+
+def layouts(layer, b, *, dtype, page_size=4):
+    pool = PagePool(4 * b, layer.cache_shape, page_size=page_size, dtype=dtype)
+    pool._free = pool._free[::2] + pool._free[1::2]  # no page beside the one before it
+    return {
+        "contiguous": ContiguousCache(b, layer.cache_shape, capacity=13, dtype=dtype),
+        "paged": PagedCache(b, pool),
+        "ring": RingCache(b, layer.cache_shape, window=13, piece=4, dtype=dtype),
+    }
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "paged", "ring"])
+@pytest.mark.parametrize("impl", ["torch", "triton"])
+@torch.no_grad()
+def test_every_layout_decodes_what_reading_at_once_gives(layout, impl):
+    layer, x = layer_and_tokens(2, b=3, t=12)
+    layer, x = layer.float(), x.float()
+    cache = layouts(layer, 3, dtype=torch.float32)[layout]
+    wanted = layer(x)
+    layer.impl = impl
+    pieces = [layer(piece, cache=cache) for piece in x.split([4, 1, 3, 1, 3], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), wanted, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_ring_that_has_turned_decodes_a_window_and_is_refused_by_the_kernel():
+    layer, x = layer_and_tokens(3, b=2, t=11)
+    cache = RingCache(2, layer.cache_shape, window=5, dtype=torch.float64)
+    got = torch.cat([layer(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
+    band = torch.ones(11, 11).tril().triu(-4).bool()
+    torch.testing.assert_close(got, layer(x, mask=band))
+    layer, cache = layer.float(), RingCache(2, layer.cache_shape, window=5)
+    layer.impl = "triton"
+    with pytest.raises(ValueError, match="position j in place j: for a ring use another impl"):
+        for token in x.float().split(1, dim=1):
+            layer(token, cache=cache)
+
+
+@pytest.mark.parametrize("impl", ["reference", "blocked", "torch", "triton"])
+@torch.no_grad()
+def test_a_layer_with_a_window_sees_what_a_band_lets_through(impl):
+    layer, x = layer_and_tokens(2, t=11)
+    layer, x = layer.float(), x.float()
+    band, odd = torch.ones(11, 11).tril().triu(-3).bool(), torch.rand(11, 11) < 0.7
+    wanted, of_odd = layer(x, mask=band), layer(x, mask=band & odd)
+    layer.window, layer.impl = 4, impl
+    torch.testing.assert_close(layer(x), wanted)
+    torch.testing.assert_close(layer(x, mask=odd), of_odd)
+    torch.testing.assert_close(layer(x, mask=torch.zeros(11, 11).masked_fill(~odd, -torch.inf)), of_odd)
+    cache = ContiguousCache(2, layer.cache_shape, capacity=11)
+    pieces = [layer(piece, cache=cache) for piece in x.split([6, 1, 3, 1], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), wanted)
 
 
 # Conversion
@@ -170,3 +236,255 @@ def test_heads_that_are_alike_convert_without_loss(g):
         converted = grouped_from_multi_head(layer, g, by=by)
         assert converted.w_k.weight.shape == (4 * g, 24)
         torch.testing.assert_close(converted(x), layer(x))
+
+
+def test_a_group_is_the_mean_of_its_neighbours_or_the_first_of_them_or_new():
+    weight = torch.arange(24.0).reshape(8, 3)  # four heads of width 2
+    mean = group_heads(weight, n_heads=4, n_kv_heads=2)
+    torch.testing.assert_close(mean, torch.stack([(weight[i] + weight[i + 2]) / 2 for i in (0, 1, 4, 5)]))
+    first = group_heads(weight, n_heads=4, n_kv_heads=2, by="first")
+    assert torch.equal(first, weight[[0, 1, 4, 5]])
+    wide = torch.randn(800, 30, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    drawn = [
+        group_heads(wide, n_heads=4, n_kv_heads=2, by="random", rng=torch.Generator().manual_seed(i)) for i in (1, 1, 2)
+    ]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert abs(drawn[0].mean() - 1) < 0.15 and abs(drawn[0].std() - 3) < 0.15
+
+
+def test_a_converted_layer_keeps_what_it_was_told_and_shares_nothing():
+    layer = MultiHeadAttention(
+        24, 6, causal=True, rope=RotaryEmbedding(4), scale=0.3, bias=False, impl="blocked"
+    ).double()
+    converted = grouped_from_multi_head(layer, 2)
+    assert (converted.n_kv_heads, converted.scale, converted.impl, converted.causal) == (2, 0.3, "blocked", True)
+    assert converted.w_q.bias is None and converted.w_q.weight.dtype == torch.float64
+    assert torch.equal(converted.w_q.weight, layer.w_q.weight) and torch.equal(converted.w_o.weight, layer.w_o.weight)
+    before = layer.w_q.weight.clone()
+    with torch.no_grad():
+        converted.w_q.weight.zero_()
+    assert torch.equal(layer.w_q.weight, before)
+    whole = grouped_from_multi_head(layer, 6)
+    x = torch.randn(1, 5, 24, dtype=torch.float64)
+    torch.testing.assert_close(whole(x), layer(x))
+    twice = grouped_from_multi_head(grouped_from_multi_head(layer, 3), 1)  # the mean of means of equal groups
+    torch.testing.assert_close(twice.w_k.weight, grouped_from_multi_head(layer, 1).w_k.weight)
+
+
+# The kernels
+
+
+def lengths_for(b, s, device):
+    return torch.tensor([s, 0, 1, s // 2][:b], dtype=torch.int32, device=device)
+
+
+def exact_decode(q, k, v, lengths, *, window=None):
+    """The definition, sequence by sequence: output and log-sum-exp."""
+    parts = [
+        softmax_attention_with_lse(q[i : i + 1], k[i : i + 1, :, :n], v[i : i + 1, :, :n], causal=True, window=window)
+        for i, n in enumerate(lengths.tolist())
+    ]
+    return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("splits", [1, 3, 8])
+@pytest.mark.parametrize(("h", "g", "t", "window"), [(6, 2, 1, None), (4, 4, 2, None), (5, 1, 1, 20), (34, 1, 1, None)])
+def test_the_decode_kernel_keeps_its_budget_at_every_split(dtype, splits, h, g, t, window, device):
+    q, k, v = make_qkv(b=4, h=h, g=g, t=t, s=83, dk=17, dv=24, dtype=dtype, device=device)
+    lengths = lengths_for(4, 83, device)
+    exact, exact_lse = exact_decode(q.double(), k.double(), v.double(), lengths, window=window)
+    plain, _ = exact_decode(q, k, v, lengths, window=window)
+    for i, n in enumerate(lengths.tolist()):
+        k[i, :, n:] = v[i, :, n:] = torch.nan
+    out, lse = kernel.grouped_query_decode_triton_with_lse(q, k, v, cache_seqlens=lengths, window=window, splits=splits)
+    assert out.dtype == dtype and not out[1].any()
+    assert_within_budget(out, plain=plain, exact=exact)
+    torch.testing.assert_close(lse.double(), exact_lse, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("codec", [None, Int8(), Int8(group=8), Fp8(), Fp8(group=4)], ids=str)
+@pytest.mark.parametrize("paged", [False, True])
+def test_the_decode_kernel_reads_every_storage_where_it_lies(codec, paged, device):
+    """Pages in shuffled order with NaN where nothing was written; codes against their dequantised values."""
+    b, h, g, s, dk, dv = 3, 4, 2, 37, 16, 24
+    q, k, v = make_qkv(b=b, h=h, g=g, t=1, s=s, dk=dk, dv=dv, dtype=torch.float32, device=device)
+    shape = CacheShape(g, (dk, dv))
+    if paged:
+        pool = PagePool(30, shape, page_size=5, device=device, codec=codec)
+        pool._free = [pool._free[i] for i in torch.randperm(30, generator=torch.Generator().manual_seed(3))]
+        cache = poisoned_floats(PagedCache(b, pool), pool.storage)
+    else:
+        cache = ContiguousCache(b, shape, capacity=s + 2, device=device, codec=codec)
+        poisoned_floats(cache, cache.storage)
+    counts = torch.tensor([s, 11, 1], dtype=torch.int32, device=device)
+    cache.append(k, v, counts=counts)
+    (keys, *k_beside), (values, *v_beside) = pool.storage if paged else cache.storage
+    beside = dict(zip(("k_scale", "k_zero"), k_beside, strict=False))
+    beside |= dict(zip(("v_scale", "v_zero"), v_beside, strict=False))
+    table = dict(block_table=cache.block_table) if paged else {}
+    got = kernel.grouped_query_decode_triton(q, keys, values, cache_seqlens=cache.lengths, splits=3, **beside, **table)
+    held = [x.double() for x in cache.view()]
+    wanted, _ = exact_decode(q.double(), *held, cache.lengths)
+    assert relative_error(got, wanted) < 1e-5
+
+
+def poisoned_floats(cache, storage):
+    for store in storage:
+        for field in store:
+            if field.is_floating_point():
+                field.copy_(torch.full_like(field, torch.nan, dtype=torch.float32).to(field.dtype))
+    return cache
+
+
+def test_queries_that_start_before_their_end_are_padding_in_the_kernel(device):
+    """A piece of 3 queries of which sequence 1 has one: its rows see no more than stands there, and stay finite."""
+    q, k, v = make_qkv(b=2, h=4, g=2, t=3, s=19, dtype=torch.float32, device=device)
+    starts, lengths = torch.tensor([16, 4], device=device), torch.tensor([19, 5], device=device)
+    k[1, :, 5:] = v[1, :, 5:] = torch.nan
+    got = kernel.grouped_query_decode_triton(q, k, v, cache_seqlens=lengths, starts=starts)
+    torch.testing.assert_close(got[:1], softmax_attention(q[:1], k[:1], v[:1], causal=True), rtol=1e-4, atol=1e-5)
+    first = softmax_attention(q[1:, :, :1], k[1:, :, :5], v[1:, :, :5])
+    torch.testing.assert_close(got[1:, :, :1], first, rtol=1e-4, atol=1e-5)
+    assert got.isfinite().all()
+
+
+def test_the_decode_kernels_addresses_are_of_64_bits(device):
+    stride = 2**30  # three sequences: the last begins 2^31 entries in. Memory that is not touched costs nothing
+    q, codes, v = make_qkv(b=3, h=2, g=1, t=1, s=5, dk=8, dtype=torch.float32, device=device)
+    k = torch.empty_strided((3, 1, 5, 8), (stride, 40, 8, 1), dtype=torch.int8, device=device)
+    k.copy_((codes * 20).to(torch.int8))
+    v = (v * 20).to(torch.int8)
+    ones, zeros = torch.ones(3, 1, 5, 1, device=device), torch.zeros(3, 1, 5, 1, device=device)
+    got = kernel.grouped_query_decode_triton(q, k, v, k_scale=ones, k_zero=zeros, v_scale=ones, v_zero=zeros)
+    torch.testing.assert_close(got, softmax_attention(q, k.float(), v.float()), rtol=1e-4, atol=1e-4)
+
+
+def test_the_decode_kernels_write_every_element(device):
+    """In this mode PyTorch fills fresh memory with NaN, and what no program writes stays so."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(1, device=device).isnan().all()
+        q, k, v = make_qkv(b=2, h=6, g=2, t=1, s=49, dk=24, dtype=torch.float32, device=device)
+        out, lse = kernel.grouped_query_decode_triton_with_lse(q, k, v, splits=5)
+        assert out.isfinite().all() and lse.isfinite().all()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("empty", ["b", "t", "s"])
+def test_length_zero_is_no_special_case(empty, device):
+    q, k, v = make_qkv(t=3, s=4, dtype=torch.float32, device=device)
+    if empty == "b":
+        q, k, v = q[:0], k[:0], v[:0]
+    q, k, v = (q[:, :, :0], k, v) if empty == "t" else (q, k[:, :, :0], v[:, :, :0]) if empty == "s" else (q, k, v)
+    for decode in (grouped_query_decode, kernel.grouped_query_decode_triton):
+        out = decode(q, k, v)
+        assert out.shape == (*q.shape[:3], v.shape[-1]) and not out.any()
+
+
+def test_prefill_goes_through_the_softmax_kernel_with_gradients(device):
+    q, k, v = make_qkv(h=6, g=2, t=19, dtype=torch.float32, device=device)
+    wanted = gradients(lambda *x: grouped_query_attention(*x, causal=True), q, k, v)
+    got = gradients(lambda *x: kernel.grouped_query_attention_triton(*x, causal=True), q, k, v)
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert relative_error(mine, theirs) < 1e-5
+
+
+def test_splits_fill_the_chip_and_are_not_too_short():
+    assert kernel.choose_splits(1, 100_000, multiprocessors=132) == 264
+    assert kernel.choose_splits(64, 100_000, multiprocessors=132) == 5
+    assert kernel.choose_splits(1000, 100_000, multiprocessors=132) == 1
+    assert kernel.choose_splits(1, 600, multiprocessors=132) == 3
+
+
+# Bad input
+
+Q, K, V = make_qkv(b=2, h=4, g=2, t=1, s=5, dk=8, dtype=torch.float32)
+BAD = {
+    "g does not divide h": (dict(q=Q[:, :3]), "the 2 key/value heads must divide the 3 query heads"),
+    "lengths past the end": (dict(cache_seqlens=torch.tensor([1, 6])), "must lie in 0..5, got 1..6"),
+    "lengths of another batch": (dict(cache_seqlens=torch.tensor([1])), "must have shape \\(2,\\)"),
+    "no window": (dict(window=0), "window must be at least 1"),
+}  # fmt: skip
+BAD_DECODE = {
+    "mask of floats": (dict(mask=torch.ones(2, 1, 1, 5)), "mask must be boolean"),
+    "mask a head": (dict(mask=torch.ones(2, 4, 1, 5) > 0), "mask must be \\(b, 1, t, s\\) = \\(2, 1, 1, 5\\)"),
+    "mask beside lengths": (
+        dict(mask=torch.ones(2, 1, 1, 5) > 0, cache_seqlens=torch.tensor([1, 1])), "without cache_seqlens and window"
+    ),
+}  # fmt: skip
+SCALE = torch.ones(2, 2, 5, 1)
+BAD_KERNEL = {
+    "codes without scales": (dict(k=K.to(torch.int8), v=V.to(torch.int8)), "k_scale is needed beside torch.int8"),
+    "scales without codes": (dict(k_scale=SCALE), "k_scale has no place beside torch.float32"),
+    "one of codes": (dict(k=K.to(torch.int8)), "or both int8 or float8_e4m3fn codes, got torch.int8 and torch.float32"),
+    "gradient": (dict(k=K.clone().requires_grad_()), "is for inference and gives no gradients"),
+    "table of int64": (dict(block_table=torch.zeros(2, 1).long()), "block_table must be \\(2, max_pages\\) int32"),
+    "no splits": (dict(splits=0), "splits must be at least 1, got 0"),
+    "strided vectors": (dict(k=K.repeat(1, 1, 1, 2)[..., ::2]), "must be neighbours in memory"),
+    "another batch": (dict(k=K[:1], v=V[:1]), "must share the batch, got 2 and 1"),
+    "wide": (dict(zip("qkv", make_qkv(b=2, dk=300, dtype=torch.float32), strict=True)), "takes widths to 256, got 300"),
+    "float64": (dict(q=Q.double(), k=K.double(), v=V.double()), "takes float32, float16 or bfloat16"),
+}  # fmt: skip
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("case", BAD | BAD_DECODE)
+def test_bad_input_of_decoding_is_named(case):
+    changed, message = (BAD | BAD_DECODE)[case]
+    with pytest.raises(ValueError, match=message):
+        grouped_query_decode(**dict(q=Q, k=K, v=V) | changed)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("case", BAD | BAD_KERNEL)
+def test_bad_input_of_the_kernel_is_named(case, device):
+    changed, message = (BAD | BAD_KERNEL)[case]
+    arguments = {
+        n: x.to(device) if isinstance(x, torch.Tensor) else x for n, x in (dict(q=Q, k=K, v=V) | changed).items()
+    }
+    with pytest.raises(ValueError, match=message):
+        kernel.grouped_query_decode_triton(**arguments)
+
+
+@pytest.mark.bad_input
+def test_bad_layers_and_conversions_are_named():
+    with pytest.raises(ValueError, match="the 4 key/value heads must divide the 6 query heads"):
+        GroupedQueryAttention(24, 6, n_kv_heads=4)
+    with pytest.raises(ValueError, match="rope must turn the heads' width, got head_dim=4 and a rope of width 8"):
+        GroupedQueryAttention(24, 6, n_kv_heads=2, rope=RotaryEmbedding(8))
+    with pytest.raises(ValueError, match="causal must be True, got window=3"):
+        GroupedQueryAttention(24, 6, n_kv_heads=2, causal=False, window=3)
+    layer = GroupedQueryAttention(24, 6, n_kv_heads=2)
+    with pytest.raises(ValueError, match="x must be \\(b, t, 24\\), got \\(1, 2, 23\\)"):
+        layer(torch.zeros(1, 2, 23))
+    both_ways = GroupedQueryAttention(24, 6, n_kv_heads=2, causal=False)
+    with pytest.raises(ValueError, match="build with causal=True"):
+        both_ways(torch.zeros(1, 2, 24), cache=ContiguousCache(1, both_ways.cache_shape, capacity=4))
+    with pytest.raises(ValueError, match="by must be one of mean, first, random, got 'max'"):
+        grouped_from_multi_head(MultiHeadAttention(24, 6), 2, by="max")
+    with pytest.raises(ValueError, match="give a torch.Generator as rng"):
+        grouped_from_multi_head(MultiHeadAttention(24, 6), 2, by="random")
+    with pytest.raises(ValueError, match="values as wide as keys can be grouped"):
+        grouped_from_multi_head(MultiHeadAttention(24, 6, v_head_dim=5), 2)
+    with pytest.raises(ValueError, match="the 4 key/value heads must divide the 6 query heads"):
+        grouped_from_multi_head(MultiHeadAttention(24, 6), 4)
+
+
+# The compiler
+
+
+@pytest.mark.parametrize("capability", SHARED_LIMIT)
+def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
+    compiled = compile_all("grouped_query", capability)
+    assert len(compiled) >= 20
+    for c in compiled:
+        assert c.shared <= SHARED_LIMIT[capability], c
+        if capability >= 80 and "fp32" not in c.case:
+            assert c.spills == 0, c
+    # A group of four query heads fills 16 rows with padding, which wgmma and tcgen05 do not take: they need 64.
+    split = [c for c in compiled if "split" in c.kernel and "fp32" not in c.case]
+    few, many = ({c.matrix for c in split if f"{rows} rows" in c.case} for rows in (", 4", "64"))
+    assert few == ({"none"} if capability == 75 else {"mma"})
+    assert many == {{75: "none", 80: "mma", 90: "wgmma", 100: "tcgen05"}[capability]}

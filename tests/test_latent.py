@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attncourse._shared.cache import CacheShape
 from attncourse._shared.rope import RotaryEmbedding
+from attncourse.grouped_query import GroupedQueryAttention
 from attncourse.kv_cache import ContiguousCache, PagedCache, PagePool, RingCache
 from attncourse.latent import (
     LatentAttention,
@@ -21,6 +22,8 @@ from attncourse.latent import (
     latent_attention_loop,
     latent_flops,
 )
+from attncourse.latent.convert import latent_from_grouped, low_rank
+from attncourse.multi_head import MultiHeadAttention
 from attncourse.softmax_attention import softmax_attention
 from attncourse.testing import assert_within_budget, gradients
 from tests.compile_gate import SHARED_LIMIT, compile_all
@@ -458,3 +461,65 @@ def test_every_kernel_compiles_without_a_gpu(capability):
         assert compiled.spills == 0, compiled
         if "split" in compiled.kernel and "fp32" not in compiled.case and capability >= 80:
             assert compiled.matrix != "none", compiled
+
+
+# Conversion of a trained layer
+
+
+def converted_from(n_kv_heads, rank, **changes):
+    torch.manual_seed(0)
+    layer = GroupedQueryAttention(12, 6, n_kv_heads=n_kv_heads, bias=False, causal=True, **changes).double()
+    return layer, latent_from_grouped(layer, rank)
+
+
+@pytest.mark.parametrize(("n_kv_heads", "full"), [(6, 12), (3, 12), (1, 4)])
+def test_a_layer_of_full_rank_computes_what_the_converted_one_did(n_kv_heads, full):
+    layer, latent = converted_from(n_kv_heads, full, head_dim=2)
+    x = torch.randn(2, 7, 12, dtype=torch.float64)
+    torch.testing.assert_close(latent(x), layer(x), rtol=0, atol=1e-10)
+    assert latent.cache_shape == CacheShape(1, (full, 0))
+    layer.scale = 0.1
+    torch.testing.assert_close(latent_from_grouped(layer, full)(x), layer(x), rtol=0, atol=1e-10)
+
+
+def test_a_multi_head_layer_is_converted_with_values_of_their_own_width():
+    layer = MultiHeadAttention(12, 3, head_dim=2, v_head_dim=3, bias=False, causal=True).double()
+    x = torch.randn(2, 7, 12, dtype=torch.float64)
+    torch.testing.assert_close(latent_from_grouped(layer, 12)(x), layer(x), rtol=0, atol=1e-10)
+
+
+def test_the_low_rank_factors_are_the_closest_there_are():
+    rng = torch.Generator().manual_seed(0)
+    weight, inputs = torch.randn(9, 7, generator=rng).double(), torch.randn(50, 7, generator=rng).double()
+    inputs = inputs * torch.linspace(0.1, 3, 7)
+    for rank in (1, 3, 7):
+        up, down = low_rank(weight, rank)
+        torch.testing.assert_close(up.T @ up, torch.eye(rank, dtype=torch.float64))
+        left_out = torch.linalg.svdvals(weight)[rank:].norm()
+        torch.testing.assert_close((up @ down - weight).norm(), left_out)
+        up, down = low_rank(weight, rank, inputs=inputs)
+        left_out = torch.linalg.svdvals(inputs @ weight.T)[rank:].norm()
+        torch.testing.assert_close((inputs @ (up @ down - weight).T).norm(), left_out)
+
+
+def test_few_inputs_leave_a_map_that_is_exact_on_them():
+    rng = torch.Generator().manual_seed(0)
+    weight, inputs = torch.randn(9, 7, generator=rng).double(), torch.randn(3, 7, generator=rng).double()
+    up, down = low_rank(weight, 3, inputs=inputs)
+    torch.testing.assert_close(inputs @ (up @ down).T, inputs @ weight.T)
+    with pytest.raises(ValueError, match="over 3 inputs, rank is 3 at most, got rank=4"):
+        low_rank(weight, 4, inputs=inputs)
+
+
+@pytest.mark.bad_input
+def test_layers_that_cannot_be_converted_are_refused():
+    for changes, message in (
+        (dict(rope=RotaryEmbedding(2)), "rope cannot be converted"), (dict(bias=True), "biases"),
+        (dict(causal=False), "causal=True"),
+    ):  # fmt: skip
+        layer = GroupedQueryAttention(12, 6, n_kv_heads=6, **{"bias": False, "causal": True} | changes)
+        with pytest.raises(ValueError, match=message):
+            latent_from_grouped(layer, 4)
+    for rank, message in ((0, "rank"), (13, "at most")):
+        with pytest.raises(ValueError, match=message):
+            converted_from(6, rank)

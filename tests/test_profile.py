@@ -89,6 +89,8 @@ def test_the_device_is_named_with_its_version():
         (4.0, 1.0, 2.2, "growth", ("4.00x", "at most 2.2x", "missed")),
         (1e6, float("inf"), 10.0, "memory", ("theirs is out of memory", "at least 10x", "met")),
         (float("inf"), 1e6, 10.0, "memory", ("", "at least 10x", "out of memory")),
+        (30e9, 40e9, 0.7, "bandwidth", ("0.75x", "at least 0.7x", "met")),
+        (20e9, 40e9, 0.7, "bandwidth", ("0.50x", "at least 0.7x", "missed")),
         (1.0, float("nan"), 1.0, "speedup", ("", "at least 1x", "could not run")),
     ],
 )

@@ -13,6 +13,7 @@ from attncourse.__main__ import main
 from attncourse.profile import measure
 from attncourse.profile.cases import CASES, Draw, softmax_case
 from attncourse.profile.command import describe_measurements
+from attncourse.profile.compare import pair_records
 from attncourse.profile.counts import Count, Size, attention_count, banded_pairs, projection_count
 from attncourse.profile.facts import PRINTED, device_facts, versions
 from attncourse.profile.limits import Limits, measure_limits
@@ -188,6 +189,30 @@ def test_a_record_comes_back_as_it_went(record, tmp_path):
         assert read_record(tmp_path / "r.json") == record
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
     assert "2026-01-02" in record.caption and torch.__version__ in record.caption
+
+
+def timed(record, seconds, *, form="f", spread=0.1):
+    """The record with one measurement, of this time and these quartiles."""
+    fields = dict(form=form, seconds=seconds, low=seconds * (1 - spread), high=seconds * (1 + spread))
+    return dataclasses.replace(record, measurements=(dataclasses.replace(record.measurements[0], **fields),))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ratio", "verdict"),
+    [(2.0, 2.0, "slower"), (0.5, 0.5, "faster"), (1.15, 1.15, "within the noise"), (0.9, 0.9, "within the noise")],
+)
+def test_a_verdict_needs_more_than_noise(record, seconds, ratio, verdict):
+    (pair,), *alone = pair_records(timed(record, 1.0), timed(record, seconds))
+    assert pair.ratio == ratio and pair.verdict == verdict and alone == [[], []]
+
+
+def test_what_one_record_alone_has_is_said(record, tmp_path, capsys):
+    other = dataclasses.replace(record.device, name="another")
+    write_record(timed(record, 1.0), tmp_path / "a.json")
+    write_record(dataclasses.replace(timed(record, 1.0, form="h"), device=other), tmp_path / "b.json")
+    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "A alone: m f (w)" in printed and "B alone: m h (w)" in printed and "devices differ" in printed
 
 
 @pytest.mark.bad_input

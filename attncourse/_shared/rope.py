@@ -6,6 +6,8 @@ a key at n then depends on m - n alone. Which two entries span plane i is a conv
 checkpoints ("half-split"), 2i and 2i + 1 in the paper ("interleaved"). Weights made for one are wrong under the other.
 """
 
+from collections.abc import Callable
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -50,12 +52,36 @@ class RotaryEmbedding(nn.Module):
         width: dk, even.
         base: plane i turns by base ** (-2i / width) a position, from 1 down to almost 1 / base.
         interleaved: planes (2i, 2i + 1) as in the paper, instead of (i, i + dk / 2) as in Llama.
+        frequencies: gives other angles a position for the planes than the base does: a function of (width, base=, dtype=,
+            device=), say `partial(linear_frequencies, factor=4.0)`; `rope_scaling` has those of published models.
+        magnitude: a factor on what is turned, queries and keys alike (yarn's `attention_factor`).
     """
 
-    def __init__(self, width: int, *, base: float = 10_000.0, interleaved: bool = False):
+    def __init__(
+        self,
+        width: int,
+        *,
+        base: float = 10_000.0,
+        interleaved: bool = False,
+        frequencies: Callable[..., Float[Tensor, " pairs"]] | None = None,
+        magnitude: float = 1.0,
+    ):
         super().__init__()
-        rotary_angles(torch.arange(1), width, base=base)  # refuses what it cannot turn
         self.width, self.base, self.interleaved = width, base, interleaved
+        self.frequencies, self.magnitude = frequencies, magnitude
+        self._made: dict[tuple[torch.dtype, torch.device], Tensor] = {}  # no buffers: those would follow .to(bfloat16)
+        rotary_angles(torch.arange(1), width, base=base)  # refuses what it cannot turn
+        self.angles(torch.arange(1))
+
+    def angles(self, positions: Int[Tensor, "*p"], *, dtype: torch.dtype = torch.float32) -> Float[Tensor, "*p pairs"]:
+        """Angle in radians of each plane at each position."""
+        if self.frequencies is None:
+            return rotary_angles(positions, self.width, base=self.base, dtype=dtype)
+        key = (dtype, positions.device)
+        if key not in self._made:  # on the CPU, as published code does: a GPU's powers may differ in the last bit
+            made = self.frequencies(self.width, base=self.base, dtype=dtype, device="cpu")
+            self._made[key] = made.to(positions.device)
+        return positions[..., None].to(dtype) * self._made[key]
 
     def forward(
         self, x: Float[Tensor, "b h t dk"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
@@ -69,12 +95,13 @@ class RotaryEmbedding(nn.Module):
         require(dk == self.width, f"this rotary embedding turns width {self.width}, got {dk}")
         check_token_positions(positions, b=b, t=t)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        angles = rotary_angles(positions, dk, base=self.base, dtype=dtype)
+        angles = self.angles(positions, dtype=dtype)
         if positions.ndim == 2:
             angles = rearrange(angles, "b t pairs -> b 1 t pairs")
         rotate = rotate_interleaved if self.interleaved else rotate_half_split
         # In x's own precision bfloat16 would round the angles' cosines, and with them the norm.
-        return rotate(x.to(dtype), angles).to(x.dtype)
+        turned = rotate(x.to(dtype), angles)
+        return (turned if self.magnitude == 1.0 else self.magnitude * turned).to(x.dtype)
 
 
 class LearnedPositions(nn.Module):

@@ -68,12 +68,13 @@ def _read_visible(q, k, v, mask):
 
 def _read(q, k, v, mask: Bool[Tensor, "b 1 t s"] | None):
     """A group's queries are the rows of one matrix, which meets the group's keys in one product, and its values in one."""
-    g, t = k.shape[1], q.shape[2]
+    g = k.shape[1]
+    r = q.shape[1] // g
     rows = rearrange(q, "b (g r) t dk -> b g (r t) dk", g=g)
     # Keys first: a row of the cache is read once and meets all of the group's queries.
     scores = (k @ rows.transpose(-1, -2)).transpose(-1, -2)
     if mask is None:
         weights = torch.softmax(scores, dim=-1)
     else:
-        weights = masked_softmax(scores.masked_fill(~mask.repeat(1, 1, rows.shape[2] // t, 1), -torch.inf))
-    return rearrange(weights @ v, "b g (r t) dv -> b (g r) t dv", t=t)
+        weights = masked_softmax(scores.masked_fill(~mask.repeat(1, 1, r, 1), -torch.inf))
+    return rearrange(weights @ v, "b g (r t) dv -> b (g r) t dv", r=r)

@@ -71,8 +71,11 @@ def grouped_from_multi_head(
     heads = getattr(layer, "n_kv_heads", layer.n_heads)
     grouped = GroupedQueryAttention(
         d_model, layer.n_heads, n_kv_heads=n_kv_heads, head_dim=layer.head_dim, bias=layer.w_q.bias is not None,
-        causal=layer.causal, rope=copy.deepcopy(layer.rope), scale=layer.scale, impl=layer.impl,
+        causal=layer.causal, window=getattr(layer, "window", None), rope=copy.deepcopy(layer.rope), scale=layer.scale,
+        impl=layer.impl,
     )  # fmt: skip
+    if layer.w_o.bias is None:  # Qwen2's layers have biases on queries, keys and values alone
+        grouped.w_o.bias = None
     state = {name: x for name, x in layer.state_dict().items() if name.startswith(("w_q.", "w_k.", "w_v.", "w_o."))}
     for name in state:
         if name.startswith(("w_k.", "w_v.")):

@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from attncourse._shared.cache import CacheShape, KeyValueCache, visible_in_cache
 from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.masks import apply_mask, window_mask
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tensors, check_widths, require
+from attncourse._shared.validate import check_tensors, check_widths, check_window, require
 from attncourse.softmax_attention import softmax_attention_blocked, softmax_attention_torch
 
 from .blocked import grouped_query_decode
@@ -30,6 +31,7 @@ class GroupedQueryAttention(nn.Module):
         head_dim: width of a head, d_model / n_heads unless told.
         bias: whether the four projections add a bias.
         causal: a token sees nothing after it; a layer that decodes must be.
+        window: a causal layer's token sees this many tokens, itself included; all unless told.
         rope: turns each head's queries and keys by their positions.
         scale: factor on q . k, head_dim ** -0.5 unless told.
         impl: what attends without a cache: "torch" (PyTorch's fused attention), "blocked" (memory linear in the length),
@@ -49,6 +51,7 @@ class GroupedQueryAttention(nn.Module):
         head_dim: int | None = None,
         bias: bool = True,
         causal: bool = True,
+        window: int | None = None,
         rope: RotaryEmbedding | None = None,
         scale: float | None = None,
         impl: str = "torch",
@@ -62,13 +65,17 @@ class GroupedQueryAttention(nn.Module):
         )
         head_dim = d_model // n_heads if head_dim is None else head_dim
         check_widths(head_dim=head_dim)
+        check_window(window)
+        require(
+            window is None or causal, f"a window ends at the token itself: causal must be True, got window={window}"
+        )
         require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
         require(
             rope is None or rope.width == head_dim,
             f"rope must turn the heads' width, got head_dim={head_dim} and a rope of width {getattr(rope, 'width', 0)}",
         )
         self.d_model, self.n_heads, self.n_kv_heads, self.head_dim = d_model, n_heads, n_kv_heads, head_dim
-        self.causal, self.rope, self.scale, self.impl = causal, rope, scale, impl
+        self.causal, self.window, self.rope, self.scale, self.impl = causal, window, rope, scale, impl
         self.w_q = nn.Linear(d_model, n_heads * head_dim, bias=bias)
         self.w_k = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
         self.w_v = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
@@ -123,7 +130,7 @@ class GroupedQueryAttention(nn.Module):
     def _decode(self, q, cache, starts, positions):
         keys = cache.positions()
         if self.impl != "triton":
-            visible = visible_in_cache(positions, keys)
+            visible = visible_in_cache(positions, keys, window=self.window)
             return grouped_query_decode(q, *cache.view(), mask=visible, scale=self.scale)
         from .kernel import grouped_query_decode_triton  # Triton is there on Linux alone
 
@@ -133,10 +140,17 @@ class GroupedQueryAttention(nn.Module):
             "the kernel reads a cache that holds position j in place j: for a ring use another impl",
         )
         k, v = cache.view()
-        return grouped_query_decode_triton(q, k, v, cache_seqlens=cache.lengths, starts=starts, scale=self.scale)
+        return grouped_query_decode_triton(
+            q, k, v, cache_seqlens=cache.lengths, starts=starts, window=self.window, scale=self.scale
+        )
 
     def _attend(self, q, k, v, key_lengths, mask):
-        masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask, scale=self.scale)
+        masking = dict(causal=self.causal, window=self.window, key_lengths=key_lengths, mask=mask, scale=self.scale)
+        if self.impl == "torch" and masking.pop("window") is not None:  # it has no window, so the band becomes a mask
+            band = window_mask(q.shape[2], k.shape[2], window=self.window, device=q.device)
+            if mask is not None:
+                band = mask & band if mask.dtype == torch.bool else apply_mask(mask, band)
+            masking["mask"] = band
         if self.impl == "triton":
             from .kernel import grouped_query_attention_triton  # Triton is there on Linux alone
 

@@ -11,6 +11,7 @@ from .cost import CacheCost, LayerCost, cost
 from .layout import Layout, token_nbytes
 from .module import CachedSelfAttention
 from .paged import PagedCache, PagePool
+from .published import PublishedFigure, published_figures
 from .reference import kv_cache_attention
 from .ring import RingCache
 
@@ -29,8 +30,10 @@ __all__ = [
     "PagedCache",
     "Plain",
     "PublicModel",
+    "PublishedFigure",
     "RingCache",
     "cost",
     "kv_cache_attention",
+    "published_figures",
     "token_nbytes",
 ]

@@ -68,7 +68,8 @@ class LayerCost:
 class CacheCost:
     """The cache of a whole model, in bytes; "token" is one position of one sequence, through all layers.
 
-    Not counted: block tables and lengths (4 bytes a page and a sequence), and what an allocator wastes.
+    Not counted: block tables and lengths (4 bytes a page and a sequence), what an allocator wastes, and the cache of a
+    head for multi-token prediction, where a model has one.
     """
 
     layers: tuple[LayerCost, ...]

@@ -3,15 +3,14 @@
 A query of one token meets every latent of the cache, so reading the latents is most of the work. Here they are read from
 where they lie, once from memory and once more from the processor's cache: a group of splits is scored, weighted and
 mixed before the next is touched, and the splits of a group are the batch of one product, so that each thread has splits
-of its own. The groups merge by their log-sum-exps.
+of its own. In the end the splits are merged by their sums of exponentials.
 """
 
 import torch
-from einops import rearrange
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from attncourse._shared.masks import masked_logsumexp, masked_softmax
 from attncourse._shared.validate import check_key_lengths, check_mask, require
 
 from .checks import check_latent
@@ -29,8 +28,8 @@ def latent_attention_blocked(
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
     scale: float | None = None,
-    split: int = 256,
-    splits: int = 8,
+    split: int = 512,
+    splits: int = 4,
 ) -> Float[Tensor, "b h t dv"]:
     """`latent_attention_absorbed` for few queries over a long cache; nothing as long as the cache is formed but a mask.
 
@@ -84,20 +83,25 @@ def _attend_splits(
     latent: Float[Tensor, "splits c r"],
     k_rope: Float[Tensor, "splits c p"],
     hidden: Tensor | None,
-) -> tuple[Float[Tensor, "splits q r"], Float[Tensor, "splits q"]]:
-    """Attention of all queries to each split by itself, and its log-sum-exp in at least float32."""
+) -> tuple[Float[Tensor, "splits q r"], Float[Tensor, "splits q"], Float[Tensor, "splits q"]]:
+    """Each split by itself: the sum of its latents weighted by exp(score - top), the sum of the weights, and top."""
     count = len(latent)
     scores = torch.bmm(k_rope, q_rope.expand(count, -1, -1))
     scores = torch.baddbmm(scores, latent, q_latent.expand(count, -1, -1))
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if hidden is not None:
         scores = scores.masked_fill(hidden, -torch.inf)
-    lse = masked_logsumexp(scores.transpose(1, 2))
-    weights = torch.exp(scores - lse.masked_fill(lse == -torch.inf, 0.0)[:, None])
-    return torch.bmm(weights.to(latent.dtype).transpose(1, 2), latent), lse
+    top = scores.amax(dim=1, keepdim=True)
+    weights = torch.exp(scores - top.masked_fill(top == -torch.inf, 0.0))  # where nothing is visible, all 0
+    mixed = torch.bmm(weights.to(latent.dtype).transpose(1, 2), latent)
+    return mixed, weights.sum(dim=1), top[:, 0]
 
 
-def _merge_splits(out: Float[Tensor, "splits q r"], lse: Float[Tensor, "splits q"]) -> Float[Tensor, "q r"]:
-    """All splits at once, each weighted by its share of the sum of exponentials; see `merge_partial` for two."""
-    shares = masked_softmax(lse.T).to(out.dtype)
-    return torch.einsum("qc,cqr->qr", shares, out)
+def _merge_splits(
+    mixed: Float[Tensor, "splits q r"], total: Float[Tensor, "splits q"], top: Float[Tensor, "splits q"]
+) -> Float[Tensor, "q r"]:
+    """All splits, brought from their own tops to the common one; zeros for a query that no split shows anything."""
+    highest = top.amax(dim=0)
+    rescale = torch.exp(top - highest.masked_fill(highest == -torch.inf, 0.0))
+    total = (total * rescale).sum(dim=0)
+    return einsum(mixed.to(rescale.dtype), rescale, "splits q r, splits q -> q r") / total.clamp_min(1e-30)[:, None]

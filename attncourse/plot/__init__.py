@@ -23,6 +23,7 @@ from .next_token import loss_by_place
 from .patterns import accuracy_by_place, block_pattern_maps, layers_maps
 from .recall import accuracy_against_pairs, error_against_features, loss_by_position, weights_by_rule
 from .selection import accuracy_bands, draws_against_weights, estimator_quality, soft_samples
+from .sharing import conversion_losses, head_sharing, loss_against_cache, step_against_heads
 from .slider import slider
 from .style import COLORS, use_style
 from .systems import diagrams, gaze, loss_and_baselines, passages_read, shares, weight_by_distance
@@ -45,6 +46,7 @@ __all__ = [
     "cache_against_context",
     "cache_slots",
     "connections",
+    "conversion_losses",
     "decay",
     "decode_roofline",
     "diagrams",
@@ -54,12 +56,14 @@ __all__ = [
     "estimator_quality",
     "gaze",
     "head_maps",
+    "head_sharing",
     "hub_patterns",
     "influence_by_place",
     "influence_maps",
     "layers_maps",
     "learning_curves",
     "local_windows",
+    "loss_against_cache",
     "loss_and_baselines",
     "loss_by_place",
     "loss_by_position",
@@ -80,6 +84,7 @@ __all__ = [
     "slot_timeline",
     "soft_lookup",
     "soft_samples",
+    "step_against_heads",
     "step_time",
     "step_times",
     "steps_against_distance",

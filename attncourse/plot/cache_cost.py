@@ -19,20 +19,15 @@ def bars_by_design(values: dict[str, tuple[str, float]], *, xlabel: str, digits:
     """
     designs = list(dict.fromkeys(design for design, _ in values.values()))
     colors = dict(zip(designs, COLORS, strict=False))
-    _, ax = plt.subplots(figsize=(7, 0.8 + 0.25 * len(values)))
-    bars = ax.barh(
-        [*values], [v for _, v in values.values()], color=[colors[d] for d, _ in values.values()], height=0.7
-    )
-    ax.bar_label(bars, [f"{v:,.{digits}f}" for _, v in values.values()], padding=3, fontsize=8)
-    ax.set(xscale="log", xlabel=xlabel)
-    ax.set_xlim(right=2.5 * max(v for _, v in values.values()))
+    figure, ax = plt.subplots(figsize=(7, 1.0 + 0.24 * len(values)))
+    sizes = [value for _, value in values.values()]
+    bars = ax.barh([*values], sizes, color=[colors[name] for name, _ in values.values()], height=0.7)
+    ax.bar_label(bars, [f"{size:,.{digits}f}" for size in sizes], padding=3, fontsize=8)
+    ax.set(xscale="log", xlabel=xlabel, xlim=(0.5 * min(sizes), 2.5 * max(sizes)))
+    ax.margins(y=0.01)
     ax.invert_yaxis()
-    ax.legend(
-        [Patch(color=colors[d]) for d in designs],
-        designs,
-        loc="upper center",
-        bbox_to_anchor=(0.4, 1.08),
-        ncols=len(designs),
+    figure.legend(
+        [Patch(color=colors[name]) for name in designs], designs, loc="outside upper center", ncols=len(designs)
     )
     return ax
 
@@ -82,7 +77,7 @@ def decode_roofline(intensities: dict[str, tuple[str, float]], *, ridge: float, 
     line = [0.5, ridge, 4 * ridge]
     ax.plot(line, [min(1.0, x / ridge) for x in line], color="#999999", linewidth=3, zorder=0)
     ax.axvline(ridge, color="#999999", linestyle=":", linewidth=1)
-    ax.text(ridge, 1.15, f"{ridge:.0f} FLOP a byte", ha="center", va="bottom", fontsize=8)
+    ax.text(0.93 * ridge, 1.2, f"ridge: {ridge:.0f} operations a byte", ha="right", va="bottom", fontsize=8)
     seen = []
     for name, (design, x) in intensities.items():
         color, y = COLORS[designs.index(design)], min(1.0, x / ridge)

@@ -9,9 +9,7 @@ import torch
 from tabulate import tabulate
 
 from attncourse.profile import describe_device
-from attncourse.profile.rows import Row, measure_room
-
-ROOMS = ("sliding_window", "block_sparse", "global_local", "linear_attention")
+from attncourse.profile.rows import ROOMS, Row, measure_room
 
 
 def judge(row: Row) -> tuple[str, str, str]:
@@ -22,7 +20,7 @@ def judge(row: Row) -> tuple[str, str, str]:
         return "", wanted, "could not run"
     if math.isinf(row.ours):
         return "", wanted, "out of memory"
-    ratio = row.ours / row.theirs if growth else row.theirs / row.ours
+    ratio = row.ours / row.theirs if row.unit in ("growth", "bandwidth") else row.theirs / row.ours
     met = ratio <= row.wanted if growth else ratio >= row.wanted
     measured = "theirs is out of memory" if math.isinf(row.theirs) else f"{ratio:.2f}x"
     return measured, wanted, "met" if met else "missed"
@@ -31,7 +29,7 @@ def judge(row: Row) -> tuple[str, str, str]:
 def main() -> None:
     """Measure and print one table; a room that fails, or is killed for its memory, costs its own lines alone."""
     parser = argparse.ArgumentParser(prog="python -m attncourse.profile", description=__doc__)
-    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS)
+    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=list(ROOMS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     table = []

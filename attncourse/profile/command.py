@@ -1,4 +1,4 @@
-"""`attncourse profile`: every mechanism predicted by the roofline of this device, and measured."""
+"""`attncourse profile`: every mechanism predicted by the roofline of this device, and measured; `attncourse compare`."""
 
 import argparse
 import datetime
@@ -13,10 +13,11 @@ from tqdm import tqdm
 from attncourse._shared.validate import require
 
 from .cases import CASES
+from .compare import compare_records
 from .facts import DeviceFacts, device_facts, versions
 from .limits import Limits, measure_limits
 from .measure import SIZES, measure_mechanisms
-from .record import Measurement, Record, write_record
+from .record import Measurement, Record, read_record, write_record
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -41,6 +42,22 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--batch", type=int, help="sequences; 4 on a GPU and 1 on a CPU, unless told")
     parser.add_argument("--out", metavar="FILE", help="write the measurements there too, as JSON")
     parser.set_defaults(run=run)
+    compare = commands.add_parser(
+        "compare",
+        help="set two records of measurements side by side",
+        description="The ratio of each pair of times in two records that `attncourse profile --out` wrote, with the "
+        "spread of both, and a verdict only where the quartiles do not overlap.",
+        epilog="example: python -m attncourse compare before.json after.json",
+    )
+    compare.add_argument("first", metavar="A", help="a record")
+    compare.add_argument("second", metavar="B", help="another")
+    compare.set_defaults(run=run_compare)
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """Print the comparison."""
+    print(compare_records(read_record(args.first), read_record(args.second)))
+    return 0
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,6 +4,16 @@ import importlib
 import sys
 from dataclasses import dataclass
 
+# A room that is measured, and the module of this package that does it.
+ROOMS = {
+    "sliding_window": "long_sliding_window",
+    "block_sparse": "long_block_sparse",
+    "global_local": "long_global_local",
+    "linear_attention": "long_linear_attention",
+    "grouped_query": "decode_grouped_query",
+    "latent": "decode_latent",
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -11,9 +21,10 @@ class Row:
 
     Args:
         what: what was measured, with its sizes.
-        ours, theirs: seconds or bytes; NaN where it could not run, infinite where it ran out of memory.
-        wanted: the least theirs / ours, or, for a growth, the largest ours / theirs.
-        unit: "speedup" (seconds), "memory" (bytes) or "growth" (ours at twice the length at which theirs is measured).
+        ours, theirs: seconds, bytes or bytes a second; NaN where it could not run, infinite where it ran out of memory.
+        wanted: the least theirs / ours; for a growth the largest ours / theirs, for a bandwidth the least.
+        unit: "speedup" (seconds), "memory" (bytes), "growth" (ours at twice the length at which theirs is measured) or
+            "bandwidth" (bytes a second, theirs being what the machine reaches in a plain read).
     """
 
     what: str
@@ -25,5 +36,5 @@ class Row:
 
 def measure_room(room: str, device: str) -> list[Row]:
     """The rows of one room; what is being measured goes to standard error."""
-    module = importlib.import_module(f"attncourse.profile.long_{room}")
+    module = importlib.import_module(f"attncourse.profile.{ROOMS[room]}")
     return module.measure(device=device, progress=lambda what: print(f"{room}: {what}", file=sys.stderr, flush=True))

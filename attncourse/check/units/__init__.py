@@ -13,6 +13,8 @@ from . import sliding_window
 from . import block_sparse
 from . import global_local
 from . import linear_attention
+from . import kv_cache
+from . import latent
 from . import why_latent
 # isort: on
 
@@ -21,6 +23,8 @@ __all__ = [
     "block_sparse",
     "global_local",
     "hard_attention",
+    "kv_cache",
+    "latent",
     "linear_attention",
     "multi_head",
     "multiplicative",

@@ -1,0 +1,68 @@
+"""What decoding in the latent space promises: to read its cache about as fast as the machine reads, and never to expand it.
+
+One new token at DeepSeek-V2's widths, latents of 512 and rotary keys of 64. A plain large read is a sum over a tensor that
+no processor's cache holds, measured in the same rounds, on as many threads. All heads share the latents, so a byte that is
+read takes part in about h / 2 multiply-adds for each of scores and mixture (float32, h heads): the more heads, the sooner a
+processor whose memory outruns its matrix products falls behind its own reads. On a GPU the kernel is what is measured.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from attncourse.latent import expand_latent, latent_attention_blocked
+
+from .rows import Row
+from .timing import median_seconds
+
+RANK, ROPE, NOPE, VALUE = 512, 64, 128, 128
+READ_BYTES = 2**28
+
+
+@torch.no_grad()
+def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
+    """The share of a plain read's bandwidth by heads and length; absorbed decoding against expanding at 4096."""
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    large = torch.ones(READ_BYTES // 4, device=device)
+    decode = _decode(device)
+    rows = []
+    for heads in (1, 2, 4, 16) if device == "cpu" else (16, 128):
+        for s in (16_384, 65_536):
+            case = f"{heads} heads, context {s}, {RANK} + {ROPE}"
+            progress(case)
+            inputs = _draw(heads, s, dtype, device)
+            runs = {"ours": lambda inputs=inputs: decode(*inputs), "read": lambda: large.sum()}
+            seconds = median_seconds(runs, rounds=15)
+            cache = sum(x.nbytes for x in inputs[2:4])
+            ours, read = cache / seconds["ours"], READ_BYTES / seconds["read"]
+            rows.append(Row(f"decode, plain read, {case}", ours, read, 0.7, "bandwidth"))
+    progress("absorbed and expanded")
+    inputs = _draw(16, 4096, dtype, device)
+    runs = {"absorbed": lambda: decode(*inputs), "expanded": lambda: _expanded(*inputs)}
+    torch.testing.assert_close(runs["absorbed"](), runs["expanded"](), rtol=2e-2, atol=2e-2)
+    seconds = median_seconds(runs, rounds=5)
+    what = "decode absorbed, expanding the cache, 16 heads, context 4096"
+    return [*rows, Row(what, seconds["absorbed"], seconds["expanded"], 5.0, "speedup")]
+
+
+def _draw(heads, s, dtype, device):
+    rng = torch.Generator().manual_seed(0)
+    shapes = (1, heads, 1, NOPE), (1, heads, 1, ROPE), (1, 1, s, RANK), (1, 1, s, ROPE)
+    inputs = [torch.randn(shape, generator=rng) for shape in shapes]
+    inputs += [torch.randn(heads, width, RANK, generator=rng) * RANK**-0.5 for width in (NOPE, VALUE)]
+    return [x.to(device, dtype) for x in inputs]
+
+
+def _decode(device):
+    if device == "cpu":
+        return latent_attention_blocked
+    from attncourse.latent.kernel import latent_attention_triton  # Triton is there on Linux alone
+
+    return latent_attention_triton
+
+
+def _expanded(q_nope, q_rope, latent, k_rope, w_uk, w_uv):
+    """Every head's keys and values, then PyTorch's fused attention."""
+    keys, values = expand_latent(latent, k_rope, w_uk, w_uv)
+    return scaled_dot_product_attention(torch.cat([q_nope, q_rope], dim=-1), keys, values)
