@@ -13,6 +13,7 @@ from .cache import (
     step_time,
 )
 from .cache_cost import bars_by_design, bounds_and_measured, cache_against_context, decode_roofline, step_times
+from .choosing import attributions, least_times, savings, weightings
 from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
@@ -38,6 +39,7 @@ __all__ = [
     "accuracy_by_distance",
     "accuracy_by_place",
     "alignments",
+    "attributions",
     "bars_by_design",
     "block_pattern_maps",
     "block_tables",
@@ -62,6 +64,7 @@ __all__ = [
     "influence_maps",
     "layers_maps",
     "learning_curves",
+    "least_times",
     "local_windows",
     "loss_against_cache",
     "loss_and_baselines",
@@ -77,6 +80,7 @@ __all__ = [
     "reading",
     "roofline",
     "saturation",
+    "savings",
     "seconds_against_length",
     "shares",
     "signed_heatmap",
@@ -91,6 +95,7 @@ __all__ = [
     "two_heads",
     "use_style",
     "weight_by_distance",
+    "weightings",
     "weights_by_rule",
     "weights_heatmap",
 ]
