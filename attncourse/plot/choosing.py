@@ -5,6 +5,7 @@ import math
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from .heatmap import weights_heatmap
@@ -20,7 +21,7 @@ def least_times(lengths: list[int], panels: dict[str, dict[str, list[float]]]) -
         panels: title -> design -> seconds at each length; a design has the same colour everywhere.
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    look = {name: (STYLES[i // len(COLORS)], COLORS[i % len(COLORS)]) for i, name in enumerate(names)}
+    look = {name: (STYLES[i % len(STYLES)], COLORS[i % len(COLORS)]) for i, name in enumerate(names)}
     figure, axes = plt.subplots(1, len(panels), figsize=(3.7 * len(panels), 3.9), squeeze=False)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for name, seconds in curves.items():
@@ -29,6 +30,8 @@ def least_times(lengths: list[int], panels: dict[str, dict[str, list[float]]]) -
         ax.set(xscale="log", yscale="log", xlabel="tokens of a sequence", title=title)
         ticks = lengths[:: max(1, len(lengths) // 4)]
         ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         ax.minorticks_off()
     axes[0, 0].set(ylabel="least milliseconds of a step")
     handles = {line.get_label(): line for ax in axes[0] for line in ax.lines}
@@ -43,7 +46,7 @@ def weightings(labels: list[str], weights: dict[str, Tensor]) -> Axes:
     for i, (name, values) in enumerate(weights.items()):
         places = [place + width * (i - (len(weights) - 1) / 2) for place in range(len(labels))]
         ax.bar(places, values.tolist(), width=width, color=COLORS[i], label=name)
-    ax.set_xticks(range(len(labels)), labels, rotation=90)
+    ax.set_xticks(range(len(labels)), labels)
     ax.set(ylabel="weight")
     ax.legend()
     return ax

@@ -16,6 +16,7 @@ from . import linear_attention
 from . import kv_cache
 from . import latent
 from . import why_latent
+from . import which_attention
 # isort: on
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "self_cross_causal",
     "sliding_window",
     "softmax_attention",
+    "which_attention",
     "why_attention",
     "why_latent",
 ]
