@@ -15,7 +15,9 @@ from attncourse.choose.designs import global_local_pairs, strided_keys, strided_
 from attncourse.global_local import global_local_mask
 from attncourse.kv_cache import MODELS, cost
 from attncourse.profile.counts import Count
+from attncourse.profile.facts import device_facts
 from attncourse.profile.limits import Limits
+from attncourse.profile.record import Record, write_record
 from attncourse.profile.roofline import Roofline
 
 NAMES = [design.name for design in DESIGNS]
@@ -123,6 +125,23 @@ def test_a_linear_state_does_not_grow_and_a_window_stops_growing():
     assert of("linear_attention", length=9, shape=shape, **job).costs.held_bytes == 2 * 3 * 8 * 9 * 4
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_window_is_as_wide_as_what_is_needed(causal):
+    n, near = 500, 30
+    shape = Shape(d_model=8, n_heads=2, n_layers=1)
+    pairs = n * near - near * (near - 1) // 2  # every token and those before it, fewer at the beginning
+    pairs = pairs if causal else 2 * pairs - n
+    flops = of("sliding_window", length=n, locality=near, shape=shape, causal=causal).costs.attention.flops
+    assert flops == 3 * 2 * 2 * pairs * (4 + 4)
+    if not causal:
+        mask = global_local_mask(n, radius=near - 1, global_indices=torch.arange(4))
+        hubs = of("global_local", length=n, locality=near, shape=shape, causal=False).costs.attention.flops
+        assert hubs == 3 * 2 * 2 * int(mask.sum()) * (4 + 4)
+    job = dict(phase="decoding", shape=shape, locality=near)
+    token = of("multi_head", length=n, **job).costs.cache_bytes_per_token
+    assert of("sliding_window", length=n, **job).costs.held_bytes == near * token
+
+
 @pytest.mark.parametrize(("n", "stride"), [(1, 1), (17, 4), (65, 8), (64, 64), (101, 200), (53, 1)])
 def test_strided_pairs_are_those_of_the_pattern(n, stride):
     mask = strided(n, stride=stride).dense_mask()
@@ -209,10 +228,16 @@ def test_excluded_designs_say_by_which_rule():
     assert found["sliding_window"].costs is None
 
 
+def _record(limits: Limits) -> Record:
+    """A record of a device that reaches these limits."""
+    return Record(device_facts("cpu"), limits, {"torch": "2"}, "2026-01-01", "typed", ())
+
+
 def test_rates_are_those_of_the_device():
     limits = Limits(copy=1.0, read=2e12, matmul={"bfloat16": 3e14})
     measured = of("multi_head", length=4096, device=limits)
     assert measured == of("multi_head", length=4096, device=Roofline(2e12, 3e14))
+    assert measured == of("multi_head", length=4096, device=_record(limits))
     slow, fast = (of("multi_head", length=4096, device=name) for name in ("A100", "H100"))
     assert slow.costs == fast.costs and slow.step_seconds > 2 * fast.step_seconds
 
@@ -276,6 +301,8 @@ def test_the_command_takes_rates_from_where_it_is_told(capsys, tmp_path):
     typed = run(capsys, "--length", "2048", "--bandwidth", "3350GB/s", "--tflops", "989.4")
     assert typed == run(capsys, "--length", "2048") == run(capsys, "--length", "2048", "--device", "H100")
     assert typed != run(capsys, "--length", "2048", "--device", "A100")
+    write_record(_record(Limits(copy=1.0, read=3350e9, matmul={"bfloat16": 989.4e12})), tmp_path / "device.json")
+    assert typed == run(capsys, "--length", "2048", "--record", str(tmp_path / "device.json"))
     assert "nothing is admitted" in run(capsys, "--length", "2048", "--latency", "1e-9")
 
 

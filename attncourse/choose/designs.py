@@ -22,6 +22,7 @@ from attncourse.profile.counts import (
 from .job import Job, Shape
 
 FORWARD_AND_BACKWARD = 3
+N_GLOBAL = 4  # hubs of global and local attention, as many as `attncourse profile` gives it
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def _step(job: Job, attention: Count, projections: Count, *, held: int, per_toke
 
 
 def _projections(job: Job, *widths: tuple[int, int], rows: int | None = None) -> Count:
-    counts = [projection_count(job.rows if rows is None else rows, *pair, itemsize=job.itemsize, bias=False) for pair in widths]  # fmt: skip
+    """Linear layers from one width to another, each on the step's rows unless told."""
+    rows = job.rows if rows is None else rows
+    counts = (projection_count(rows, *pair, itemsize=job.itemsize, bias=False) for pair in widths)
     return sum(counts, start=Count(0, 0))
 
 
@@ -84,7 +87,7 @@ def _key_value_projections(shape: Shape, n_kv_heads: int) -> tuple[tuple[int, in
 
 
 def _size(job: Job, n_kv_heads: int) -> Size:
-    """A training step's attention of one layer."""
+    """One layer's attention over everything that a step's queries could see."""
     shape, keys = job.shape, job.source_length or job.length
     return Size(job.batch, shape.n_heads, n_kv_heads, job.queries, keys, shape.head_dim, shape.head_dim)
 
@@ -168,9 +171,6 @@ def global_local_pairs(length: int, *, radius: int, n_global: int) -> int:
     outside = sum(length - min(p + radius + 1, length) + max(p - radius, 0) for p in range(n_global))
     among = sum(1 for p in range(n_global) for j in range(n_global) if abs(p - j) > radius)
     return band + 2 * outside - among
-
-
-N_GLOBAL = 4
 
 
 def _global_local_costs(job: Job) -> Costs:
