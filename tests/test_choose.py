@@ -44,7 +44,7 @@ def test_every_design_is_listed_once_and_the_admitted_come_first():
             assert choice.admitted <= (len(choice.reasons) >= 3)
 
 
-# What the article recommends, each as a job whose first answer it is.
+# The usual recommendations, each as a job whose first answer it is.
 @pytest.mark.parametrize(
     ("job", "first"),
     [
@@ -61,7 +61,7 @@ def test_every_design_is_listed_once_and_the_admitted_come_first():
         (dict(length=512, phase="decoding"), "multi_head"),  # short: the weights take the time
     ],
 )
-def test_the_articles_cases(job, first):
+def test_the_usual_recommendations(job, first):
     assert admitted(**job)[0] == first
 
 
