@@ -89,12 +89,13 @@ def table(units: Iterable[Unit], *, width: int | None = None) -> str:
     headers = ["chapter", "unit", "exercise", "points", "minutes", "prerequisites", "what it asks"]
     sides = ["left"] * 3 + ["right"] * 2 + ["left"] * 2
     options = {"headers": headers, "tablefmt": "simple", "disable_numparse": True, "colalign": sides}
-    options |= {"maxcolwidths": [None] * 5 + [PREREQUISITES, None], "break_on_hyphens": False}
     text = tabulate(rows, **options)
     if width is None or max(map(len, text.splitlines())) <= width:
         return text
-    left = width - text.index(headers[-1])
-    return tabulate(rows, **options | {"maxcolwidths": [None] * 5 + [PREREQUISITES, max(left, NARROWEST)]})
+    options |= {"maxcolwidths": [None] * 5 + [PREREQUISITES, None], "break_on_hyphens": False}
+    left = width - tabulate(rows, **options).index(headers[-1])
+    options["maxcolwidths"][-1] = max(left, NARROWEST)
+    return tabulate(rows, **options)
 
 
 def add_parsers(commands) -> None:

@@ -259,24 +259,22 @@ def kv_cache_cases(capability: int):
     """Writing a cache's slots and reading them, as they are and with each codec."""
     from attncourse.kv_cache import kernel as room
 
-    for dtype in ("fp16", "bf16", "fp32"):
+    for dtype, width in [("fp16", 64), ("fp16", 512), ("bf16", 128), ("fp32", 128)]:  # heads, and a latent
         if dtype == "bf16" and capability < 80:
             continue
         for codec, number in room.CODECS.items():
-            for width in (64, 512):  # a head, and a latent
-                group = width if number == 0 else 32
-                pack = 2 if codec is room.Int4 else 1
-                case = f"{dtype} {codec.__name__} d={width}"
-                append = {
-                    "CODEC": number, "GROUPS": width // group, "GROUP": group, "BLOCK_GROUPS": width // group,
-                    "BLOCK_GROUP": group // pack,
-                }  # fmt: skip
-                yield room._kv_cache_append_kernel, case, dtype, append, room.LAUNCH
-                gather = {
-                    "CODEC": number, "WIDTH": width, "GROUP": group, "BLOCK_S": room.gather_block(width),
-                    "BLOCK_WIDTH": width,
-                }  # fmt: skip
-                yield room._kv_cache_gather_kernel, case, dtype, gather, room.LAUNCH
+            group, pack = width if codec is room.Plain else 32, 2 if codec is room.Int4 else 1
+            case = f"{dtype} {codec.__name__} d={width}"
+            append = {
+                "CODEC": number, "GROUPS": width // group, "GROUP": group, "BLOCK_GROUPS": width // group,
+                "BLOCK_GROUP": group // pack,
+            }  # fmt: skip
+            yield room._kv_cache_append_kernel, case, dtype, append, room.LAUNCH
+            gather = {
+                "CODEC": number, "WIDTH": width, "GROUP": group, "BLOCK_S": room.gather_block(width),
+                "BLOCK_WIDTH": width,
+            }  # fmt: skip
+            yield room._kv_cache_gather_kernel, case, dtype, gather, room.LAUNCH
 
 
 CASES = {

@@ -49,6 +49,8 @@ CASES = {
     "llama, llama3": scaled(LLAMA, **LLAMA3_ROPE),
     "llama, llama3, new names": LLAMA | {"rope_parameters": LLAMA3_ROPE | {"rope_theta": 50.0}},
     "llama, yarn": scaled(LLAMA, **YARN),
+    "llama, yarn, its factor from the lengths": scaled(LLAMA, **YARN | {"factor": None}),
+    "llama, yarn, its length from the model's": scaled(LLAMA, type="yarn", factor=4.0),
     "llama, yarn with its factor": scaled(LLAMA, **YARN, attention_factor=1.5),
     "qwen2": QWEN2,
     "qwen2, yarn": scaled(QWEN2, type="yarn", factor=4.0, original_max_position_embeddings=64),
@@ -78,9 +80,7 @@ class Oracle:
         self.config._attn_implementation = "eager"
         family = getattr(transformers.models, config["model_type"])
         modeling = getattr(family, f"modeling_{config['model_type']}")
-        name = {"llama": "Llama", "qwen2": "Qwen2", "mistral": "Mistral"}.get(
-            config["model_type"], config["model_type"].title().replace("_", "")
-        )
+        name = config["model_type"].title().replace("_", "")  # DeepseekV2
         self.attention = getattr(modeling, f"{name}Attention")(self.config, layer)
         self.rotary = getattr(modeling, f"{name}RotaryEmbedding")(self.config)
         randomise(self.attention, seed)
@@ -95,8 +95,8 @@ class Oracle:
     def decode(self, x):
         """What it gives for x (1, n, d), read token by token through its own cache."""
         cache, mask = transformers.DynamicCache(), self._mask(x)
-        steps = ((i, token) for i, token in enumerate(x.split(1, dim=1)))
-        return torch.cat([self._read(x, i, mask[:, :, i : i + 1, : i + 1], cache) for i, x in steps], dim=1)
+        places = range(x.shape[1])
+        return torch.cat([self._read(x[:, [i]], i, mask[:, :, [i], : i + 1], cache) for i in places], dim=1)
 
     def _read(self, x, start, mask, cache=None):
         at = torch.arange(start, start + x.shape[1])[None]
@@ -107,11 +107,8 @@ class Oracle:
     def _mask(self, x):
         from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
-        slides = (
-            self.config.sliding_window is not None
-            if self.published["model_type"] == "mistral"
-            else getattr(self.attention, "sliding_window", None)
-        )
+        each_layer = self.published["model_type"] == "qwen2"
+        slides = getattr(self.attention if each_layer else self.config, "sliding_window", None)
         make = create_sliding_window_causal_mask if slides else create_causal_mask
         at = torch.arange(x.shape[1])[None]
         return make(self.config, inputs_embeds=x, attention_mask=None, cache=None, position_ids=at)

@@ -107,6 +107,22 @@ def test_decoding_by_a_mask_is_the_definition_under_it(t):
     torch.testing.assert_close(grouped_query_decode(q, k, v, mask=mask), wanted)
 
 
+@pytest.mark.parametrize(("b", "g"), [(1, 1), (2, 2), (1, 4), (3, 2)])
+@pytest.mark.parametrize("t", [1, 2])
+def test_long_caches_of_few_heads_are_read_in_pieces_to_the_same_result(b, g, t):
+    """Lengths that the pieces do not divide, in a cache with room left, and the front of it shorter in one sequence."""
+    s = 16 * 256 + 13
+    q, k, v = make_qkv(b=b, h=4 * g, g=g, t=t, s=s + 50, dk=8, dv=5)
+    k[:, :, s:] = v[:, :, s:] = torch.nan
+    lengths = torch.full((b,), s)
+    lengths[-1] -= 7 * (b > 1)
+    got = grouped_query_decode(q, k, v, cache_seqlens=lengths)
+    for i, n in enumerate(lengths.tolist()):
+        row = slice(i, i + 1)
+        wanted = softmax_attention(q[row], k[row, :, :n], v[row, :, :n], causal=True)
+        torch.testing.assert_close(got[row], wanted)
+
+
 def test_decoding_copies_no_keys():
     """A view of a cache with room left is read in place: what a step holds beside it is small."""
     q, k, v = make_qkv(b=1, h=8, g=2, t=1, s=20_000, dk=64, dtype=torch.float32)

@@ -13,6 +13,7 @@ from attncourse.kv_cache import ContiguousCache, PagedCache, PagePool, RingCache
 from attncourse.latent import (
     LatentAttention,
     LatentShape,
+    absorb_query,
     cheaper_form,
     crossover,
     expand_latent,
@@ -20,6 +21,7 @@ from attncourse.latent import (
     latent_attention_absorbed,
     latent_attention_blocked,
     latent_attention_loop,
+    latent_bytes,
     latent_flops,
 )
 from attncourse.latent.convert import latent_from_grouped, low_rank
@@ -291,6 +293,20 @@ def test_the_layers_gradients_do_not_depend_on_its_form(form):
         torch.testing.assert_close(got.grad, want.grad, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # of the norm's weight and what it normalises
+@pytest.mark.parametrize("form", ["expanded", "absorbed"])
+@pytest.mark.parametrize("impl", ["reference", "blocked", "torch"])
+def test_autocast_takes_every_impl_to_its_dtype(impl, form):
+    layer = layer_of(impl=impl, form=form).float()
+    x = torch.randn(2, 6, 11)
+    cache = cache_for(layer, 2, dtype=torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        plain, cached = layer(x), torch.cat([layer(piece, cache=cache) for piece in x.split([5, 1], dim=1)], dim=1)
+    assert plain.dtype == cached.dtype == torch.bfloat16
+    torch.testing.assert_close(plain.float(), layer(x), rtol=0.1, atol=0.1)
+    torch.testing.assert_close(cached.float(), layer(x), rtol=0.1, atol=0.1)
+
+
 @pytest.mark.bad_input
 def test_sizes_that_do_not_fit_are_refused():
     for changes, message in (
@@ -319,6 +335,24 @@ def test_operations_are_those_that_pytorch_counts(form, shape, t, s):
     with FlopCounterMode(display=False) as counted:
         FORMS[form](*inputs)
     assert latent_flops(shape, form, t=t, s=s) == counted.get_total_flops()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_bytes_are_those_of_the_tensors_that_each_form_reads_and_makes(form, shape):
+    t, s = 3, 17
+    inputs = draw(
+        b=1, h=shape.n_heads, t=t, s=s, n=shape.qk_nope_head_dim, p=shape.qk_rope_head_dim, r=shape.kv_lora_rank,
+        dv=shape.v_head_dim, dtype=torch.float32,
+    )  # fmt: skip
+    out = FORMS[form](*inputs)
+    if form == "expanded":
+        made = expand_latent(*inputs[2:])
+    else:
+        mixed = out.new_empty(1, shape.n_heads, t, shape.kv_lora_rank)
+        made = absorb_query(inputs[0], inputs[4]), mixed
+    once, twice = sum(x.nbytes for x in (*inputs, out)), sum(x.nbytes for x in made)
+    assert latent_bytes(shape, form, t=t, s=s, itemsize=4) == once + 2 * twice
 
 
 def test_the_crossover_is_where_the_operations_meet():

@@ -7,7 +7,7 @@ import torch
 
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse.grouped_query import GroupedQueryAttention
-from attncourse.kv_cache import CachedSelfAttention, ContiguousCache, Int4, Int8, RingCache
+from attncourse.kv_cache import CachedSelfAttention, ChannelCache, ContiguousCache, Int4, Int8, RingCache
 from attncourse.latent import LatentAttention
 from attncourse.models import generate as generate_module
 from attncourse.models.caches import forget_row, new_caches, paged
@@ -238,7 +238,8 @@ def test_fewer_bits_stay_close():
             logits = torch.cat([model(piece, caches=caches) for piece in tokens.split(3, dim=1)], dim=1)
             off[type(codec)] = float((logits - exact).std() / exact.std())
     assert 0 < off[Int8] < 0.02 and 4 * off[Int8] < off[Int4] < 0.5
-    for layout in ("contiguous", "paged"):
+    channels = functools.partial(ChannelCache, capacity=44, block=4)
+    for layout in ("contiguous", "paged", channels):
         got = generate(model, PROMPTS, steps=5, caches=with_caches(model, layout, codec=Int8()), slots=2, chunk=3)
         assert (got == torch.tensor(alone(model, steps=5))).double().mean() > 0.8
 
@@ -287,6 +288,15 @@ def test_too_little_room_is_named_before_anything_is_read(layout):
         call(caches=with_caches(model, layout, capacity=34), on_pass=passes.append)
     assert not passes
     call(caches=with_caches(model, layout, capacity=35))
+
+
+@pytest.mark.bad_input
+def test_a_used_cache_is_refused():
+    caches = new_caches(build(), len(PROMPTS), capacity=99)
+    with torch.no_grad():
+        build()(torch.ones(6, 1).long(), lengths=torch.tensor([0, 0, 1, 0, 0, 0]), caches=caches)
+    with pytest.raises(ValueError, match=r"empty caches, got lengths \[0, 0, 1, 0, 0, 0\]"):
+        call(caches=lambda b: caches)
 
 
 @pytest.mark.bad_input

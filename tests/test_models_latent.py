@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from attncourse._shared.rope import RotaryEmbedding
 from attncourse.grouped_query import GroupedQueryAttention
+from attncourse.kv_cache import ContiguousCache, PagedCache, PagePool
+from attncourse.latent import LatentAttention
 from attncourse.models.decoder import DecoderLM
 from attncourse.models.latent import attention_inputs, with_latent_attention
 
@@ -55,11 +58,28 @@ def test_calibration_keeps_the_keys_of_its_text_better():
 
 @pytest.mark.bad_input
 def test_a_model_with_rotary_positions_is_refused():
-    from attncourse._shared.rope import RotaryEmbedding
-
     rotary = DecoderLM(
         11, d_model=16, n_heads=4, n_layers=1, context=20,
         attention=lambda: GroupedQueryAttention(16, 4, n_kv_heads=4, bias=False, causal=True, rope=RotaryEmbedding(4)),
     )  # fmt: skip
     with pytest.raises(ValueError, match="rope cannot be converted"):
         with_latent_attention(rotary, 8)
+
+
+@torch.no_grad()
+def test_a_decoder_of_latent_layers_reads_on_from_its_caches():
+    torch.manual_seed(0)
+    model = DecoderLM(
+        11, d_model=16, n_heads=4, n_layers=2, context=20,
+        attention=lambda: LatentAttention(
+            16, 4, kv_lora_rank=6, q_lora_rank=8, qk_nope_head_dim=4, qk_rope_head_dim=4, v_head_dim=3
+        ),
+    ).double()  # fmt: skip
+    tokens = torch.randint(11, (3, 12), generator=torch.Generator().manual_seed(1))
+    shapes = [block.self_attention.cache_shape for block in model.stack.blocks]
+    contiguous = [ContiguousCache(3, shape, capacity=12, dtype=torch.float64) for shape in shapes]
+    paged = [PagedCache(3, PagePool(9, shape, page_size=5, dtype=torch.float64)) for shape in shapes]
+    for caches in (contiguous, paged):
+        read = [model(piece, caches=caches) for piece in tokens.split([7, 1, 1, 3], dim=1)]
+        torch.testing.assert_close(torch.cat(read, dim=1), model(tokens), rtol=0, atol=1e-9)
+    assert sum(cache.nbytes for cache in contiguous) == 2 * 3 * 12 * (6 + 4) * 8

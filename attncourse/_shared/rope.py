@@ -52,8 +52,8 @@ class RotaryEmbedding(nn.Module):
         width: dk, even.
         base: plane i turns by base ** (-2i / width) a position, from 1 down to almost 1 / base.
         interleaved: planes (2i, 2i + 1) as in the paper, instead of (i, i + dk / 2) as in Llama.
-        frequencies: gives other angles a position for the planes than the base does: a function of (width, base=, dtype=,
-            device=), say `partial(linear_frequencies, factor=4.0)`; `rope_scaling` has those of published models.
+        frequencies: makes the angles a position, (width / 2,), in place of base ** (-2i / width): a function of (width,
+            base=, dtype=, device=), say `partial(linear_frequencies, factor=4.0)`; `rope_scaling` has the published ones.
         magnitude: a factor on what is turned, queries and keys alike (yarn's `attention_factor`).
     """
 

@@ -10,6 +10,9 @@ from attncourse._shared.masks import masked_softmax
 
 from .checks import check_decode
 
+# Where few heads serve many queries the keys are cut, as a GPU's kernel does it: into so many pieces, none shorter than this.
+FEW_HEADS, SPLITS, LEAST_SPLIT = 4, 16, 256
+
 
 def grouped_query_decode(
     q: Float[Tensor, "b h t dk"],
@@ -38,7 +41,11 @@ def grouped_query_decode(
     """
     check_decode(q, k, v, cache_seqlens=cache_seqlens, mask=mask, window=window)
     q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+    t, s = q.shape[2], k.shape[2]
     if mask is None:
+        full = cache_seqlens is None or bool((cache_seqlens == s).all())
+        if full and t == 1 and (window is None or window >= s):  # the usual step pays for no mask
+            return _read(q, k, v, None)
         mask = _mask(q, k, cache_seqlens, window)
     if mask.all():
         return _read(q, k, v, None)
@@ -68,9 +75,13 @@ def _read_visible(q, k, v, mask):
 
 def _read(q, k, v, mask: Bool[Tensor, "b 1 t s"] | None):
     """A group's queries are the rows of one matrix, which meets the group's keys in one product, and its values in one."""
-    g = k.shape[1]
+    b, g, s = k.shape[:3]
     r = q.shape[1] // g
     rows = rearrange(q, "b (g r) t dk -> b g (r t) dk", g=g)
+    if mask is None and r > 1 and b * g <= FEW_HEADS and s >= SPLITS * LEAST_SPLIT:
+        heads = [_read_in_splits(rows[i, j], k[i, j], v[i, j]) for i in range(b) for j in range(g)]
+        out = torch.stack(heads).unflatten(0, (b, g))
+        return rearrange(out, "b g (r t) dv -> b (g r) t dv", r=r)
     # Keys first: a row of the cache is read once and meets all of the group's queries.
     scores = (k @ rows.transpose(-1, -2)).transpose(-1, -2)
     if mask is None:
@@ -78,3 +89,17 @@ def _read(q, k, v, mask: Bool[Tensor, "b 1 t s"] | None):
     else:
         weights = masked_softmax(scores.masked_fill(~mask.repeat(1, 1, r, 1), -torch.inf))
     return rearrange(weights @ v, "b g (r t) dv -> b (g r) t dv", r=r)
+
+
+def _read_in_splits(
+    rows: Float[Tensor, "rt dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"]
+) -> Float[Tensor, "rt dv"]:
+    """One head's cache in equal pieces, a product each, and what is left over: pieces keep every core busy."""
+    length = len(k) // SPLITS
+    cut = SPLITS * length
+    pieces = torch.bmm(rows.expand(SPLITS, -1, -1), k[:cut].unflatten(0, (SPLITS, length)).mT)
+    scores = torch.cat([rearrange(pieces, "n rt s -> rt (n s)"), rows @ k[cut:].T], dim=1)
+    weights = torch.softmax(scores, dim=-1)
+    by_piece = rearrange(weights[:, :cut], "rt (n s) -> n rt s", n=SPLITS)
+    mixed = torch.bmm(by_piece, v[:cut].unflatten(0, (SPLITS, length))).sum(dim=0)
+    return mixed + weights[:, cut:] @ v[cut:]

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from attncourse._shared.cache import CacheShape, KeyValueCache, visible_in_cache
 from attncourse._shared.heads import merge_heads, split_heads
-from attncourse._shared.masks import apply_mask, window_mask
+from attncourse._shared.masks import window_mask
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse._shared.validate import check_tensors, check_widths, check_window, require
 from attncourse.softmax_attention import softmax_attention_blocked, softmax_attention_torch
@@ -145,11 +145,13 @@ class GroupedQueryAttention(nn.Module):
         )
 
     def _attend(self, q, k, v, key_lengths, mask):
-        masking = dict(causal=self.causal, window=self.window, key_lengths=key_lengths, mask=mask, scale=self.scale)
-        if self.impl == "torch" and masking.pop("window") is not None:  # it has no window, so the band becomes a mask
+        masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask, scale=self.scale)
+        if self.impl != "torch":
+            masking["window"] = self.window
+        elif self.window is not None:  # PyTorch's attention takes no window, so the band becomes a mask
             band = window_mask(q.shape[2], k.shape[2], window=self.window, device=q.device)
             if mask is not None:
-                band = mask & band if mask.dtype == torch.bool else apply_mask(mask, band)
+                band = mask & band if mask.dtype == torch.bool else mask.masked_fill(~band, -torch.inf)
             masking["mask"] = band
         if self.impl == "triton":
             from .kernel import grouped_query_attention_triton  # Triton is there on Linux alone

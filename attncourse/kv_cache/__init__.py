@@ -4,6 +4,7 @@ Pages: Kwon et al. 2023, https://arxiv.org/abs/2309.06180. The kernel is importe
 it needs Triton.
 """
 
+from .channels import ChannelCache
 from .codec import Codec, Fp8, Int4, Int8, Plain
 from .configs import MODELS, PublicModel
 from .contiguous import ContiguousCache
@@ -19,6 +20,7 @@ __all__ = [
     "MODELS",
     "CacheCost",
     "CachedSelfAttention",
+    "ChannelCache",
     "Codec",
     "ContiguousCache",
     "Fp8",

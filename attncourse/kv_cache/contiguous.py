@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attncourse._shared.cache import CacheShape
-from attncourse._shared.validate import check_widths, require
+from attncourse._shared.validate import check_widths
 
 from .codec import Codec, Plain
 from .layout import Layout, empty_store
@@ -40,19 +40,12 @@ class ContiguousCache(Layout):
         self.storage = empty_store(b, capacity, shape, codec=self.codec, dtype=dtype, device=device)
 
     def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
-        """Each stream's filled front. Plain storage is not copied: what stands there as padding is undefined."""
-        if not isinstance(self.codec, Plain):
+        """Each stream's filled front, of plain storage without a copy; what stands there as padding is undefined."""
+        if self.impl == "triton" and not isinstance(self.codec, Plain):
             return super().view()
         longest = int(self.lengths.max())
-        return tuple(x[:, :, :longest] for (x,) in self.storage)
-
-    def _reserve(self, counts: Tensor) -> None:
-        after = self.lengths + counts
-        require(
-            int(after.max()) <= self.capacity,
-            f"the cache has room for {self.capacity} tokens a sequence, got lengths {self.lengths.tolist()} and "
-            f"{counts.tolist()} more",
-        )
+        fronts = ((field[:, :, :longest] for field in store) for store in self.storage)
+        return tuple(self.codec.decode(*front, dtype=self.dtype) for front in fronts)
 
     def _slots(self, positions: Tensor) -> Tensor:
         rows = torch.arange(len(positions), device=self.device)[:, None]

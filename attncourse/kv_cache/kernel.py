@@ -14,7 +14,7 @@ from attncourse._shared.launch import check_runs_here, interpreting
 from attncourse._shared.validate import require
 
 from .codec import Codec, Fp8, Int4, Int8, Plain, groups_of
-from .slots import check_slots
+from .slots import check_slots, check_tokens
 
 CODECS = {Plain: 0, Int8: 1, Int4: 2, Fp8: 3}
 PLAIN, INT8, INT4, FP8 = (tl.constexpr(number) for number in CODECS.values())
@@ -54,7 +54,7 @@ def _codes(x, scale, zero, CODEC: tl.constexpr):
     """x (GROUPS, ...) as codes in int32, by its group's scale and zero (GROUPS, 1)."""
     steps = tl.div_rn(x, tl.broadcast_to(scale, x.shape))
     if CODEC == FP8:
-        return _to_fp8(tl.minimum(tl.maximum(steps, -448.0), 448.0))
+        return _to_fp8(steps)
     low = -128.0 if CODEC == INT8 else 0.0
     high = 127.0 if CODEC == INT8 else 15.0
     return _round(tl.minimum(tl.maximum(steps + zero, low), high)).to(tl.int32)
@@ -68,7 +68,7 @@ def _kv_cache_append_kernel(
     BLOCK_GROUP: tl.constexpr,
 ):  # fmt: skip
     """One program: one token of one head into its slot. Of int4 a program holds even and odd entries apart."""
-    token, head = tl.program_id(0), tl.program_id(1)
+    token, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     number = tl.load(slots_ptr + token)
     if number < 0:
         return
@@ -123,7 +123,7 @@ def _kv_cache_gather_kernel(
     CODEC: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_S tokens of one head out of their slots; zeros where there is no slot."""
-    row, head = tl.program_id(1).to(tl.int64), tl.program_id(2)
+    row, head = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     tokens, columns = tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)[:, None], tl.arange(0, BLOCK_WIDTH)[None, :]
     inside = (tokens < length) & (columns < WIDTH)
     number = tl.load(slots_ptr + row * length + tokens, mask=tokens < length, other=-1)  # (BLOCK_S, 1)
@@ -175,12 +175,12 @@ def kv_cache_append_triton(store: tuple[Tensor, ...], x: Tensor, slots: Tensor, 
     """
     name = "kv_cache_append_triton"
     check_runs_here(name, x)
-    check_slots(store, slots)
     require(
         not (torch.is_grad_enabled() and x.requires_grad), f"{name} gives no gradients: call it under torch.no_grad()"
     )
+    check_tokens(store, x, slots, codec=codec)
     number, codes, scale, zero = _fields(name, store, codec)
-    (b, g, c, width) = x.shape
+    b, g, c, width = x.shape
     groups = 1 if isinstance(codec, Plain) else groups_of(width, codec.group)
     group = width // groups
     pack = 2 if isinstance(codec, Int4) else 1

@@ -37,7 +37,7 @@ def token_nbytes(shape: CacheShape, *, codec: Codec | None = None, dtype: torch.
 
 
 class Layout(ABC):
-    """A cache whose subclass says where tokens go: `_reserve`, `_slots`, `_release`, and what `positions` they hold.
+    """A cache whose subclass says where tokens go: `_slots`, `_release`, and `_reserve` or a `capacity`.
 
     `lengths` (b,) int32 is replaced when it changes, never written into, so who holds it keeps what it was.
     `storage` holds for each stream the tensors of its codec, (n, g, size, ...).
@@ -124,9 +124,13 @@ class Layout(ABC):
         """Bytes of one token of one sequence."""
         return token_nbytes(self.shape, codec=self.codec, dtype=self.dtype)
 
-    @abstractmethod
     def _reserve(self, counts: Tensor) -> None:
-        """Make room for the next counts[b] tokens, or raise and change nothing."""
+        """Make room for the next counts[b] tokens, or raise and change nothing. Here each sequence has its own room."""
+        require(
+            int((self.lengths + counts).max()) <= self.capacity,
+            f"the cache has room for {self.capacity} tokens a sequence, got lengths {self.lengths.tolist()} and "
+            f"{counts.tolist()} more",
+        )
 
     @abstractmethod
     def _slots(self, positions: Tensor) -> Tensor:

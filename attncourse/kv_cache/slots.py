@@ -23,6 +23,18 @@ def check_slots(store: tuple[Tensor, ...], slots: Int[Tensor, "b c"]) -> None:
     )
 
 
+def check_tokens(store: tuple[Tensor, ...], x: Tensor, slots: Tensor, *, codec: Codec) -> None:
+    """x are as many tokens as there are slots, of the heads, width and dtype that the storage was made for."""
+    g, held = store[0].shape[1], tuple((field.shape[3], field.dtype) for field in store)
+    require(
+        x.ndim == 4 and (x.shape[0], x.shape[2]) == slots.shape and x.shape[1] == g,
+        f"tokens must be (b, {g}, c, width) for slots (b, c), got {tuple(x.shape)} for {tuple(slots.shape)}",
+    )
+    wanted = codec.fields(x.shape[3], x.dtype)
+    require(held == wanted, f"{codec} stores such tokens in {wanted} (width and dtype of each tensor), got {held}")
+    check_slots(store, slots)
+
+
 def page_slots(
     block_table: Int[Tensor, "b pages"], positions: Int[Tensor, "b s"], *, page_size: int
 ) -> Int[Tensor, "b s"]:
@@ -48,9 +60,9 @@ def kv_cache_append(
     """Write token i of sequence b into slot slots[b, i], encoded; tokens with slot -1 nowhere.
 
     Raises:
-        ValueError: a slot beyond the storage; then nothing is written.
+        ValueError: a slot beyond the storage, or tokens that are not of its kind; then nothing is written.
     """
-    check_slots(store, slots)
+    check_tokens(store, x, slots, codec=codec)
     rows, columns = (slots >= 0).nonzero(as_tuple=True)
     numbers, size = slots[rows, columns], store[0].shape[2]
     for field, part in zip(store, codec.encode(x[rows, :, columns]), strict=True):

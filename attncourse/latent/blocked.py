@@ -29,7 +29,7 @@ def latent_attention_blocked(
     mask: Tensor | None = None,
     scale: float | None = None,
     split: int = 512,
-    splits: int = 4,
+    splits: int = 8,
 ) -> Float[Tensor, "b h t dv"]:
     """`latent_attention_absorbed` for few queries over a long cache; nothing as long as the cache is formed but a mask.
 
@@ -61,7 +61,7 @@ def latent_attention_blocked(
             here = slice(first, first + count * width)
             cut = [x[here].unflatten(0, (count, width)) for x in (latent[row, 0], k_rope[row, 0])]
             hidden = None if seen is None else ~seen[here].unflatten(0, (count, width))
-            parts.append(_attend_splits(q_latent[row], q_rope[row], *cut, hidden))
+            parts.append(attend_splits(q_latent[row], q_rope[row], *cut, hidden))
         if parts:
             mixed[row] = _merge_splits(*map(torch.cat, zip(*parts, strict=True)))
     return expand_output(rearrange(mixed, "b (h t) r -> b h t r", h=h), w_uv)
@@ -77,7 +77,7 @@ def _groups(length: int, split: int, splits: int) -> list[tuple[int, int, int]]:
     return groups
 
 
-def _attend_splits(
+def attend_splits(
     q_latent: Float[Tensor, "r q"],
     q_rope: Float[Tensor, "p q"],
     latent: Float[Tensor, "splits c r"],
@@ -92,7 +92,8 @@ def _attend_splits(
     if hidden is not None:
         scores = scores.masked_fill(hidden, -torch.inf)
     top = scores.amax(dim=1, keepdim=True)
-    weights = torch.exp(scores - top.masked_fill(top == -torch.inf, 0.0))  # where nothing is visible, all 0
+    shift = top if hidden is None else top.masked_fill(top == -torch.inf, 0.0)  # where nothing is visible, weights of 0
+    weights = torch.exp(scores - shift)
     mixed = torch.bmm(weights.to(latent.dtype).transpose(1, 2), latent)
     return mixed, weights.sum(dim=1), top[:, 0]
 

@@ -38,9 +38,9 @@ class LatentAttention(nn.Module):
         scale: factor on the scores, (qk_nope_head_dim + qk_rope_head_dim) ** -0.5 unless told.
         norm: whether the latents are normalised. A layer converted by SVD has no norm.
         form: "expanded", "absorbed", or None for the one that takes fewer operations (see `cheaper_form`).
-        impl: "reference" (the definition), "blocked" (memory linear in the length; decoding at the speed of memory),
-            "torch" (PyTorch's fused attention) or "triton" (kernels, interpreted without a GPU; absorbed they decode
-            from caches without codecs, and give no gradients).
+        impl: "reference" (the definition), "blocked" (memory linear in the length), "torch" (PyTorch's fused attention) or
+            "triton" (kernels, interpreted without a GPU; absorbed they decode from caches without codecs, and give no
+            gradients). Absorbed, from a cache, "torch" does as "blocked": `latent_attention_blocked`.
 
     Raises:
         ValueError: a width, a rope, a form or an impl that does not fit.
@@ -130,17 +130,7 @@ class LatentAttention(nn.Module):
         cache.append(latent, k_rope, counts=key_lengths)
         if self.impl == "triton" and self._form(t=x.shape[1], s=int(cache.lengths.max())) == "absorbed":
             return self._decode_triton(q_nope, q_rope, cache, positions)
-        latent, k_rope = cache.view()
-        held = cache.positions()
-        in_order = (held < 0) | (held == torch.arange(held.shape[1], device=x.device))
-        if in_order.all():
-            masking = dict(key_lengths=cache.lengths)
-            if x.shape[1] > 1:  # one token, the last, sees all there is
-                masking["mask"] = visible_in_cache(positions, held)
-        else:  # a ring, say
-            empty = (held < 0)[:, None, :, None]  # may hold anything, and 0 times NaN is NaN
-            latent, k_rope = latent.masked_fill(empty, 0.0), k_rope.masked_fill(empty, 0.0)
-            masking = dict(mask=visible_in_cache(positions, held))
+        latent, k_rope, masking = _read(cache, positions)
         return self._attend(q_nope, q_rope, latent, k_rope, masking)
 
     def queries(
@@ -158,7 +148,8 @@ class LatentAttention(nn.Module):
     ) -> tuple[Float[Tensor, "b 1 t r"], Float[Tensor, "b 1 t p"]]:
         """What the cache keeps of tokens: their normalised latents (equation 9) and shared rotated keys (equation 15)."""
         latent, k_rope = self.kv_a(x)[:, None].split([self.shape.kv_lora_rank, self.shape.qk_rope_head_dim], dim=-1)
-        return self.kv_a_norm(latent), self._rotate(k_rope, positions)
+        # Under autocast a norm gives float32, whatever it is given.
+        return self.kv_a_norm(latent).to(latent.dtype), self._rotate(k_rope, positions)
 
     def _rotate(self, x, positions):
         return x if self.rope is None else self.rope(x, positions)
@@ -169,12 +160,12 @@ class LatentAttention(nn.Module):
         return self.form or cheaper_form(self.shape, t=t, s=s)
 
     def _attend(self, q_nope, q_rope, latent, k_rope, masking):
-        inputs = (q_nope, q_rope, latent, k_rope, *self.up_projections)
+        inputs = (q_nope, q_rope, latent, k_rope, *(w.to(latent.dtype) for w in self.up_projections))
         form = self._form(t=q_nope.shape[2], s=latent.shape[2])
         if self.impl == "reference":
             definition = latent_attention if form == "expanded" else latent_attention_absorbed
             out = definition(*inputs, scale=self.scale, **masking)
-        elif form == "absorbed" and self.impl == "blocked" and "causal" not in masking:
+        elif form == "absorbed" and self.impl != "triton" and "causal" not in masking:
             out = latent_attention_blocked(*inputs, scale=self.scale, **masking)
         else:
             out = self._attend_as_softmax(form, *inputs, masking)
@@ -215,6 +206,21 @@ class LatentAttention(nn.Module):
 def _norm(width: int, norm: bool) -> nn.Module:
     """The norm of a latent, with the released model's epsilon."""
     return nn.RMSNorm(width, eps=1e-6) if norm else nn.Identity()
+
+
+def _read(cache: KeyValueCache, positions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """What a cache holds, and what queries at these positions see of it; token by token in order, if it can be."""
+    latent, k_rope = cache.view()
+    held = cache.positions()
+    in_order = (held < 0) | (held == torch.arange(held.shape[1], device=held.device))
+    if not in_order.all():  # a ring, say
+        empty = (held < 0)[:, None, :, None]  # may hold anything, and 0 times NaN is NaN
+        filled = (x.masked_fill(empty, 0.0) for x in (latent, k_rope))
+        return *filled, dict(mask=visible_in_cache(positions, held))
+    masking = dict(key_lengths=cache.lengths)
+    if positions.shape[1] > 1:  # a single token, the last, sees all there is
+        masking["mask"] = visible_in_cache(positions, held)
+    return latent, k_rope, masking
 
 
 def _raw_storage(cache: KeyValueCache) -> list[Tensor]:

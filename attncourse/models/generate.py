@@ -102,7 +102,7 @@ def generate(
 
     Raises:
         ValueError: no prompt, an empty prompt, or another number below 1; slots or chunk without caches; with them, a
-            prompt and steps that exceed the context or the caches' capacity; as `choose`.
+            prompt and steps that exceed the context or the caches' capacity, or a cache that holds something; as `choose`.
     """
     steps = [steps] * len(prompts) if isinstance(steps, int) else list(steps)
     _check_prompts(prompts, steps)
@@ -225,5 +225,6 @@ def _check_room(caches: Sequence[KeyValueCache], longest: int, context: int) -> 
         longest <= context, f"with caches nothing is forgotten: a context of {context} does not hold {longest} tokens"
     )
     for cache in caches:
+        require(not cache.lengths.any(), f"new rows begin in empty caches, got lengths {cache.lengths.tolist()}")
         capacity = getattr(cache, "capacity", longest)  # a ring has none: it holds any number
         require(longest <= capacity, f"a cache of capacity {capacity} does not hold {longest} tokens")

@@ -18,6 +18,7 @@ from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
 from .hubs import hub_patterns, reach_against_layers
+from .latent import crossover_of_forms, energy_against_rank, latent_diagram, loss_against_rank
 from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
@@ -49,10 +50,12 @@ __all__ = [
     "cache_slots",
     "connections",
     "conversion_losses",
+    "crossover_of_forms",
     "decay",
     "decode_roofline",
     "diagrams",
     "draws_against_weights",
+    "energy_against_rank",
     "error_against_features",
     "error_and_loss",
     "estimator_quality",
@@ -62,11 +65,13 @@ __all__ = [
     "hub_patterns",
     "influence_by_place",
     "influence_maps",
+    "latent_diagram",
     "layers_maps",
     "learning_curves",
     "least_times",
     "local_windows",
     "loss_against_cache",
+    "loss_against_rank",
     "loss_and_baselines",
     "loss_by_place",
     "loss_by_position",

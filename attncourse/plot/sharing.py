@@ -5,6 +5,7 @@ import statistics
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from .style import COLORS
 
@@ -41,7 +42,7 @@ def loss_against_cache(nbytes: dict[str, int], losses: dict[str, list[float]]) -
             nbytes[name], statistics.fmean(values), "_", color=color, markersize=26, markeredgewidth=2.5, label=name
         )
     ax.set(xscale="log", xlabel="cache, bytes a token", ylabel="held-out loss, nats per character")
-    ticks = sorted(nbytes.values())
+    ticks = sorted(set(nbytes.values()))
     ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
     ax.minorticks_off()
     ax.margins(x=0.18)
@@ -66,12 +67,13 @@ def conversion_losses(before: dict[str, list[float]], after: dict[str, list[floa
 
 def step_against_heads(heads: list[int], seconds: dict[str, list[float]], *, device: str) -> Axes:
     """Milliseconds of a decode step against the number of key/value heads, both logarithmic; a line a measure or prediction."""
-    _, ax = plt.subplots(figsize=(5.6, 3.4))
+    _, ax = plt.subplots(figsize=(7.4, 3.4))
     for (name, values), style, color in zip(seconds.items(), ("o-", "s-", "--", ":"), COLORS, strict=False):
         ax.plot(heads, [1e3 * second for second in values], style, color=color, markersize=5, label=name)
     ax.set(xscale="log", yscale="log", xlabel="key/value heads g", ylabel="time of a step, ms", title=device)
     ax.title.set_fontsize(8)
     ax.set_xticks(heads, [str(g) for g in heads])
     ax.xaxis.minorticks_off()
-    ax.legend()
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax

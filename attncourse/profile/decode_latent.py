@@ -1,9 +1,9 @@
 """What decoding in the latent space promises: to read its cache about as fast as the machine reads, and never to expand it.
 
 One new token at DeepSeek-V2's widths, latents of 512 and rotary keys of 64. A plain large read is a sum over a tensor that
-no processor's cache holds, measured in the same rounds, on as many threads. All heads share the latents, so a byte that is
-read takes part in about h / 2 multiply-adds for each of scores and mixture (float32, h heads): the more heads, the sooner a
-processor whose memory outruns its matrix products falls behind its own reads. On a GPU the kernel is what is measured.
+no processor's cache holds, measured in the same rounds, on as many threads. All h heads share the latents, so each number
+that is read takes part in 2 h multiply-adds, for scores and for the mixture: the more heads, the sooner a processor whose
+memory outruns its matrix products falls behind its own reads. On a GPU the kernel is what is measured.
 """
 
 from collections.abc import Callable

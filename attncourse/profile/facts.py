@@ -1,5 +1,7 @@
 """What a device is: its name and size, and the peak rates that its vendor prints."""
 
+import contextlib
+import importlib.metadata
 import os
 import platform
 import subprocess
@@ -81,12 +83,8 @@ def device_facts(device: str) -> DeviceFacts:
 def versions() -> dict[str, str]:
     """Versions of what decides about speed: Python, PyTorch, Triton, CUDA."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
-    try:
-        import triton
-    except ImportError:
-        pass
-    else:
-        found["triton"] = triton.__version__
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it is there on Linux alone
+        found["triton"] = importlib.metadata.version("triton")
     return found | ({"cuda": torch.version.cuda} if torch.version.cuda else {})
 
 

@@ -10,6 +10,7 @@ ROOMS = {
     "block_sparse": "long_block_sparse",
     "global_local": "long_global_local",
     "linear_attention": "long_linear_attention",
+    "kv_cache": "decode_kv_cache",
     "grouped_query": "decode_grouped_query",
     "latent": "decode_latent",
 }

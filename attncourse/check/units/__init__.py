@@ -14,6 +14,7 @@ from . import block_sparse
 from . import global_local
 from . import linear_attention
 from . import kv_cache
+from . import grouped_query
 from . import latent
 from . import why_latent
 from . import which_attention
@@ -23,6 +24,7 @@ __all__ = [
     "additive",
     "block_sparse",
     "global_local",
+    "grouped_query",
     "hard_attention",
     "kv_cache",
     "latent",

@@ -1,0 +1,185 @@
+"""Checks of the unit `grouped_query`: the cache's bytes, shared heads, pooled projections, merged splits, a kernel."""
+
+import torch
+
+from attncourse.grouped_query import group_heads, grouped_query_attention
+
+from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..draw import integer, normal, sizes
+from ..expect import expect, expect_close, expect_memory, expect_number, expect_tensor
+
+exercise_unit(
+    "grouped_query",
+    title="Sharing keys and values",
+    chapter="grouped_query",
+    minutes=80,
+    prerequisites=("multi_head",),
+)
+
+
+@exercise_check("grouped_query.cost", function="decode_cost", points=2, section="what-is-saved-bytes")
+def cost(learner, rng):
+    """Predict the bytes of a cache, and the operations that each byte read is worth."""
+    for itemsize in (4, 2, 1, 2):
+        layers, g, r, d, s = (integer(rng, low, high) for low, high in ((3, 40), (2, 9), (3, 9), (30, 99), (200, 900)))
+        h = g * r
+        got = learner(layers, h, g, d, s, itemsize)
+        expect(isinstance(got, tuple | list) and len(got) == 2, "return two numbers: bytes, then operations a byte")
+        nbytes, intensity = (expect_number(x) for x in got)
+        case = f"for layers={layers}, h={h}, g={g}, d={d}, s={s}, itemsize={itemsize}"
+        one = s * d * itemsize * layers  # one head of keys, or of values
+        expect(nbytes != 2 * h * one, f"{case}: the queries' heads are not cached, the shared heads are")
+        expect(nbytes != g * one, f"{case}: that is a cache of keys or of values, and there are both")
+        expect(nbytes * layers != 2 * g * one, f"{case}: every layer has a cache of its own")
+        expect(itemsize == 1 or nbytes * itemsize != 2 * g * one, f"{case}: those are numbers, not bytes")
+        expect(nbytes == 2 * g * one, f"{case}: the bytes of the cache are wrong")
+        wanted = 2 * r / itemsize
+        expect(abs(intensity - wanted / 2) > 1e-9, f"{case}: a multiplication and an addition are two operations")
+        expect(abs(intensity - wanted / r) > 1e-9, f"{case}: a key that is read once meets every query of its group")
+        expect(abs(intensity - wanted) < 1e-9, f"{case}: the operations a byte are wrong")
+
+
+@exercise_check(
+    "grouped_query.share",
+    function="attend_shared",
+    points=3,
+    section="who-reads-whose-keys",
+    forbids=READY_MADE_ATTENTION,
+)
+def share(learner, rng):
+    """Attend with h query heads that share g heads of keys and values, without copying these."""
+    t, s, dk, dv = sizes(rng, 4)
+    for g, r in ((1, 4), (4, 1), (3, 2), (2, 3)):
+        q, k, v = normal(rng, g * r, t, dk), normal(rng, g, s, dk), normal(rng, g, s, dv)
+        case = f"with {g * r} query heads and {g} shared heads"
+        got = expect_tensor(learner(q, k, v), (g * r, t, dv), what=f"{case}: the output")
+        names = torch.arange(g, dtype=torch.float64) + 1  # each head's values are all its own number
+        read = learner(q, k, names[:, None, None].expand(g, s, 1))
+        read = expect_tensor(read, (g * r, t, 1), what=f"{case}: the output for constant values")
+        reads = torch.isclose(read.mean(dim=(1, 2))[:, None], names)
+        allowed = torch.arange(g * r)[:, None] // r == torch.arange(g)
+        picture = Picture(reads, allowed, rows="query head", columns="shared head")
+        if not torch.equal(reads, allowed):
+            broken = int((reads != allowed).any(dim=1).nonzero()[0])
+            raise Broken(
+                f"{case}: query head {broken} does not read its group's values; neighbours form a group", picture
+            )
+        wanted = grouped_query_attention(q[None], k[None], v[None])[0]
+        unscaled = grouped_query_attention(q[None], k[None], v[None], scale=1.0)[0]
+        expect(not torch.allclose(got, unscaled), f"{case}: scores are not scaled by the square root of dk")
+        expect_close(got, wanted, f"{case}: values come from the right head, and the weights on them are wrong")
+    h, s, d = 32, 4096, 64
+    q, k, v = normal(rng, h, 1, d).float(), normal(rng, 1, s, d).float(), normal(rng, 1, s, d).float()
+    copies = h * s * d * 4
+    message = f"one shared head copied for {h} query heads takes {copies / 1e6:.0f} MB; read it where it lies"
+    expect_memory(learner, [q, k, v], at_most=copies // 3, message=message)
+
+
+@exercise_check("grouped_query.pool", function="pool_heads", points=2, section="from-a-trained-model-to-fewer-heads")
+def pool(learner, rng):
+    """Turn a projection to many heads into one to fewer: the mean of each group."""
+    for g, r in ((1, 3), (2, 3), (3, 2), (4, 1)):
+        width, d = sizes(rng, 2)
+        weight = normal(rng, g * r * width, d)
+        case = f"with {g * r} heads of width {width} and {g} shared heads"
+        got = expect_tensor(learner(weight, g * r, g), (g * width, d), what=f"{case}: the projection")
+        wanted = group_heads(weight, n_heads=g * r, n_kv_heads=g)
+        first = group_heads(weight, n_heads=g * r, n_kv_heads=g, by="first")
+        expect(r == 1 or not torch.allclose(got, first), f"{case}: that is each group's first head, not its mean")
+        expect(r == 1 or not torch.allclose(got, r * wanted), f"{case}: that is each group's sum, not its mean")
+        strided = weight.unflatten(0, (r, g, width)).mean(dim=0).flatten(0, 1)
+        same = torch.allclose(strided, wanted)
+        expect(
+            same or not torch.allclose(got, strided), f"{case}: heads that are g apart were merged; neighbours share"
+        )
+        rows = weight.unflatten(0, (g * width, r)).mean(dim=1)
+        expect(r == 1 or not torch.allclose(got, rows), f"{case}: neighbouring rows were merged, not heads")
+        expect_close(got, wanted, f"{case}: the projection is not the mean of each group's heads")
+
+
+@exercise_check("grouped_query.split", function="merge_splits", points=3, section="what-is-saved-time")
+def split(learner, rng):
+    """Merge the outputs of any number of splits by their log-sum-exps."""
+    r, s, dk, dv = sizes(rng, 4)
+    s = s + 6
+    q, k, v = normal(rng, r, dk) * 3, normal(rng, s, dk), normal(rng, s, dv)
+    scores = q @ k.T
+    whole, whole_lse = torch.softmax(scores, dim=-1) @ v, scores.logsumexp(dim=-1)
+
+    def parts(lengths):
+        outs = torch.stack(
+            [torch.softmax(x, dim=-1) @ y for x, y in zip(scores.split(lengths, 1), v.split(lengths), strict=True)]
+        )
+        return outs, torch.stack([x.logsumexp(dim=-1) for x in scores.split(lengths, 1)])
+
+    for lengths in ([s], [2, s - 2], [1, 3, s - 4], [1] * s):
+        outs, lses = parts(lengths)
+        case = f"with {len(lengths)} splits"
+        got = learner(outs, lses)
+        expect(isinstance(got, tuple | list) and len(got) == 2, "return two tensors: the output, then its log-sum-exp")
+        out, lse = (
+            expect_tensor(got[0], (r, dv), what="the output"),
+            expect_tensor(got[1], (r,), what="the log-sum-exp"),
+        )
+        many = len(lengths) > 1
+        expect(
+            not (many and torch.allclose(out, outs.mean(dim=0))), f"{case}: they are averaged as if all counted alike"
+        )
+        by_rows = (torch.softmax(lses, dim=1)[..., None] * outs).sum(dim=0)
+        expect(
+            not torch.allclose(out, by_rows),
+            f"{case}: the weights of a row's splits do not sum to 1; those of a split's rows do",
+        )
+        sums = (lses[..., None] * outs).sum(dim=0) / lses.sum(dim=0)[:, None]
+        expect(
+            not (many and torch.allclose(out, sums)),
+            f"{case}: log-sum-exps are logarithms; the weights are their exponentials",
+        )
+        expect_close(out, whole, f"{case}: the output is not that of all keys at once")
+        expect_close(lse, whole_lse, f"{case}: the output is right, its log-sum-exp is not that of all scores")
+    outs, lses = parts([3, s - 3])
+    far = learner(outs, lses + 2000.0)
+    expect(bool(far[0].isfinite().all()), "log-sum-exps of about 2000 overflow: subtract the largest before exp")
+    outs = torch.cat([outs, torch.zeros(1, r, dv, dtype=torch.float64)])
+    lses = torch.cat([lses, torch.full((1, r), -torch.inf, dtype=torch.float64)])
+    beside = expect_tensor(
+        learner(outs, lses)[0], (r, dv), what="beside a split without keys (log-sum-exp -inf) the output"
+    )
+    expect_close(beside, whole, "a split without keys changes the output")
+    nothing = learner(torch.zeros_like(outs), torch.full_like(lses, -torch.inf))
+    expect(not nothing[0].isnan().any(), "where no split has a key the output is NaN; it is zeros")
+    expect(not nothing[0].any(), "where no split has a key the output is not zeros")
+
+
+@exercise_check(
+    "grouped_query.kernel",
+    function="decode",
+    points=3,
+    section="what-is-saved-time",
+    not_verified="Neither runs your kernel compiled where there is no GPU: there Triton interprets it.",
+)
+def kernel(learner, rng):
+    """Complete a Triton kernel that takes a group's queries through one split of the keys."""
+    same = dict(rtol=1e-4, atol=1e-4)
+    # Scores rise towards the end, so that every tile brings a larger maximum.
+    for length, splits in ((16, 1), (48, 1), (37, 1), (96, 3), (75, 2)):
+        q, k = normal(rng, 16, 16).float(), normal(rng, length, 16).float()
+        v = normal(rng, length, 16).float()
+        k = k[(q @ k.T).sum(dim=0).argsort()]
+        tiles = f"{length} keys in {splits} split{'s' * (splits > 1)}, tiles of 16"
+        got = expect_tensor(learner(q, k, v, splits), (16, 16), what=f"{tiles}: the output")
+        ones = learner(q, k, torch.ones_like(v), splits)
+        more, less = bool((ones > 1 + 1e-3).any()), bool((ones < 1 - 1e-3).any())
+        expect(not more, f"{tiles}: weights sum to more than 1; what stands so far is relative to the old maximum")
+        expect(not less, f"{tiles}: weights sum to less than 1")
+        scores = q.double() @ k.double().T / 4
+        wanted = (torch.softmax(scores, dim=-1) @ v.double()).float()
+        unscaled = (torch.softmax(4 * scores, dim=-1) @ v.double()).float()
+        expect(not torch.allclose(got, unscaled, **same), f"{tiles}: scores are not scaled")
+        last = scores[:, -16:] if length % 16 == 0 else scores[:, length // 16 * 16 :]
+        alone = (torch.softmax(last, dim=-1) @ v[-last.shape[1] :].double()).float()
+        expect(length == 16 or not torch.allclose(got, alone, **same), f"{tiles}: only the last tile counts")
+        expect_close(got, wanted, f"{tiles}: the output is not that of all keys", **same)
+    q, k, v = normal(rng, 16, 16).float() * 60, normal(rng, 48, 16).float(), normal(rng, 48, 16).float()
+    got = learner(q, k, v, 1)
+    expect(bool(got.isfinite().all()), "scores of some hundreds overflow: subtract the running maximum before exp")
