@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
+from attncourse.additive import AdditiveAttention
 from attncourse.choose import DESIGNS
 from attncourse.models.decoder import DecoderLM
 from attncourse.models.evidence import CLASSES, EvidenceReader, draw_evidence, evidence_loss
 from attncourse.models.explain import blanking, gradient_attribution, other_weights, rollout
-from attncourse.models.families import family_decoders, family_layers
+from attncourse.models.families import _from_memory, _from_other, family_decoders, family_layers
 from attncourse.models.training import train
+from attncourse.multi_head import MultiHeadAttention
 from attncourse.sliding_window import local_mask
 
 LAYERS = family_layers(12, 3, near=4, longest=20)
@@ -17,12 +19,9 @@ LAYERS = family_layers(12, 3, near=4, longest=20)
 
 def test_families_have_the_names_of_designs():
     names = {design.name for design in DESIGNS}
-    assert set(LAYERS) == names - {"cross_attention"}
-    assert set(family_decoders(12, 3, length=5, window=3)) == names - {
-        "cross_attention",
-        "global_local",
-        "block_sparse",
-    }
+    assert set(LAYERS) == names | {"self_attention", "causal_attention"}
+    decoders = family_decoders(12, 3, length=5, window=3)
+    assert set(decoders) == (names | {"causal_attention"}) - {"global_local", "block_sparse"}
 
 
 def seen_by_the_last(layer, t: int) -> torch.Tensor:
@@ -49,6 +48,8 @@ def test_each_layer_reads_what_its_family_reads(name):
 def test_decoders_keep_what_they_say(length):
     decoders = family_decoders(16, 4, length=length, window=8)
     per_token = {
+        "causal_attention": 128,
+        "cross_attention": 128,
         "multi_head": 128,
         "grouped_query": 32,
         "multi_query": 32,
@@ -80,12 +81,11 @@ def test_a_decoder_reads_what_it_has_read(name):
     assert not torch.allclose(outs[0], outs[2]) and not torch.allclose(outs[0], outs[3])
 
 
-def test_additive_decoding_is_the_layers_reading():
-    from attncourse.additive import AdditiveAttention
-    from attncourse.models.families import _from_memory
-
-    layer, memory, x = AdditiveAttention(6, 6, hidden_dim=5), torch.randn(1, 7, 6), torch.randn(1, 1, 6)
-    torch.testing.assert_close(_from_memory(layer, memory).step(x), layer(x, memory))
+def test_decoding_from_a_memory_is_the_layers_reading():
+    memory, x = torch.randn(1, 7, 6), torch.randn(1, 1, 6)
+    additive, cross = AdditiveAttention(6, 6, hidden_dim=5), MultiHeadAttention(6, 3)
+    torch.testing.assert_close(_from_memory(additive, memory).step(x), additive(x, memory))
+    torch.testing.assert_close(_from_other(cross, memory).step(x), cross(x, memory))
 
 
 @pytest.mark.parametrize(("s", "dv"), [(24, 6), (10, 2), (41, 5), (2, 1), (5, 8), (1, 3)])

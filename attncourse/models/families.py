@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attncourse._shared.heads import merge_heads, split_heads
 from attncourse.additive import AdditiveAttention
 from attncourse.block_sparse import BlockSparseAttention, strided
 from attncourse.global_local import GlobalLocalAttention
@@ -17,6 +18,7 @@ from attncourse.linear_attention import LinearAttention
 from attncourse.multi_head import MultiHeadAttention
 from attncourse.multiplicative import MultiplicativeAttention
 from attncourse.sliding_window import SlidingWindowAttention
+from attncourse.softmax_attention import softmax_attention_torch
 
 
 class SelfReading(nn.Module):
@@ -29,6 +31,18 @@ class SelfReading(nn.Module):
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """Every token reads every token."""
         return self.layer(x, x)
+
+
+class LastReadsOthers(nn.Module):
+    """Cross-attention from the last token, the question, to the others as another sequence."""
+
+    def __init__(self, layer: MultiHeadAttention):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b 1 d"]:
+        """The last token reads all others, and not itself."""
+        return self.layer(x[:, -1:], x[:, :-1])
 
 
 class LastIsGlobal(nn.Module):
@@ -46,6 +60,9 @@ class LastIsGlobal(nn.Module):
 def family_layers(d_model: int, n_heads: int, *, near: int, longest: int) -> dict[str, Callable[[], nn.Module]]:
     """What makes a fresh layer of each family, (b, t, d) to (b, t, d), by the name that `choose` gives the design.
 
+    "self_attention" and "causal_attention" have one head, and are causal or not; cross-attention gives the last token's
+    output alone, (b, 1, d).
+
     Args:
         near: tokens that layers with a window see, their own included; the stride of the strided pattern.
         longest: the longest sequence.
@@ -54,6 +71,9 @@ def family_layers(d_model: int, n_heads: int, *, near: int, longest: int) -> dic
     return {
         "additive": lambda: SelfReading(AdditiveAttention(d_model, d_model, hidden_dim=d_model)),
         "multiplicative": lambda: SelfReading(MultiplicativeAttention(d_model, d_model)),
+        "self_attention": lambda: MultiHeadAttention(d_model, 1),
+        "cross_attention": lambda: LastReadsOthers(MultiHeadAttention(d_model, n_heads)),
+        "causal_attention": lambda: MultiHeadAttention(d_model, 1, causal=True),
         "multi_head": lambda: MultiHeadAttention(d_model, n_heads, causal=True),
         "sliding_window": lambda: SlidingWindowAttention(d_model, n_heads, window=near),
         "block_sparse": lambda: BlockSparseAttention(
@@ -88,11 +108,12 @@ class Decoder:
 def family_decoders(d_model: int, n_heads: int, *, length: int, window: int, seed: int = 0) -> dict[str, Decoder]:
     """Layers that decode one sequence, all of one width, after `length` random tokens, in float32.
 
-    Left out are global and local attention, which has no causal form, and block-sparse attention, of which the course has
-    no step. Latent attention keeps half the width and half a head's rotated key.
+    Left out are attention to both sides, global and local attention among it, which cannot write, and block-sparse
+    attention, of which the course has no step. Cross-attention and the older families read a memory of that length. Latent attention keeps half the width and half a head's rotated key.
     """
     rng, width = torch.Generator().manual_seed(seed), d_model // n_heads
     cached = {
+        "causal_attention": GroupedQueryAttention(d_model, 1, n_kv_heads=1),
         "multi_head": GroupedQueryAttention(d_model, n_heads, n_kv_heads=n_heads),
         "grouped_query": GroupedQueryAttention(d_model, n_heads, n_kv_heads=max(n_heads // 4, 1)),
         "multi_query": GroupedQueryAttention(d_model, n_heads, n_kv_heads=1),
@@ -105,6 +126,7 @@ def family_decoders(d_model: int, n_heads: int, *, length: int, window: int, see
     decoders["sliding_window"] = _from_window(SlidingWindowAttention(d_model, n_heads, window=window), length, rng)
     decoders["linear_attention"] = _from_state(LinearAttention(d_model, n_heads, causal=True), length, rng)
     memory = torch.randn(1, length, d_model, generator=rng)
+    decoders["cross_attention"] = _from_other(MultiHeadAttention(d_model, n_heads), memory)
     layer = MultiplicativeAttention(d_model, d_model)
     decoders["multiplicative"] = Decoder(lambda x: layer(x, memory), 4 * d_model, memory.nbytes)
     decoders["additive"] = _from_memory(AdditiveAttention(d_model, d_model, hidden_dim=d_model), memory)
@@ -136,6 +158,17 @@ def _from_state(layer: LinearAttention, length: int, rng: torch.Generator) -> De
         return out
 
     return Decoder(step, 0, sum(part.nbytes for part in state))
+
+
+def _from_other(layer: MultiHeadAttention, memory: Float[Tensor, "1 s d"]) -> Decoder:
+    """The memory's keys and values are computed once."""
+    k, v = (split_heads(project(memory), layer.n_heads).contiguous() for project in (layer.w_k, layer.w_v))
+
+    def step(x: Float[Tensor, "1 1 d"]) -> Float[Tensor, "1 1 d"]:
+        q = split_heads(layer.w_q(x), layer.n_heads)
+        return layer.w_o(merge_heads(softmax_attention_torch(q, k, v)))
+
+    return Decoder(step, 4 * 2 * memory.shape[2], k.nbytes + v.nbytes)
 
 
 def _from_memory(layer: AdditiveAttention, memory: Float[Tensor, "1 s d"]) -> Decoder:
