@@ -16,6 +16,7 @@ COMMAND_MODULES = (
     "attncourse.profile.command",
     "attncourse.profile.bench",
     "attncourse.cache",
+    "attncourse.choose.command",
 )
 
 

@@ -14,6 +14,7 @@ from .cache import (
     step_time,
 )
 from .cache_cost import bars_by_design, bounds_and_measured, cache_against_context, decode_roofline, step_times
+from .choosing import attributions, least_times, savings, weightings
 from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
@@ -44,6 +45,7 @@ __all__ = [
     "against_bits",
     "alignments",
     "bandwidth_reached",
+    "attributions",
     "bars_by_design",
     "block_pattern_maps",
     "block_tables",
@@ -75,6 +77,7 @@ __all__ = [
     "latent_diagram",
     "layers_maps",
     "learning_curves",
+    "least_times",
     "local_windows",
     "loss_against_cache",
     "loss_against_rank",
@@ -92,6 +95,7 @@ __all__ = [
     "roofline",
     "running_softmax",
     "saturation",
+    "savings",
     "seconds_against_length",
     "shares",
     "signed_heatmap",
@@ -112,6 +116,7 @@ __all__ = [
     "verdict_grid",
     "weight_by_distance",
     "weight_maps",
+    "weightings",
     "weights_by_rule",
     "weights_heatmap",
 ]

@@ -19,6 +19,7 @@ from . import latent
 from . import why_latent
 from . import mechanism_or_implementation
 from . import write_the_kernel
+from . import which_attention
 from . import cache_bandwidth
 # isort: on
 
@@ -39,6 +40,7 @@ __all__ = [
     "self_cross_causal",
     "sliding_window",
     "softmax_attention",
+    "which_attention",
     "why_attention",
     "why_latent",
     "write_the_kernel",

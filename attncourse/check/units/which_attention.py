@@ -1,0 +1,191 @@
+"""Checks of the unit `which_attention`: what a step costs, a pick for a server, other weights, rollout, a window elsewhere."""
+
+import torch
+
+from attncourse.models.explain import rollout as rollout_of
+from attncourse.sliding_window import local_mask
+
+from ..core import Broken, Picture, exercise_check, exercise_unit
+from ..draw import integer, normal
+from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor
+
+exercise_unit(
+    "which_attention",
+    title="Which attention",
+    chapter="which_attention",
+    minutes=75,
+    prerequisites=("why_latent",),
+)
+
+
+@exercise_check(
+    "which_attention.step", function="step_cost", points=2, section="efficient-methods-solve-the-same-problem"
+)
+def step(learner, rng):
+    """Predict the bytes that one step of decoding reads, and the operations that it makes with them."""
+    for windowed in (False, True, True):
+        layers, n_kv_heads, width = integer(rng, 11, 20), integer(rng, 2, 6), 8 * integer(rng, 3, 9)
+        n_heads, window, length = n_kv_heads * integer(rng, 3, 7), integer(rng, 30, 60), integer(rng, 200, 300)
+        seen = window if windowed else length
+        told = window if windowed else None
+        got = learner(layers, n_heads, n_kv_heads, width, told, length)
+        expect(isinstance(got, tuple | list) and len(got) == 2, "return two numbers: bytes, then operations")
+        size, flops = (expect_number(x) for x in got)
+        case = f"{layers} layers, {n_heads} query heads, {n_kv_heads} stored heads of width {width}, window {told}, {length} tokens"
+        wanted = 2 * 2 * layers * n_kv_heads * width * seen
+        expect(size != wanted / 2, f"for {case}: that is half the bytes: keys and values are read, two bytes a number")
+        expect(size != wanted / layers, f"for {case}: those are the bytes of one layer")
+        expect(
+            size != wanted / n_kv_heads * n_heads,
+            f"for {case}: what a group of heads shares is read once, not once a head",
+        )
+        expect(size != wanted / seen, f"for {case}: those are the bytes of a single token of the cache")
+        expect(
+            not windowed or size != wanted / window * length, f"for {case}: a step reads what the window holds, no more"
+        )
+        expect(size == wanted, f"for {case}: the bytes are wrong")
+        products = 2 * 2 * layers * n_heads * width * seen
+        expect(
+            flops != products / 2,
+            f"for {case}: that is half the operations: scores and mixtures, 2 for a product with its sum",
+        )
+        expect(
+            flops != products / n_heads * n_kv_heads,
+            f"for {case}: heads that share keys still make scores of their own",
+        )
+        expect(flops == products, f"for {case}: the operations are wrong")
+
+
+def _draw_server(rng) -> dict:
+    """Rates, and what else a step takes, so that times are numbers of hundredths of a second."""
+    bandwidth, flops = 1e12 * integer(rng, 1, 5), 1e14 * integer(rng, 1, 9)
+    return {"memory": 1e9 * integer(rng, 30, 90), "bandwidth": bandwidth, "flops": flops}
+
+
+def _design(server: dict, name: str, *, reading: float = 0.0, computing: float = 0.0, kept: float = 0.5) -> dict:
+    """A design by the seconds that its bytes and its operations take, and the share of the memory that it keeps."""
+    return {
+        "name": name,
+        "kept": kept * server["memory"],
+        "bytes": reading * server["bandwidth"],
+        "flops": computing * server["flops"],
+    }
+
+
+# Each story: designs in order of preference by (reading, computing, kept), what else a step takes, who is right, and what is
+# broken where another is picked.
+STORIES = (
+    ([(0.5, 0.1, 0.9), (0.1, 0.1, 0.5)], 0.0, 1, "both fit, and the second takes a fraction of the first one's time"),
+    ([(0.11, 0.1, 0.9), (0.1, 0.1, 0.5)], 0.0, 0, "times within a factor of 1.25 are alike, and the first gives up less"),
+    ([(0.1, 0.1, 1.5), (0.2, 0.1, 0.5)], 0.0, 1, "what does not fit into the memory cannot be picked"),
+    ([(0.2, 0.0, 0.5), (0.11, 0.11, 0.5)], 0.0, 1, "reading and computing overlap: the longer of both counts, not the sum"),
+    ([(0.2, 0.1, 0.5), (0.1, 0.1, 0.5)], 1.0, 0, "what a step does besides is part of its time: it makes these two alike"),
+    ([(0.1, 0.4, 0.5), (0.2, 0.1, 0.5)], 0.0, 1, "computing can be what takes the time"),
+    ([(0.3, 0.1, 0.5), (0.1, 0.1, 1.5), (0.28, 0.1, 0.5)], 0.0, 0, "the fastest is the fastest of those that fit"),
+    ([(0.1, 0.1, 1.2), (0.1, 0.1, 1.5)], 0.0, None, "nothing fits, and then the answer is None"),
+)  # fmt: skip
+
+
+@exercise_check("which_attention.pick", function="pick", points=3, section="from-a-job-to-a-ranked-list")
+def pick(learner, rng):
+    """Pick a design for a server by memory, time, and what is given up."""
+    for kinds, others, right, broken in STORIES:
+        server = _draw_server(rng)
+        names = ["ABCDEF"[i] for i in torch.randperm(6, generator=rng)[: len(kinds)].tolist()]
+        designs = [
+            _design(server, name, reading=reading, computing=computing, kept=kept)
+            for name, (reading, computing, kept) in zip(names, kinds, strict=True)
+        ]
+        got = learner(designs, others=others, **server)
+        expect(got is None or got in names, f"return the name of a design or None, got {got!r}")
+        expect(got == (None if right is None else names[right]), f"of {len(names)} designs: {broken}")
+
+
+@exercise_check(
+    "which_attention.weights", function="same_output", points=3, section="attention-weights-explain-the-output"
+)
+def weights(learner, rng):
+    """Build other weights that mix the same output."""
+    for _ in range(4):
+        dv = integer(rng, 2, 5)
+        s = dv + integer(rng, 5, 10)
+        own = torch.softmax(normal(rng, s), dim=0)
+        values = normal(rng, s, dv)
+        other = expect_tensor(learner(own, values), (s,), what="the weights")
+        case = f"with {s} tokens and values of width {dv}"
+        expect(bool((other >= -1e-12).all()), f"{case}, the weight of token {int(other.argmin())} is negative")
+        expect(abs(float(other.sum()) - 1) < 1e-8, f"{case}, the weights do not sum to one")
+        expect_close(other @ values, own @ values, f"{case}, the mixture of the values is another one", atol=1e-8)
+        moved = 0.5 * float((other - own).abs().sum())
+        expect(
+            moved > 0.01, f"{case}, the weights are the ones that were given, or next to it: move more than a hundredth"
+        )
+
+
+@exercise_check("which_attention.rollout", function="rollout", points=2, section="following-the-weights-through-layers")
+def rollout(learner, rng):
+    """Follow weights through layers: how much of each input does each output hold?"""
+    layers, heads, t = 3, integer(rng, 2, 5), integer(rng, 5, 8)
+    scores = 2 * normal(rng, layers, heads, t, t)
+    given = torch.softmax(scores.masked_fill(torch.ones(t, t).triu(1).bool(), -torch.inf), dim=-1)
+    got = expect_tensor(learner(given), (t, t), what="the shares")
+    expect_rows_sum_to_one(got)
+    mean, eye = given.mean(dim=1), torch.eye(t, dtype=given.dtype)
+    half = 0.5 * (mean + eye)
+    known = {
+        "each layer's output is half its input, which never went through attention": mean[2] @ mean[1] @ mean[0],
+        "layers are multiplied in the wrong order: the last one is applied last, so it stands on the left": half[0] @ half[1] @ half[2],
+        "those are the shares of the last layer alone": half[2],
+        "layers follow each other, so that they are multiplied, not averaged": half.mean(dim=0),
+    }  # fmt: skip
+    for message, mistake in known.items():
+        expect(not torch.allclose(got, mistake), message)
+    one = rollout_of(given[:, None, :1])[0]
+    expect(not torch.allclose(got, one), "all heads count alike, not one of them alone")
+    expect_close(got, rollout_of(given[:, None])[0], "the shares are not the product of the layers' halves")
+
+
+def _visible(pair: tuple[int, int], n: int) -> torch.Tensor:
+    """Who sees whom under FlashAttention's window_size."""
+    left, right = pair
+    ahead = torch.arange(n) - torch.arange(n)[:, None]
+    return ((ahead >= -left) | (left < 0)) & ((ahead <= right) | (right < 0))
+
+
+@exercise_check("which_attention.translate", function="window_size", points=2, section="in-the-words-of-a-library")
+def translate(learner, rng):
+    """Say windows, radii and causal masks as FlashAttention's pair."""
+    n, window, radius = 9, integer(rng, 2, 6), integer(rng, 2, 4)
+    full = torch.ones(n, n, dtype=torch.bool)
+    jobs = [
+        (dict(window=window, radius=None, causal=True), local_mask(n, n, window=window)),
+        (dict(window=None, radius=radius, causal=False), local_mask(n, n, radius=radius)),
+        (dict(window=None, radius=None, causal=True), full.tril()),
+        (dict(window=None, radius=None, causal=False), full),
+        (dict(window=1, radius=None, causal=True), torch.eye(n, dtype=torch.bool)),
+    ]
+    for told, wanted in jobs:
+        pair = learner(**told)
+        both = isinstance(pair, tuple | list) and len(pair) == 2 and all(type(x) is int for x in pair)
+        expect(both, "return a pair of integers: left, right")
+        seen = _visible(tuple(pair), n)
+        case = ", ".join(f"{name}={value}" for name, value in told.items())
+        picture = Picture(seen, wanted)
+        if (ahead := (seen & ~wanted).triu(1)).any():
+            raise Broken(f"for {case}, a query sees what comes after it" + _how_far(told, ahead), picture)
+        if (seen & ~wanted).any():
+            raise Broken(
+                f"for {case}, a query sees too many keys before it: its own is not counted in the pair", picture
+            )
+        if (wanted & ~seen).any():
+            raise Broken(f"for {case}, a query does not see all that it should" + _how_few(told), picture)
+
+
+def _how_far(told: dict, ahead: torch.Tensor) -> str:
+    return ", too far" if told["radius"] is not None else ", and causal attention is blind to that"
+
+
+def _how_few(told: dict) -> str:
+    if told["radius"] is not None:
+        return ": the radius holds on both sides"
+    return ": no bound is -1, and 0 is the query's own key alone" if told["window"] is None else " of its window"

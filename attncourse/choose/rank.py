@@ -1,0 +1,146 @@
+"""Ranking: what a job excludes is said with its rule, and the rest is ordered by time, then by what it gives up."""
+
+import math
+from dataclasses import dataclass
+
+from attncourse.profile.limits import Limits
+from attncourse.profile.record import Record
+from attncourse.profile.roofline import Roofline
+
+from .designs import DESIGNS, Costs, Design
+from .job import Job, Shape, roofline_of
+
+# Bounds of two designs that differ by less than this say nothing about which is faster.
+ALIKE = 1.25
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one design would be for a job.
+
+    Args:
+        design: its name.
+        gives_up: what a model loses by it.
+        excluded_by: the rules that exclude it, in words; none where it is admitted.
+        reasons: what speaks for and against it, in sentences with numbers.
+        costs: of a step of the whole model; None where the design does not apply at all.
+        attention_seconds, step_seconds: the least time of attention and of the whole step on this device; None as costs.
+        limit: what attention's time hangs on, "memory" or "compute"; None as costs.
+    """
+
+    design: str
+    gives_up: str
+    excluded_by: tuple[str, ...]
+    reasons: tuple[str, ...]
+    costs: Costs | None
+    attention_seconds: float | None
+    step_seconds: float | None
+    limit: str | None
+
+    @property
+    def admitted(self) -> bool:
+        """Whether nothing excludes it."""
+        return not self.excluded_by
+
+
+def choose(
+    *,
+    length: int,
+    batch: int = 1,
+    phase: str = "training",
+    source_length: int | None = None,
+    causal: bool = True,
+    locality: int | None = None,
+    exact: bool = True,
+    own_heads: bool = False,
+    memory: float | None = None,
+    latency: float | None = None,
+    shape: Shape | None = None,
+    dtype: str = "bfloat16",
+    device: Roofline | Limits | Record | str = "H100",
+) -> list[Choice]:
+    """Every design, those that are admitted first: the fastest, and among those as fast the one that gives up least.
+
+    Times are bounds by the roofline: what must be moved and computed, at the rates of the device. Two within a factor of
+    1.25 count as alike, and the step's time includes projections and feed-forward: where attention is a small part of it,
+    nothing is worth giving up.
+
+    Args:
+        length: tokens of a sequence; in decoding those before the one that is written, itself included.
+        batch: sequences at once.
+        phase: "training", a step forward and backward, or "decoding", one token of every sequence.
+        source_length: tokens of another sequence that is read in place of the own one; None for self-attention.
+        causal: whether a token is blind to what comes after it.
+        locality: what a token needs stands among so many tokens, itself included (and, not causal, so many after it);
+            None: anywhere.
+        exact: whether every pair that may matter must be weighed by softmax.
+        own_heads: whether each head must be able to read keys and values that are its own.
+        memory: bytes for what attention keeps: caches and states, in training inputs and outputs for the backward pass.
+        latency: seconds that a step may take, projections and feed-forward included.
+        shape: the model's sizes, of Llama 3.1 8B unless told.
+        dtype: "float32", "bfloat16" or "float16".
+        device: rates, measured (`Limits`, `Record`), typed in (`Roofline(bandwidth, flops)`), or a name in the vendors'
+            table: peaks that no program reaches.
+
+    Raises:
+        ValueError: a size, a bound, a phase, a dtype or a device that is not one.
+    """
+    job = Job(
+        length=length, batch=batch, phase=phase, source_length=source_length, causal=causal, locality=locality,
+        exact=exact, own_heads=own_heads, memory=memory, latency=latency, shape=shape or Shape(), dtype=dtype,
+        roofline=roofline_of(device, dtype=dtype),
+    )  # fmt: skip
+    choices = [_judge(design, job) for design in DESIGNS]
+    fastest = min((choice.step_seconds for choice in choices if choice.admitted), default=math.inf)
+
+    def place(item: tuple[int, Choice]) -> tuple:
+        order, choice = item
+        slower = choice.step_seconds / fastest if choice.admitted else math.inf
+        return choice.excluded_by != (), math.floor(math.log(slower, ALIKE)) if choice.admitted else 0, order
+
+    return [choice for _, choice in sorted(enumerate(choices), key=place)]
+
+
+def _judge(design: Design, job: Job) -> Choice:
+    """One design, with the numbers that it has where it applies."""
+    excluded = design.applies(job)
+    if excluded:
+        return Choice(design.name, design.gives_up, tuple(excluded), (), None, None, None, None)
+    costs, roofline = design.costs(job), job.roofline
+    attention, others = roofline.seconds(costs.attention), roofline.seconds(costs.others)
+    step = attention + others
+    if job.memory is not None and costs.held_bytes > job.memory:
+        excluded.append(f"it keeps {_gigabytes(costs.held_bytes)}, and there are {_gigabytes(job.memory)}")
+    if job.latency is not None and step > job.latency:
+        excluded.append(f"a step takes at least {_time(step)}, and it may take {_time(job.latency)}")
+    limit = roofline.limit(costs.attention)
+    return Choice(
+        design.name, design.gives_up, tuple(excluded), _reasons(job, costs, attention, others, limit), costs, attention,
+        step, limit,
+    )  # fmt: skip
+
+
+def _reasons(job: Job, costs: Costs, attention: float, others: float, limit: str) -> tuple[str, ...]:
+    """What the numbers say, one sentence each."""
+    share = attention / (attention + others)
+    what = "moving bytes" if limit == "memory" else "computing"
+    kept = f"it keeps {_gigabytes(costs.held_bytes)}"
+    if job.phase == "training":
+        kept += " for the backward pass"
+    elif costs.cache_bytes_per_token:
+        kept += f", {costs.cache_bytes_per_token:,} bytes for each token of a sequence"
+    else:
+        kept += ", which does not grow with the length"
+    return (
+        f"attention takes at least {_time(attention)} of a step's {_time(attention + others)}, {share:.0%}: {what} is the limit",
+        f"it moves {_gigabytes(costs.attention.bytes)} and makes {costs.attention.flops / 1e9:,.3g} GFLOP a step",
+        kept,
+    )
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.3g} GB"
+
+
+def _time(seconds: float) -> str:
+    return f"{1e3 * seconds:,.3g} ms"
