@@ -10,7 +10,7 @@ from typing import Any
 
 from attncourse.check import CHECKS, UNITS, Check, Unit
 
-PREREQUISITES = 20  # characters of a line
+NAMES = 20  # characters of a line
 NARROWEST = 24
 
 EXAMPLE = """\
@@ -92,7 +92,7 @@ def table(units: Iterable[Unit], *, width: int | None = None) -> str:
     text = tabulate(rows, **options)
     if width is None or max(map(len, text.splitlines())) <= width:
         return text
-    options |= {"maxcolwidths": [None] * 5 + [PREREQUISITES, None], "break_on_hyphens": False}
+    options |= {"maxcolwidths": [NAMES, NAMES, None, None, None, NAMES, None], "break_on_hyphens": False}
     left = width - tabulate(rows, **options).index(headers[-1])
     options["maxcolwidths"][-1] = max(left, NARROWEST)
     return tabulate(rows, **options)

@@ -52,8 +52,8 @@ def files_behind(names: Iterable[str]) -> set[Path]:
 
 
 def rooms() -> set[str]:
-    """Folders of this package that hold mechanisms, and the models built from them: where exercises have answers."""
-    return {path.parent.name for path in PACKAGE.glob("*/reference.py")} | {"models"}
+    """Folders of this package that hold mechanisms, and what is built from them: where exercises have answers."""
+    return {path.parent.name for path in PACKAGE.glob("*/reference.py")} | {"models", "lesson_kernels", "choose"}
 
 
 def rooms_behind(names: Iterable[str]) -> set[str]:

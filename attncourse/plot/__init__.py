@@ -19,9 +19,9 @@ from .connectivity import connections, reach_maps, steps_against_distance
 from .heads import ablation, head_maps, two_heads
 from .heatmap import signed_heatmap, weights_heatmap
 from .hubs import hub_patterns, reach_against_layers
-from .latent import crossover_of_forms, energy_against_rank, latent_diagram, loss_against_rank
-from .kernels import running_softmax, tile_maps, verdict_grid, weight_maps
 from .implementation import against_bits, day_of_requests, differences, traffic_against_cache
+from .kernels import running_softmax, tile_maps, verdict_grid, weight_maps
+from .latent import crossover_of_forms, energy_against_rank, latent_diagram, loss_against_rank
 from .local import accuracy_by_distance, pattern_maps, reach_by_layers
 from .lookup import reading, saturation, soft_lookup
 from .next_token import loss_by_place
@@ -44,8 +44,8 @@ __all__ = [
     "accuracy_by_place",
     "against_bits",
     "alignments",
-    "bandwidth_reached",
     "attributions",
+    "bandwidth_reached",
     "bars_by_design",
     "block_pattern_maps",
     "block_tables",
@@ -109,8 +109,8 @@ __all__ = [
     "step_times",
     "steps_against_distance",
     "tile_maps",
-    "traffic_against_cache",
     "tokens_against_batch",
+    "traffic_against_cache",
     "two_heads",
     "use_style",
     "verdict_grid",
