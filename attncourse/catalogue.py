@@ -10,7 +10,7 @@ from typing import Any
 
 from attncourse.check import CHECKS, UNITS, Check, Unit
 
-NAMES = 20  # characters of a line
+NAMES = 17  # characters of a line
 NARROWEST = 24
 
 EXAMPLE = """\
