@@ -1,9 +1,7 @@
 """`attncourse bench`: a whole set of measurements, every mechanism and the grid of decoding, as one record in a folder."""
 
 import argparse
-import datetime
 import re
-import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -13,16 +11,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from attncourse._shared.validate import require
-
 from .cases import CASES
-from .command import describe_limits, describe_measurements
+from .command import add_device_option, begin_record, check_device, describe_limits, describe_measurements
 from .counts import Size
 from .decode_cases import DECODE_CASES
-from .facts import DeviceFacts, device_facts, versions
-from .limits import Limits, measure_limits
-from .measure import SIZES, measure_work, smallest_case
-from .record import Measurement, Record, write_record
+from .facts import DeviceFacts
+from .measure import SIZES, USUAL_DTYPE, measure_work, smallest_case
+from .record import Measurement, write_record
 
 FOLDER = Path("book/measurements")
 # What a device decodes with here: the kernels on a GPU, plain PyTorch on a CPU, and what PyTorch has ready-made on both.
@@ -61,7 +56,6 @@ GRIDS = {
 }
 # Of the mechanisms outside decoding: on a CPU shorter than `attncourse profile` takes them, so that all ends in minutes.
 PREFILL = {"cpu": replace(SIZES["cpu"], t=512, s=512), "cuda": SIZES["cuda"]}
-DTYPES = {"cpu": "float32", "cuda": "float16"}  # of what is measured: every GPU multiplies float16
 
 
 def quick(grid: Grid) -> Grid:
@@ -73,7 +67,7 @@ def decode_work(
     grid: Grid, *, device: str, mechanisms: Iterable[str] = DECODE_CASES, forms: tuple[str, ...] | None = None
 ) -> Iterator[tuple[str, str, Size]]:
     """The grid's decoding by each mechanism and form, sizes in the outer loop."""
-    itemsize = getattr(torch, DTYPES[device]).itemsize
+    itemsize = getattr(torch, USUAL_DTYPE[device]).itemsize
     for size in grid.sizes(itemsize=itemsize):
         for mechanism in mechanisms:
             for form in DECODE_FORMS[device] if forms is None else forms:
@@ -104,9 +98,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         "the command leaves what was measured until then.",
         epilog="example: python -m attncourse bench --quick --out /tmp",
     )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s"
-    )
+    add_device_option(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, default=FOLDER, help="%(default)s")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes alone, to see whether all runs")
     parser.set_defaults(run=run)
@@ -115,34 +107,32 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write, and print."""
     device = args.device
-    require(device == "cpu" or torch.cuda.is_available(), "--device cuda needs a GPU that PyTorch sees; there is none")
+    check_device(device)
     args.out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     grid, size = GRIDS[device], PREFILL[device]
     if args.quick:
         grid, size = quick(grid), replace(size, t=128, s=128)
     work = [*prefill_work(size, device=device)], [*decode_work(grid, device=device)]
-    facts, dtype = device_facts(device), DTYPES[device]
+    dtype = USUAL_DTYPE[device]
     with tqdm(total=sum(map(len, work)), file=sys.stderr, disable=None) as bar:
-        limits = _limits(device, dtype, bar)
-        command = shlex.join(["python", "-m", "attncourse", "bench", *sys.argv[2:]])
-        record = Record(facts, limits, versions(), datetime.date.today().isoformat(), command, ())
-        path = args.out / record_name(facts, record.date)
+        record = begin_record("bench", device=device, dtype=dtype, progress=bar.set_description_str)
+        path = args.out / record_name(record.device, record.date)
         measured: list[Measurement] = []
         for part, seconds in zip(work, (grid.seconds if args.quick else 0.5, grid.seconds), strict=True):
             for one in measure_work(
-                part, device=device, dtype=dtype, limits=limits, progress=bar.set_description_str, seconds=seconds
+                part,
+                device=device,
+                dtype=dtype,
+                limits=record.limits,
+                progress=bar.set_description_str,
+                seconds=seconds,
             ):
                 measured.append(one)
                 record = replace(record, measurements=tuple(measured))
                 write_record(record, path)
                 bar.update()
-    print(describe_limits(facts, limits))
+    print(describe_limits(record.device, record.limits))
     print(describe_measurements(record.measurements))
     print(f"{record.caption}\nwritten to {path} after {time.perf_counter() - begin:.0f} s")
     return 0
-
-
-def _limits(device: str, dtype: str, bar: tqdm) -> Limits:
-    dtypes = dict.fromkeys((torch.float32, getattr(torch, dtype)))
-    return measure_limits(device, dtypes=tuple(dtypes), progress=bar.set_description_str)

@@ -4,6 +4,7 @@ import argparse
 import datetime
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -16,7 +17,7 @@ from .cases import CASES
 from .compare import compare_records
 from .facts import DeviceFacts, device_facts, versions
 from .limits import Limits, measure_limits
-from .measure import SIZES, measure_mechanisms
+from .measure import SIZES, USUAL_DTYPE, measure_mechanisms
 from .record import Measurement, Record, read_record, write_record
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -32,9 +33,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         "cannot run here is named, and the others go on.",
         epilog="example: python -m attncourse profile --mechanism sliding_window linear_attention --length 8192",
     )
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s"
-    )
+    add_device_option(parser)
     parser.add_argument("--mechanism", nargs="+", choices=CASES, default=list(CASES), metavar="NAME",
                         help=f"some of {', '.join(CASES)}; all unless told")  # fmt: skip
     parser.add_argument("--dtype", choices=DTYPES, help="float16 on a GPU and float32 on a CPU, unless told")
@@ -62,37 +61,50 @@ def run_compare(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and write."""
-    require(
-        args.device == "cpu" or torch.cuda.is_available(), "--device cuda needs a GPU that PyTorch sees; there is none"
-    )
+    check_device(args.device)
     size = SIZES[args.device]
     size = replace(size, t=args.length or size.t, s=args.length or size.s, b=args.batch or size.b)
-    dtype = args.dtype or ("float16" if args.device == "cuda" else "float32")
-    facts = device_facts(args.device)
+    dtype = args.dtype or USUAL_DTYPE[args.device]
     progress = tqdm(file=sys.stderr, bar_format="{desc}", disable=None)
-    limits = measure_limits(
-        args.device, dtypes=(torch.float32,) if dtype == "float32" else (torch.float32, getattr(torch, dtype)),
-        progress=progress.set_description_str,
-    )  # fmt: skip
+    record = begin_record("profile", device=args.device, dtype=dtype, progress=progress.set_description_str)
     measured: list[Measurement] = []
     try:
         for one in measure_mechanisms(
-            args.mechanism, size=size, device=args.device, dtype=dtype, limits=limits,
+            args.mechanism, size=size, device=args.device, dtype=dtype, limits=record.limits,
             progress=progress.set_description_str,
         ):  # fmt: skip
             measured.append(one)
     finally:
         # Whatever ends it, what was measured until then is shown and kept.
         progress.close()
-        command = shlex.join(["python", "-m", "attncourse", "profile", *sys.argv[2:]])
-        record = Record(facts, limits, versions(), datetime.date.today().isoformat(), command, tuple(measured))
-        print(describe_limits(facts, limits))
+        record = replace(record, measurements=tuple(measured))
+        print(describe_limits(record.device, record.limits))
         print(describe_measurements(record.measurements))
         print(record.caption)
         if args.out:
             write_record(record, args.out)
             print(f"written to {args.out}")
     return 0
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """--device, the GPU where there is one."""
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s"
+    )
+
+
+def check_device(device: str) -> None:
+    """The device is there."""
+    require(device == "cpu" or torch.cuda.is_available(), "--device cuda needs a GPU that PyTorch sees; there is none")
+
+
+def begin_record(name: str, *, device: str, dtype: str, progress: Callable[[str], None]) -> Record:
+    """A record by the command of this name, with the device's limits measured and nothing else yet."""
+    dtypes = dict.fromkeys((torch.float32, getattr(torch, dtype)))
+    limits = measure_limits(device, dtypes=tuple(dtypes), progress=progress)
+    command = shlex.join(["python", "-m", "attncourse", name, *sys.argv[2:]])
+    return Record(device_facts(device), limits, versions(), datetime.date.today().isoformat(), command, ())
 
 
 def describe_limits(facts: DeviceFacts, limits: Limits) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from .bench import DECODE_FORMS, DTYPES, Grid, decode_work
+from .bench import DECODE_FORMS, Grid, decode_work
 from .decode_cases import DECODE_CASES
 from .facts import DeviceFacts, device_facts, versions
 from .limits import measure_limits
-from .measure import measure_form
+from .measure import USUAL_DTYPE, measure_form
 from .record import Measurement, Record
 
 DESIGNS = {
@@ -39,7 +39,7 @@ def live_record(
     Args:
         clock: what a CPU is timed by; time.thread_time on one thread beside other work.
     """
-    dtype = DTYPES[device]
+    dtype = USUAL_DTYPE[device]
     limits = measure_limits(device, dtypes=(getattr(torch, dtype),), clock=clock)
     work = decode_work(grid, device=device, mechanisms=list(mechanisms), forms=DECODE_FORMS[device][:1])
     told = dict(device=device, dtype=dtype, limits=limits, seconds=grid.seconds, clock=clock)

@@ -12,16 +12,17 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse.grouped_query import grouped_query_decode
 
+from .limits import READ_BYTES
 from .rows import Row
 from .timing import median_seconds
 
-HEADS, READ_BYTES = 8, 2**28
+HEADS = 8
 
 
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
     """The share of a plain read's bandwidth, and SDPA with enable_gqa on the same cache, by g, length and width."""
     rows = []
-    large = torch.ones(READ_BYTES // 4, device=device)
+    large = torch.ones(READ_BYTES[device] // 4, device=device)
     cases = [(g, s, width) for g in (8, 2, 1) for s in (16_384, 65_536) for width in (64, 128)]
     for g, s, width in cases:
         case = f"g {g} of {HEADS}, context {s}, width {width}"
@@ -38,7 +39,7 @@ def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
         }
         torch.testing.assert_close(runs["ours"](), runs["sdpa"](), rtol=1e-3, atol=1e-4)
         seconds = median_seconds(runs, rounds=15)
-        ours, read = (k.nbytes + v.nbytes) / seconds["ours"], READ_BYTES / seconds["read"]
+        ours, read = (k.nbytes + v.nbytes) / seconds["ours"], large.nbytes / seconds["read"]
         rows.append(Row(f"decode, plain read, {case}", ours, read, 0.7, "bandwidth"))
         rows.append(Row(f"decode, SDPA enable_gqa, {case}", seconds["ours"], seconds["sdpa"], 1.0, "speedup"))
     return rows

@@ -13,18 +13,18 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse.latent import expand_latent, latent_attention_blocked
 
+from .limits import READ_BYTES
 from .rows import Row
 from .timing import median_seconds
 
 RANK, ROPE, NOPE, VALUE = 512, 64, 128, 128
-READ_BYTES = 2**28
 
 
 @torch.no_grad()
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
     """The share of a plain read's bandwidth by heads and length; absorbed decoding against expanding at 4096."""
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    large = torch.ones(READ_BYTES // 4, device=device)
+    large = torch.ones(READ_BYTES[device] // 4, device=device)
     decode = _decode(device)
     rows = []
     for heads in (1, 2, 4, 16) if device == "cpu" else (16, 128):
@@ -35,7 +35,7 @@ def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
             runs = {"ours": lambda inputs=inputs: decode(*inputs), "read": lambda: large.sum()}
             seconds = median_seconds(runs, rounds=15)
             cache = sum(x.nbytes for x in inputs[2:4])
-            ours, read = cache / seconds["ours"], READ_BYTES / seconds["read"]
+            ours, read = cache / seconds["ours"], large.nbytes / seconds["read"]
             rows.append(Row(f"decode, plain read, {case}", ours, read, 0.7, "bandwidth"))
     progress("absorbed and expanded")
     inputs = _draw(16, 4096, dtype, device)

@@ -26,6 +26,7 @@ SIZES = {
     "cpu": Size(b=1, h=8, g=8, t=1024, s=1024, dk=64, dv=64),
     "cuda": Size(b=4, h=16, g=16, t=4096, s=4096, dk=64, dv=64),
 }
+USUAL_DTYPE = {"cpu": "float32", "cuda": "float16"}  # of what is measured: every GPU multiplies float16
 # Inputs that are rotated hold together at least this much, so that none is still in a cache when its turn comes.
 ROTATED_BYTES = 2**28
 MOST_COPIES = 64
