@@ -64,11 +64,12 @@ def linear_attention_blocked_with_state(
 ) -> tuple[Float[Tensor, "b h t dv"], LinearState]:
     """The output, and the state after the last key."""
     require(chunk >= 1, f"chunk must be at least 1, got {chunk}")
-    check_inputs(q, k, v, causal=causal, decay=decay, key_lengths=key_lengths, state=state)
     options = dict(causal=causal, feature_map=feature_map, normalize=normalize, chunk=chunk)
-    t, s = q.shape[2], k.shape[2]
     if not causal:
         return _piece(q, k, v, decay, key_lengths, state, **options)
+    # A piece checks itself; what is wrong between the whole tensors it would not see.
+    check_inputs(q, k, v, causal=causal, decay=decay, key_lengths=key_lengths, state=state)
+    t, s = q.shape[2], k.shape[2]
     size = chunk * CHUNKS_AT_ONCE
     starts = range(0, max(s, 1), size)
     # Query i stands at s - t + i; the first piece also has those that stand before the first key.
