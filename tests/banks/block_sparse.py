@@ -170,10 +170,6 @@ def compose_wide_band(m, radius, chosen, n_global):
     return compose_masks(m, max(2 * radius - 1, 0), chosen, n_global)
 
 
-def compose_two_global(m, radius, chosen, n_global):
-    return compose_masks(m, radius, chosen, 2)
-
-
 def compose_two_drawn(m, radius, chosen, n_global):
     return compose_masks(m, radius, chosen[:, :2], n_global)
 
@@ -268,13 +264,6 @@ def layers_last_row(mask):
 
 def layers_first_column(mask):
     return _reach(mask, columns=slice(1))
-
-
-def layers_by_width(mask):
-    """The past divided by how far a row sees back at most, as for a band."""
-    back = (torch.arange(len(mask))[:, None] - torch.arange(len(mask)))[mask]
-    furthest = int(back.max()) if len(back) else 0
-    return -(-(len(mask) - 1) // furthest) if furthest else (0 if len(mask) == 1 else None)
 
 
 # block_sparse.gather
@@ -515,8 +504,7 @@ BANK = {
             Wrong(compose_both_ways, "is live and belongs to no part of the pattern"),
             Wrong(compose_radius_one, "the band must be live"),
             Wrong(compose_wide_band, "live and belongs to no part of the pattern"),
-            Wrong(compose_two_global, "?"),
-            Wrong(compose_two_drawn, "?"),
+            Wrong(compose_two_drawn, "the random blocks of a row must be live"),
         ],
     ),
     "block_sparse.layers": Bank(
@@ -530,7 +518,6 @@ BANK = {
             Wrong(layers_by_squaring, "the number of layers is wrong"),
             Wrong(layers_last_row, "and the whole past after it, the number of layers is wrong"),
             Wrong(layers_first_column, "positions, the number of layers is wrong"),
-            Wrong(layers_by_width, "?"),
         ],
     ),
     "block_sparse.gather": Bank(
@@ -544,8 +531,8 @@ BANK = {
             Wrong(gather_padded, "the output is not attention to the live blocks"),
             Wrong(gather_naive_exponential, "with scores far from 0, the output holds NaN"),
             Wrong(gather_clamped, "with scores far from 0, the output is not attention to the live blocks"),
-            Wrong(gather_one_maximum, "?"),
-            Wrong(gather_only_if_short, "?"),
+            Wrong(gather_one_maximum, "with scores far from 0, the output holds NaN at"),
+            Wrong(gather_only_if_short, "with long inputs"),
             Wrong(gather_diagonal_too, "output is not attention to the live blocks"),
             Wrong(gather_whole_empty_block, "with 23 positions in blocks of 4, the output has shape"),
         ],

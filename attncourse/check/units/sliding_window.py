@@ -261,10 +261,10 @@ def ring(learner, rng):
             q, k, v = _draw(rng, n, n)
             case = f"window {window}, pieces of {', '.join(map(str, lengths))}"
             one_hot = torch.eye(n, dtype=torch.float64)
-            seen, _ = _read(learner, (q, k, one_hot), window, lengths)
+            both, states = _read(learner, (q, k, torch.cat([one_hot, v], dim=1)), window, lengths)
+            seen, out = both.split([n, v.shape[1]], dim=1)
             _expect_pattern(seen > 0, local_mask(n, n, window=window), case)
-            out, states = _read(learner, (q, k, v), window, lengths)
-            _expect_no_more_than_a_window(states, k, v, window, case)
+            _expect_no_more_than_a_window(states, k, both, window, case)
             expect_close(out, _attend(q, k, v, window), f"{case}: the output is not local attention")
     for window in (integer(rng, 2, 5), integer(rng, 6, 11)):
         lengths = [integer(rng, 1, 2 * window) for _ in range(9)] + [60, 1, 1, 2, 60, 1]
