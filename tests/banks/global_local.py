@@ -546,7 +546,7 @@ BANK = {
             Wrong(attend_clamped, says="with scores far from 0, the output differs"),
             Wrong(attend_small_fill, says="scores far from 0, the output differs"),
             Wrong(attend_large_fill, says="far from 0, the output differs"),
-            Wrong(attend_one_hub, says="does not read token 0"),
+            Wrong(attend_one_hub, says=" does not read token"),
         ],
     ),
     "global_local.layers": Bank(
