@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import sys
 
 # Each command's module is imported on its own, so that one extra that is not installed disables only its command.
@@ -36,6 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 0 when it did what was asked, 2 when it could not be asked so."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a terminal that cannot show a letter shows its number
+            stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
     args = parser.parse_args(arguments)
     try:
