@@ -71,8 +71,18 @@ class Origin:
 
 
 def read_origin(root: Path) -> Origin:
-    """The origin that pyproject.toml names."""
-    return Origin(**tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["attncourse"])
+    """The origin that pyproject.toml names.
+
+    Raises:
+        ValueError: the folder is no checkout of the course.
+    """
+    try:
+        return Origin(**tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["attncourse"])
+    except (FileNotFoundError, NotADirectoryError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(
+            f"there must be a checkout of the course, whose pyproject.toml says where learners get it, got {root.resolve()}; "
+            "clone your fork and run this in it, or say --root FOLDER"
+        ) from error
 
 
 def course_notebooks(root: Path) -> list[Path]:
