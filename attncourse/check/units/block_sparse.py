@@ -222,6 +222,7 @@ def _rows_of(live):
     points=3,
     section="gather-what-is-live",
     forbids=READY_MADE_ATTENTION,
+    not_verified="how many pairs you compute: memory is measured, work is not",
 )
 def gather(learner, rng):
     """Attend to the live blocks of each block of queries, and hold no other score."""

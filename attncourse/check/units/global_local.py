@@ -327,6 +327,7 @@ def _expect_exact_head(learner, rng, t, radius, hubs):
     points=3,
     section="blocks-and-hubs",
     forbids=READY_MADE_ATTENTION,
+    not_verified="how many pairs you compute: memory is measured, work is not",
 )
 def blocks(learner, rng):
     """Attend in memory that is linear in the length."""
