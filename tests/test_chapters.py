@@ -47,3 +47,43 @@ def executed(cache, path: Path):
 def test_a_chapter_runs_and_shows_what_is_committed(name, cache):
     path = ROOT / "book" / f"{name}.ipynb"
     assert not differences(nbformat.read(path, as_version=4), executed(cache, path))
+
+
+def notebook(text: str, *, name: str = "stdout", tags: tuple[str, ...] = ("nbval-check-output",)):
+    """A chapter of one cell that shows this text."""
+    output = nbformat.v4.new_output("stream", name=name, text=text)
+    cell = nbformat.v4.new_code_cell("1", id="cell", outputs=[output], metadata={"tags": list(tags)})
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title", id="title"), cell])
+
+
+def ran(text: str, **options):
+    """The same as it comes out of the cache, which keeps code cells alone."""
+    made = notebook(text, **options)
+    made.cells = made.cells[1:]
+    return made
+
+
+def test_another_output_and_text_on_stderr_are_found():
+    assert not differences(notebook("0.25\n"), ran("0.25\n"))
+    assert "now shows\n0.26" in differences(notebook("0.25\n"), ran("0.26\n"))[0]
+    assert not differences(notebook("0.25\n", tags=()), ran("0.26\n", tags=())), "only what is tagged is compared"
+    assert "to stderr" in differences(notebook("", tags=()), ran("noise", name="stderr", tags=()))[0]
+
+
+def test_the_cache_is_emptied_where_the_package_changes(tmp_path):
+    root, folder = tmp_path / "a clone", tmp_path / "a clone" / "cache"
+    for name in ("attncourse/room.py", "book/measurements/device.json"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("1", encoding="utf-8")
+    path = root / "book" / "chapter.ipynb"
+    nbformat.write(ran("1"), path)
+
+    def kept() -> bool:
+        return bool(open_cache(root, folder).list_cache_records())
+
+    assert not kept()
+    for changed in (path, root / "attncourse" / "room.py", root / "book" / "measurements" / "device.json"):
+        open_cache(root, folder).cache_notebook_file(path, check_validity=False, overwrite=True)
+        assert kept()
+        changed.write_text(changed.read_text(encoding="utf-8") + " ", encoding="utf-8")
+        assert kept() == (changed == path), changed
