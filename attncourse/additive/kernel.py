@@ -6,10 +6,9 @@ A tile of the hidden layer, (BLOCK_T, BLOCK_S, BLOCK_A), lives in registers, is 
 """
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, in_exact_dtype
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.validate import require

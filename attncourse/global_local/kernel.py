@@ -9,11 +9,10 @@ two see disjoint keys and are merged by their log-sum-exps. Inside kernels logar
 import math
 
 import torch
-import triton
-import triton.language as tl
 from einops import rearrange
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.merge import merge_partial

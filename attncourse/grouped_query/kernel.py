@@ -10,10 +10,9 @@ Caches of 8 bits are dequantised in registers. For inference only. Inside logari
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
 from attncourse._shared.validate import check_key_lengths, check_window, require
 from attncourse.softmax_attention.kernel import padded, softmax_attention_triton

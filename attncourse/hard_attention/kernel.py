@@ -10,10 +10,9 @@ counter, so no two streams overlap, whatever the lengths; and tile sizes do not 
 """
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import device_capability, in_exact_dtype, interpreting
 from attncourse._shared.validate import require
 from attncourse.softmax_attention.kernel import (

@@ -6,10 +6,9 @@ and integers, not by the hardware's conversion, which chips before sm_89 and the
 """
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, interpreting
 from attncourse._shared.validate import require
 

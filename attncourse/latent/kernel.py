@@ -9,10 +9,9 @@ For inference only: training and prefill take the expanded form. Inside kernels 
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
 from attncourse._shared.validate import check_key_lengths, check_tensors, require
 

@@ -15,11 +15,10 @@ import math
 from functools import partial
 
 import torch
-import triton
-import triton.language as tl
 from jaxtyping import Int
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability
 from attncourse._shared.validate import require
 

@@ -74,13 +74,8 @@ def compile_kernel(
     """
     import triton
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
-    types = argument_types(kernel, constants, dtype) | dict.fromkeys(constants, "constexpr")
-    # A launch tells the compiler what 16 divides: aligned pointers, and the strides of the widths compiled here.
-    divided = [n for n in kernel.arg_names if n.endswith("_ptr") or n in aligned or re.fullmatch(STRIDE, n)]
-    hints = {(kernel.arg_names.index(n),): [["tt.divisibility", 16]] for n in divided if n not in constants}
-    source = ASTSource(kernel, {n: types[n] for n in kernel.arg_names}, constexprs=constants, attrs=hints)
+    source = source_of(kernel, dtype=dtype, constants=constants, aligned=aligned)
     built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     ptx = built.asm["ptx"]
     log = _ptxas(ptx, capability)
@@ -95,6 +90,17 @@ def compile_kernel(
         matrix=next(found, "none").split(".")[0],
         ptx=ptx,
     )
+
+
+def source_of(kernel, *, dtype: str, constants: dict, aligned: Sequence[str] = ()):
+    """What Triton compiles: the kernel with the types of its arguments, as an `ASTSource`."""
+    from triton.compiler import ASTSource
+
+    types = argument_types(kernel, constants, dtype) | dict.fromkeys(constants, "constexpr")
+    # A launch tells the compiler what 16 divides: aligned pointers, and the strides of the widths compiled here.
+    divided = [n for n in kernel.arg_names if n.endswith("_ptr") or n in aligned or re.fullmatch(STRIDE, n)]
+    hints = {(kernel.arg_names.index(n),): [["tt.divisibility", 16]] for n in divided if n not in constants}
+    return ASTSource(kernel, {n: types[n] for n in kernel.arg_names}, constexprs=constants, attrs=hints)
 
 
 def argument_types(kernel, constants: dict, dtype: str) -> dict[str, str]:

@@ -9,10 +9,9 @@ neither needs atomic additions. Inside kernels logarithms are to base 2, since t
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
 from attncourse._shared.validate import (
     check_key_lengths,
