@@ -18,7 +18,7 @@ from .records import NOT_GRADED, owned, read_record, record_of, record_path, rem
 from .roster import Roster
 from .task import Settings, content_of, grade_bytes
 
-LOCK = ".attncourse.lock"
+LOCK, WIDTH = ".attncourse.lock", 20
 
 
 @contextmanager
@@ -29,22 +29,31 @@ def reserved(out: Path) -> Iterator[None]:
         ValueError: it cannot be written, or another run holds it.
     """
     try:
-        out.joinpath("records").mkdir(parents=True, exist_ok=True)
-        lock = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = _locked(out)
     except OSError as error:
         raise ValueError(f"--out must be a folder that can be written, got {out}: {error.strerror}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
+    finally:
+        os.close(lock)
+
+
+def _locked(out: Path) -> int:
+    out.joinpath("records").mkdir(parents=True, exist_ok=True)
+    lock = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.pwrite(lock, f"{os.getpid():<{WIDTH}}".encode(), 0)
     except BlockingIOError:
-        holder = os.pread(lock, 20, 0).decode().strip() or "unknown"
+        holder = os.pread(lock, WIDTH, 0).decode().strip()
+        os.close(lock)
         raise ValueError(
             f"another `attncourse grade` (process {holder}) writes into {out}: wait for it, or name another --out"
         ) from None
-    finally:
+    except OSError:
         os.close(lock)
+        raise
+    return lock
 
 
 def whose(

@@ -176,6 +176,9 @@ class Collection:
         levels = Counter(level for each in texts.values() for level, text in each if self._rows(text))
         # the outermost place at which most of the class is known; what lies further in is the learner's to choose
         level = max(levels, key=lambda x: (levels[x], -x), default=0)
+        for label, place in places.items():
+            if level < len(place.folders):
+                names[label] = "/".join(place.folders[: level + 1])
         return {label: self._known(texts[label], names[label], level) for label in places}
 
     def _texts(self, place: _Place) -> list[tuple[int, str]]:
