@@ -255,6 +255,15 @@ def test_who_is_not_in_the_roster_does_not_become_another_by_the_name_of_a_file(
     assert names(files, canvas_roster(canvas)) == ["ada", "kim1", "eve", "mallory"]
 
 
+def test_many_files_of_one_do_not_change_whose_the_others_are(canvas):
+    class_list = ["ada", "kim1", "pat@uni.example", "ml-15", "José", "渡辺"]
+    honest = ["ada/additive.ipynb", "kim1/my homework.ipynb", "José/exercises/additive/additive.ipynb"]
+    flood = [f"eve/{name}/{n}/additive.ipynb" for name in class_list for n in range(50)]
+    for roster in (None, canvas_roster(canvas)):
+        assert names(honest + flood, roster)[:3] == ["ada", "kim1", "José"]
+        assert not {*names(honest + flood, roster)[3:]} & {*class_list}
+
+
 def test_a_name_that_two_have_is_nobody_s(canvas):
     files = ["Kim Smith/additive.ipynb", "ada/additive.ipynb"]
     assert names(files, canvas_roster(canvas)) == ["?", "ada"]

@@ -72,11 +72,12 @@ def set_aside(handed: list[Handed], identities: dict[str, Identity]) -> tuple[li
     Who handed in nothing else has a record of that.
     """
     marked = [identities[item.file] for item in handed if item.meant]
-    keys, names = {_learner(one).key for one in marked}, tuple(f"{one.name}/" for one in marked)
+    keys, names = {_learner(one).key for one in marked}, {one.name for one in marked}
     kept, aside = [], []
     for item in handed:
         owner = identities[item.file]
-        if item.meant or (_learner(owner).key not in keys and not owner.name.startswith(names)):
+        above = (owner.name[:at] for at, letter in enumerate(owner.name) if letter == "/")
+        if item.meant or (_learner(owner).key not in keys and names.isdisjoint(above)):
             kept.append(item)
         else:
             aside.append((item, _reason(item)))

@@ -76,6 +76,11 @@ class _Place:
         return without_ending(self.file)
 
     @property
+    def top(self) -> str:
+        """The folder or file that stands beside those of others."""
+        return (*self.folders, self.file)[0]
+
+    @property
     def votes(self) -> bool:
         """Whether it is handed in as a notebook, so that its name says what names look like here."""
         return meant_as_notebook(self.file)
@@ -99,7 +104,8 @@ class Collection:
         roster: Roster | None = None,
         root: str = "",
     ):
-        self._units = sorted(units, key=len, reverse=True)
+        named = "|".join(map(re.escape, sorted(units, key=len, reverse=True)))
+        self._a_unit = re.compile(rf"(?<![^\W_])(?:{named})(?![^\W\d_])" if named else "(?!)")
         self._roster, self._root = roster, root
         self._places = self._unwrapped({label: _normal(path) for label, path in paths.items()})
 
@@ -107,22 +113,22 @@ class Collection:
     def identities(self) -> dict[str, Identity]:
         """Whose each file is, by its label."""
         voters = _voters(self._places)
-        at_top = [place.file for place in voters if not place.folders]
-        folders = {place.folders[0] for place in voters if place.folders}
+        at_top = [place.top for place in voters if not place.folders]
+        folders = {place.top for place in voters if place.folders}
         of_file, of_folder = _platform(at_top, (CANVAS_ANONYMOUS, MOODLE, CANVAS)), _platform(folders, (MOODLE,))
         found, plain = {}, {}
         for label, place in self._places.items():
-            form, name = (of_folder, place.folders[0]) if place.folders else (of_file, place.file)
-            if form is None or not form.fullmatch(name):
+            form = of_folder if place.folders else of_file
+            if form is None or not form.fullmatch(place.top):
                 plain[label] = place
             else:
-                found[label] = self._of_moodle(name) if form is MOODLE else self._of_canvas(form, place)
+                found[label] = self._of_moodle(place.top) if form is MOODLE else self._of_canvas(form, place)
         return found | self._of_plain(plain)
 
     @cached_property
     def notes(self) -> list[str]:
         """Where most names at the top are a platform's and one is not, which: none is then taken for the platform's."""
-        tops = {place.folders[0] if place.folders else place.file for place in _voters(self._places)}
+        tops = {place.top for place in _voters(self._places)}
         for platform, form in (("Canvas", CANVAS), ("Moodle", MOODLE)):
             others = sorted(name for name in tops if not form.fullmatch(name))
             if others and 2 * len(others) < len(tops):
@@ -173,7 +179,11 @@ class Collection:
         if self._roster is None or not places:
             return {label: Identity(name) for label, name in names.items()}
         texts = {label: self._texts(place) for label, place in places.items()}
-        levels = Counter(level for each in texts.values() for level, text in each if self._rows(text))
+        known = {
+            (level, places[label].top) for label, each in texts.items() for level, text in each if self._rows(text)
+        }
+        # counted once for each folder at the top, so that nobody tips the scales by many files
+        levels = Counter(level for level, _ in known)
         # the outermost place at which most of the class is known; what lies further in is the learner's to choose
         level = max(levels, key=lambda x: (levels[x], -x), default=0)
         for label, place in places.items():
@@ -183,7 +193,9 @@ class Collection:
 
     def _texts(self, place: _Place) -> list[tuple[int, str]]:
         """(level, text) of what may name the learner, from the outermost folder on."""
-        within = [] if self._collected(place) else [(WITHIN, place.own), (WITHIN, place.stem)]
+        if self._collected(place):
+            return [(0, place.folders[0])]
+        within = [(WITHIN, place.own), (WITHIN, place.stem)]
         return [(level, text) for level, text in [*enumerate(place.folders), *within] if text]
 
     def _known(self, texts: list[tuple[int, str]], name: str, level: int) -> Identity:
@@ -235,12 +247,13 @@ class Collection:
         there are several folders and none has two notebooks for one unit.
         """
         inside = [place for place in _voters(places) if place.parts]
-        unnamed = [place for place in inside if not place.own]
+        unnamed = {place.top: len(place.parts) for place in inside if not place.own}
         once = Counter((place.folders, place.unit) for place in inside if place.own)
+        tops = {place.top for place in inside}
         alone = len({place.parts for place in inside}) > 1 and max(once.values(), default=1) == 1
-        if not alone and 2 * len(unnamed) < len(inside):
+        if not alone and 2 * len(unnamed) < len(tops):
             return 0
-        depths = Counter(len(place.parts) for place in unnamed or inside)
+        depths = Counter(unnamed.values() if unnamed else (len(place.parts) for place in inside))
         return max(depths, key=lambda deep: (depths[deep], deep), default=0)
 
     def _collected(self, place: _Place) -> bool:
@@ -292,15 +305,16 @@ class Collection:
 
     def _unit(self, text: str) -> str:
         """The unit that a name names, which stands in it as a word."""
-        return next((unit for unit in self._units if re.search(rf"(?<![^\W_]){re.escape(unit)}(?![^\W\d_])", text)), "")
+        match = self._a_unit.search(text)
+        return match[0] if match else ""
 
     def _own(self, text: str) -> str:
         """What a name says beside the unit's."""
-        unit = self._unit(text)
-        if not unit:
-            return re.sub(r"\s+", " ", text).strip()
-        before, _, behind = text.partition(unit)
-        return re.sub(r"\s+", " ", f"{COPY_BEFORE.sub('', before)} {COPY_BEHIND.sub('', behind)}").strip("-_. ")
+        match = self._a_unit.search(text)
+        if match is None:
+            return " ".join(text.split())
+        before, behind = COPY_BEFORE.sub("", text[: match.start()]), COPY_BEHIND.sub("", text[match.end() :])
+        return " ".join(f"{before} {behind}".split()).strip("-_. ")
 
 
 def _voters(places: Mapping[str, _Place]) -> list[_Place]:
