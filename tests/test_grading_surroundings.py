@@ -3,9 +3,8 @@
 import csv
 import errno
 import os
+import signal
 import sqlite3
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,14 +14,13 @@ from bs4 import BeautifulSoup
 
 from attncourse.__main__ import FAILED
 from attncourse.grade.classroom import LOCK, reserved
-from attncourse.grade.gradebook import write_gradebook
 from attncourse.grade.identity import Identity
 from attncourse.grade.pool import Pool
 from attncourse.grade.reading import Record
 from attncourse.grade.records import owned, read_record, record_path, version_of
 from attncourse.grade.task import Settings, content_of
 from tests.test_intake import tree_of, zip_of
-from tests.toy_course import ROOT, grade
+from tests.toy_course import grade
 from tests.toy_records import record, toy
 
 RIGHT, HALF = b"right", b"half"
@@ -155,9 +153,11 @@ def test_two_runs_do_not_write_into_one_folder(course, one, tmp_path, capsys):
 
 
 def test_the_hold_of_a_run_that_was_killed_is_gone(tmp_path):
-    code = "import os, sys, pathlib; from attncourse.grade.classroom import reserved; " \
-           "hold = reserved(pathlib.Path(sys.argv[1])); hold.__enter__(); os.kill(os.getpid(), 9)"  # fmt: skip
-    assert subprocess.run([sys.executable, "-c", code, tmp_path / "out"], cwd=ROOT).returncode == -9
+    if (child := os.fork()) == 0:
+        hold = reserved(tmp_path / "out")
+        hold.__enter__()
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert (tmp_path / "out" / LOCK).exists()
     with reserved(tmp_path / "out"):
         pass
@@ -233,9 +233,9 @@ def test_a_gradebook_that_cannot_be_written_is_refused_before_anything_is_marked
 
 def test_a_gradebook_that_is_locked_afterwards_costs_no_marks(course, one, tmp_path, capsys, monkeypatch):
     database = tmp_path / "gradebook.db"
-    write_gradebook(database, [toy("bob")], exercises=course / "exercises")
     monkeypatch.setattr("attncourse.grade.run.check_gradebook", lambda path: None)
     with closing(sqlite3.connect(database)) as other:
+        other.execute("CREATE TABLE x (y)")
         other.execute("BEGIN EXCLUSIVE")
         grade(course, one, tmp_path / "out", "--unconfined", "--gradebook", str(database), code=FAILED)
     said = capsys.readouterr().err
