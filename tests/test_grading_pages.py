@@ -16,7 +16,6 @@ from attncourse.grade import show, words
 from attncourse.grade.book import Book
 from attncourse.grade.feedback import write_feedback
 from attncourse.grade.reading import Learner, counting, has_mark
-from attncourse.grade.records import read_record, record_path, still_valid, version_of, write_record
 from attncourse.grade.report import distribution, property_of, write_class_report
 from tests.toy_records import SEED, check_record, invented_class, record, register_toys, toy
 
@@ -333,25 +332,6 @@ def test_a_record_is_found_by_any_name(graded, capsys, name):
 def test_nothing_in_a_record_steers_the_terminal(graded, capsys):
     shown(graded, "bob")
     assert "\x1b" not in capsys.readouterr().out
-
-
-def test_what_is_called_tampered_counts_once_it_is_accepted(tmp_path, capsys):
-    edited = "the check cell toy-rows-check was deleted"
-    for each in (
-        toy("ada", state="tampered", notes=[edited]),
-        toy("ada", file="ada/2.ipynb", rows="wrong"),
-        toy("bob"),
-    ):
-        write_record(record_path(tmp_path, each["file"]), each)
-    assert not has_mark(read_record(record_path(tmp_path, "ada/toy.ipynb")))
-    assert shown(tmp_path, "ada", "toy", "--accept") == 0
-    said = capsys.readouterr().out
-    assert "ada: toy, marked, 6 of 6 points\n" in said and "called tampered, and accepted on 20" in said
-    record = read_record(record_path(tmp_path, "ada/toy.ipynb"))
-    assert has_mark(record) and record["notes"][1] == edited
-    assert still_valid(record | {"version": version_of("toy")}, record["content"], record["sandbox"])
-    with pytest.raises(ValueError, match=r"nothing is to be accepted: bob/toy\.ipynb is marked"):
-        shown(tmp_path, "bob", "--accept")
 
 
 def test_a_near_miss_is_told_what_is_near(graded):

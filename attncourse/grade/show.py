@@ -1,7 +1,6 @@
-"""`python -m attncourse record DIR LEARNER [UNIT]`: what a record says, for an appeal, and whether its points count."""
+"""`python -m attncourse record DIR LEARNER [UNIT]`: what a record says, for an appeal."""
 
 import argparse
-from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -15,52 +14,23 @@ def add_parsers(commands) -> None:
         help="print what was marked of one learner, and how",
         description="Print every record of one learner: what was marked, when, in which sandbox, and each verdict with "
         "the seed of its inputs. For whoever marks: a seed gives hidden inputs away.",
-        epilog="example: python -m attncourse record grades/ ada softmax_attention --accept",
+        epilog="example: python -m attncourse record grades/ ada softmax_attention",
     )
     parser.add_argument("out", type=Path, metavar="DIR", help="the folder that `grade --out DIR` wrote")
     parser.add_argument("learner", metavar="LEARNER", help="as in grades.csv, or the name or id on Canvas or Moodle")
     parser.add_argument("unit", nargs="?", metavar="UNIT", help="only this unit")
-    parser.add_argument(
-        "--accept",
-        action="store_true",
-        help="let the points of what is called tampered count, once you have looked at the notebook; "
-        "tables and pages follow with the next run of grade",
-    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the learner's records, after accepting those that are called tampered where that is asked.
+    """Print the learner's records.
 
     Raises:
         ValueError: there is none; the message names what comes near.
     """
     records = find_records(args.out, args.learner, args.unit)
-    if args.accept:
-        records = accept(args.out, records)
     print("\n\n".join(as_text(record) for record in records))
     return 0
-
-
-def accept(out: Path, records: list[Record]) -> list[Record]:
-    """Those of the records that are called tampered, with points that count from now on; they are written so.
-
-    Raises:
-        ValueError: none of them is called tampered, or a grader is writing into the folder.
-    """
-    from .classroom import reserved
-    from .records import record_path, write_record
-
-    tampered = [record for record in records if record["state"] == "tampered"]
-    if not tampered:
-        states = ", ".join(f"{record['file']} is {record['state']}" for record in records)
-        raise ValueError(f"nothing is to be accepted: {states}")
-    note = f"called tampered, and accepted on {datetime.now(UTC).date()}"
-    accepted = [record | {"state": "marked", "notes": [note, *record["notes"]]} for record in tampered]
-    with reserved(out):
-        for record in accepted:
-            write_record(record_path(out, record["file"]), record)
-    return accepted
 
 
 def find_records(out: Path, learner: str, unit: str | None = None) -> list[Record]:
