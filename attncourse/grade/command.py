@@ -13,7 +13,9 @@ examples:
   attncourse grade submissions/ --out grades/ --scheduler tcp://10.0.0.7:8786
   attncourse grade --selftest                           does the sandbox hold on this machine?
 
-Run again, it marks only what is new or changed. Killed at any moment, it goes on where it was."""
+Run again, it marks only what is new or changed. Killed at any moment, it goes on where it was.
+It ends with 0 when all is marked, 1 when some could not be graded, 2 when it could not be asked so,
+3 when a file or disk failed it: what was marked is kept, and the same command goes on."""
 
 
 def add_parsers(commands) -> None:
