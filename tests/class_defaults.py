@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 import transformers
-from transformers import CONFIG_MAPPING
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from attncourse.kv_cache.class_defaults import TABLE
@@ -17,28 +18,33 @@ NO_ALIAS = {("glm4_moe_lite", "qk_rope_head_dim")}
 
 def class_defaults() -> dict[str, dict[str, Any]]:
     """The table, from the classes that are installed: of causal language models, and of configs that hold one's."""
-    texts = {kind: _text_type(kind) for kind in CONFIG_MAPPING}
-    kinds = {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *filter(None, texts.values())} & set(CONFIG_MAPPING)
-    rows = {kind: _row(kind) for kind in kinds}
-    for kind, text in texts.items():
-        if text in CONFIG_MAPPING:
-            rows[kind] = rows.get(kind, {}) | {"text": text}
+    texts = {kind: _text_class(CONFIG_MAPPING[kind]) for kind in CONFIG_MAPPING}
+    rows = {kind: {"text": text.model_type} for kind, text in texts.items() if text}
+    for text in filter(None, texts.values()):
+        rows.setdefault(text.model_type, {}).update(_row(text))
+    for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        if not texts[kind]:
+            rows[kind] = _row(CONFIG_MAPPING[kind])
     return dict(sorted(rows.items()))
 
 
-def _text_type(kind: str) -> str | None:
-    """The model_type of the text model of a config of several, of the class that its class names."""
-    inner = (CONFIG_MAPPING[kind].sub_configs or {}).get("text_config")
-    return getattr(inner, "model_type", None) or None
+def _text_class(cls: type) -> type | None:
+    """The class of the text model in a config of several: as it declares it, or as an empty one of it holds it."""
+    inner = (cls.sub_configs or {}).get("text_config")
+    if inner is AutoConfig:
+        try:
+            inner = type(cls().text_config)
+        except (ValueError, TypeError, StrictDataclassError):
+            return None  # it has no default
+    return inner if inner is not None and getattr(inner, "model_type", "") else None
 
 
-def _row(kind: str) -> dict[str, Any]:
-    cls = CONFIG_MAPPING[kind]
+def _row(cls: type) -> dict[str, Any]:
     names = {}
     for usual, own in cls.attribute_map.items():
         if own in SIZES and usual not in SIZES:
             usual, own = own, usual
-        if usual in SIZES and (kind, own) not in NO_ALIAS:
+        if usual in SIZES and (cls.model_type, own) not in NO_ALIAS:
             names[own] = usual
     fields = {field.name: field.default for field in dataclasses.fields(cls)}
     kept = {names.get(name, name): value for name, value in fields.items() if _counts(names.get(name, name), value)}
@@ -47,7 +53,7 @@ def _row(kind: str) -> dict[str, Any]:
 
 def _counts(name: str, value: object) -> bool:
     """Whether the package reads it, or must refuse it; sizes of states it only passes over."""
-    if value is None or value is dataclasses.MISSING or name == "is_encoder_decoder" and not value:
+    if value is None or value is dataclasses.MISSING or (name == "is_encoder_decoder" and not value):
         return False
     return name in UNDERSTOOD or (bool(value) and is_layout(name) and not STATE.search(name))
 

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from attncourse._shared.validate import require
+
 TABLE = Path(__file__).with_suffix(".json")
 
 # Configs of several models: where the one that writes text stands.
@@ -31,10 +33,14 @@ UNDECLARED = {
     "gemma4_unified_text": {"global_head_dim": 512, "attention_k_eq_v": True},
     "dots3_note_text": {
         "sliding_window": 512, "swa_num_attention_heads": 64, "swa_num_key_value_heads": 64, "swa_kv_lora_rank": 1024,
-        "swa_qk_rope_head_dim": 64,
+        "swa_qk_rope_head_dim": 64, "use_dsa": True,
     },
+    "mllama_text_model": {"cross_attention_layers": [3, 8, 13, 18, 23, 28, 33, 38]},
     "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128}},
 }  # fmt: skip
+
+# Models that read the cache of the one they draft for, and keep none.
+ASSISTANTS = ("gemma4_assistant", "gemma4_unified_assistant")
 
 # Classes of models' own code that transformers lacks, and that default as Llama's does.
 LIKE_LLAMA = ("hunyuan", "minimax_text_01", "nemotron-nas", "kimi_k2")
@@ -67,8 +73,10 @@ def with_class_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(config: Mapping[str, Any]) -> dict[str, Any]:
+    model_type = config.get("model_type")
+    require(model_type not in ASSISTANTS, f"the model must keep a cache of its own, and {model_type} reads another's")
     inner = next((config[name] for name in TEXT if config.get(name)), None)
+    text = table().get(model_type, {}).get("text")
     if inner is None:
-        return dict(config)
-    model_type = table().get(config.get("model_type"), {}).get("text")
-    return _text({"model_type": model_type, **inner})
+        return {**config, "model_type": text} if text else dict(config)
+    return _text({"model_type": text, **inner})

@@ -11,6 +11,10 @@ from .fields import check_fields
 from .patterns import CHUNKED, CONV, FULL, HYBRID, HYBRID_SLIDING, INDEXED, LINEAR, NOTHING, SLIDING, layer_kinds
 
 
+# Classes that declare is_decoder and write whatever it says.
+CAUSAL_ANYWAY = ("gpt_neox", "gpt_neox_japanese", "trocr")
+
+
 @dataclass(frozen=True)
 class Stream:
     """One vector that each stored head keeps of a token.
@@ -83,7 +87,7 @@ def _renamed(sizes: dict[str, Any]) -> dict[str, Any]:
         sizes["sliding_window"] = sizes["sliding_window_size"] + (sizes.get("model_type") == "mimo_v2_flash")
     if sizes.get("use_sliding_window") is False or sizes.get("sliding_window") == 0:
         sizes.pop("sliding_window", None)
-    if sizes.get("model_type") == "zamba2":
+    if sizes.get("model_type") in ("zamba", "zamba2"):
         sizes.setdefault("head_dim", 2 * _size(sizes, "hidden_size") // _size(sizes, "num_attention_heads"))
     return sizes
 
@@ -99,13 +103,15 @@ def _attention_config(sizes: dict[str, Any]) -> dict[str, Any]:
 def _check_is_decoder(sizes: dict[str, Any]) -> None:
     """Models of BERT's kind keep a cache only where they are told to write; those of BART's keep another one besides."""
     require(not sizes.get("is_encoder_decoder"), "the model must be a decoder alone, and is_encoder_decoder is true")
-    declares = "is_decoder" in table().get(sizes.get("model_type"), {}).get("defaults", {})
-    reads_both_sides = (declares and not sizes["is_decoder"]) or sizes.get("use_bidirectional_attention") in (
-        True,
-        "all",
-    )
+    declared = table().get(sizes.get("model_type"), {}).get("defaults", {})
+    no_decoder = any(name in declared and not sizes[name] for name in ("is_decoder", "causal"))
     require(
-        not reads_both_sides, "the model must be causal, and is_decoder or use_bidirectional_attention says it is not"
+        not no_decoder or sizes["model_type"] in CAUSAL_ANYWAY,
+        "the model must write, and here is_decoder (or causal) is false: it keeps no cache",
+    )
+    both_sides = sizes.get("use_bidirectional_attention")
+    require(
+        both_sides not in (True, "all"), f"the model must be causal, and use_bidirectional_attention is {both_sides!r}"
     )
 
 
@@ -113,7 +119,12 @@ def _n_layers(sizes: dict[str, Any]) -> int:
     for name in ("hybrid_override_pattern", "layers_block_type", "layer_types"):
         if sizes.get("model_type") == "nemotron_h" and sizes.get(name):
             return len(sizes[name])  # its class counts the list, whatever the number says
-    return _size(sizes, "num_hidden_layers")
+    if sizes.get("model_type") == "longcat_flash" and "num_hidden_layers" not in sizes:
+        return 2 * _size(sizes, "num_layers")  # of two attentions each
+    n_layers = _size(sizes, "num_hidden_layers")
+    if sizes.get("model_type") == "hrm_text" and "num_layers_per_stack" not in sizes:
+        return n_layers * sizes["H_cycles"] * (sizes["L_cycles"] + 1)  # each pass through a stack keeps keys of its own
+    return n_layers
 
 
 def _size(sizes: Mapping[str, Any], name: str) -> int:

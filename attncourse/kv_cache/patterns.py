@@ -24,15 +24,15 @@ LETTERS = {
 
 # What a family's class does where a config lists no layers: "first ones|repeated|last ones", a letter a layer.
 FAMILIES = {
-    "axk2": "|i|", "beam": "|sssssf|f", "cohere2": "|sssf|", "cwm": "|fsss|", "deepseek_v32": "|i|", "dots3_note_text": "ii|siss|",
+    "axk2": "|i|", "beam": "|sssssf|f", "cohere2": "|sssf|", "cohere_compass_text": "|f|", "cwm": "|fsss|", "deepseek_v32": "|i|", "dots3_note_text": "ii|siss|",
     "exaone4": "|sssf|", "falcon_h1": "|h|", "falcon_mamba": "|l|", "flint": "ff|sfss|f", "gemma2": "|sf|", "gemma3_text": "|sssssf|",
     "gemma3n_text": "|ssssf|", "gemma4_text": "|sssssf|f", "gemma4_unified_text": "|sssssf|f", "glm_moe_dsa": "|i|", "gpt_oss": "|sf|",
     "granite_swa": "|fsss|", "granitemoe_swa": "|fsss|", "granitemoehybrid": "|l|", "hy_v4": "|i|", "inkling_text": "|HHHHHh|",
     "inkling2_text": "|HHHHHh|", "kimi_linear": "l|flll|", "kolibri1": "|ssssf|", "laguna": "|f|", "lara_mini": "|lslfs|",
     "lfm3": "k|skfk|", "mamba": "|l|", "mamba2": "|l|", "mellum": "|f|", "mimo_v2_flash": "f|sssssf|", "minimax": "|fl|",
-    "minimax_m3_vl_text": "|f|", "modernbert-decoder": "|fss|", "nemotron_h": "M|E*-M|", "olmo3": "|sssf|", "olmo_hybrid": "|lllf|",
-    "qwen3_5_text": "|lllf|", "qwen3_5_moe_text": "|lllf|", "qwen3_next": "|lllf|", "recurrent_gemma": "|lls|", "rwkv": "|l|",
-    "vaultgemma": "|sf|", "xlstm": "|l|", "zaya": "|h|",
+    "minimax_m3_vl_text": "|f|", "modernbert-decoder": "|fss|", "nemotron_h": "ME*-||", "olmo3": "|sssf|", "olmo_hybrid": "|lllf|",
+    "qwen3_5_text": "|lllf|", "qwen3_5_moe_text": "|lllf|", "qwen3_next": "|lllf|", "qwen4_exp_text": "|llli|", "recurrent_gemma": "|lls|", "rwkv": "|l|",
+    "vaultgemma": "|sf|", "xlstm": "|l|", "zamba2": "l" + "lllllh" * 7 + "llllhlllhll||", "zaya": "|h|",
 }  # fmt: skip
 # Where nothing tells layers apart, a size says what they all are.
 SIZED = {"sliding_window": SLIDING, "attention_chunk_size": CHUNKED, "index_topk": INDEXED}
@@ -54,6 +54,10 @@ def layer_kinds(sizes: Mapping[str, Any], n_layers: int) -> tuple[list[str], boo
     if kinds is None:
         kinds = [next((kind for size, kind in SIZED.items() if sizes.get(size)), FULL)] * n_layers
     kinds = [OLDER_KINDS.get(kind, kind) for kind in kinds]
+    indexed = sizes.get("use_dsa", sizes.get("model_type") == "qwen4_exp_text" or None)
+    if indexed is not None:  # classes whose attention to everything has an indexer, or never has
+        old, new = (FULL, INDEXED) if indexed else (INDEXED, FULL)
+        kinds = [new if kind == old else kind for kind in kinds]
     if sizes.get("model_type") in LAST_IS_FULL:
         kinds[-1] = FULL
     require(len(kinds) == n_layers, f"the config must name the {n_layers} layers' kinds, got {len(kinds)} of them")
@@ -87,8 +91,8 @@ def _by_family(sizes: Mapping[str, Any], n_layers: int) -> list[str] | None:
     if sizes.get("model_type") not in FAMILIES:
         return None
     first, repeated, last = FAMILIES[sizes["model_type"]].split("|")
-    letters = [repeated[i % len(repeated)] for i in range(n_layers)]
-    letters[: len(first)] = first[:n_layers]
+    letters = [repeated[i % len(repeated)] for i in range(n_layers)] if repeated else list(first)
+    letters[: len(first)] = first[: len(letters)]
     if last:
         letters[-1] = last
     kinds = [LETTERS[letter] for letter in letters]
