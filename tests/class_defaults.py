@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import transformers
@@ -16,9 +17,13 @@ from attncourse.kv_cache.fields import SIZES, STATE, UNDERSTOOD, is_layout
 NO_ALIAS = {("glm4_moe_lite", "qk_rope_head_dim")}
 
 
-def class_defaults() -> dict[str, dict[str, Any]]:
-    """The table, from the classes that are installed: of causal language models, and of configs that hold one's."""
-    texts = {kind: _text_class(CONFIG_MAPPING[kind]) for kind in CONFIG_MAPPING}
+def class_defaults(kinds: Iterable[str] = CONFIG_MAPPING) -> dict[str, dict[str, Any]]:
+    """The table, from the classes that are installed: of causal language models, and of configs that hold one's.
+
+    Args:
+        kinds: where to look for configs that hold a text model's; importing all of them takes seconds.
+    """
+    texts = {kind: _text_class(CONFIG_MAPPING[kind]) for kind in {*kinds, *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES}}
     rows = {kind: {"text": text.model_type} for kind, text in texts.items() if text}
     for text in filter(None, texts.values()):
         rows.setdefault(text.model_type, {}).update(_row(text))

@@ -30,7 +30,7 @@ OLDER_NAMES = {
 # What classes take from the file without declaring it.
 UNDECLARED = {
     "gemma4_text": {"global_head_dim": 512},
-    "gemma4_unified_text": {"global_head_dim": 512, "attention_k_eq_v": True},
+    "gemma4_unified_text": {"global_head_dim": 512},
     "dots3_note_text": {
         "sliding_window": 512, "swa_num_attention_heads": 64, "swa_num_key_value_heads": 64, "swa_kv_lora_rank": 1024,
         "swa_qk_rope_head_dim": 64, "use_dsa": True,

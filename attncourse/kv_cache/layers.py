@@ -10,7 +10,6 @@ from .class_defaults import is_known, table, with_class_defaults
 from .fields import check_fields
 from .patterns import CHUNKED, CONV, FULL, HYBRID, HYBRID_SLIDING, INDEXED, LINEAR, NOTHING, SLIDING, layer_kinds
 
-
 # Classes that declare is_decoder and write whatever it says.
 CAUSAL_ANYWAY = ("gpt_neox", "gpt_neox_japanese", "trocr")
 
