@@ -2,10 +2,10 @@
 
 Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691, algorithms 1 and 2: the forward keeps a running maximum
 and sum over key tiles, and the backward recomputes the weights from them. Differences: query heads share key/value heads
-without copies; the two halves of the backward are kernels of their own, so that neither needs atomic additions; and the
-backward reads a row's maximum and the logarithm of its sum as two numbers, since next to a maximum of -1e9 (a row whose
-every key carries such a mask) a float32 has no room for the other. Scores go to base 2, which the hardware has exp2 for,
-once the maximum is subtracted: a mask of float32's lowest number would overflow there before.
+without copies; the two halves of the backward are kernels of their own, so that neither needs atomic additions; and under
+an added mask the backward reads a row's maximum and the logarithm of its sum as two numbers, since next to a maximum of
+-1e9 (a row whose every key carries such a mask) a float32 has no room for the other. Scores go to base 2, which the
+hardware has exp2 for, once the maximum is subtracted: a mask of float32's lowest number would overflow there before.
 """
 
 import math
@@ -153,9 +153,13 @@ def _softmax_attention_fwd_kernel(
     acc = acc / total[:, None]
     at = (batch * h + head) * t + rows
     tl.store(lse_ptr + at, tl.where(seen, top + tl.log2(total) / LOG2E, float("-inf")), mask=rows < t)
+    shift = top
+    if MASK == 2:
+        tl.store(sum_ptr + at, tl.log2(total), mask=rows < t)
+    else:
+        shift += tl.log2(total) / LOG2E
     # +inf for a row that saw nothing: in the backward pass all its weights are 0.
-    tl.store(top_ptr + at, tl.where(seen, top, float("inf")), mask=rows < t)
-    tl.store(sum_ptr + at, tl.log2(total), mask=rows < t)
+    tl.store(top_ptr + at, tl.where(seen, shift, float("inf")), mask=rows < t)
     _store_rows(out_ptr + batch * out_b + head * out_h, acc, rows, out_t, out_d, t, DV, BLOCK_DV)
 
 
@@ -176,10 +180,21 @@ def _softmax_attention_bwd_delta_kernel(
 
 
 @triton.jit
-def _load_statistics(top_ptr, sum_ptr, rows, t):
-    """Each row's maximum, and the logarithm to base 2 of its sum; weights of 0 for rows that do not exist."""
+def _load_statistics(top_ptr, sum_ptr, rows, t, MASK: tl.constexpr):
+    """Each row's maximum and the logarithm to base 2 of its sum, or both in one; weights of 0 for rows that do not exist."""
     top = tl.load(top_ptr + rows, mask=rows < t, other=float("inf"))
-    return top, tl.load(sum_ptr + rows, mask=rows < t, other=0.0)
+    log_sum = 0.0
+    if MASK == 2:
+        log_sum = tl.load(sum_ptr + rows, mask=rows < t, other=0.0)
+    return top, log_sum
+
+
+@triton.jit
+def _weights(scores, top, log_sum, MASK: tl.constexpr):
+    exponents = (scores - top[:, None]) * LOG2E
+    if MASK == 2:
+        exponents -= log_sum[:, None]
+    return tl.exp2(exponents)
 
 
 @triton.jit
@@ -199,8 +214,8 @@ def _dkdv_tiles(
             products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
             EDGE, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
-        top, log_sum = _load_statistics(top_ptr, sum_ptr, rows, t)
-        weights = tl.exp2((scores - top[:, None]) * LOG2E - log_sum[:, None])
+        top, log_sum = _load_statistics(top_ptr, sum_ptr, rows, t, MASK)
+        weights = _weights(scores, top, log_sum, MASK)
         dv = tl.dot(tl.trans(weights.to(dout.dtype)), dout, dv, input_precision="ieee")
         dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
         delta = tl.load(delta_ptr + rows, mask=rows < t, other=0.0)
@@ -287,7 +302,7 @@ def _dq_tiles(
             products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
             EDGE, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
-        weights = tl.exp2((scores - top[:, None]) * LOG2E - log_sum[:, None])
+        weights = _weights(scores, top, log_sum, MASK)
         dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
         dscores = weights * (dweights - delta[:, None]) * slope
         dq = tl.dot(dscores.to(k.dtype), k, dq, input_precision="ieee")
@@ -315,7 +330,7 @@ def _softmax_attention_bwd_dq_kernel(
     q = _load_rows(q_ptr + batch * q_b + head * q_h, rows, q_t, q_d, t, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
     dout = _load_rows(dout_ptr + batch * dout_b + head * dout_h, rows, dout_t, dout_d, t, DV, BLOCK_DV)
     at = (batch * h + head) * t
-    top, log_sum = _load_statistics(top_ptr + at, sum_ptr + at, rows, t)
+    top, log_sum = _load_statistics(top_ptr + at, sum_ptr + at, rows, t, MASK)
     delta = tl.load(delta_ptr + at + rows, mask=rows < t, other=0.0)
     k_base = k_ptr + batch * k_b + head // GROUP * k_g
     v_base = v_ptr + batch * v_b + head // GROUP * v_g

@@ -23,6 +23,7 @@ def softmax_attention_loop(
     """
     (t, dk), (s, dv) = q.shape, v.shape
     out = torch.zeros(t, dv, dtype=v.dtype, device=v.device)
+    q, k, v = wide(q), wide(k), wide(v)
     for i in range(t):
         seen = range(s - t + i + 1) if causal else range(s)
         if len(seen) == 0:
