@@ -130,6 +130,7 @@ LAYERS = {
     ),
 }
 FORMS = [(name, impl) for name, layer in LAYERS.items() for impl in layer.impls]
+WITHOUT_GRADIENTS = {("multiplicative, local-p", "triton")}  # of a predicted position; it refuses to give them
 each_form = pytest.mark.parametrize(("name", "impl"), FORMS)
 
 
@@ -184,6 +185,7 @@ def as_double(options):
 
 
 @each_form
+@torch.no_grad()
 def test_sixteen_bits_err_no_more_than_the_definition_does(name, impl):
     for dtype in HALVES:
         layer, plain = build(name, impl, dtype=dtype), build(name, "reference", dtype=dtype)
@@ -197,6 +199,7 @@ def test_sixteen_bits_err_no_more_than_the_definition_does(name, impl):
 
 
 @each_form
+@torch.no_grad()
 def test_float32_agrees_with_float64(name, impl):
     layer = build(name, impl)
     exact = build(name, "reference", dtype=torch.float64)
@@ -209,6 +212,7 @@ def test_float32_agrees_with_float64(name, impl):
 
 
 @each_form
+@torch.no_grad()
 def test_autocast_gives_its_dtype_and_float32_gradients(name, impl):
     exact = build(name, "reference", dtype=torch.float64)
     plain, call = build(name, "reference"), LAYERS[name].call
@@ -221,13 +225,17 @@ def test_autocast_gives_its_dtype_and_float32_gradients(name, impl):
             assert got.dtype == torch.bfloat16, what
             wanted = call(exact, x.double(), **as_double(options))
             assert_within_budget(got, plain=beside_it, exact=wanted, what=f"{what}, {given}")
-    if next(layer.parameters(), None) is not None:
-        got.float().sum().backward()
-        found = [p.grad for p in layer.parameters() if p.grad is not None]
-        assert found and all(g.dtype == torch.float32 and g.isfinite().all() for g in found)
+    if (name, impl) in WITHOUT_GRADIENTS or next(layer.parameters(), None) is None:
+        return
+    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
+        got = call(layer, x)
+    got.float().sum().backward()
+    found = [p.grad for p in layer.parameters() if p.grad is not None]
+    assert found and all(g.dtype == torch.float32 and g.isfinite().all() for g in found)
 
 
 @each_form
+@torch.no_grad()
 def test_the_meta_device_gives_shapes(name, impl):
     with torch.device("meta"):
         x = torch.empty(B, T, D)
@@ -261,6 +269,7 @@ WRONG_MASKS = {
 
 
 @each_form
+@torch.no_grad()
 def test_every_form_refuses_the_same(name, impl):
     layer, x, call = build(name, impl), tokens(name), LAYERS[name].call
     for lengths, message in WRONG_LENGTHS.values():
@@ -278,6 +287,7 @@ def test_every_form_refuses_the_same(name, impl):
 
 
 @each_form
+@torch.no_grad()
 def test_every_form_takes_the_same(name, impl):
     layer, reference, call = build(name, impl), build(name, "reference"), LAYERS[name].call
     x = tokens(name)

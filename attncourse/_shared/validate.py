@@ -100,13 +100,13 @@ def check_attention(
 
 
 def check_parameters(like: Tensor, **inputs: Tensor) -> None:
-    """A layer's inputs are on its parameters' device and of their dtype; under autocast, of any that it brings there."""
+    """A layer's inputs are on its weights' device and of their dtype; under autocast, of any that it brings there."""
     for name, x in inputs.items():
-        require(isinstance(x, Tensor), f"{name} must be a torch.Tensor, got {type(x).__name__}")
-        require(x.is_floating_point(), f"{name} must be floating point, got {x.dtype}")
+        check_tensors(**{name: x})
+        if autocast_dtype(like.device) is None or torch.float64 in (x.dtype, like.dtype):
+            check_tensors(**inputs)
+            check_tensors(**{name: x}, weight=like)
         require(x.device == like.device, f"{name} must be on {like.device} as the layer is, got {x.device}")
-        cast = autocast_dtype(like.device) is not None and torch.float64 not in (x.dtype, like.dtype)
-        require(cast or x.dtype == like.dtype, f"{name} must be {like.dtype} as the layer is, got {x.dtype}")
 
 
 def check_tokens(x: Tensor, like: Tensor, *, name: str = "x") -> None:
