@@ -468,6 +468,7 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
     assert forward == {{75: "none", 80: "mma", 90: "wgmma", 100: "tcgen05"}[capability]}
 
 
+@pytest.mark.bad_input
 @torch.no_grad()
 def test_a_cache_of_another_kind_or_pattern_is_refused():
     from attncourse.kv_cache import ContiguousCache
