@@ -14,6 +14,7 @@ from attncourse.models import generate as generate_module
 from attncourse.models.caches import forget_row, new_caches, paged
 from attncourse.models.decoder import DecoderLM
 from attncourse.models.generate import choose, generate
+from attncourse.testing import relative_error
 
 VOCABULARY, WIDTH, CONTEXT, WINDOW = 13, 16, 41, 5
 
@@ -363,3 +364,23 @@ def test_what_the_caches_hold_counts_towards_the_context():
             model(torch.ones(2, 1).long(), caches=caches)
         model(torch.ones(2, 1).long(), lengths=torch.tensor([0, 1]), caches=caches)
     assert caches[0].lengths.tolist() == [41, 14]
+
+
+@pytest.mark.parametrize("layer", ["grouped", "latent", "window"])
+@torch.no_grad()
+def test_caches_serve_a_model_under_autocast(layer):
+    """Made before or inside, of the model's dtype, autocast's or a third: the logits stay near, and text is written."""
+    model = copy.deepcopy(build(layer)).float()
+    before = new_caches(model, 1, capacity=CONTEXT)
+    tokens = PROMPTS[1][None]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = new_caches(model, 1, capacity=CONTEXT)
+        third = new_caches(model, 1, capacity=CONTEXT, dtype=torch.float16)
+        dtypes = [caches[0].dtype for caches in (before, inside, third)]
+        assert dtypes == [torch.float32, torch.bfloat16, torch.float16]
+        wanted = model(tokens)
+        for caches in (before, inside, third):
+            pieces = [model(piece, caches=caches) for piece in tokens.split((9, 1, 7), dim=1)]
+            assert relative_error(torch.cat(pieces, dim=1), wanted) < 0.05
+        made = generate(model, PROMPTS[:2], steps=3, caches=with_caches(model))
+    assert made.shape == (2, 3)

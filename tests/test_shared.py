@@ -13,8 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attncourse._shared.launch import interpreter_cannot_loop
-from attncourse._shared.masks import apply_mask, blank_padding, causal_mask, length_mask, masked_softmax, window_mask
+from attncourse._shared.masks import (
+    apply_mask,
+    blank_padding,
+    causal_mask,
+    length_mask,
+    masked_softmax,
+    narrow_mask,
+    window_mask,
+)
 from attncourse._shared.merge import merge_partial
+from attncourse._shared.precision import as_autocast, autocast_dtype, outside_autocast, wide
 from attncourse.testing import relative_error
 
 
@@ -181,3 +190,29 @@ def test_the_pair_that_cannot_loop_is_known_by_its_versions(triton, numpy, canno
     monkeypatch.setattr(importlib.metadata, "version", {"triton": triton}.__getitem__)
     monkeypatch.setattr(np, "__version__", numpy)
     assert interpreter_cannot_loop() == cannot
+
+
+def test_a_narrower_mask_keeps_what_is_finite_finite():
+    mask = torch.tensor([-torch.inf, torch.finfo(torch.float32).min, -1e9, -1.0, 2.0])
+    for dtype in (torch.float16, torch.bfloat16):
+        narrow = narrow_mask(mask, dtype)
+        assert narrow.dtype == dtype
+        assert narrow.isfinite().tolist() == [False, True, True, True, True]
+        assert narrow[3:].tolist() == [-1.0, 2.0]
+
+
+def test_sums_keep_their_precision_under_autocast():
+    @outside_autocast
+    def product(x):
+        return wide(x) @ wide(x)
+
+    x = torch.full((2, 2), 1.00390625)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (x @ x).dtype == autocast_dtype(x.device) == torch.bfloat16
+        assert torch.equal(product(x), product.__wrapped__(x.double()).float())
+        assert (
+            as_autocast(x, x.double())[0].dtype == torch.bfloat16
+            and as_autocast(x, x.double())[1].dtype == torch.float64
+        )
+    assert autocast_dtype(x.device) is None and autocast_dtype(torch.device("meta")) is None
+    assert wide(x.half()).dtype == torch.float32 and wide(x.double()).dtype == torch.float64

@@ -1,4 +1,5 @@
-"""Triton for the rooms' kernels: what to do where it is missing, and a repair of its interpreter where it is old."""
+"""Triton for the rooms' kernels: what to do where it is missing, and a repair of its
+interpreter where it is old, and what kernels of several rooms share."""
 
 from .launch import interpreter_cannot_loop
 
@@ -14,7 +15,7 @@ except ModuleNotFoundError as missing:
         name="triton",
     ) from missing
 
-__all__ = ["tl", "triton"]
+__all__ = ["from_fp8", "tl", "triton"]
 
 
 def _let_interpreter_loop() -> None:
@@ -32,3 +33,16 @@ def _let_interpreter_loop() -> None:
 
 if interpreter_cannot_loop():
     _let_interpreter_loop()
+
+
+@triton.jit
+def from_fp8(code):
+    """The float32 of a float8_e4m3fn's bits, for chips before sm_89 and the interpreter, which cannot convert them.
+
+    A float16 of the same mantissa and exponent counts exponents from 15 where float8 counts from 7: a factor of 2^8. Its
+    one pair of NaNs is all ones (Micikevicius et al. 2022, https://arxiv.org/abs/2209.05433, table 1).
+    """
+    code = code.to(tl.int32)
+    bits = ((code & 0x80) << 8) | ((code & 0x7F) << 7)
+    x = bits.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32) * 256.0
+    return tl.where((code & 0x7F) == 0x7F, float("nan"), x)

@@ -53,7 +53,7 @@ def check_runs_here(name: str, *tensors: Tensor) -> None:
         f"{name} takes float32, float16 or bfloat16, got {x.dtype}: use impl='reference' or 'blocked' for it",
     )
     require(
-        x.is_cuda or interpreting(),
+        x.is_cuda or (x.device.type == "cpu" and interpreting()),
         f"{name} runs on CUDA tensors, got {x.device}: to interpret it on a CPU, import attncourse before triton, or set "
         "TRITON_INTERPRET=1 before either",
     )

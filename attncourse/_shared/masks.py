@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .precision import wide
+
 
 def query_positions(t: int, s: int, *, device=None) -> Int[Tensor, "t 1"]:
     """Position of query i among the s keys. Queries are the last t of s positions: i stands at s - t + i."""
@@ -65,6 +67,13 @@ def apply_mask(scores: Float[Tensor, "b h t s"], mask: Tensor | None) -> Float[T
     return scores + mask
 
 
+def narrow_mask(mask: Float[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
+    """A mask of floats in this dtype, in which what is finite stays so: hidden for good is -inf alone."""
+    if mask.dtype == dtype:
+        return mask
+    return mask.clamp_min(torch.finfo(dtype).min).masked_fill(mask == -torch.inf, -torch.inf).to(dtype)
+
+
 def masked_softmax(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]:
     """Softmax over keys in which a row of nothing but -inf gives zeros, not NaN (and zero gradients)."""
     empty = (scores == -torch.inf).all(dim=-1, keepdim=True)
@@ -72,6 +81,7 @@ def masked_softmax(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]
 
 
 def masked_logsumexp(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t"]:
-    """Log-sum-exp over keys; -inf for a row of nothing but -inf, whose gradient is 0 where PyTorch's is NaN."""
+    """Log-sum-exp over keys in float32 or better; -inf for a row of nothing but -inf, with gradient 0 (PyTorch's: NaN)."""
+    scores = wide(scores)
     empty = (scores == -torch.inf).all(dim=-1)
     return scores.masked_fill(empty[..., None], 0.0).logsumexp(dim=-1).masked_fill(empty, -torch.inf)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
+from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import check_key_lengths, check_tensors, require
 
 from .checks import check_latent, check_table
@@ -145,6 +146,7 @@ def launch_config(*, width: int, bits: int, capability: int) -> dict[str, int]:
     }  # fmt: skip
 
 
+@outside_autocast
 def latent_attention_triton(
     q_nope: Tensor,
     q_rope: Tensor,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability
+from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
 from .features import FeatureMap, elu_plus_one
@@ -223,6 +224,7 @@ def linear_attention_triton(q: Tensor, k: Tensor, v: Tensor, **options) -> Tenso
     return linear_attention_triton_with_state(q, k, v, **options)[0]
 
 
+@outside_autocast
 def linear_attention_triton_with_state(
     q: Tensor,
     k: Tensor,
@@ -253,6 +255,7 @@ def _check(inputs: Inputs, q: Tensor) -> None:
     require(widest <= 256, f"linear_attention_triton takes widths to 256, got {widest}: use impl='blocked' for it")
 
 
+@outside_autocast
 def linear_attention_step_triton(
     q: Tensor,
     k: Tensor,

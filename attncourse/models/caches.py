@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 
 from attncourse._shared.cache import CacheShape, KeyValueCache
+from attncourse._shared.precision import autocast_dtype
 from attncourse._shared.validate import check_widths, require
 from attncourse.kv_cache import ContiguousCache, PagedCache, PagePool
 
@@ -24,6 +25,7 @@ def new_caches(
     Args:
         dtype: of the keys and values that the layers hand over: the model's, or autocast's where it is on, unless told.
         layout: what makes a cache from (b, shape, dtype=, device=): `ContiguousCache`, `RingCache` or `paged`.
+        dtype: of keys and values; unless told, autocast's where that is on, else the model's.
         options: of the layout; capacity=64, or window=8, or codec=Int8().
 
     Raises:
@@ -35,9 +37,7 @@ def new_caches(
             hasattr(layer, "cache_shape"), f"{type(layer).__name__} keeps no cache: give the model another attention"
         )
     like = next(model.parameters())
-    if dtype is None:
-        kind = like.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
+    dtype = dtype or autocast_dtype(like.device) or like.dtype
     return [layout(b, layer.cache_shape, dtype=dtype, device=like.device, **options) for layer in layers]
 
 
