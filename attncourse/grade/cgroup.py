@@ -8,7 +8,9 @@ import contextlib
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -23,13 +25,13 @@ class Group:
 
     def join(self) -> None:
         """Move the calling process in, before it becomes the sandbox."""
-        (self.path / "cgroup.procs").write_text("0")
+        (self.path / "cgroup.procs").write_text("0", encoding="utf-8")
 
     def ran_out(self) -> bool:
         """Whether the kernel ended a process of the group for the memory that it took."""
         for name in ("memory.events", "memory.oom_control"):
             if (self.path / name).exists():
-                counts = dict(line.split() for line in (self.path / name).read_text().splitlines())
+                counts = dict(line.split() for line in (self.path / name).read_text(encoding="utf-8").splitlines())
                 return int(counts.get("oom_kill", 0)) > 0
         return False
 
@@ -43,6 +45,7 @@ class Group:
 
 def new_group(memory_bytes: int) -> Group | None:
     """A group of its own for one process; none where this process may not make one."""
+    remove_leftovers()
     for parent, limits in _parents():
         group = Group(parent / f"attncourse-{os.getpid()}-{next(_numbers)}")
         try:
@@ -51,17 +54,37 @@ def new_group(memory_bytes: int) -> Group | None:
             continue
         try:
             for name, value in limits.items():
-                (group.path / name).write_text(value.format(memory_bytes))
+                (group.path / name).write_text(value.format(memory_bytes), encoding="utf-8")
             return group
         except OSError:
             group.remove()
     return None
 
 
+@cache
+def remove_leftovers() -> None:
+    """Once in a process: remove the groups of graders that were killed. A group that holds a process stays."""
+    for parent, _ in _parents():
+        for path, pid in _groups(parent):
+            if not Path(f"/proc/{pid}").exists():
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+def _groups(parent: Path) -> Iterator[tuple[Path, int]]:
+    """The groups that graders made there, each with the number of its grader's process."""
+    for path in parent.glob("attncourse-*-*"):
+        _, pid, number = path.name.split("-", 2)
+        if pid.isdigit() and number.isdigit():
+            yield path, int(pid)
+
+
 def _parents() -> list[tuple[Path, dict[str, str]]]:
     """Where a group may be made, and what is to be written into which of its files."""
     found = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines() if Path("/proc/self/cgroup").exists() else []:
+    for line in (
+        Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines() if Path("/proc/self/cgroup").exists() else []
+    ):
         _, controllers, own = line.split(":", 2)
         if not controllers and (ROOT / "cgroup.controllers").exists():
             # version 2: a group that holds processes may not also limit groups below it, so make a neighbour

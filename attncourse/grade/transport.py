@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attncourse.check.core import STATES, Check, Crashed, OutOfMemory, Tampered, TimedOut
 
 from .sandbox import Sandbox
@@ -30,17 +32,17 @@ class Ended(Exception):
 class Worker:
     """One process in the sandbox. After TimedOut, Tampered or Ended it is dead and another one is needed."""
 
-    def __init__(self, sandbox: Sandbox, withheld: tuple[str, ...] = ()):
+    def __init__(self, sandbox: Sandbox, imports: tuple[str, ...] = ()):
         """Start it and wait until it is ready.
 
         Args:
-            withheld: rooms of the course package that it must do without.
+            imports: modules of the course package that it is to find besides its own.
 
         Raises:
             RuntimeError: it did not become ready, which is no learner's fault.
         """
         self._group = sandbox.new_group()
-        self._process = sandbox.start(withheld, self._group)
+        self._process = sandbox.start(imports, self._group)
         for pipe in (self._process.stdin, self._process.stdout):
             os.set_blocking(pipe.fileno(), False)
         try:
@@ -74,6 +76,16 @@ class Worker:
         except TimedOut:
             self.kill()
             raise
+
+    def run_cell(self, name: str, source: str, deadline: float, *, only_read: bool = False) -> dict[str, Any]:
+        """The answer to one cell of a notebook, whatever its length: run, or only taken note of.
+
+        Raises:
+            TimedOut, Tampered, Ended: as of `ask`.
+        """
+        text = bytearray(source.encode("utf-8", "surrogatepass"))
+        request = {"op": "read" if only_read else "cell", "name": name}
+        return self.ask(request | {"source": torch.frombuffer(text, dtype=torch.uint8)}, deadline)
 
     def kill(self) -> None:
         """End the process and everything in its namespaces, or where it has none, in its group."""
