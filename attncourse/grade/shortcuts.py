@@ -11,6 +11,8 @@ import symtable
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from attncourse.check.watch import forbidden_name
+
 # Ways around the guard, which no exercise needs.
 EVASIONS = ("DisableTorchFunction", "DisableTorchFunctionSubclass", "_disabled_torch_function_impl")
 
@@ -26,11 +28,6 @@ FILLERS = {"append", "extend", "insert", "add", "update", "setdefault", "__setit
 RUN_THEIR_BODY = {"time", "timeit", "capture", "prun"}
 DEEPEST_MAGIC, DEEPEST_SUM = 20, 100
 LAST = float("inf")
-
-
-def forbidden_name(name: str, forbids: tuple[str, ...]) -> str:
-    """The first of `forbids` that is part of the name; "" where none is."""
-    return next((part for part in forbids if part in name), "")
 
 
 def shortcut(sources: Iterable[str], function: str, forbids: tuple[str, ...]) -> str:

@@ -29,13 +29,13 @@ def main(memory_bytes: int, cpu_seconds: int) -> None:
     """Serve one submission until the grader closes the pipe."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     torch.set_num_threads(1)
-    notebook = Notebook()
+    notebook, kinds = Notebook(), {}
     silence()
     set_limits(memory_bytes, cpu_seconds)
     send(answers, {"outcome": "ready"})
     while True:
-        request = receive(lambda n: read_exactly(requests, n))
-        send(answers, notebook.answer(request))
+        request = receive(lambda n: read_exactly(requests, n), kinds)
+        send(answers, notebook.answer(request), kinds)
 
 
 def read_exactly(pipe, size: int) -> bytes:
@@ -46,10 +46,10 @@ def read_exactly(pipe, size: int) -> bytes:
     return got
 
 
-def send(pipe, message: dict[str, Any]) -> None:
+def send(pipe, message: dict[str, Any], kinds: dict[str, type] | None = None) -> None:
     """Write one frame; a value that no frame can hold becomes a message that says so."""
     try:
-        frame = pack(message)
+        frame = pack(message, kinds)
     except Exception as error:
         frame = pack({"outcome": "wrong", "message": f"the result cannot be judged: {error}"[:LONGEST_MESSAGE]})
     view = memoryview(frame)
@@ -147,11 +147,11 @@ def text_of(request: dict[str, Any]) -> str:
 
 
 def call(request: dict[str, Any], namespace: dict[str, Any]) -> Any:
-    """The function's result, or its gradients where the request names arguments to differentiate by."""
-    learner = LocalLearner(namespace.get(request["function"]), request["function"], tuple(request["forbids"]))
-    if request["wrt"] is None:
-        return learner(*request["args"], **request["kwargs"])
-    return learner.grad(*request["args"], wrt=request["wrt"], cotangent=request["cotangent"], **request["kwargs"])
+    """What the request asks for: the function's result, its gradients, or the result with what the call cost."""
+    rules = (tuple(request["forbids"]), tuple(request["may_change"]), request["kernel"])
+    learner = LocalLearner(namespace.get(request["function"]), request["function"], *rules)
+    how = {"result": learner, "grad": learner.grad, "peak": learner.peak, "operations": learner.operations}
+    return how[request["how"]](*request["args"], **request["kwargs"])
 
 
 def failure(outcome: Exception) -> dict[str, Any]:
