@@ -5,6 +5,7 @@ What differs is what a grader can do without: nothing is displayed or kept on di
 empty list of lines, an empty text.
 """
 
+import sys
 import types
 
 from IPython.core.compilerop import CachingCompiler
@@ -39,6 +40,8 @@ class NotebookShell(InteractiveShell):
         shell.db = {}
         # in Jupyter a function is called within a cell, where `display` and `get_ipython` are built in
         shell.builtin_trap.activate()
+        # and modules that a cell has written are found
+        sys.path.insert(0, "")
         shell.display_formatter.active_types = ["text/plain"]
         return shell
 
