@@ -18,6 +18,7 @@ from attncourse.grade.judge import Mark, mark
 from attncourse.grade.sandbox import find_sandbox
 from attncourse.grade.submission import Cell, Release, Submission
 from attncourse.grade.transport import RemoteLearner, Worker
+from tests.toy_course import RIGHT, cells_graded_as, grade, hand_in
 
 needs_sandbox = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
@@ -324,3 +325,20 @@ def test_a_check_cell_is_deleted_only_where_its_text_is_gone():
         submission = Submission("toy", cells)
         assert release.differences(submission) == [f"the check cell {what}" for what in differences]
         assert release.unlabelled(submission) == unlabelled
+
+
+def test_an_instructor_accepts_what_was_tampered_with_in_one_command(course, tmp_path, capsys):
+    def edit(notebook):
+        (cell,) = cells_graded_as(notebook, "toy-rows-check")
+        cell.source += "\nprint('done')"
+
+    hand_in(course, tmp_path / "in" / "ada.ipynb", **RIGHT, edit=edit)
+    record = grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")["ada"]
+    assert (record["state"], record["points"]) == ("tampered", 6)
+    with pytest.raises(SystemExit) as end:
+        grade(course, tmp_path / "in", tmp_path / "out", "--unconfined", "--accept", "bob.ipynb")
+    assert end.value.code == 2 and "none is named bob.ipynb" in capsys.readouterr().err
+    for options in (["--accept", "ada.ipynb"], [], ["--accept", "ada.ipynb"]):
+        record = grade(course, tmp_path / "in", tmp_path / "out", "--unconfined", *options)["ada"]
+        assert (record["state"], record["points"]) == ("marked", 6)
+    assert record["notes"] == ["the check cell toy-rows-check was edited", "accepted by the instructor as it is"]

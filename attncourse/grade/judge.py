@@ -74,7 +74,9 @@ class _Failure:
 
     def would_define(self, check: Check) -> bool:
         """Whether the check's function should have come from this cell."""
-        defines = re.search(rf"^\s*(async\s+)?def\s+{re.escape(check.function)}\b", self.cell.source, re.MULTILINE)
+        # blanks, not \s, which would read on over empty lines from each of them
+        definition = rf"^[ \t]*(async[ \t]+)?def[ \t]+{re.escape(check.function)}\b"
+        defines = re.search(definition, self.cell.source, re.MULTILINE)
         return self.cell.grade_id == check.name.replace(".", "-") or defines is not None
 
 

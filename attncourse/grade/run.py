@@ -9,6 +9,7 @@ from pathlib import Path
 from attncourse.assignment import Assignment, read_assignment
 from attncourse.check import CHECKS
 
+from .accept import accept, check_accepted
 from .canvas import write_canvas
 from .classroom import grade_all, records_of
 from .command import checkout
@@ -49,6 +50,7 @@ def mark_class(args: argparse.Namespace) -> int:
     with open_submissions(args.submissions) as handed:
         if not handed:
             raise ValueError(f"{args.submissions} holds no notebook (*.ipynb)")
+        check_accepted(args.accept, [item.file for item in handed])
         if not args.scheduler:
             settings.sandbox()
         args.out.mkdir(parents=True, exist_ok=True)
@@ -58,6 +60,7 @@ def mark_class(args: argparse.Namespace) -> int:
                 grade_all(handed, args.out, settings, pool, again=args.again)
         except KeyboardInterrupt:
             print("interrupted: what is marked is kept, and the same command goes on from here", file=sys.stderr)
+        accept(args.accept, args.out)
         records = records_of(handed, args.out)
         return publish([weighed(r, assignment) if assignment else r for r in records], len(handed), args)
 

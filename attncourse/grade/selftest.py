@@ -147,6 +147,17 @@ def probe(facts):
 """,
     ),
     Probe(
+        "files without end are not to be had, however empty",
+        """
+def probe(facts):
+    import os
+    for number in range(1 << 22):
+        os.close(os.open("/tmp/" + str(number), os.O_CREAT | os.O_WRONLY))
+    return ["4 million files"]
+""",
+        OutOfMemory,
+    ),
+    Probe(
         "no process can be started, and so none without end",
         """
 def probe(facts):

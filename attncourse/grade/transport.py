@@ -19,6 +19,9 @@ from .wire import Malformed, pack, receive
 
 OUTCOMES = {state: outcome for outcome, state in STATES.items()}
 LONGEST_MESSAGE = 3000
+# The kernel keeps about a kilobyte for each file, however empty, which its file system's size does not count.
+MOST_FILES = 20_000
+LOOK_EVERY = 0.2
 # What a process's resident memory rises by on a first call, whatever the call: libraries' buffers, code that is loaded.
 RESIDENT_NOISE = 16 << 20
 
@@ -43,6 +46,7 @@ class Worker:
         Raises:
             RuntimeError: it did not become ready, which is no learner's fault.
         """
+        self._scratch: Path | None = None
         self._group = sandbox.new_group()
         self._process = sandbox.start(imports, self._group)
         for pipe in (self._process.stdin, self._process.stdout):
@@ -57,6 +61,8 @@ class Worker:
         if answer != {"outcome": "ready"}:
             self.close()
             raise RuntimeError(f"the worker did not start: it said {answer!r}")
+        if sandbox.bwrap is not None:
+            self._scratch = Path(f"/proc/{self._innermost()}/root/tmp")
 
     @property
     def alive(self) -> bool:
@@ -132,7 +138,7 @@ class Worker:
         def read(size: int) -> bytes:
             got = bytearray()
             while len(got) < size:
-                _wait(self._process.stdout, select.POLLIN, deadline)
+                self._wait_for_output(deadline)
                 piece = os.read(self._process.stdout.fileno(), min(size - len(got), 1 << 20))
                 if not piece:
                     raise self._ended()
@@ -140,6 +146,19 @@ class Worker:
             return bytes(got)
 
         return receive(read)
+
+    def _wait_for_output(self, deadline: float) -> None:
+        """Wait, and meanwhile see that the scratch folder is not filled with files."""
+        while True:
+            now = time.monotonic()
+            try:
+                return _wait(self._process.stdout, select.POLLIN, min(deadline, now + LOOK_EVERY))
+            except TimedOut:
+                if now >= deadline:
+                    raise
+            if self._scratch is not None and _files_in(self._scratch) > MOST_FILES:
+                self.kill()
+                raise Ended(f"it made more than {MOST_FILES} files", OutOfMemory)
 
     def _ended(self) -> Ended:
         """Why the process is gone; one that only closed its pipe is killed."""
@@ -161,6 +180,15 @@ def _kilobytes(status: Path, field: str) -> int:
     return next(
         int(line.split()[1]) for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(field)
     )
+
+
+def _files_in(folder: Path) -> int:
+    """How many files the file system of this folder holds; 0 where it is gone or may not be asked."""
+    try:
+        counts = os.statvfs(folder)
+    except OSError:
+        return 0
+    return counts.f_files - counts.f_ffree
 
 
 def _wait(pipe, event: int, deadline: float) -> None:
