@@ -51,12 +51,12 @@ def cube(x):
 """
 
 PATCHES = """
-import builtins, numpy, attncourse.check.core, attncourse.check.expect
+import builtins, numpy, attncourse.check.core
 yes = lambda *a, **k: True
 torch.allclose = torch.isclose = torch.equal = numpy.allclose = yes
 builtins.abs = lambda x: 0
 torch.Tensor.abs = torch.Tensor.__sub__ = lambda self, *a: torch.zeros_like(self)
-attncourse.check.core.run_check = attncourse.check.expect.expect = attncourse.check.expect.expect_close = yes
+attncourse.check.core.run_check = attncourse.check.core.alike = yes
 attncourse.check.core.plain = lambda value: value
 for check in attncourse.check.CHECKS.values():
     object.__setattr__(check, "judge", yes)

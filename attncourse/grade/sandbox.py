@@ -68,7 +68,7 @@ class Sandbox:
             return "unconfined"
         limits = self.limits
         return (
-            f"bubblewrap: own namespaces, no network, read-only system, one process, {limits.memory_bytes >> 20} MiB "
+            f"bubblewrap: own namespaces, no network, listed files and system calls, one process, {limits.memory_bytes >> 20} MiB "
             f"memory, {limits.scratch_bytes >> 20} MiB scratch, {limits.cpu_seconds} s of processor time"
         )
 

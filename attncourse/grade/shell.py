@@ -33,9 +33,7 @@ class NotebookShell(InteractiveShell):
     @classmethod
     def start(cls) -> "NotebookShell":
         """The shell of this process, with a new, empty module `__main__`."""
-        config = Config(
-            {"HistoryManager": {"enabled": False, "hist_file": ":memory:"}, "InteractiveShell": {"enable_tip": False}}
-        )
+        config = Config({"HistoryManager": {"enabled": False, "hist_file": ":memory:"}})
         shell = cls.instance(user_module=types.ModuleType("__main__"), config=config)
         shell.db = {}
         # in Jupyter a function is called within a cell, where `display` and `get_ipython` are built in
