@@ -5,6 +5,7 @@ What differs is what a grader can do without: nothing is displayed or kept on di
 empty list of lines, an empty text.
 """
 
+import contextlib
 import sys
 import types
 
@@ -73,6 +74,10 @@ class NotebookShell(InteractiveShell):
 
     def enable_gui(self, gui=None):
         """There are no windows."""
+
+    def _tee(self, channel):
+        """No copy is kept of what a cell prints: IPython's own would count as the learner's memory."""
+        return contextlib.nullcontext()
 
     def ask_exit(self):
         """`exit()` ends the notebook's session only when its cell is done; here there are cells to come."""
