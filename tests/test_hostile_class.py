@@ -51,12 +51,12 @@ def cube(x):
 """
 
 PATCHES = """
-import builtins, numpy, attncourse.check.core, attncourse.check.expect
+import builtins, numpy, attncourse.check.core
 yes = lambda *a, **k: True
 torch.allclose = torch.isclose = torch.equal = numpy.allclose = yes
 builtins.abs = lambda x: 0
 torch.Tensor.abs = torch.Tensor.__sub__ = lambda self, *a: torch.zeros_like(self)
-attncourse.check.core.run_check = attncourse.check.expect.expect = attncourse.check.expect.expect_close = yes
+attncourse.check.core.run_check = attncourse.check.core.alike = yes
 attncourse.check.core.plain = lambda value: value
 for check in attncourse.check.CHECKS.values():
     object.__setattr__(check, "judge", yes)
@@ -622,4 +622,4 @@ def test_no_record_holds_what_a_learner_put_there(marked_class):
 def test_the_selftest_holds_here(capsys):
     assert main(["grade", "--selftest"]) == 0
     said = capsys.readouterr().out
-    assert "BREACHED" not in said and "13 of 13 walls hold" in said
+    assert "BREACHED" not in said and "16 of 16 walls hold" in said

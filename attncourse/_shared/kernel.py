@@ -1,11 +1,11 @@
-"""Triton for the rooms' kernels: what to do where it is missing, and a repair of its
-interpreter where it is old, and what kernels of several rooms share."""
+"""Triton for all kernels: what to do where it is missing, a repair of its interpreter where it is old, shared pieces."""
 
 from .launch import interpreter_cannot_loop
 
 try:
     import triton
     import triton.language as tl
+    from triton.runtime import interpreter
 except ModuleNotFoundError as missing:
     if missing.name != "triton":
         raise
@@ -15,13 +15,11 @@ except ModuleNotFoundError as missing:
         name="triton",
     ) from missing
 
-__all__ = ["from_fp8", "tl", "triton"]
+__all__ = ["from_fp8", "interpreter", "tl", "triton"]
 
 
 def _let_interpreter_loop() -> None:
     """A scalar is an array of one element there: as an index it is that element (Triton 3.7 does the same)."""
-    from triton.runtime import interpreter
-
     patch = interpreter._patch_lang_tensor
 
     def patch_and_mend(tensor, *scope) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
-from triton.runtime import JITFunction
-from triton.runtime import interpreter as triton_interpreter
+
+from attncourse._shared.kernel import interpreter as triton_interpreter
+from attncourse._shared.kernel import triton
 
 from .watch import Dispatched, tensors_in
 
@@ -95,7 +96,7 @@ class OwnKernels:
 @contextlib.contextmanager
 def _each_launch(launch: Callable[[Any, Callable[[], Any]], Any]) -> Iterator[None]:
     """Within it, each launch of a kernel, compiled or interpreted, goes through `launch(kernel, run)`."""
-    kinds = (JITFunction, triton_interpreter.InterpretedFunction)
+    kinds = (triton.runtime.JITFunction, triton_interpreter.InterpretedFunction)
     originals = {kind: kind.run for kind in kinds}
 
     def through(original):

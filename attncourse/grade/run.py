@@ -10,6 +10,7 @@ from pathlib import Path
 from attncourse.assignment import Assignment, read_assignment
 from attncourse.check import CHECKS
 
+from .accept import accept, check_accepted
 from .canvas import canvas_roster, write_canvas
 from .classroom import grade_all, records_of, reserved, set_aside, whose
 from .command import checkout
@@ -56,6 +57,7 @@ def mark_class(args: argparse.Namespace) -> int:
     with open_submissions(args.submissions, out=args.out) as handed:
         if not any(item.meant for item in handed):
             raise ValueError(f"{args.submissions} holds no notebook (*.ipynb)")
+        check_accepted(args.accept, [item.file for item in handed])
         if not args.scheduler:
             settings.sandbox()
         units = settings.release.checks
@@ -64,6 +66,7 @@ def mark_class(args: argparse.Namespace) -> int:
         with reserved(args.out):
             try:
                 _mark(handed, identities, settings, args)
+                accept(args.accept, args.out)
                 records = records_of(handed, args.out)
                 records = [weighed(r, assignment) if assignment else r for r in records]
                 beside = [Aside(identities[item.file].name, item.file, reason) for item, reason in aside]
