@@ -57,12 +57,12 @@ def mark_class(args: argparse.Namespace) -> int:
     with open_submissions(args.submissions, out=args.out) as handed:
         if not any(item.meant for item in handed):
             raise ValueError(f"{args.submissions} holds no notebook (*.ipynb)")
-        check_accepted(args.accept, [item.file for item in handed])
         if not args.scheduler:
             settings.sandbox()
         units = settings.release.checks
         identities, notes = whose(handed, units, roster=roster, root=args.submissions.absolute().stem)
         handed, aside = set_aside(handed, identities)
+        check_accepted(args.accept, [item.file for item in handed])
         with reserved(args.out):
             try:
                 _mark(handed, identities, settings, args)
