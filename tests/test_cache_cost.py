@@ -382,6 +382,17 @@ def test_a_shared_layer_is_read_and_not_stored():
     assert cost(grouped(4, 4, layers=4, num_kv_shared_layers=2), context=10, tensor_parallel=4).copies == 1
 
 
+def test_layers_may_have_sizes_of_their_own():
+    found = cost(
+        grouped(layers=3, per_layer_config={"1": {"num_key_value_heads": 1}, "02": {"sliding_window": 4}}), context=10
+    )
+    assert [(layer.shape.n_kv_heads, layer.window) for layer in found.layers] == [(2, None), (1, None), (2, 4)]
+    listed = cost(grouped() | {"num_key_value_heads": [1, 2, 4], "head_dim": [16, 8, 4]}, context=10)
+    assert [layer.shape for layer in listed.layers] == [
+        CacheShape(1, (16, 16)), CacheShape(2, (8, 8)), CacheShape(4, (4, 4)),
+    ]  # fmt: skip
+
+
 def test_a_state_is_named_and_not_counted():
     found = cost(grouped(layers=3, layer_types=["linear_attention", "hybrid", "conv"]), context=10)
     assert [(layer.design, layer.kind, layer.has_state) for layer in found.layers] == [
@@ -492,6 +503,20 @@ def test_a_step_reads_the_cache_once():
         ),
         (grouped(model_type="t5", is_encoder_decoder=True), {}, "must be a decoder alone"),
         ({"model_type": "bert"}, {}, "it keeps no cache"),
+        (grouped(layer_types="full_attention"), {}, "layer_types must be a list, got 'full_attention'"),
+        (grouped(block_configs=["x"] * 3), {}, "block_configs must hold a dict a layer"),
+        (grouped(per_layer_config={"3": {}}), {}, "per_layer_config must name layers 0..2, got \\['3'"),
+        (grouped(per_layer_config={"1": {"kv_groups": 2}}), {}, "must be understood; not so kv_groups: 2"),
+        (grouped(num_kv_shared_layers="2"), {}, "num_kv_shared_layers must be an integer of at least 0, got '2'"),
+        (grouped(attn_layer_period=0), {}, "attn_layer_period must be an integer of at least 1, got 0"),
+        (grouped(layers=10**9), {}, "num_hidden_layers must be at most 10,000, got 1,000,000,000"),
+        ({"model_type": ["llama"]}, {}, "model_type must be a string"),
+        ({"model_type": "gemma3", "text_config": 4}, {}, "the config of the text model must be a dict, got 4"),
+        (
+            {"model_type": "deepseek_v32", "indexer_types": ["full"]},
+            {},
+            "indexers' kinds must be given for each layer, got 1",
+        ),
         (grouped(), {"context": 0}, "context must be an integer of at least 1, got 0"),
         (grouped(), {"batch": 0}, "batch must be"),
         (grouped(), {"dtype": "int3"}, "dtype must be one of float32.*got 'int3'"),

@@ -74,9 +74,11 @@ def with_class_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(config: Mapping[str, Any]) -> dict[str, Any]:
     model_type = config.get("model_type")
+    require(model_type is None or isinstance(model_type, str), f"model_type must be a string, got {model_type!r}")
     require(model_type not in ASSISTANTS, f"the model must keep a cache of its own, and {model_type} reads another's")
     inner = next((config[name] for name in TEXT if config.get(name)), None)
     text = table().get(model_type, {}).get("text")
+    require(inner is None or isinstance(inner, Mapping), f"the config of the text model must be a dict, got {inner!r}")
     if inner is None:
         return {**config, "model_type": text} if text else dict(config)
     return _text({"model_type": text, **inner})

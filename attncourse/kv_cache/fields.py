@@ -82,6 +82,24 @@ HARMLESS_IN = {
 }
 
 
+# What a field holds, where a config has it at all.
+HOLDS = {
+    dict: {"per_layer_config", "attn_config", "linear_attn_config"},
+    list: {
+        "layer_types", "layers_block_type", "attn_type_list", "hybrid_layer_pattern", "attn_layer_indices", "full_attn_idxs",
+        "local_layer_ids", "block_types", "_block_types", "block_configs", "indexer_types", "num_attention_heads_per_layer",
+        "no_rope_layers",
+    },
+    int: {
+        "attn_layer_offset", "num_kv_shared_layers", "max_window_layers", "no_rope_layer_interval", "index_topk_freq",
+        "index_skip_topk_offset", "local_attention", "sliding_window_size", "first_k_dense_replace",
+    },
+}  # fmt: skip
+
+
+ARTICLES = {dict: "a dict", list: "a list", int: "an integer of at least 0"}
+
+
 def is_layout(name: str) -> bool:
     """Whether a field of this name may say what layers keep, and is none that is known not to."""
     if name in UNDERSTOOD:
@@ -107,6 +125,20 @@ def check_fields(sizes: Mapping[str, Any], *, kinds_told: bool) -> None:
     require(
         not unread, f"fields about layers, heads, windows, sharing or compression must be understood; not so {said}"
     )
+
+
+def check_kinds_of_values(sizes: Mapping[str, Any]) -> None:
+    """What is to be counted is an integer of at least 0, what is to be listed a list.
+
+    Raises:
+        ValueError: a field that holds something else.
+    """
+    for kind, names in HOLDS.items():
+        for name in names & sizes.keys():
+            value = sizes[name]
+            good = isinstance(value, list | tuple) if kind is list else isinstance(value, kind)
+            good = good and not (kind is int and value < 0)
+            require(good, f"{name} must be {ARTICLES[kind]}, got {_short(value)}")
 
 
 def _short(value: object, most: int = 60) -> str:

@@ -7,8 +7,22 @@ from typing import Any
 from attncourse._shared.validate import check_widths, require
 
 from .class_defaults import is_known, table, with_class_defaults
-from .fields import check_fields
-from .patterns import CHUNKED, CONV, FULL, HYBRID, HYBRID_SLIDING, INDEXED, LINEAR, NOTHING, SLIDING, layer_kinds
+from .fields import check_fields, check_kinds_of_values
+from .patterns import (
+    CHUNKED,
+    CONV,
+    FULL,
+    HYBRID,
+    HYBRID_SLIDING,
+    INDEXED,
+    LINEAR,
+    NOTHING,
+    SLIDING,
+    kind_by_size,
+    layer_kinds,
+)
+
+MOST_LAYERS = 10_000  # each is described by itself
 
 # Classes that declare is_decoder and write whatever it says.
 CAUSAL_ANYWAY = ("gpt_neox", "gpt_neox_japanese", "trocr")
@@ -58,14 +72,18 @@ def read_config(config: Mapping[str, Any]) -> list[Layer]:
         ValueError: a size that is missing, not positive or does not fit the others; a field about layers, heads, windows,
             sharing or compression that is not understood; a model that keeps no keys of tokens.
     """
-    sizes = _renamed(with_class_defaults(config))
+    sizes = with_class_defaults(config)
+    check_kinds_of_values(sizes)
+    sizes = _renamed(sizes)
     n_layers = _n_layers(sizes)
     kinds, told = layer_kinds(sizes, n_layers)
     check_fields(sizes, kinds_told=told)
     _check_is_decoder(sizes)
     shared = _shared_layers(sizes, n_layers)
-    each = zip(_sizes_by_layer(sizes, kinds), kinds, strict=True)
-    layers = [_layer(own, kind, i, shared=i in shared) for i, (own, kind) in enumerate(each)]
+    each = _sizes_by_layer(sizes, kinds)
+    if not told:
+        kinds = [kind_by_size(own) for own in each]
+    layers = [_layer(own, kind, i, shared=i in shared) for i, (own, kind) in enumerate(zip(each, kinds, strict=True))]
     require(
         any(layer.streams for layer in layers),
         "some layer must keep keys of tokens: here each keeps a state of fixed size, so there is no key-value cache",
@@ -121,6 +139,7 @@ def _n_layers(sizes: dict[str, Any]) -> int:
     if sizes.get("model_type") == "longcat_flash" and "num_hidden_layers" not in sizes:
         return 2 * _size(sizes, "num_layers")  # of two attentions each
     n_layers = _size(sizes, "num_hidden_layers")
+    require(n_layers <= MOST_LAYERS, f"num_hidden_layers must be at most {MOST_LAYERS:,}, got {n_layers:,}")
     if sizes.get("model_type") == "hrm_text" and "num_layers_per_stack" not in sizes:
         return n_layers * sizes["H_cycles"] * (sizes["L_cycles"] + 1)  # each pass through a stack keeps keys of its own
     return n_layers
@@ -155,7 +174,13 @@ def _sizes_by_layer(sizes: dict[str, Any], kinds: list[str]) -> list[dict[str, A
                 )
                 own[name] = listed[i]
         own.update(_block(sizes, i, own))
-    for number, other in (sizes.get("per_layer_config") or {}).items():
+    others = sizes.get("per_layer_config", {})
+    known = {str(i) for i in range(len(kinds))} | {f"{i:02d}" for i in range(len(kinds))}
+    wrong = [number for number in others if str(number) not in known]
+    require(not wrong, f"per_layer_config must name layers 0..{len(kinds) - 1}, got {wrong}")
+    for number, other in others.items():
+        require(isinstance(other, Mapping), f"per_layer_config must hold a dict a layer, got {other!r}")
+        check_fields(other, kinds_told=True)
         each[int(number)].update(other)
     return each
 
@@ -189,7 +214,8 @@ def _block(sizes: dict[str, Any], i: int, own: dict[str, Any]) -> dict[str, Any]
     if not sizes.get("block_configs"):
         return {}
     blocks = sizes["block_configs"]
-    require(i < len(blocks), f"block_configs must name each layer, got {len(blocks)} of them")
+    good = i < len(blocks) and isinstance(blocks[i], Mapping)
+    require(good, f"block_configs must hold a dict a layer, got {len(blocks)} of them")
     attention = {name: value for name, value in blocks[i].get("attention", {}).items() if value}
     known = {"n_heads_in_group", "num_key_value_heads", "no_op", "replace_with_linear", "window_length"}
     unknown = sorted(attention.keys() - known)
@@ -260,6 +286,7 @@ def _indexer_stream(sizes: dict[str, Any], i: int) -> tuple[Stream, ...]:
     In some families a layer reads the tokens that an earlier layer's indexer chose, and keeps none of its own.
     """
     kinds = sizes.get("indexer_types") or _indexer_types(sizes)
+    require(i < len(kinds), f"the indexers' kinds must be given for each layer, got {len(kinds)} of them")
     if kinds[i] != "full":
         return ()
     width = _size(sizes, "index_head_dim")

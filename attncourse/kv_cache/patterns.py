@@ -52,7 +52,7 @@ def layer_kinds(sizes: Mapping[str, Any], n_layers: int) -> tuple[list[str], boo
     kinds = _listed(sizes) or _by_field(sizes, n_layers) or _by_family(sizes, n_layers)
     told = kinds is not None
     if kinds is None:
-        kinds = [next((kind for size, kind in SIZED.items() if sizes.get(size)), FULL)] * n_layers
+        kinds = [kind_by_size(sizes)] * n_layers
     kinds = [OLDER_KINDS.get(kind, kind) for kind in kinds]
     indexed = sizes.get("use_dsa", sizes.get("model_type") == "qwen4_exp_text" or None)
     if indexed is not None:  # classes whose attention to everything has an indexer, or never has
@@ -64,6 +64,11 @@ def layer_kinds(sizes: Mapping[str, Any], n_layers: int) -> tuple[list[str], boo
     unknown = sorted(set(kinds) - KINDS)
     require(not unknown, f"layers must be {', '.join(sorted(KINDS))}, got {', '.join(map(str, unknown))}")
     return kinds, told
+
+
+def kind_by_size(sizes: Mapping[str, Any]) -> str:
+    """The kind that a layer's sizes alone tell."""
+    return next((kind for size, kind in SIZED.items() if sizes.get(size)), FULL)
 
 
 def _listed(sizes: Mapping[str, Any]) -> list[str] | None:
