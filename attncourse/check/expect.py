@@ -171,3 +171,9 @@ def unlike_sizes(rng: torch.Generator, count: int, *, low: int = 3, high: int = 
         drawn = (torch.randperm(high - low, generator=rng)[:count] + low).tolist()
         if not any(n**0.5 % 1 == 0 or 2 * n in drawn for n in drawn):
             return drawn
+
+
+def draw_lengths(rng: torch.Generator, b: int, s: int, *, among: tuple[int, ...]) -> Tensor:
+    """Lengths of b rows padded to s, in any order: those of `among`, and others from 2 to s - 1."""
+    lengths = torch.cat([torch.tensor(among), torch.randint(2, s, (b - len(among),), generator=rng)])
+    return lengths[torch.randperm(b, generator=rng)]

@@ -9,6 +9,7 @@ from ..core import Broken, exercise_check, exercise_unit
 from ..draw import integer, normal
 from ..expect import (
     SHIFTS,
+    draw_lengths,
     expect,
     expect_close,
     expect_close_far,
@@ -69,12 +70,6 @@ def score(learner, rng):
     expect_gradients(learner, [q, k, w_q, w_k, w_score], _scores, wrt=names, rng=rng)
 
 
-def _draw_lengths(rng, b, s, *, least):
-    """Lengths of b >= 3 rows, in any order: the shortest, one of a single key, a full one, and others."""
-    lengths = torch.cat([torch.tensor([least, 1, s]), torch.randint(2, s, (b - 3,), generator=rng)])
-    return lengths[torch.randperm(b, generator=rng)]
-
-
 def _expect_no_weight_on_padding(weights, lengths):
     for row, length in enumerate(lengths.tolist()):
         leak = weights[row, :, length:].sum()
@@ -108,7 +103,7 @@ def context(learner, rng):
     b, t, s, dq, dk, a = unlike_sizes(rng, 6, high=17)
     _, _, *parameters = _draw(rng, t=t, s=s, dq=dq, dk=dk, a=a)
     queries, memory = normal(rng, b, t, dq), normal(rng, b, s, dk)
-    lengths = _draw_lengths(rng, b, s, least=integer(rng, 2, s))
+    lengths = draw_lengths(rng, b, s, among=(1, s, integer(rng, 2, s)))
     padding = torch.arange(s) >= lengths[:, None]
     got = learner(queries, memory, lengths, *parameters)
     expect(isinstance(got, tuple | list) and len(got) == 2, "return two tensors: the context, then the alignment")
@@ -185,7 +180,7 @@ def repair(learner, rng):
     """Repair an alignment whose mask comes after the softmax."""
     b, t, s = unlike_sizes(rng, 3, low=5)
     scores = (normal(rng, b, t, s) * 24).round() / 8  # eighths keep all their digits beside 1e15
-    lengths = _draw_lengths(rng, b, s, least=integer(rng, 2, s))
+    lengths = draw_lengths(rng, b, s, among=(1, s, integer(rng, 2, s)))
     weights = expect_tensor(learner(scores, lengths), (b, t, s), what="the alignment")
     _expect_no_weight_on_padding(weights, lengths)
     sums = weights.sum(dim=-1)
@@ -198,7 +193,7 @@ def repair(learner, rng):
         weights, _alignment(scores, lengths), "the weights of the keys that exist are not the softmax of theirs"
     )
 
-    lengths = _draw_lengths(rng, b, s, least=0)
+    lengths = draw_lengths(rng, b, s, among=(0, 1, s))
     empty, padding = lengths == 0, torch.arange(s) >= lengths[:, None, None]
     wanted = _alignment(scores, lengths)
     none = learner(scores, lengths)
