@@ -236,6 +236,7 @@ def _judge_rotary(learner, rng, t, dk, base):
     expect(not torch.allclose(got, backwards, atol=1e-4), message)
     message = f"for dk={dk} pairs turn together, and by other angles than m * base^(-2i / dk)"
     expect_close(got, wanted, message, rtol=1e-4, atol=1e-4)
+    expect_close(learner(x[:1], positions[:1], base), wanted[:1], f"a single row, {message}", rtol=1e-4, atol=1e-4)
 
 
 @exercise_check("multi_head.differ", function="differ_weights", points=3, section="what-one-head-cannot-say")

@@ -168,7 +168,7 @@ def _weights(scores, visible):
 def repair(learner, rng):
     """Repair a masked softmax that gives NaN where a row sees nothing."""
     t, s = (n + 4 for n in unlike_sizes(rng, 2))
-    scores = (normal(rng, t, s) * 24).round() / 8  # eighths keep all their digits beside 1e15
+    scores = normal(rng, t, s) * 3
     visible = _draw_visible(rng, t, s)
     empty = torch.isin(torch.arange(t), torch.tensor([0, integer(rng, 1, t - 1), t - 1]))
     visible = torch.cat([visible[:3], visible], dim=0)[:t] & ~empty[:, None]
@@ -188,12 +188,16 @@ def repair(learner, rng):
         (torch.ones(t, s).bool(), "every row sees everything"),
     ):
         expect_close(learner(scores, some), _weights(scores, some), f"where {what} the weights are wrong")
+    for part in (slice(1), slice(1, 2)), (slice(t), slice(1)):
+        small = scores[part], visible[part]
+        expect_close(
+            learner(*small), _weights(*small), f"for scores of shape {tuple(small[0].shape)} the weights are wrong"
+        )
     tempted = scores + 5000.0 * ~visible
     expect_close_far(learner(tempted, visible), wanted, "hidden scores thousands above the visible ones")
-    levels = *SHIFTS, -1e15
-    for level in levels:
+    for level in SHIFTS:
         expect_close_far(learner(scores + level, visible), wanted, f"scores of about {level:,.0f}")
-    rows = _mixed(levels, t)[:, None]
+    rows = _mixed(SHIFTS, t)[:, None]
     expect_close_far(learner(scores + rows, visible), wanted, "rows of scores that lie far from one another")
     for far, case in (
         (scores, "where hides the NaN, but its gradient flows: "),
@@ -239,6 +243,10 @@ def merge(learner, rng):
     expect_close(out, whole, "the output is not that of attention over all keys")
     expect_close(lse, whole_lse, "the output is right, and its log-sum-exp is not that of all scores")
     _expect_merged(learner(*right, *left), whole, whole_lse, "the later half as the first")
+    row = learner(*(x[:1] for x in (*left, *right)))
+    _expect_merged(row, whole[:1], whole_lse[:1], "a merge for one query")
+    column = learner(left[0][:, :1], left[1], right[0][:, :1], right[1])
+    _expect_merged(column, whole[:, :1], whole_lse, "a merge of values of width 1")
 
     levels = 2000.0, -2000.0, 1e6, 0.0
     for level in (*(torch.full((t,), level).double() for level in levels), _mixed(levels, t)):
@@ -313,6 +321,9 @@ def stream(learner, rng):
         max(sizes) < room, f"the state of {max(sizes)} numbers has room for the keys of {text} tokens: none may stay"
     )
 
+    _read(learner, q[:1], k, v, [3, 1, 2], case="for one query, ")
+    _read(learner, q, k, v[:, :1], [3, 1, 2], case="for values of width 1, ")
+
     ones, falling = torch.ones(12), torch.arange(12).flip(0) * 1000.0
     k, v = k[:12], v[:12]
     far = [(q.new_full((t,), shift), ones, f"scores of about {shift:,.0f}, read in pieces,") for shift in SHIFTS]
@@ -365,4 +376,5 @@ def tiles(learner, rng):
     message = (
         f"with {t} queries and {s} keys in float32 the matrix of scores, {whole / 1e6:.0f} MB, is too large to form"
     )
-    expect_memory(learner, [q, k, v], _attention(q, k, v), at_most=whole * 3 // 5, message=message)
+    wanted = torch.cat([_attention(some, k, v) for some in q.split(256)])
+    expect_memory(learner, [q, k, v], wanted, at_most=whole * 3 // 5, message=message)
