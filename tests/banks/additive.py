@@ -102,6 +102,11 @@ def context_normalised_again(q, k, lengths, w_q, w_k, w_score):
     return _exact_padding(weights / weights.sum(dim=-1, keepdim=True), k, hidden)
 
 
+def context_normalised_again_over_zeros(q, k, lengths, w_q, w_k, w_score):
+    k = k.masked_fill(torch.arange(k.shape[1])[:, None] >= lengths[:, None, None], 0.0)
+    return context_normalised_again(q, k, lengths, w_q, w_k, w_score)
+
+
 def context_naive(q, k, lengths, w_q, w_k, w_score):
     scores, hidden = _masked(q, k, lengths, w_q, w_k, w_score)
     grown = torch.exp(scores).masked_fill(hidden, 0.0)
@@ -296,6 +301,7 @@ BANK = {
             Wrong(context_padding_is_finite, says="padding that holds nan gives NaN in the context"),
             Wrong(context_adds_the_mask, says="padding that holds nan changes the context"),
             Wrong(context_normalised_again, says="scores of padding thousands above all others"),
+            Wrong(context_normalised_again_over_zeros, says="thousands below those of zeros"),
             Wrong(context_naive, says="scores of about 800"),
             Wrong(context_small_fill, says="scores of about -2,000,000,000"),
             Wrong(context_unweighted, says="the context is not the memory weighted"),

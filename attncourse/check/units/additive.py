@@ -83,18 +83,18 @@ def _context(queries, memory, lengths, *parameters):
     return additive_attention(q, k, k, *parameters, key_lengths=lengths)[:, 0], weights
 
 
-def _far_scores(queries, memory, padding, parameters, *, signs, level, on_padding):
-    """Two hidden units more: one adds level * signs[i] to the scores of query i, one `on_padding` to those of padding.
+def _far_scores(queries, memory, flags, parameters, *, signs, level, flagged):
+    """Two hidden units more: one adds level * signs[i] to the scores of query i, one `flagged` to those of flagged keys.
 
     A tanh of +-50 is +-1 in float64.
     """
     w_q, w_k, w_score = parameters
     b = len(queries)
     queries = torch.cat([queries, signs[:, None].expand(b, -1, 1)], dim=-1)
-    memory = torch.cat([memory, padding[..., None].to(memory)], dim=-1)
+    memory = torch.cat([memory, flags[..., None].to(memory)], dim=-1)
     w_q, w_k = (torch.nn.functional.pad(w, (0, 1, 0, 2)) for w in (w_q, w_k))
     w_q[-2, -1], w_k[-1, -1] = 50.0, 50.0
-    return queries, memory, w_q, w_k, torch.cat([w_score, w_score.new_tensor([level, on_padding])])
+    return queries, memory, w_q, w_k, torch.cat([w_score, w_score.new_tensor([level, flagged])])
 
 
 @exercise_check("additive.context", function="additive_context", points=3, section="additive-attention")
@@ -133,12 +133,13 @@ def context(learner, rng):
 
     ones = torch.ones(t, dtype=torch.float64)
     alternating = ones * (-1.0) ** torch.arange(t)
-    for level, on_padding, signs, what in (
-        *((shift, 0.0, ones, f"scores of about {shift:,.0f}") for shift in SHIFTS),
-        (2e9, 0.0, alternating, "rows of scores that lie far from one another"),
-        (0.0, 5000.0, ones, "scores of padding thousands above all others"),
+    for level, signs, flags, flagged, what in (
+        *((shift, ones, padding, 0.0, f"scores of about {shift:,.0f}") for shift in SHIFTS),
+        (2e9, alternating, padding, 0.0, "rows of scores that lie far from one another"),
+        (0.0, ones, padding, 5000.0, "scores of padding thousands above all others"),
+        (0.0, ones, ~padding, -5000.0, "scores of keys that exist thousands below those of zeros"),
     ):
-        q, m, *far = _far_scores(queries, memory, padding, parameters, signs=signs, level=level, on_padding=on_padding)
+        q, m, *far = _far_scores(queries, memory, flags, parameters, signs=signs, level=level, flagged=flagged)
         got = learner(q, m, lengths, *far)
         for x, truth in zip(got, _context(q, m, lengths, *far), strict=True):
             expect_close_far(x, truth, what)

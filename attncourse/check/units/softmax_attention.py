@@ -248,7 +248,7 @@ def merge(learner, rng):
     column = learner(left[0][:, :1], left[1], right[0][:, :1], right[1])
     _expect_merged(column, whole[:, :1], whole_lse, "a merge of values of width 1")
 
-    levels = 2000.0, -2000.0, 1e6, 0.0
+    levels = 2000.0, -2000.0, 1e6, -1e6
     for level in (*(torch.full((t,), level).double() for level in levels), _mixed(levels, t)):
         got = learner(left[0], left[1] + level, right[0], right[1] + level)
         _expect_merged(got, whole, whole_lse + level, f"a log-sum-exp of about {level[0] + whole_lse[0]:,.0f}")
