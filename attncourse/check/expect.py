@@ -134,3 +134,46 @@ def numbers_in(state) -> int:
     if isinstance(state, dict):
         state = list(state.values())
     return sum(map(numbers_in, state)) if isinstance(state, list | tuple) else int(state is not None)
+
+
+SHIFTS = (800.0, -800.0, -2e9)  # beyond what exp of a float64 can hold, below what it can, and below a mask's -1e9
+
+
+def shift_scores(q: Tensor, k: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """q and k, one feature wider, whose scores q . k / sqrt(width) hold rows[i] * columns[j] more for query i, key j."""
+    more = (rows * (q.shape[-1] + 1) ** 0.5).to(q)
+    return torch.cat([q, more[:, None]], dim=-1), torch.cat([k, columns.to(k)[:, None]], dim=-1)
+
+
+def expect_close_far(got, wanted: Tensor, case: str) -> None:
+    """The exact result where scores are far from 0, to the digits that float64 has left there."""
+    expect(isinstance(got, Tensor), f"the result is a {type(got).__name__}, expected a tensor")
+    expect(bool(got.isfinite().all()), f"{case} give NaN or infinity at {place(~got.isfinite())}")
+    expect_close(got, wanted, f"{case} give a wrong result", rtol=1e-5, atol=1e-5)
+
+
+def expect_gradients(learner, args: list, reference, *, wrt: dict[int, str], rng: torch.Generator, case="") -> None:
+    """Gradients with respect to the arguments at the positions `wrt`, each with its name, are those of `reference`."""
+    leaves = [x.clone().requires_grad_() if i in wrt else x for i, x in enumerate(args)]
+    out = reference(*leaves)
+    cotangent = torch.randn(out.shape, generator=rng, dtype=out.dtype)
+    truth = torch.autograd.grad(out, [leaves[i] for i in wrt], cotangent)
+    grads = learner.grad(*args, wrt=tuple(wrt), cotangent=cotangent)
+    for name, mine, theirs in zip(wrt.values(), grads, truth, strict=True):
+        message = f"{case}the gradient with respect to {name} is {{}} though the result is right"
+        expect(bool(mine.isfinite().all()), message.format(f"NaN or infinity at {place(~mine.isfinite())}"))
+        expect_close(mine, theirs, message.format("wrong"))
+
+
+def unlike_sizes(rng: torch.Generator, count: int, *, low: int = 3, high: int = 15) -> list[int]:
+    """Sizes from low to high - 1 that no formula confuses: none is a square, or the double of another."""
+    while True:
+        drawn = (torch.randperm(high - low, generator=rng)[:count] + low).tolist()
+        if not any(n**0.5 % 1 == 0 or 2 * n in drawn for n in drawn):
+            return drawn
+
+
+def draw_lengths(rng: torch.Generator, b: int, s: int, *, among: tuple[int, ...]) -> Tensor:
+    """Lengths of b rows padded to s, in any order: those of `among`, and others from 2 to s - 1."""
+    lengths = torch.cat([torch.tensor(among), torch.randint(2, s, (b - len(among),), generator=rng)])
+    return lengths[torch.randperm(b, generator=rng)]
