@@ -22,13 +22,13 @@ WRONG = [pytest.param(name, w, id=f"{name}-{w.function.__name__}") for name, ban
 class Recorder(LocalLearner):
     """A learner that keeps the arguments and the result of each call."""
 
-    def __init__(self, function, name, forbids):
-        super().__init__(function, name, forbids)
+    def __init__(self, check, function):
+        super().__init__(function, check.function, check.forbids, check.may_change, check.kernel)
         object.__setattr__(self, "calls", [])
 
-    def _run(self, args, kwargs):
+    def _run(self, args, kwargs, *measure):
         self.calls.append((plain(args), plain(kwargs), None))
-        result = super()._run(args, kwargs)
+        result = super()._run(args, kwargs, *measure)
         self.calls[-1] = (*self.calls[-1][:2], result)
         return result
 
@@ -75,9 +75,7 @@ def test_a_bank_is_large_enough_and_each_mistake_has_its_own_message(name):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_right_solutions_pass(name, function, seed):
     check = CHECKS[name]
-    verdict = run_check(
-        check, LocalLearner(function, check.function, check.forbids), torch.Generator().manual_seed(seed)
-    )
+    verdict = run_check(check, check.learner(function), torch.Generator().manual_seed(seed))
     assert verdict.passed and verdict.points == check.points, verdict
 
 
@@ -85,7 +83,7 @@ def test_right_solutions_pass(name, function, seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_wrong_solutions_fail_with_a_message_of_their_own(name, wrong, seed):
     check = CHECKS[name]
-    learner = Recorder(wrong.function, check.function, check.forbids)
+    learner = Recorder(check, wrong.function)
     verdict = run_check(check, learner, torch.Generator().manual_seed(seed))
     assert verdict.state in ("wrong", "crashed") and verdict.points == 0, verdict
     assert wrong.says in verdict.message, verdict

@@ -102,8 +102,8 @@ def test_a_judge_that_stumbles_over_the_result_says_so_instead_of_raising():
 
 
 def test_a_function_cannot_change_the_inputs_that_it_is_judged_by():
-    assert verdict_on(lambda x: x.mul_(0)).message.startswith("the result is not twice the input")
-    assert verdict_on(lambda x: x.mul_(2)).passed
+    assert verdict_on(lambda x: x.mul_(0)).message.startswith("double changes its argument x in place")
+    assert "in place" in verdict_on(lambda x: x.mul_(2)).message
 
 
 def test_gradients_are_judged():
@@ -117,7 +117,7 @@ def test_plain_values_are_copies_of_plain_kinds():
     x = torch.ones(2, requires_grad=True)
     copy = plain({"a": [x, (1, 2.0, None, "s", True)], 3: np.float64(2)})
     assert not copy["a"][0].requires_grad and copy["a"][0].data_ptr() != x.data_ptr()
-    assert copy["a"][1] == (1, 2.0, None, "s", True) and copy["3"].item() == 2
+    assert copy["a"][1] == (1, 2.0, None, "s", True) and copy[3].item() == 2
     with pytest.raises(Broken, match="returned a set"):
         plain([{1}])
 

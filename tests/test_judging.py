@@ -35,7 +35,8 @@ def judge_attend(learner, rng):
 
 def judge_long(learner, rng):
     x = normal(rng, 4096, 8, dtype=torch.float32)
-    expect_memory(learner, [x], at_most=20 << 20, message="the matrix of all pairs is formed")
+    wanted = torch.tanh(x @ x.T).sum(dim=-1)
+    expect_memory(learner, [x], wanted, at_most=20 << 20, message="the matrix of all pairs is formed", atol=1e-3)
 
 
 def judge_running_sum(learner, rng):
@@ -127,7 +128,7 @@ CASES = {
         "attend",
         "layer = torch.nn.MultiheadAttention(4, 1, dtype=torch.float64)\n\ndef attend(q, k, v):\n    return layer(q, k, v)[0]",
         "wrong",
-        "attend uses multi_head_attention_forward",
+        "which is what this exercise asks you to write",
     ),
     "around the guard": (
         "attend",

@@ -43,12 +43,11 @@ def same(a, b) -> bool:
     return type(a) is type(b) and (a == b or (a != a and b != b))
 
 
+KEYS = st.text(max_size=5) | st.integers() | st.none() | st.tuples(st.integers(), st.text(max_size=2))
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.lists(inner, max_size=4).map(tuple)
-        | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+        st.lists(inner, max_size=4) | st.lists(inner, max_size=4).map(tuple) | st.dictionaries(KEYS, inner, max_size=4)
     ),
     max_leaves=20,
 )
@@ -90,6 +89,14 @@ BLOB = safetensors.torch.save({"0": torch.ones(2)})
         frame({"list": [1], "tuple": [2]}),
         frame({"list": {"a": 1}}),
         frame({"dict": [1]}),
+        frame({"dict": {"a": 1}}),
+        frame({"dict": [{"tuple": [{"list": []}, 1]}]}),
+        frame({"dict": [{"tuple": [1, 2, 3]}]}),
+        frame({"named": ["A", ["x"], []]}),
+        frame({"named": ["import os", ["x"], [1]]}),
+        frame({"named": ["A", ["__class__"], [1]]}),
+        frame({"object": [1, ["x"], [1]]}),
+        frame({"object": ["A", ["x", "y"], [1]]}),
         frame({"eval": "1 + 1"}),
         frame({"tensor": "0"}),
         frame({"tensor": ["0"]}, BLOB),

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from .core import CHECKS, LocalLearner, Verdict, fresh_rng, run_check
+from .core import CHECKS, Verdict, fresh_rng, run_check
 
 _latest: dict[str, Verdict] = {}
 
@@ -24,7 +24,7 @@ def check(name: str, function: Callable | None = None) -> Verdict:
     if function is None:
         function = sys._getframe(1).f_globals.get(wanted.function)
     rng, _ = fresh_rng()
-    _latest[name] = run_check(wanted, LocalLearner(function, wanted.function, wanted.forbids), rng)
+    _latest[name] = run_check(wanted, wanted.learner(function), rng)
     return _latest[name]
 
 

@@ -6,20 +6,30 @@ A check is a function `check(learner, rng)`. `learner(*args)` calls the learner'
 and returns plain values; the judgement is made on this side of that call.
 """
 
+import contextlib
+import inspect
 import linecache
 import os
 import traceback
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 from attncourse.profile import peak_memory
 
-# What PyTorch has of attention ready-made: for `forbids`, where the exercise is to write it.
-READY_MADE_ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward", "_native_multi_head_attention")
+from .watch import (
+    READY_MADE_ATTENTION,
+    Tally,
+    arrays_reached,
+    forbidden_name,
+    functions_seen,
+    is_record,
+)
+
+__all__ = ["CHECKS", "READY_MADE_ATTENTION", "UNITS", "Check", "LocalLearner", "exercise_check", "exercise_unit"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,9 @@ class Tampered(Exception):
 
 class Learner(Protocol):
     """The learner's function, called here or in a sandbox. Arguments and results are plain values:
-    None, bool, int, float, str, torch.Tensor, and lists, tuples and dicts (with str keys) of these."""
+    None, bool, int, float, str, torch.Tensor, and lists, tuples, dicts and simple objects of these.
+
+    Every call raises Broken where the function changes an argument that is not its own to change."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The function's result on copies of the arguments."""
@@ -79,13 +91,16 @@ class Learner(Protocol):
     ) -> tuple[torch.Tensor, ...]:
         """Gradients of (result * cotangent).sum() with respect to the arguments at positions `wrt`."""
 
-    def peak(self, *args: Any, **kwargs: Any) -> int:
-        """Bytes that a call held at its peak beyond what was held before."""
+    def peak(self, *args: Any, **kwargs: Any) -> tuple[Any, int]:
+        """The function's result, and the bytes that the call held at its peak, buffers that it found included."""
+
+    def operations(self, *args: Any, **kwargs: Any) -> tuple[Any, int]:
+        """The function's result, and how many PyTorch operations the call dispatched."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One graded property set of one function: `name` is "<unit>.<exercise>"."""
+    """One graded property set of one function: `name` is "<unit>.<exercise>"; the rest as in `exercise_check`."""
 
     name: str
     function: str
@@ -95,10 +110,16 @@ class Check:
     seconds: float = 20.0
     section: str = ""
     forbids: tuple[str, ...] = ()
+    may_change: tuple[int, ...] = ()
+    kernel: bool = False
 
     @property
     def unit(self) -> str:
         return self.name.partition(".")[0]
+
+    def learner(self, function: Any) -> "LocalLearner":
+        """A learner's function in this process, under this check's rules."""
+        return LocalLearner(function, self.function, self.forbids, self.may_change, self.kernel)
 
 
 @dataclass(frozen=True)
@@ -180,6 +201,8 @@ def exercise_check(
     seconds: float = 20.0,
     section: str = "",
     forbids: tuple[str, ...] = (),
+    may_change: tuple[int, ...] = (),
+    kernel: bool = False,
 ):
     """Register the decorated `judge(learner, rng)` as the check of an exercise.
 
@@ -190,13 +213,15 @@ def exercise_check(
         not_verified: what neither the self-check nor the marks can see here; the score card prints it.
         seconds: wall-clock limit of the whole check when graded.
         section: heading in the unit's chapter where to read again, as in the page's address: "who-may-look-where".
-        forbids: shortcuts that the exercise asks to write, by their last name: ("scaled_dot_product_attention",).
+        forbids: shortcuts that the exercise asks to write, by parts of their names: READY_MADE_ATTENTION.
+        may_change: positions of arguments that the function may change in place: what it is to fill, or its own state.
+        kernel: the work is to be done by Triton kernels of the learner's, which stay inside their tensors.
     """
 
     def register(judge):
         if name in CHECKS:
             raise ValueError(f"a check named {name!r} exists already")
-        CHECKS[name] = Check(name, function, points, judge, not_verified, seconds, section, forbids)
+        CHECKS[name] = Check(name, function, points, judge, not_verified, seconds, section, forbids, may_change, kernel)
         return judge
 
     return register
@@ -223,7 +248,10 @@ def fresh_rng() -> tuple[torch.Generator, int]:
 
 
 def plain(value: Any) -> Any:
-    """A detached copy of a value made of plain kinds only; Broken where it is of another kind."""
+    """A detached copy of a value made of plain kinds only; Broken where it is of another kind.
+
+    NamedTuples and objects that merely hold values keep their kind: they are a learner's state.
+    """
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, torch.Tensor):
@@ -233,10 +261,24 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, tuple):
-        return tuple(plain(item) for item in value)
+        items = [plain(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {plain_key(key): plain(item) for key, item in value.items()}
+    if is_record(value):
+        copy = object.__new__(type(value))
+        vars(copy).update({name: plain(item) for name, item in vars(value).items()})
+        return copy
     raise Broken(f"returned a {type(value).__name__}; return tensors, numbers, strings, or lists and dicts of them")
+
+
+def plain_key(key: Any) -> Any:
+    """A dict's key, if it is one that a plain value can have: a number, a string, or a tuple of them."""
+    if isinstance(key, tuple) and type(key) is tuple:
+        return tuple(map(plain_key, key))
+    if key is None or type(key) in (bool, int, float, str):
+        return key
+    raise Broken(f"returned a dict with a {type(key).__name__} as key; use strings or numbers")
 
 
 def _from_numpy(value: Any) -> torch.Tensor:
@@ -246,47 +288,143 @@ def _from_numpy(value: Any) -> torch.Tensor:
         raise Broken(f"returned a NumPy value that is no tensor: {error}") from error
 
 
+def alike(one: Any, other: Any) -> bool:
+    """Whether two plain values are the same to the last bit; NaN is like NaN."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        same_kind = (one.dtype, one.shape) == (other.dtype, other.shape)
+        return same_kind and torch.equal(*(x.detach().contiguous().flatten().view(torch.uint8) for x in (one, other)))
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    return alike(vars(one), vars(other)) if is_record(one) else one == other or one != one
+
+
 @dataclass(frozen=True)
 class LocalLearner:
-    """The learner's function in this process: the self-check and the banks' tests."""
+    """The learner's function in this process: the self-check, the banks' tests, and inside the sandbox.
 
-    function: Callable | None
+    Args:
+        function: what to call; anything that cannot be called counts as missing.
+        name: the name that the exercise gives it.
+        forbids, may_change, kernel: the check's rules, as in `exercise_check`.
+    """
+
+    function: Any
     name: str
     forbids: tuple[str, ...] = ()
+    may_change: tuple[int, ...] = ()
+    kernel: bool = False
 
     def __call__(self, *args, **kwargs):
         return plain(self._run(plain(args), plain(kwargs)))
-
-    def peak(self, *args, **kwargs):
-        copies = plain(args), plain(kwargs)
-        return peak_memory(lambda: self._run(*copies))
 
     def grad(self, *args, wrt, cotangent, **kwargs):
         args = list(plain(args))
         for position in wrt:
             args[position].requires_grad_()
-        out = self._run(args, plain(kwargs))
+        out = self._run(tuple(args), plain(kwargs))
         return differentiate(out, [args[position] for position in wrt], cotangent)
 
-    def _run(self, args, kwargs):
+    def peak(self, *args, **kwargs):
+        copies = plain(args), plain(kwargs)
+        tally, measured = Tally(copies), []
+
+        def measure(call):
+            def run():
+                with tally, _python_allocations() as python_peak:
+                    measured.append(call())
+                    measured.append(python_peak())
+
+            # PyTorch's own allocations, then NumPy's and Python's, which tracemalloc counts
+            measured[1:] = [peak_memory(run, device="cpu") + measured[1]]
+            return measured[0]
+
+        result = self._run(*copies, measure)
+        return plain(result), measured[1] + tally.held_bytes + arrays_reached(self.function)
+
+    def operations(self, *args, **kwargs):
+        copies = plain(args), plain(kwargs)
+        tally = Tally(copies)
+
+        def measure(call):
+            with tally:
+                return call()
+
+        result = self._run(*copies, measure)
+        return plain(result), tally.operations
+
+    def _run(self, args, kwargs, measure=lambda call: call()):
+        """The function's own result; the rules of the exercise hold meanwhile, and `measure` makes the call."""
+        if not callable(self.function):
+            raise Missing(self._why_missing())
+        before = plain(tuple(args)), plain(kwargs)
+        taken: list[str] = []
+
+        def see(name):
+            if forbidden_name(name, self.forbids):
+                taken.append(name)
+                raise Broken(shortcut_taken(self.name, name))
+
+        with contextlib.ExitStack() as watched:
+            kernels = watched.enter_context(self._own_kernels()) if self.kernel else None
+            if self.forbids:
+                watched.enter_context(functions_seen(see))
+            try:
+                result = measure(lambda: call_learner(self.function, args, kwargs))
+            except Crashed:
+                # what the learner's code made of a rule's exception does not matter
+                self._say_what_was_broken(taken, kernels and kernels.refused)
+                raise
+        self._say_what_was_broken(taken, kernels and (kernels.refused or kernels.missing))
+        self._expect_unchanged(before, (tuple(args), kwargs))
+        return result
+
+    def _own_kernels(self):
+        from .kernel import OwnKernels  # which needs Triton
+
+        return OwnKernels(getattr(self.function, "__module__", ""))
+
+    def _say_what_was_broken(self, shortcuts: list[str], kernel_rule: str | None) -> None:
+        if shortcuts:
+            raise Broken(shortcut_taken(self.name, shortcuts[0]))
+        if kernel_rule:
+            raise Broken(f"{self.name}: {kernel_rule}")
+
+    def _why_missing(self) -> str:
+        again = "run the cell that defines it, then this one"
         if self.function is None:
-            raise Missing(f"no function named {self.name} is defined: run the cell that defines it, then this one")
-        with WithoutShortcuts(self.name, self.forbids):
-            return call_learner(self.function, args, kwargs)
+            return f"no function named {self.name} is defined: {again}"
+        return f"{self.name} is a {type(self.function).__name__} and no function: {again}"
+
+    def _expect_unchanged(self, before, after) -> None:
+        changed = [i for i, pair in enumerate(zip(before[0], after[0], strict=True)) if not alike(*pair)]
+        changed = [self._parameter(i) for i in changed if i not in self.may_change]
+        changed += [name for name in before[1] if not alike(before[1][name], after[1][name])]
+        if changed:
+            raise Broken(f"{self.name} changes its argument {changed[0]} in place, and the caller still needs it")
+
+    def _parameter(self, position: int) -> str:
+        with contextlib.suppress(TypeError, ValueError, IndexError):
+            return list(inspect.signature(self.function).parameters)[position]
+        return f"number {position + 1}"
 
 
-class WithoutShortcuts(TorchFunctionMode):
-    """Within it, a call of one of the named PyTorch functions, however it is reached, breaks the exercise's rule."""
-
-    def __init__(self, caller: str, forbids: tuple[str, ...]):
-        super().__init__()
-        self._caller, self._forbids = caller, forbids
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = getattr(func, "__name__", "")
-        if name in self._forbids:
-            raise Broken(shortcut_taken(self._caller, name))
-        return func(*args, **(kwargs or {}))
+@contextlib.contextmanager
+def _python_allocations():
+    """Within it, Python's and NumPy's allocations are counted; it gives a function that tells their peak in bytes."""
+    outermost = not tracemalloc.is_tracing()
+    if outermost:
+        tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    try:
+        yield lambda: max(0, tracemalloc.get_traced_memory()[1] - before)
+    finally:
+        if outermost:
+            tracemalloc.stop()
 
 
 def shortcut_taken(caller: str, name: str) -> str:
@@ -298,8 +436,6 @@ def call_learner(function: Callable, args, kwargs) -> Any:
     """Call, and sort what can go wrong: unsolved, out of memory, or crashed with the learner's own message."""
     try:
         return function(*args, **kwargs)
-    except tuple(STATES):
-        raise
     except (Exception, SystemExit) as error:
         raise describe_error(error) from error
 

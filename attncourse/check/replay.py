@@ -8,8 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
+from .core import alike, plain
 from .expect import expect
 
 MOST_CALLS = 30
@@ -34,7 +33,7 @@ def by_replay(test: Callable[..., None]) -> Callable[..., Any]:
         calls, results = [], list(attention)
 
         def answer(*args):
-            calls.append(list(args))
+            calls.append(plain(list(args)))  # copies, which a test may change afterwards
             if len(calls) > len(results):
                 raise _Unanswered
             return results[len(calls) - 1]
@@ -63,7 +62,7 @@ def outcome(learner, attention: Callable[..., Any], *more: Any) -> bool:
         expect(isinstance(got, dict) and {*got} == {"calls", "holds"}, "leave the line @by_replay above your test")
         calls, holds = got["calls"], got["holds"]
         expect(
-            all(map(_alike, asked, calls)),
+            all(map(alike, asked, calls)),
             "run again, your test asks for something else: draw from a generator with a seed",
         )
         if holds is not None:
@@ -73,14 +72,3 @@ def outcome(learner, attention: Callable[..., Any], *more: Any) -> bool:
         expect(len(asked) < MOST_CALLS, f"your test makes more than {MOST_CALLS} calls; each is slow, so choose them")
         asked.append(calls[-1])
         results.append(attention(*calls[-1]))
-
-
-def _alike(one: list, other: list) -> bool:
-    """Two calls with the same arguments."""
-    pairs = zip(one, other, strict=False)
-    return len(one) == len(other) and all(
-        torch.equal(a.nan_to_num(), b.nan_to_num())
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
-        else a == b
-        for a, b in pairs
-    )

@@ -17,6 +17,8 @@ from .wire import Malformed, pack, receive
 
 OUTCOMES = {state: outcome for outcome, state in STATES.items()}
 LONGEST_MESSAGE = 3000
+# What a process's resident memory rises by on a first call, whatever the call: libraries' buffers, code that is loaded.
+RESIDENT_NOISE = 16 << 20
 
 
 class Ended(Exception):
@@ -184,18 +186,32 @@ class RemoteLearner:
         self._worker, self._check, self._deadline = worker, check, deadline
 
     def __call__(self, *args, **kwargs):
-        return self._ask(args, kwargs)
+        return self._ask("result", args, kwargs)
 
     def grad(self, *args, wrt, cotangent, **kwargs):
-        return self._ask(args, kwargs, wrt=tuple(wrt), cotangent=cotangent)
+        return self._ask("grad", args, {**kwargs, "wrt": tuple(wrt), "cotangent": cotangent})
+
+    def operations(self, *args, **kwargs):
+        return self._measured("operations", args, kwargs)
 
     def peak(self, *args, **kwargs):
-        return self._worker.peak_during(lambda: self._ask(args, kwargs))
+        """As the worker counts, which is how the self-check counts; a worker that counts too little is found out."""
+        seen_from_outside = self._worker.peak_during(lambda: self._ask("result", args, kwargs))
+        result, counted = self._measured("peak", args, kwargs)
+        return result, max(counted, seen_from_outside - RESIDENT_NOISE)
 
-    def _ask(self, args, kwargs, *, wrt=None, cotangent=None):
-        call = {"function": self._check.function, "forbids": self._check.forbids, "args": args, "kwargs": kwargs}
+    def _measured(self, how, args, kwargs) -> tuple[Any, int]:
+        answer = self._ask(how, args, kwargs)
+        if not isinstance(answer, tuple) or len(answer) != 2 or type(answer[1]) is not int:
+            raise Tampered("what a call cost was not answered with a number")
+        return answer
+
+    def _ask(self, how, args, kwargs):
+        rules = {name: getattr(self._check, name) for name in ("function", "forbids", "may_change", "kernel")}
         try:
-            answer = self._worker.ask({"op": "call", **call, "wrt": wrt, "cotangent": cotangent}, self._deadline)
+            answer = self._worker.ask(
+                {"op": "call", "how": how, **rules, "args": args, "kwargs": kwargs}, self._deadline
+            )
         except Ended as error:
             raise error.outcome(str(error)) from error
         if answer["outcome"] == "value":

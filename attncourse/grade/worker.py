@@ -28,12 +28,12 @@ def main(memory_bytes: int, cpu_seconds: int) -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     torch.set_num_threads(1)
     set_limits(memory_bytes, cpu_seconds)
-    namespace = new_notebook()
+    namespace, kinds = new_notebook(), {}
     silence()
     send(answers, {"outcome": "ready"})
     while True:
-        request = receive(lambda n: read_exactly(requests, n))
-        send(answers, answer(request, namespace))
+        request = receive(lambda n: read_exactly(requests, n), kinds)
+        send(answers, answer(request, namespace), kinds)
 
 
 def read_exactly(pipe, size: int) -> bytes:
@@ -44,10 +44,10 @@ def read_exactly(pipe, size: int) -> bytes:
     return got
 
 
-def send(pipe, message: dict[str, Any]) -> None:
+def send(pipe, message: dict[str, Any], kinds: dict[str, type] | None = None) -> None:
     """Write one frame; a value that no frame can hold becomes a message that says so."""
     try:
-        frame = pack(message)
+        frame = pack(message, kinds)
     except Exception as error:
         frame = pack({"outcome": "wrong", "message": f"the result cannot be judged: {error}"[:LONGEST_MESSAGE]})
     view = memoryview(frame)
@@ -132,12 +132,11 @@ def run_cell(name: str, source: str, namespace: dict[str, Any]) -> None:
 
 
 def call(request: dict[str, Any], namespace: dict[str, Any]) -> Any:
-    """The function's result, or its gradients where the request names arguments to differentiate by."""
-    function = namespace.get(request["function"])
-    learner = LocalLearner(function if callable(function) else None, request["function"], tuple(request["forbids"]))
-    if request["wrt"] is None:
-        return learner(*request["args"], **request["kwargs"])
-    return learner.grad(*request["args"], wrt=request["wrt"], cotangent=request["cotangent"], **request["kwargs"])
+    """What the request asks for: the function's result, its gradients, or the result with what the call cost."""
+    rules = (tuple(request["forbids"]), tuple(request["may_change"]), request["kernel"])
+    learner = LocalLearner(namespace.get(request["function"]), request["function"], *rules)
+    how = {"result": learner, "grad": learner.grad, "peak": learner.peak, "operations": learner.operations}
+    return how[request["how"]](*request["args"], **request["kwargs"])
 
 
 def failure(outcome: Exception) -> dict[str, Any]:

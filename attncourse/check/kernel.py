@@ -1,0 +1,160 @@
+"""Whether a Triton kernel of the learner's did the work, and stayed inside its tensors.
+
+Between a wrapper's entry and its return there may be allocations, views, copies and launches, and no arithmetic. Where
+Triton interprets, every load and store is compared with the memory of the tensors that the kernel was given; compiled,
+nothing can be seen of them.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from triton.runtime import JITFunction
+from triton.runtime import interpreter as triton_interpreter
+
+from .watch import tensors_in
+
+# Operations that compute nothing; views are recognised by their schema.
+ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"}
+CONSTANTS = {"zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like", "new_full"}
+COPIES = {"clone", "_to_copy", "fill_", "zero_", "arange", "lift_fresh", "scalar_tensor", "set_", "_reshape_copy"}
+# Ways out of PyTorch, to where nothing is seen.
+EXITS = {"numpy", "tolist", "__array__", "__dlpack__", "untyped_storage", "storage", "data_ptr", "apply_", "map_"}
+
+
+class Wrong(Exception):
+    """What a kernel exercise's function did that it may not."""
+
+
+class OwnKernels:
+    """A context in which a wrapper runs: it launches kernels of the learner's, and nothing else computes.
+
+    Args:
+        module: name of the module whose kernels are the learner's.
+
+    `refused` says what was done against that, also where the learner's code caught the exception; `missing` says what
+    was not done. Both are empty where all is well.
+    """
+
+    def __init__(self, module: str):
+        self._module = module
+        self._launched = False
+        self.refused = ""
+
+    @property
+    def missing(self) -> str:
+        return "" if self._launched else "no Triton kernel of yours was launched"
+
+    def __enter__(self) -> "OwnKernels":
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_each_launch(self._launch))
+            stack.enter_context(self._outside())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._stack.__exit__(*exception)
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = self.refused or reason
+        raise Wrong(self.refused)
+
+    def _launch(self, kernel: Any, run: Callable[[], Any]) -> Any:
+        """One launch: PyTorch is not watched meanwhile, since Triton itself uses it."""
+        self._launched |= kernel.fn.__module__ in ("__main__", self._module)
+        with _disable_current_modes(), torch._C.DisableTorchFunction(), _within_tensors(kernel, self._refuse):
+            return run()
+
+    @contextlib.contextmanager
+    def _outside(self) -> Iterator[None]:
+        """Refuses what computes, wherever in a wrapper it is not a kernel."""
+        refuse = self._refuse
+
+        class Functions(TorchFunctionMode):
+            def __torch_function__(self, func, types, args=(), kwargs=None):
+                name = getattr(func, "__name__", "")
+                if name in EXITS:
+                    refuse(f"outside its kernel it takes numbers out of a tensor ({name})")
+                return func(*args, **(kwargs or {}))
+
+        class Operations(TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                name = func._schema.name.partition("::")[2]
+                if not (func.is_view or name in ALLOCATIONS | CONSTANTS | COPIES):
+                    refuse(f"outside its kernel it computes with PyTorch ({name}); that is the kernel's work")
+                return func(*args, **(kwargs or {}))
+
+        with Functions(), Operations():
+            yield
+
+
+@contextlib.contextmanager
+def _each_launch(launch: Callable[[Any, Callable[[], Any]], Any]) -> Iterator[None]:
+    """Within it, each launch of a kernel, compiled or interpreted, goes through `launch(kernel, run)`."""
+    kinds = (JITFunction, triton_interpreter.InterpretedFunction)
+    originals = {kind: kind.run for kind in kinds}
+
+    def through(original):
+        return lambda kernel, *args, **kwargs: launch(kernel, lambda: original(kernel, *args, **kwargs))
+
+    for kind, original in originals.items():
+        kind.run = through(original)
+    try:
+        yield
+    finally:
+        for kind, original in originals.items():
+            kind.run = original
+
+
+@contextlib.contextmanager
+def _within_tensors(kernel: Any, refuse: Callable[[str], None]) -> Iterator[None]:
+    """Within it, an interpreted kernel that reaches beyond its tensors' memory is refused."""
+    if not isinstance(kernel, triton_interpreter.InterpretedFunction):
+        yield
+        return
+    spans: list[tuple[int, int]] = []
+    executor, real = triton_interpreter.GridExecutor, triton_interpreter._interpreter
+    to_host = executor._init_args_hst
+
+    def to_host_and_noted(self, *args, **kwargs):
+        moved = to_host(self, *args, **kwargs)
+        storages = [x.untyped_storage() for x in tensors_in(moved)]
+        spans.extend((storage.data_ptr(), storage.data_ptr() + storage.nbytes()) for storage in storages)
+        return moved
+
+    def program() -> str:
+        place = tuple(int(i) for i in triton_interpreter.interpreter_builder.grid_idx)
+        return f"program {place} of {kernel.fn.__name__}"
+
+    def check(pointers: Any, itemsize: int, mask: Any, does: str) -> None:
+        inside = np.zeros(np.shape(pointers), dtype=bool)
+        for low, high in spans:
+            inside |= (pointers >= low) & (pointers <= max(low, high - itemsize)) & (high - low >= itemsize)
+        if np.any(~inside & np.asarray(mask, dtype=bool)):
+            refuse(f"{program()} {does} outside its tensors: mask what lies behind their end")
+
+    class Bounded:
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+        def load(self, pointers, mask, other, dtype):
+            check(pointers, np.dtype(dtype).itemsize, mask, "reads")
+            return real.load(pointers, mask, other, dtype)
+
+        def store(self, pointers, value, mask):
+            check(pointers, value.dtype.itemsize, mask, "writes")
+            return real.store(pointers, value, mask)
+
+        def atomic_rmw(self, operation, pointers, value, mask, sem):
+            check(pointers, value.dtype.itemsize, mask, "writes")
+            return real.atomic_rmw(operation, pointers, value, mask, sem)
+
+    executor._init_args_hst, triton_interpreter._interpreter = to_host_and_noted, Bounded()
+    try:
+        yield
+    finally:
+        executor._init_args_hst, triton_interpreter._interpreter = to_host, real
