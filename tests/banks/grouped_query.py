@@ -388,6 +388,11 @@ def kernel_without_a_kernel(q, k, v, splits):
     return torch.softmax(q @ k.T * 0.25, dim=-1) @ v
 
 
+def kernel_launched_for_show(q, k, v, splits):
+    _decode(q, k, v, splits)
+    return torch.softmax(q.clone() @ k.T * 0.25, dim=-1) @ v
+
+
 def kernel_fills_with_little(q, k, v, splits):
     return _decode(q, k, v, splits, kind=8)
 
@@ -465,7 +470,8 @@ BANK = {
             Wrong(kernel_total_not_rescaled, says="48 keys in 1 split, tiles of 16: weights sum to less than 1"),
             Wrong(kernel_output_not_rescaled, says="weights sum to more than 1"),
             Wrong(kernel_without_maximum, says="or near -32768: the output holds NaN"),
-            Wrong(kernel_without_a_kernel, says="PLACEHOLDER"),
+            Wrong(kernel_without_a_kernel, says="outside its kernel it computes with PyTorch (mm)"),
+            Wrong(kernel_launched_for_show, says="outside its kernel it computes with PyTorch (mm)"),
             Wrong(kernel_fills_with_little, says="or near -32768: the output is wrong"),
             Wrong(kernel_clamps, says="or near -32768: the output holds NaN"),
             Wrong(kernel_unscaled, says="scores are not scaled"),

@@ -654,6 +654,8 @@ def _gather_kernel(
         page = column
     if KIND == 4:
         slot = tl.zeros_like(slot)
+    if KIND == 5:
+        slot = tl.where(column == (length - 1) // size, size - 1, slot)
     at = (page * size + slot)[:, None] * D + wide[None, :]
     x = tl.load(pages_ptr + at, mask=there[:, None], other=0.0)
     tl.store(out_ptr + positions[:, None] * D + wide[None, :], x, mask=there[:, None])
@@ -709,12 +711,7 @@ def kernel_whole_pages(pages, table, length):
 
 
 def kernel_reads_past_its_length(pages, table, length):
-    out = kernel_by_table(pages, table, length)
-    size = pages.shape[1]
-    if length > size:
-        absent = next(i for i in range(len(pages)) if i not in table.tolist())
-        out[-1] = pages[absent, 0]
-    return out
+    return _launch(pages, table, length, 5)
 
 
 def kernel_without_a_kernel(pages, table, length):
@@ -861,8 +858,8 @@ BANK = {
             Wrong(kernel_one_program, says="the first page is right, and position (8,"),
             Wrong(kernel_whole_pages, says="the result is of shape"),
             Wrong(kernel_reads_past_its_length, says="comes from where nobody wrote"),
-            Wrong(kernel_without_a_kernel, says="PLACEHOLDER1"),
-            Wrong(kernel_unmasked_table, says="PLACEHOLDER2"),
+            Wrong(kernel_without_a_kernel, says="outside its kernel it computes with PyTorch"),
+            Wrong(kernel_unmasked_table, says="_unmasked_kernel reads outside its tensors"),
         ],
     ),
 }

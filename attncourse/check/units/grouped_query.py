@@ -199,7 +199,7 @@ def _judge_empty_splits(learner, scores, v):
     points=3,
     section="what-is-saved-time",
     not_verified="Neither runs your kernel compiled where there is no GPU: there Triton interprets it.",
-    kernel=True,
+    kernel="merged",
 )
 def kernel(learner, rng):
     """Complete a Triton kernel that takes a group's queries through one split of the keys."""

@@ -405,8 +405,8 @@ def kernel(learner, rng):
     n_pages, tail = 11, integer(rng, 2, 5)
     longer = integer(rng, 41, 48)
     cases = (
-        (4, 16, tail),
         (4, 7, 0),
+        (4, 16, tail),
         (5, 33, tail),
         (3, 1, tail),
         (1, 9, 0),
