@@ -438,7 +438,7 @@ def decode_without_output(cache, x, weights):
 
 
 def decode_values_are_latents(cache, x, weights):
-    swapped = weights | {"w_uv": weights["w_uk"][:, : weights["w_uv"].shape[1]]}
+    swapped = weights | {"w_uv": weights["w_uk"].repeat(1, 5, 1)[:, : weights["w_uv"].shape[1]]}
     return decode_absorbed(cache, x, swapped)
 
 

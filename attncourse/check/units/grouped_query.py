@@ -129,7 +129,9 @@ def split(learner, rng):
         outs, lses = _parts(far, v, [2, s - 9, 3, 4])
         out, lse = _merged(learner, outs, lses, case=f"{case} ")
         whole = torch.softmax(far, dim=-1) @ v, far.logsumexp(dim=-1)
-        expect_close(out, whole[0], f"{case} the output is wrong: subtract the largest before exp", rtol=1e-5)
+        expect_close(
+            out, whole[0], f"{case} the output is wrong: subtract the largest before exp", rtol=1e-4, atol=1e-5
+        )
         expect_close(lse, whole[1], f"{case} the log-sum-exp is wrong: subtract the largest before exp")
     _judge_empty_splits(learner, scores + levels, v)
 
@@ -178,7 +180,7 @@ def _judge_empty_splits(learner, scores, v):
         outs, lses = _parts(scores, v, lengths)
         case = "beside a split without keys (log-sum-exp -inf) "
         out, lse = _merged(learner, outs, lses, case)
-        expect_close(out, whole, "a split without keys changes the output", rtol=1e-5)
+        expect_close(out, whole, "a split without keys changes the output", rtol=1e-4, atol=1e-5)
         expect_close(lse, whole_lse, "a split without keys changes the log-sum-exp")
     for n in (1, 4):
         case = "where no split has a key "

@@ -292,7 +292,7 @@ def _lifted_layer(x, weights, layer, levels):
     """A text and weights by which each head's scores of all tokens lie around a level of its own."""
     x, weights = x.clone(), {name: w.clone() for name, w in weights.items()}
     x[:, 0] = 1.0
-    heads, n, r = layer.up_projections[0].shape
+    heads, _, r = layer.up_projections[0].shape
     width = len(weights["q.weight"]) // heads
     q, kv_a = weights["q.weight"].view(heads, width, -1), weights["kv_a.weight"]
     kv_b = weights["kv_b.weight"].view(heads, -1, r)  # of each head, w_uk before w_uv
