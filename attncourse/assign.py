@@ -74,12 +74,12 @@ def assign(
         for unit in units:
             target = folder / "exercises" / unit.name / f"{unit.name}.ipynb"
             target.parent.mkdir(parents=True)
-            target.write_text(handed_out(root, unit.name, weights[unit.name]))
+            target.write_text(handed_out(root, unit.name, weights[unit.name]), encoding="utf-8")
         about = Assignment(title, tuple(read), weights, due, __version__, origin)
-        (folder / "index.html").write_text(page(about, titles, book=book))
+        (folder / "index.html").write_text(page(about, titles, book=book), encoding="utf-8")
         write_zip(folder / ZIP, folder)
         about = replace(about, files=digests(folder))
-        (folder / FILE).write_text(about.as_json())
+        (folder / FILE).write_text(about.as_json(), encoding="utf-8")
     return about
 
 
@@ -144,7 +144,7 @@ def handed_out(root: Path, unit: str, points: dict[str, float]) -> str:
 
     path = root / "exercises" / unit / f"{unit}.ipynb"
     require(path.exists(), f"each unit must be released, and {path} does not exist; run `make exercises`")
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     notebook = nbformat.reads(text, as_version=4)
     cells = {c.metadata.nbgrader.grade_id: c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade")}
     grade_ids = {f"{check.name.replace('.', '-')}-check": check for check in checks_of(unit)}

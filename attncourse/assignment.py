@@ -118,7 +118,7 @@ def read_fields(path: Path) -> dict[str, Any]:
         ValueError: the file is no assignment.json.
     """
     try:
-        said = json.loads(path.read_text())
+        said = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, IsADirectoryError) as error:
         raise ValueError(
             f"{path} must be an {FILE} as `attncourse assign` writes it, and is no JSON: {error}"

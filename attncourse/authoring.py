@@ -35,9 +35,9 @@ def release_exercises(root: Path, out: Path | None = None) -> list[Path]:
             raise ValueError(f"a unit's notebook is named as its folder: {source} is not {source.parent.name}.ipynb")
         target = out / source.stem / source.name
         text = released(source, root / "nbgrader_config.py")
-        if not target.exists() or target.read_text() != text:
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
+            target.write_text(text, encoding="utf-8")
             changed.append(target)
     return changed
 

@@ -122,7 +122,7 @@ def _read(args: argparse.Namespace) -> tuple[dict, float, str]:
     weights = parse_bytes(args.weights) if args.weights else None
     if args.config:
         try:
-            config = json.loads(args.config.read_text())
+            config = json.loads(args.config.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{args.config} must hold JSON: {error}") from error
         require(isinstance(config, dict), f"{args.config} must hold a JSON object, got a {type(config).__name__}")

@@ -142,7 +142,7 @@ def a_new_unit(places: Places, exercise: str, chapter: str, title: str, minutes:
         places.notebook: notebook,
         places.checks: rendered("checks.py.j2", places, exercise, chapter, title, minutes),
         places.bank: rendered("bank.py.j2", places, exercise, chapter),
-        places.registry: registered(places.registry.read_text(), places.unit),
+        places.registry: registered(places.registry.read_text(encoding="utf-8"), places.unit),
     }
 
 
@@ -152,7 +152,7 @@ def one_more(places: Places, exercise: str) -> dict[Path, str]:
     Raises:
         ValueError: the exercise exists, a name that it would define is taken, or a file has no place for it.
     """
-    checks, bank = places.checks.read_text(), places.bank.read_text()
+    checks, bank = places.checks.read_text(encoding="utf-8"), places.bank.read_text(encoding="utf-8")
     chapter = re.search(r'chapter="(\w+)"', checks)
     require(chapter is not None, f"a unit must name its chapter, and {places.checks} does not")
     imports, mark, judge = rendered("checks.py.j2", places, exercise, chapter[1]).partition("@exercise_check")
@@ -166,7 +166,7 @@ def one_more(places: Places, exercise: str) -> dict[Path, str]:
     sections = [with_imports(their_functions, bank_imports, places.bank), functions]
     entries = their_entries.removesuffix(_END) + entry.removeprefix(_BEGIN)
     return {
-        places.notebook: with_cells(places.notebook.read_text(), places.unit, exercise),
+        places.notebook: with_cells(places.notebook.read_text(encoding="utf-8"), places.unit, exercise),
         places.checks: _apart(with_imports(checks, imports, places.checks), mark + judge),
         places.bank: _apart(*sections, entries),
     }
@@ -331,7 +331,7 @@ def with_cells(text: str, unit: str, exercise: str) -> str:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 

@@ -71,8 +71,18 @@ class Origin:
 
 
 def read_origin(root: Path) -> Origin:
-    """The origin that pyproject.toml names."""
-    return Origin(**tomllib.loads((root / "pyproject.toml").read_text())["tool"]["attncourse"])
+    """The origin that pyproject.toml names.
+
+    Raises:
+        ValueError: the folder is no checkout of the course.
+    """
+    try:
+        return Origin(**tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["attncourse"])
+    except (FileNotFoundError, NotADirectoryError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(
+            f"there must be a checkout of the course, whose pyproject.toml says where learners get it, got {root.resolve()}; "
+            "clone your fork and run this in it, or say --root FOLDER"
+        ) from error
 
 
 def course_notebooks(root: Path) -> list[Path]:
@@ -91,7 +101,7 @@ def write_first_cells(root: Path) -> list[Path]:
 
     origin, changed = read_origin(root), []
     for path in course_notebooks(root):
-        before = path.read_text()
+        before = path.read_text(encoding="utf-8")
         notebook = nbformat.reads(before, as_version=4)
         cells = _tagged(notebook, "bootstrap")
         if len(cells) != 1:
@@ -105,11 +115,11 @@ def write_first_cells(root: Path) -> list[Path]:
             cell.execution_count = cell.execution_count or 1
         after = nbformat.writes(notebook) + "\n"
         if after != before:
-            path.write_text(after)
+            path.write_text(after, encoding="utf-8")
             changed.append(path)
     page = root / "book" / "exercises.md"
-    if not page.exists() or page.read_text() != exercises_page(root):
-        page.write_text(exercises_page(root))
+    if not page.exists() or page.read_text(encoding="utf-8") != exercises_page(root):
+        page.write_text(exercises_page(root), encoding="utf-8")
         changed.append(page)
     return changed
 
@@ -150,11 +160,11 @@ def point_at(root: Path, origin: Origin) -> list[Path]:
         (f"branch: {old.tag}", f"branch: {origin.tag}"),
     ]
     for path in origin_files(root):
-        before = after = path.read_text()
+        before = after = path.read_text(encoding="utf-8")
         for was, becomes in replacements:
             after = after.replace(was, becomes)
         if after != before:
-            path.write_text(after)
+            path.write_text(after, encoding="utf-8")
             changed.append(path)
     return sorted({*changed, *write_first_cells(root)})
 

@@ -34,7 +34,7 @@ def seconds_to_start(unconfined: bool, rounds: int) -> float:
 
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
 
 

@@ -12,13 +12,13 @@ TOC = Path(__file__).parents[1] / "_toc.yml"
 
 def expected_pages() -> list[str]:
     """The pages that the table of contents promises."""
-    toc = yaml.safe_load(TOC.read_text())
+    toc = yaml.safe_load(TOC.read_text(encoding="utf-8"))
     return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
 
 
 def defects(page: Path) -> list[str]:
     """What a reader would trip over: a traceback, text on stderr, a missing picture, a script from elsewhere."""
-    soup = BeautifulSoup(page.read_text(), "html.parser")
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     found = []
     if soup.select(".output.traceback, .nboutput .stderr, .output.stderr"):
         found.append("an output cell shows a traceback or text on stderr")

@@ -54,7 +54,8 @@ def test_the_hook_would_have_caught_a_lie(tmp_path):
         "import torch\n"
         "from attncourse.softmax_attention.reference import mix_values\n"
         "def test_lie():\n"
-        "    mix_values(torch.ones(1, 1, 2, 3), torch.ones(1, 1, 4, 5))\n"
+        "    mix_values(torch.ones(1, 1, 2, 3), torch.ones(1, 1, 4, 5))\n",
+        encoding="utf-8",
     )
     done = run_hooked(str(lie))
     assert done.returncode == 1

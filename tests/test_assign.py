@@ -40,7 +40,7 @@ def points_in(notebook: Path) -> dict[str, float]:
 
 
 def page_of(folder: Path) -> BeautifulSoup:
-    return BeautifulSoup((folder / "index.html").read_text(), "html.parser")
+    return BeautifulSoup((folder / "index.html").read_text(encoding="utf-8"), "html.parser")
 
 
 def text_of(folder: Path) -> str:
@@ -110,7 +110,7 @@ def test_links_lead_to_the_fork(out):
     fork = Origin("https://github.com/a-teacher/attention-101", "fall")
     assign(ROOT, ["additive"], out, origin=fork)
     assert page_of(out).find("a", href=fork.colab_url("exercises/additive/additive.ipynb"))
-    assert read_origin(ROOT).slug not in (out / "index.html").read_text()
+    assert read_origin(ROOT).slug not in (out / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_zip_is_what_learners_get_and_depends_on_nothing_else(tmp_path):
@@ -254,7 +254,7 @@ def test_a_chapter_without_exercises_is_read_but_is_no_assignment_alone(tmp_path
 def test_a_release_out_of_step_with_the_course_is_refused(tmp_path, out):
     root = copy_of_course(tmp_path)
     path = root / "exercises" / "additive" / "additive.ipynb"
-    path.write_text(path.read_text().replace('"points": 2', '"points": 5'))
+    path.write_text(path.read_text(encoding="utf-8").replace('"points": 2', '"points": 5'), encoding="utf-8")
     with pytest.raises(ValueError, match="make exercises"):
         assign(root, ["additive"], out)
     path.unlink()
@@ -288,7 +288,7 @@ def test_an_empty_folder_is_taken_and_missing_parents_are_made(tmp_path):
 
 
 def add_a_file(out: Path) -> None:
-    (out / "notes.txt").write_text("mine")
+    (out / "notes.txt").write_text("mine", encoding="utf-8")
 
 
 def add_a_link(out: Path) -> None:
@@ -296,11 +296,11 @@ def add_a_link(out: Path) -> None:
 
 
 def change_a_file(out: Path) -> None:
-    (out / "index.html").write_text("mine")
+    (out / "index.html").write_text("mine", encoding="utf-8")
 
 
 def break_the_file(out: Path) -> None:
-    (out / "assignment.json").write_text("{}")
+    (out / "assignment.json").write_text("{}", encoding="utf-8")
 
 
 def remove_the_file(out: Path) -> None:
@@ -321,13 +321,13 @@ def test_a_folder_that_holds_anything_else_is_left_alone(change, out):
 @pytest.mark.bad_input
 def test_what_is_no_folder_is_left_alone(tmp_path):
     file, link, folder = tmp_path / "file", tmp_path / "link", tmp_path / "folder"
-    file.write_text("mine")
+    file.write_text("mine", encoding="utf-8")
     folder.mkdir()
     link.symlink_to(folder)
     for out in (file, link):
         with pytest.raises(ValueError, match="must be a folder"):
             assign(ROOT, ["additive"], out)
-    assert file.read_text() == "mine" and not [*folder.iterdir()]
+    assert file.read_text(encoding="utf-8") == "mine" and not [*folder.iterdir()]
 
 
 @pytest.mark.parametrize("earlier", [False, True])
@@ -401,9 +401,9 @@ def with_value(key: str, value):
 )
 def test_a_file_that_is_no_assignment_is_refused_with_its_name(change, says, out):
     assign(ROOT, ["additive"], out)
-    said = json.loads((out / "assignment.json").read_text())
+    said = json.loads((out / "assignment.json").read_text(encoding="utf-8"))
     change(said)
-    (out / "assignment.json").write_text(json.dumps(said))
+    (out / "assignment.json").write_text(json.dumps(said), encoding="utf-8")
     with pytest.raises(ValueError, match=f"assignment.json.*{says}"):
         read_assignment(out / "assignment.json")
 
@@ -411,7 +411,7 @@ def test_a_file_that_is_no_assignment_is_refused_with_its_name(change, says, out
 @pytest.mark.bad_input
 @pytest.mark.parametrize("text", ["", "no json", "[]", "null"])
 def test_a_file_of_another_kind_is_refused(text, tmp_path):
-    (tmp_path / "assignment.json").write_text(text)
+    (tmp_path / "assignment.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"assignment\.json must"):
         read_assignment(tmp_path / "assignment.json")
 

@@ -20,7 +20,7 @@ def build_book_of(folder: Path, *cells: str) -> subprocess.CompletedProcess:
     (folder / "_build" / "offline").mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copy(ROOT / "book" / "references.bib", folder / "book")
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n", encoding="utf-8")
     title = nbformat.v4.new_markdown_cell("# Title", id="title")
     code = [nbformat.v4.new_code_cell(source, id=f"cell-{i}") for i, source in enumerate(cells)]
     nbformat.write(nbformat.v4.new_notebook(cells=[title, *code]), folder / "book" / "index.ipynb")
@@ -35,7 +35,7 @@ def test_a_chapter_that_runs_is_built_and_a_second_time_from_the_cache(tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         assert ("Executing notebook" in done.stdout + done.stderr) == executed
         shutil.rmtree(tmp_path / "_build" / ".doctrees")
-    assert "42" in (tmp_path / "_build" / "html" / "index.html").read_text()
+    assert "42" in (tmp_path / "_build" / "html" / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("cell", ["1 / 0", "import sys; print('noise', file=sys.stderr)"], ids=["raises", "stderr"])
@@ -63,14 +63,15 @@ def test_every_page_of_the_contents_has_a_source():
 )
 def test_the_check_of_built_pages_names_the_defect(body, defect, tmp_path):
     page = tmp_path / "page.html"
-    page.write_text(f"<html><body>{body}</body></html>")
+    page.write_text(f"<html><body>{body}</body></html>", encoding="utf-8")
     assert any(defect in found for found in defects(page))
 
 
 def test_a_clean_page_has_no_defect_and_a_missing_one_is_named(tmp_path, capsys):
     page = tmp_path / "page.html"
     page.write_text(
-        '<html><body><img src="data:image/png;base64,AAAA"><a href="https://example.org">x</a></body></html>'
+        '<html><body><img src="data:image/png;base64,AAAA"><a href="https://example.org">x</a></body></html>',
+        encoding="utf-8",
     )
     assert defects(page) == []
     assert main(tmp_path) == 1
@@ -78,6 +79,6 @@ def test_a_clean_page_has_no_defect_and_a_missing_one_is_named(tmp_path, capsys)
 
 
 def test_launch_buttons_are_configured():
-    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     assert config["launch_buttons"]["colab_url"] == "https://colab.research.google.com"
     assert config["repository"]["path_to_book"] == "book"

@@ -85,7 +85,7 @@ def test_weights_are_two_bytes_a_parameter_unless_told(capsys):
 def test_a_config_of_ones_own(capsys, tmp_path):
     path = tmp_path / "config.json"
     config = {"num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 2, "hidden_size": 128}
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), encoding="utf-8")
     out = run(capsys, "--config", str(path), "--dtype", "fp8", "--group", "8", "--memory", "1MB")
     assert out.startswith(f"{path}\n") and "2 x (16 + 16)" in out and "float8_e4m3fn" in out
     assert f"{3 * 2 * 2 * (16 + 2 * 4)} B" in out
@@ -131,7 +131,7 @@ def test_what_cannot_be_asked_is_explained(capsys, arguments, message):
 @pytest.mark.parametrize(("text", "message"), [("{", "must hold JSON"), ("[]", "must hold a JSON object, got a list")])
 def test_a_file_that_is_no_config(capsys, tmp_path, text, message):
     path = tmp_path / "config.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     assert message in refusal(capsys, "--config", str(path))
 
 

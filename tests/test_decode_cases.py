@@ -264,7 +264,7 @@ def replay(tmp_path, monkeypatch, capsys):
 
     from attncourse.plot import bandwidth_reached, floor_and_wall
 
-    cells = json.loads((ROOT / "book" / "cache_bandwidth.ipynb").read_text())["cells"]
+    cells = json.loads((ROOT / "book" / "cache_bandwidth.ipynb").read_text(encoding="utf-8"))["cells"]
     source = {cell["id"]: "".join(cell["source"]) for cell in cells}
     names = dict(
         torch=torch, Path=Path, read_records=read_records, live_record=live_record, GRIDS=GRIDS, remark=remark,

@@ -64,8 +64,11 @@ def course(tmp_path) -> Path:
 def test_exercises_are_in_step_with_solutions(tmp_path):
     """Run `make exercises` where this fails."""
     release_exercises(ROOT, tmp_path)
-    fresh = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.ipynb")}
-    kept = {path.relative_to(ROOT / "exercises"): path.read_text() for path in (ROOT / "exercises").rglob("*.ipynb")}
+    fresh = {path.relative_to(tmp_path): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.ipynb")}
+    kept = {
+        path.relative_to(ROOT / "exercises"): path.read_text(encoding="utf-8")
+        for path in (ROOT / "exercises").rglob("*.ipynb")
+    }
     assert kept.keys() == fresh.keys()
     assert [path for path in fresh if fresh[path] != kept[path]] == []
 
@@ -208,11 +211,11 @@ def test_after_a_syntax_error_the_other_parts_still_count(course):
 
 
 def test_release_is_deterministic_and_leaves_what_is_up_to_date(course):
-    before = (course / "exercises" / "toy" / "toy.ipynb").read_text()
+    before = (course / "exercises" / "toy" / "toy.ipynb").read_text(encoding="utf-8")
     assert release_exercises(course) == []
     (course / "exercises" / "toy" / "toy.ipynb").unlink()
     assert release_exercises(course) == [course / "exercises" / "toy" / "toy.ipynb"]
-    assert (course / "exercises" / "toy" / "toy.ipynb").read_text() == before
+    assert (course / "exercises" / "toy" / "toy.ipynb").read_text(encoding="utf-8") == before
 
 
 def test_release_keeps_everything_but_solutions_hidden_tests_and_outputs(course):
@@ -230,7 +233,7 @@ def test_release_keeps_everything_but_solutions_hidden_tests_and_outputs(course)
 
 
 def test_the_command_releases_and_says_what_changed(course, capsys):
-    (course / "exercises" / "toy" / "toy.ipynb").write_text("old")
+    (course / "exercises" / "toy" / "toy.ipynb").write_text("old", encoding="utf-8")
     assert main(["release", "--root", str(course)]) == 0
     assert "changed" in capsys.readouterr().out
     assert main(["release", "--root", str(course)]) == 0

@@ -11,7 +11,7 @@ from attncourse.check.core import Check
 from attncourse.grade.sandbox import Limits
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "book" / "for_instructors.md").read_text()
+PAGE = (ROOT / "book" / "for_instructors.md").read_text(encoding="utf-8")
 OTHERS = {"apt", "dask", "git", "make", "pip"}
 
 
@@ -38,7 +38,9 @@ def examples() -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("arguments", [*ours(PAGE), *ours((ROOT / "README.md").read_text()), *examples()], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [*ours(PAGE), *ours((ROOT / "README.md").read_text(encoding="utf-8")), *examples()], ids=" ".join
+)
 def test_the_shell_takes_every_command(arguments, capsys):
     if "--help" in arguments:
         with pytest.raises(SystemExit) as ended:

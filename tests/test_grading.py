@@ -55,7 +55,7 @@ def test_a_record_is_kept_only_if_marking_again_would_repeat_it(tmp_path):
     for change in ({"content": "another"}, {"sandbox": "bubblewrap"}, {"version": older}, {"state": NOT_GRADED}):
         assert not still_valid(record | change, "digest", "unconfined"), change
     for text in ("half a rec", "[]", "{}", "3"):
-        (tmp_path / "a.json").write_text(text)
+        (tmp_path / "a.json").write_text(text, encoding="utf-8")
         assert not still_valid(read_record(tmp_path / "a.json"), "digest", "unconfined"), text
 
 
@@ -74,7 +74,7 @@ def test_the_version_of_a_unit_s_checks_changes_with_all_that_they_call_and_with
 
     def changed_by(path: str) -> list[bool]:
         before, file = versions(), tmp_path / "attncourse" / path
-        file.write_text(file.read_text() + "\n# changed\n")
+        file.write_text(file.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
         return [new != old for new, old in zip(versions(), before, strict=True)]
 
     assert changed_by("plot/heatmap.py") == [False, False, False]
@@ -122,7 +122,7 @@ def test_names_that_are_no_text_or_too_long_do_not_stop_the_run(course, tmp_path
         Path(os.fsdecode(os.path.join(os.fsencode(tmp_path / "in"), name))).write_bytes(text)
     records = grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")
     assert set(records) == {"plain", "caf\\xe9", "caf\\xe8", "x" * 249, "größe"}
-    assert len((tmp_path / "out" / "grades.csv").read_text().splitlines()) == 6
+    assert len((tmp_path / "out" / "grades.csv").read_text(encoding="utf-8").splitlines()) == 6
 
 
 def test_grading_leaves_this_process_s_own_limits_as_they_were(course, tmp_path):
@@ -169,7 +169,7 @@ def test_what_could_not_be_graded_is_said_and_tried_again(course, tmp_path, caps
     lost = record | {"state": NOT_GRADED, "notes": ["its worker died 3 times"]}
     assert publish([lost], 1, args) == 1
     assert "a.ipynb: not graded, so no mark is entered" in capsys.readouterr().err
-    assert "its worker died 3 times" in (tmp_path / "out" / "report.html").read_text()
+    assert "its worker died 3 times" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     write_record(record_path(tmp_path / "out", "a.ipynb"), lost)
     assert grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")["a"]["state"] == "marked"
 
@@ -214,7 +214,7 @@ def test_without_bubblewrap_grading_is_refused_with_advice(course, tmp_path, mon
 
 def test_a_bubblewrap_that_does_not_work_is_refused_with_its_own_words(tmp_path, monkeypatch):
     fake = tmp_path / "bwrap"
-    fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
+    fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n", encoding="utf-8")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(SandboxMissing, match="No permissions to create new namespace"):
@@ -245,7 +245,7 @@ def test_a_folder_without_released_exercises_is_a_usage_error(tmp_path, course, 
 def test_no_formula_reaches_a_spreadsheet(course, tmp_path):
     hand_in(course, tmp_path / "in" / "=cmd()|calc.ipynb", **RIGHT)
     grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")
-    rows = (tmp_path / "out" / "grades.csv").read_text().splitlines()
+    rows = (tmp_path / "out" / "grades.csv").read_text(encoding="utf-8").splitlines()
     assert rows[1].startswith("'=cmd()")
 
 
@@ -266,7 +266,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next(course, tmp_path):
     run.wait()
     kept = {path: path.stat().st_mtime_ns for path in (out / "records").glob("*.json")}
     assert 3 <= len(kept) < 12
-    (out / "records" / ".learner-0.ipynb.json.1.partial").write_text('{"half')
+    (out / "records" / ".learner-0.ipynb.json.1.partial").write_text('{"half', encoding="utf-8")
     for _ in range(100):
         if not processes_of_session(run.pid):
             break
@@ -275,7 +275,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next(course, tmp_path):
     records = grade(course, folder, out)
     assert {record["points"] for record in records.values()} == {6} and len(records) == 12
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "what was marked before the kill is kept"
-    rows = list(csv.DictReader((out / "grades.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((out / "grades.csv").read_text(encoding="utf-8").splitlines()))
     assert sorted(row["learner"] for row in rows) == sorted(records)
     assert not list((out / "records").glob(".*"))
 
@@ -285,8 +285,8 @@ def processes_of_session(session: int) -> list[str]:
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            if int(status.read_text().rpartition(")")[2].split()[3]) == session:
-                found.append(status.with_name("cmdline").read_text())
+            if int(status.read_text(encoding="utf-8").rpartition(")")[2].split()[3]) == session:
+                found.append(status.with_name("cmdline").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
     return found
@@ -307,7 +307,7 @@ def test_an_interrupted_run_says_how_to_go_on(course, tmp_path):
     os.killpg(run.pid, signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130 and "interrupted" in said and "Traceback" not in said
-    assert "quick,toy,6" in (out / "grades.csv").read_text()
+    assert "quick,toy,6" in (out / "grades.csv").read_text(encoding="utf-8")
 
 
 def test_options_that_make_no_sense_are_refused(course, tmp_path, capsys):
@@ -336,17 +336,21 @@ def test_an_assignment_s_points_count_and_its_units_alone(tmp_path, capsys):
     out, handed_out = tmp_path / "out", tmp_path / "handed-out"
     options = ["--assignment", handed_out / "assignment.json", "--exercises", handed_out / "exercises", "--unconfined"]
     grade(ROOT, tmp_path / "in", out, "--checks", "attncourse.check", *map(str, options))
-    rows = {row["learner"]: row for row in csv.DictReader((out / "grades.csv").read_text().splitlines())}
+    rows = {
+        row["learner"]: row for row in csv.DictReader((out / "grades.csv").read_text(encoding="utf-8").splitlines())
+    }
     assert (rows["ada"]["points"], rows["ada"]["possible"]) == ("8.5", "13.5")
     assert rows["bob"]["state"] == "unknown unit", "a unit that was not handed out"
     assert read_record(record_path(out, "ada.ipynb"))["points"] == 5, "a record holds the course's own points"
-    assert "8.5" in (out / "canvas.csv").read_text() and "8.5" in (out / "feedback" / "ada.html").read_text()
+    assert "8.5" in (out / "canvas.csv").read_text(encoding="utf-8") and "8.5" in (
+        out / "feedback" / "ada.html"
+    ).read_text(encoding="utf-8")
 
 
 def test_a_roster_or_assignment_that_is_none_is_refused_before_anything_is_marked(course, tmp_path, capsys):
     hand_in(course, tmp_path / "in" / "a.ipynb")
-    (tmp_path / "no.csv").write_text("Name,Grade\nAda,1\n")
-    (tmp_path / "no.json").write_text("{}")
+    (tmp_path / "no.csv").write_text("Name,Grade\nAda,1\n", encoding="utf-8")
+    (tmp_path / "no.json").write_text("{}", encoding="utf-8")
     for option, file, words in (
         ("--roster", "no.csv", "has no column"),
         ("--assignment", "no.json", "must name the format"),
@@ -362,8 +366,8 @@ def test_a_roster_of_moodle_fills_moodle_s_table(course, tmp_path, capsys):
     hand_in(course, tmp_path / "in" / "Nobody_99_assignsubmission_file_" / "toy.ipynb", **RIGHT)
     roster = tmp_path / "roster.csv"
     header = "Identifier,Full name,Email address,Grade,Maximum grade,Last modified (grade),Feedback comments"
-    roster.write_text(f"{header}\nParticipant 77,Ada Lovelace,a@example.org,,6.00,-,\n")
+    roster.write_text(f"{header}\nParticipant 77,Ada Lovelace,a@example.org,,6.00,-,\n", encoding="utf-8")
     grade(course, tmp_path / "in", tmp_path / "out", "--unconfined", "--roster", str(roster))
-    (row,) = csv.DictReader((tmp_path / "out" / "moodle.csv").read_text().splitlines())
+    (row,) = csv.DictReader((tmp_path / "out" / "moodle.csv").read_text(encoding="utf-8").splitlines())
     assert (row["Identifier"], row["Grade"]) == ("Participant 77", "6")
     assert "Nobody: not in the roster" in capsys.readouterr().err

@@ -54,7 +54,7 @@ def exported(database: Path) -> dict[str, dict[str, str]]:
     target = database.with_suffix(".csv")
     with opened(database) as gradebook:
         CsvExportPlugin(to=str(target)).export(gradebook)
-    with target.open(newline="") as file:
+    with target.open(newline="", encoding="utf-8") as file:
         return {row["student_id"]: row for row in csv.DictReader(file)}
 
 

@@ -80,8 +80,8 @@ def test_a_check_is_not_torn_by_the_end_of_a_sheet(tmp_path):
 
 def test_seeds_and_digests_of_the_grader_are_never_shown(tmp_path):
     records = [*hostile_records(), toy("ada", "wrong", "crashed", "unsolved")]
-    shown = [page.read_text() for page in write_feedback(tmp_path, records)] + [
-        write_class_report(tmp_path, records).read_text()
+    shown = [page.read_text(encoding="utf-8") for page in write_feedback(tmp_path, records)] + [
+        write_class_report(tmp_path, records).read_text(encoding="utf-8")
     ]
     for text in shown:
         assert str(SEED) not in text and "f" * 12 not in text
@@ -310,7 +310,7 @@ def graded(tmp_path) -> Path:
     for number, each in enumerate(records):
         path = tmp_path / "records" / "deep" / f"{number}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(each))
+        path.write_text(json.dumps(each), encoding="utf-8")
     return tmp_path
 
 

@@ -528,7 +528,7 @@ def marked_class(course, tmp_path_factory):
     """Records by learner, the folder that everything was written to, and how long it took."""
     folder, out = tmp_path_factory.mktemp("submissions"), tmp_path_factory.mktemp("grades") / "new"
     outside = tmp_path_factory.mktemp("outside")
-    (outside / "precious").write_text("as it was")
+    (outside / "precious").write_text("as it was", encoding="utf-8")
     for learner, (answers, *_) in CLASS.items():
         hand_in(course, folder / f"{learner}.ipynb", **answers)
     for learner, before in {
@@ -593,7 +593,9 @@ def test_a_notebook_without_cells_answers_nothing(marked_class):
 
 def test_the_table_has_a_row_a_submission_and_a_column_a_check(marked_class):
     records, out, _ = marked_class
-    rows = {row["learner"]: row for row in csv.DictReader((out / "grades.csv").read_text().splitlines())}
+    rows = {
+        row["learner"]: row for row in csv.DictReader((out / "grades.csv").read_text(encoding="utf-8").splitlines())
+    }
     assert rows.keys() == records.keys()
     assert len(rows) == len(CLASS) + 3 + len(NO_NOTEBOOKS) + 2
     assert rows["partly-wrong"] == {
@@ -613,7 +615,7 @@ def test_the_table_has_a_row_a_submission_and_a_column_a_check(marked_class):
 def test_no_record_holds_what_a_learner_put_there(marked_class):
     _, out, _ = marked_class
     for path in (out / "records").rglob("*.json"):
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         assert record["points"] <= 6 and record["possible"] in (0, 6), path
 
 

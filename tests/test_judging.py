@@ -217,7 +217,7 @@ def test_the_notebook_s_own_check_agrees(case, tmp_path):
     """The same verdict and message in the learner's process; a kernel's source must be found there, as IPython keeps it."""
     exercise, source, state, words = CASES[case]
     check, notebook = TRICKS[f"tricks.{exercise}"], {"__name__": "__main__"}
-    (tmp_path / "cell.py").write_text(HEAD + source)
+    (tmp_path / "cell.py").write_text(HEAD + source, encoding="utf-8")
     exec(compile(HEAD + source, str(tmp_path / "cell.py"), "exec"), notebook)
     learner = LocalLearner(notebook[check.function], check.function, check.forbids)
     verdict = run_check(check, learner, torch.Generator().manual_seed(0))

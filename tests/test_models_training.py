@@ -166,10 +166,10 @@ def test_a_killed_process_loses_one_interval_at_most(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, env=environment) as process:
         deadline = time.monotonic() + 120
-        while not (log.exists() and log.read_text().count("\n") >= 23) and time.monotonic() < deadline:
+        while not (log.exists() and log.read_text(encoding="utf-8").count("\n") >= 23) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-    taken = log.read_text().count("\n")
+    taken = log.read_text(encoding="utf-8").count("\n")
     assert 23 <= taken < 2000
     saved = torch.load(file, weights_only=True)
     assert taken - 5 <= len(saved["losses"]) <= taken

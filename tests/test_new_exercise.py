@@ -81,11 +81,11 @@ def test_what_cannot_be_laid_down_is_refused_and_nothing_is_written(name, option
 @pytest.mark.bad_input
 def test_a_name_that_a_bank_has_is_refused(course):
     bank = course / "tests" / "banks" / "additive.py"
-    text = bank.read_text()
-    bank.write_text(text.replace("score_loop", "more_by_hand"))
+    text = bank.read_text(encoding="utf-8")
+    bank.write_text(text.replace("score_loop", "more_by_hand"), encoding="utf-8")
     with pytest.raises(ValueError, match="must be free, got more_by_hand, which .*tests/banks/additive.py has"):
         new_exercise(course, "additive.more")
-    bank.write_text(text)
+    bank.write_text(text, encoding="utf-8")
 
 
 @pytest.mark.bad_input
@@ -129,7 +129,7 @@ def test_a_new_unit_and_its_further_exercises_are_green_from_the_start(course):
     assert 'Windows, "wide": exercises' in first_cell(course, "windows")
     assert "*A short history*. Three exercises, 6 points, about 25 minutes." in first_cell(course, "windows")
     assert "Five exercises, 12 points, about 40 minutes." in first_cell(course, "additive")
-    assert "`windows.radius`" in (course / "book" / "exercises.md").read_text()
+    assert "`windows.radius`" in (course / "book" / "exercises.md").read_text(encoding="utf-8")
 
     for arguments in (("format", "--check"), ("check",)):
         python(course, "-m", "ruff", *arguments, "--no-cache", "attncourse/check/units", "tests/banks", "solutions")
@@ -142,7 +142,7 @@ def test_a_new_unit_and_its_further_exercises_are_green_from_the_start(course):
     hand_in(course, course / "submissions" / "bob" / "windows.ipynb", unit="windows")
     # what is asked here is whether the unit can be marked; tests/test_grading.py is about the sandbox
     python(course, "-m", "attncourse", "grade", "submissions", "--out", "grades", "--unconfined")
-    with open(course / "grades" / "grades.csv") as table:
+    with open(course / "grades" / "grades.csv", encoding="utf-8") as table:
         marks = {
             row["learner"].partition("/")[0]: (row["unit"], row["state"], row["points"])
             for row in csv.DictReader(table)

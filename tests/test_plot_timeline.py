@@ -31,13 +31,15 @@ def test_every_mechanism_is_drawn():
 
 def test_a_bibliography_without_mechanisms_is_named(tmp_path):
     empty = tmp_path / "empty.bib"
-    empty.write_text("@article{a, title = {A}, year = {2000}}")
+    empty.write_text("@article{a, title = {A}, year = {2000}}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"empty\.bib names a mechanism"):
         read_mechanisms(empty)
 
 
 def test_an_entry_without_an_arxiv_number_is_named(tmp_path):
     bibliography = tmp_path / "one.bib"
-    bibliography.write_text("@article{a, title = {A}, year = {2000}, keywords = {x}, url = {https://example.org}}")
+    bibliography.write_text(
+        "@article{a, title = {A}, year = {2000}, keywords = {x}, url = {https://example.org}}", encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="entry 'a'"):
         read_mechanisms(bibliography)

@@ -29,7 +29,7 @@ def square_or_die(n: int, deadly: int) -> int:
 
 def die_once(n: int, marker: str) -> int:
     if n == 5 and not os.path.exists(marker):
-        open(marker, "w").close()
+        open(marker, "w", encoding="utf-8").close()
         os.kill(os.getpid(), signal.SIGKILL)
     return n * n
 
@@ -116,7 +116,7 @@ def test_a_cluster_that_loses_a_worker_marks_all_and_none_twice(course, tmp_path
         assert killed.is_set()
     assert len(records) == 10 and {r["points"] for r in records.values()} == {6}
     assert all(r["sandbox"].startswith("bubblewrap") for r in records.values())
-    rows = [row["learner"] for row in csv.DictReader((out / "grades.csv").read_text().splitlines())]
+    rows = [row["learner"] for row in csv.DictReader((out / "grades.csv").read_text(encoding="utf-8").splitlines())]
     assert sorted(rows) == sorted(records)
     again = grade(course, folder, out)
     assert again == records, "what a cluster marked counts for local processes too"

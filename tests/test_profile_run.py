@@ -218,7 +218,7 @@ def test_what_one_record_alone_has_is_said(record, tmp_path, capsys):
 @pytest.mark.bad_input
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"device": {}}'])
 def test_what_is_no_record_is_refused(text, tmp_path):
-    (tmp_path / "r.json").write_text(text)
+    (tmp_path / "r.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="is no record of measurements"):
         read_record(tmp_path / "r.json")
 

@@ -26,11 +26,11 @@ def cells_tagged(path: Path, tag: str) -> list:
 
 def assert_agrees(root: Path, origin: Origin) -> None:
     assert read_origin(root) == origin
-    config = (root / "_config.yml").read_text()
+    config = (root / "_config.yml").read_text(encoding="utf-8")
     assert f"url: {origin.repository}\n" in config
     assert f"branch: {origin.tag}\n" in config
     for name in ("README.md", "book/exercises.md"):
-        text = (root / name).read_text()
+        text = (root / name).read_text(encoding="utf-8")
         assert origin.colab_url("") in text, f"{name} has no launch button of {origin.slug} at {origin.tag}"
     for path in course_notebooks(root):
         (bootstrap,) = cells_tagged(path, "bootstrap")
@@ -52,15 +52,15 @@ def test_first_cells_are_up_to_date(tmp_path):
 
 def test_point_at_moves_everything_and_back(tmp_path):
     root, old = copy_of_course(tmp_path), read_origin(ROOT)
-    originals = {path: path.read_text() for path in origin_files(root)}
+    originals = {path: path.read_text(encoding="utf-8") for path in origin_files(root)}
     fork = Origin("https://github.com/a-teacher/attention-101", "fall-2026")
     changed = point_at(root, fork)
     assert {root / "README.md", root / "_config.yml", root / "pyproject.toml"} <= set(changed)
     assert_agrees(root, fork)
     for path in origin_files(root):
-        assert old.slug not in path.read_text(), f"{path} still names {old.slug}"
+        assert old.slug not in path.read_text(encoding="utf-8"), f"{path} still names {old.slug}"
     point_at(root, old)
-    assert {path: path.read_text() for path in origin_files(root)} == originals
+    assert {path: path.read_text(encoding="utf-8") for path in origin_files(root)} == originals
 
 
 @pytest.mark.parametrize(

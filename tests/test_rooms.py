@@ -27,7 +27,7 @@ LAYERS = ("module", "reference", "blocked", "kernel")
 
 def imported_modules(path: Path) -> set[str]:
     """Absolute names of everything a file imports, inside functions too."""
-    return imported_names(path.read_text(), path.relative_to(ROOT).parent.parts)
+    return imported_names(path.read_text(encoding="utf-8"), path.relative_to(ROOT).parent.parts)
 
 
 def test_there_are_rooms():
@@ -53,7 +53,11 @@ def test_a_room_is_complete_under_one_name(room):
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_readme_has_one_row_a_room(room):
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{room}` |")]
+    rows = [
+        line
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| `{room}` |")
+    ]
     assert len(rows) == 1
     cells = [cell.strip() for cell in rows[0].strip("|").split("|")]
     assert len(cells) == 6, "mechanism, paper, chapter, code, kernel, exercise"
@@ -81,7 +85,7 @@ def test_imports_flow_one_way(path):
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_references_are_short_and_annotated(room):
-    tree = ast.parse((PACKAGE / room / "reference.py").read_text())
+    tree = ast.parse((PACKAGE / room / "reference.py").read_text(encoding="utf-8"))
     for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
         body = function.body[1:] if ast.get_docstring(function) else function.body
         lines = function.end_lineno - body[0].lineno + 1
@@ -92,7 +96,7 @@ def test_references_are_short_and_annotated(room):
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_every_public_name_has_a_docstring(path):
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree), "the module has no docstring"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
@@ -101,7 +105,7 @@ def test_every_public_name_has_a_docstring(path):
 
 def test_no_axis_is_named_k_or_v():
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name)):
                 continue
             if node.value.id in ("Float", "Bool", "Int") and isinstance(node.slice, ast.Tuple):

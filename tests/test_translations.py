@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-PAGE = (Path(__file__).parents[1] / "book" / "translations.md").read_text()
+PAGE = (Path(__file__).parents[1] / "book" / "translations.md").read_text(encoding="utf-8")
 COMMON = "Here"
 NOT_RUN = ("FlashAttention", "flash-linear-attention (fla)", "FlashInfer", "vLLM")
 

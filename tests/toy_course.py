@@ -120,7 +120,7 @@ def grade(course: Path, submissions: Path, out: Path, *options: str, code: int =
     """Records by learner, marked by the command itself; the sandbox is the real one unless the options say otherwise."""
     arguments = ["grade", submissions, "--out", out, "--exercises", course / "exercises", "--workers", "2"]
     assert main([str(a) for a in (*arguments, "--checks", "tests.toy_checks", *options)]) == code
-    records = [json.loads(path.read_text()) for path in (out / "records").rglob("*.json")]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in (out / "records").rglob("*.json")]
     return {record["learner"]: record for record in records}
 
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 from triton.runtime import JITFunction
 from triton.runtime import interpreter as triton_interpreter
 
-from .watch import tensors_in
+from .watch import Dispatched, tensors_in
 
 # Operations that compute nothing; views are recognised by their schema.
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"}
@@ -88,7 +88,7 @@ class OwnKernels:
                     refuse(f"outside its kernel it takes numbers out of a tensor ({name})")
                 return func(*args, **(kwargs or {}))
 
-        class Operations(TorchDispatchMode):
+        class Operations(Dispatched):
             def __torch_dispatch__(self, func, types, args=(), kwargs=None):
                 name = func._schema.name.partition("::")[2]
                 merges = rules._merges and rules._is_own((args, kwargs))

@@ -28,6 +28,14 @@ READY_MADE_ATTENTION = (
 )
 
 
+class Dispatched(TorchDispatchMode):
+    """A mode that sees operations; unlike others it does not import PyTorch's compiler, which takes two seconds."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
 def forbidden_name(name: str, forbids: tuple[str, ...]) -> str:
     """The first of `forbids` that is part of the name; "" where none is."""
     return next((part for part in forbids if part in name), "")
@@ -42,7 +50,7 @@ def functions_seen(see: Callable[[str], None]) -> Iterator[None]:
             see(getattr(func, "__name__", ""))
             return func(*args, **(kwargs or {}))
 
-    class Operations(TorchDispatchMode):
+    class Operations(Dispatched):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             see(func._schema.name.partition("::")[2])
             return func(*args, **(kwargs or {}))
@@ -51,7 +59,7 @@ def functions_seen(see: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-class Tally(TorchDispatchMode):
+class Tally(Dispatched):
     """Counts the operations within it, and the bytes that they read or write and that were held before.
 
     Args:

@@ -23,13 +23,13 @@ class Group:
 
     def join(self) -> None:
         """Move the calling process in, before it becomes the sandbox."""
-        (self.path / "cgroup.procs").write_text("0")
+        (self.path / "cgroup.procs").write_text("0", encoding="utf-8")
 
     def ran_out(self) -> bool:
         """Whether the kernel ended a process of the group for the memory that it took."""
         for name in ("memory.events", "memory.oom_control"):
             if (self.path / name).exists():
-                counts = dict(line.split() for line in (self.path / name).read_text().splitlines())
+                counts = dict(line.split() for line in (self.path / name).read_text(encoding="utf-8").splitlines())
                 return int(counts.get("oom_kill", 0)) > 0
         return False
 
@@ -51,7 +51,7 @@ def new_group(memory_bytes: int) -> Group | None:
             continue
         try:
             for name, value in limits.items():
-                (group.path / name).write_text(value.format(memory_bytes))
+                (group.path / name).write_text(value.format(memory_bytes), encoding="utf-8")
             return group
         except OSError:
             group.remove()
@@ -61,7 +61,9 @@ def new_group(memory_bytes: int) -> Group | None:
 def _parents() -> list[tuple[Path, dict[str, str]]]:
     """Where a group may be made, and what is to be written into which of its files."""
     found = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines() if Path("/proc/self/cgroup").exists() else []:
+    for line in (
+        Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines() if Path("/proc/self/cgroup").exists() else []
+    ):
         _, controllers, own = line.split(":", 2)
         if not controllers and (ROOT / "cgroup.controllers").exists():
             # version 2: a group that holds processes may not also limit groups below it, so make a neighbour

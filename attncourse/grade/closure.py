@@ -34,7 +34,7 @@ def file_of(module: str) -> Path | None:
 @cache
 def _imports(path: Path) -> frozenset[str]:
     package = (PACKAGE.name, *path.relative_to(PACKAGE).parent.parts) if PACKAGE in path.parents else ()
-    return frozenset(imported_names(path.read_text(), package))
+    return frozenset(imported_names(path.read_text(encoding="utf-8"), package))
 
 
 def files_behind(names: Iterable[str]) -> set[Path]:

@@ -103,7 +103,7 @@ def still_valid(record: Record | None, content: str, confinement: str) -> bool:
 def read_record(path: Path) -> Record | None:
     """The record at a path; none where there is none or it is no record."""
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         return record if {"content", "sandbox", "version", "state", "unit"} <= set(record) else None
     except (OSError, ValueError, TypeError):
         return None

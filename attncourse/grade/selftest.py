@@ -268,7 +268,7 @@ def _facts(sandbox: Sandbox) -> Iterator[dict]:
     ):
         folders = [Path(home), Path(elsewhere)]
         for folder in folders:
-            (folder / "record.json").write_text("secret")
+            (folder / "record.json").write_text("secret", encoding="utf-8")
         private = [*folders, *(folder / "record.json" for folder in folders)]
         private += [PACKAGE.parent / name for name in ("solutions", "tests", "pyproject.toml")]
         writable = [*(folder / "written" for folder in folders), "/written", "/usr/written", "/dev/shm/written"]

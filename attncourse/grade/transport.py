@@ -95,7 +95,7 @@ class Worker:
     def peak_during(self, call: Callable[[], Any]) -> int:
         """Bytes by which the process's resident memory rose at its peak during `call`, as the kernel counts them."""
         status = Path(f"/proc/{self._innermost()}/status")
-        status.with_name("clear_refs").write_text("5")  # the peak counts from here
+        status.with_name("clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
         before = _kilobytes(status, "VmRSS:")
         call()
         return max(0, _kilobytes(status, "VmHWM:") - before) * 1024
@@ -103,7 +103,7 @@ class Worker:
     def _innermost(self) -> int:
         """The process that runs the learner's code: bwrap's only child, or where there is no bwrap, the one started."""
         pid = self._process.pid
-        while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        while children := Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split():
             pid = int(children[0])
         return pid
 
@@ -146,7 +146,9 @@ class Worker:
 
 
 def _kilobytes(status: Path, field: str) -> int:
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field))
+    return next(
+        int(line.split()[1]) for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(field)
+    )
 
 
 def _wait(pipe, event: int, deadline: float) -> None:

@@ -73,7 +73,7 @@ def set_limits(memory_bytes: int, cpu_seconds: int) -> None:
 def address_space() -> int:
     """Bytes of address space that this process has taken; 0 where the system does not say."""
     try:
-        with open("/proc/self/statm") as statm:
+        with open("/proc/self/statm", encoding="utf-8") as statm:
             return int(statm.read().split()[0]) * resource.getpagesize()
     except FileNotFoundError:
         return 0

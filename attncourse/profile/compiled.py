@@ -126,7 +126,7 @@ def _ptxas(ptx: str, capability: int) -> str:
     arch = re.search(r"\.target (sm_\w+)", ptx)[1]
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "kernel.ptx"
-        path.write_text(ptx)
+        path.write_text(ptx, encoding="utf-8")
         done = subprocess.run(
             [get_ptxas(capability).path, "-v", f"--gpu-name={arch}", path, "-o", path.with_suffix(".cubin")],
             capture_output=True, text=True,

@@ -82,7 +82,7 @@ def write_record(record: Record, path: str | os.PathLike) -> None:
     """As JSON: whole or not at all."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(asdict(record), indent=1) + "\n")
+    partial.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -94,7 +94,7 @@ def read_record(path: str | os.PathLike) -> Record:
         ValueError: it is no record; the message says what is wrong.
     """
     try:
-        fields = json.loads(Path(path).read_text())
+        fields = json.loads(Path(path).read_text(encoding="utf-8"))
         printed = fields["device"].pop("printed")
         device = DeviceFacts(**fields.pop("device"), printed=None if printed is None else Printed(**printed))
         rows = tuple(Measurement(**row) for row in fields.pop("measurements"))
