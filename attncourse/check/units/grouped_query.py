@@ -164,11 +164,8 @@ def _judge_merge(got, outs, lses, case):
         not (many and torch.allclose(out, sums)),
         f"{case}: log-sum-exps are logarithms; the weights are their exponentials",
     )
-    expect_close(
-        out,
-        (torch.softmax(lses, dim=0)[..., None] * outs).sum(dim=0),
-        f"{case}: the output is not that of all keys at once",
-    )
+    wanted = (torch.softmax(lses, dim=0)[..., None] * outs).sum(dim=0)
+    expect_close(out, wanted, f"{case}: the output is not that of all keys at once", rtol=1e-9)
     expect_close(lse, lses.logsumexp(dim=0), f"{case}: the output is right, its log-sum-exp is not that of all scores")
 
 
@@ -231,12 +228,13 @@ def kernel(learner, rng):
 
 
 def _judge_levels(learner, rng, same):
-    """Scores of multiples of 1/16 around 0, 512 and -32768, which float32 holds exactly."""
-    for length in (48, 39):
-        q, k = normal(rng, 16, 16).round(), (4 * normal(rng, length, 16)).round() / 4
-        q, k = lifted(q, k, cycled(16, 512.0, -32768.0, 0.0))
-        q, k, v = (x.float() for x in (q, k, normal(rng, length, 16)))
-        case = f"{length} keys in 1 split, scores of a row all near 512 or near -32768: the output"
+    """Scores in steps of 1/16 around 0, 512 and -32768, and of 256 around -2**31: all as float32 holds them exactly."""
+    near, far = cycled(16, 512.0, -32768.0, 0.0), cycled(16, -(2.0**31))
+    for length, step, levels in ((48, 0.25, near), (39, 0.25, near), (39, 1024, far)):
+        q, k = normal(rng, 16, 16).round(), (4 * normal(rng, length, 16)).round() * step
+        q, k, v = (x.float() for x in (*lifted(q, k, levels), normal(rng, length, 16)))
+        where = "-2e9" if levels is far else "512 or near -32768"
+        case = f"{length} keys in 1 split, scores of a row all near {where}: the output"
         got = expect_tensor(learner(q, k, v, 1), (16, 16), what=case)
         wanted = torch.softmax(q.double() @ k.double().T / 4, dim=-1) @ v.double()
         expect_close(got, wanted, f"{case} is wrong: subtract the running maximum before exp", **same)
