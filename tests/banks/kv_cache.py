@@ -104,7 +104,10 @@ def step_in_slots(state, q, k, v):
 
 
 def step_doubles_its_room(state, q, k, v):
-    return _step_in_slots(state, q, k, v, lambda used, keys: max(used, 1) if used == keys.shape[1] else 0)
+    def room(used, keys):
+        return max(used, 1) if used == keys.shape[1] else 0
+
+    return _step_in_slots(state, q, k, v, room)
 
 
 def step_with_spare_slots(state, q, k, v):

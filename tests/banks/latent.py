@@ -372,7 +372,7 @@ def decode_in_slots(cache, x, weights):
 
 
 def decode_doubles_its_room(cache, x, weights):
-    return _decode_in_slots(cache, x, weights, 0)
+    return _decode_in_slots(cache, x, weights, slots=0)
 
 
 def decode_in_few_slots(cache, x, weights):
