@@ -1,6 +1,7 @@
 """Judgements that more than one check makes. Each raises Broken with the property and the place."""
 
 import math
+from collections import Counter
 
 import torch
 from torch import Tensor
@@ -216,3 +217,42 @@ def read_in_pieces(learner, pieces: list[tuple], width: int) -> tuple[Tensor, li
         outs.append(expect_tensor(got[0], (len(piece[-1]), width), what="the output of a piece"))
         states.append(got[1])
     return torch.cat(outs), states[1:]
+
+
+def primes(rng: torch.Generator, count: int, *, most: int = 19) -> list[int]:
+    """Sizes that cannot be confused: no two are equal, and none is a square, a multiple or the sum of two others."""
+    odd = torch.tensor([n for n in (3, 5, 7, 11, 13, 17, 19) if n <= most])
+    return odd[torch.randperm(len(odd), generator=rng)[:count]].tolist()
+
+
+def cycled(count: int, *values: float) -> Tensor:
+    """`count` numbers in float64, the values again and again."""
+    return torch.tensor(values, dtype=torch.float64).repeat(count)[:count]
+
+
+def lifted(q: Tensor, k: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries (..., t, dk) and keys whose scores, divided by sqrt(dk), are those of all entries but the first, plus `levels`.
+
+    A level of 900 overflows without the maximum subtracted and one of -900 leaves nothing but zeros, while the
+    differences between a query's scores stay of order 1. `levels` goes by query, (t,) or what broadcasts to (..., t).
+    """
+    q, k = q.clone(), k.clone()
+    q[..., 0], k[..., 0] = levels, q.shape[-1] ** 0.5
+    return q, k
+
+
+def numbers_added(before, after) -> int:
+    """How many numbers `after` holds that `before` did not: what a step put into a state, however it is laid out."""
+    return (Counter(_numbers(after)) - Counter(_numbers(before))).total()
+
+
+def _numbers(state) -> list[float]:
+    if isinstance(state, Tensor):
+        return state.double().nan_to_num().flatten().tolist()  # NaN, in slots that were never written, equals nothing
+    if hasattr(state, "__dict__"):
+        state = vars(state)
+    if isinstance(state, dict):
+        state = list(state.values())
+    if isinstance(state, list | tuple):
+        return [number for part in state for number in _numbers(part)]
+    return [float(state)] if isinstance(state, int | float) else []
