@@ -25,7 +25,7 @@ endif
 TORCH_PINS_TRITON := 'import importlib.metadata as m, sys; sys.exit(not any(r.startswith("triton==") for r in m.requires("torch")))'
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test chapters bench bench-compare bench-grading compile-record exercises bootstrap format clean
+.PHONY: help book serve test chapters bench bench-compare bench-grading compile-record mutants exercises bootstrap format clean
 
 help: ## Show what there is
 	@echo "make TARGET, where TARGET is one of:"
@@ -85,6 +85,9 @@ bench-grading: $(INSTALLED) ## Measure how fast a class is graded (SUBMISSIONS=1
 
 compile-record: $(INSTALLED) ## Compile every kernel for every chip and record what came out (ROOMS="latent additive")
 	$(BIN)/python -m tests.compile_gate record $(ROOMS)
+
+mutants: $(INSTALLED) ## Judge every small change of every right solution (over an hour; UNITS="latent kv_cache" for some)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(UNITS) --jobs 2
 
 exercises: $(INSTALLED) ## Regenerate exercises/ from solutions/
 	$(BIN)/python -m attncourse release
