@@ -58,7 +58,7 @@ def blank_padding(x: Float[Tensor, "b g s d"], key_lengths: Int[Tensor, " b"] | 
     return x.masked_fill(~exists, 0.0)
 
 
-def apply_mask(scores: Float[Tensor, "b h t s"], mask: Tensor | None) -> Float[Tensor, "b h t s"]:
+def apply_mask(scores: Float[Tensor, "*scores"], mask: Tensor | None) -> Float[Tensor, "*scores"]:
     """Boolean masks turn invisible scores into -inf; masks of floats are added."""
     if mask is None:
         return scores
