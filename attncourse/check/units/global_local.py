@@ -331,7 +331,7 @@ def _expect_exact_head(learner, rng, t, radius, hubs):
 )
 def blocks(learner, rng):
     """Attend in memory that is linear in the length."""
-    cases = [(7, 2, [0, 3]), (193, 9, [0, 96]), (128, 200, [0, 64])]
+    cases = [(7, 2, [0, 3]), (193, 9, [0, 96]), (128, 200, [0, 64]), (129, 9, [70, 5])]
     t = integer(rng, 260, 300)
     cases += [(t, integer(rng, 3, 40), hubs) for hubs in _placed_hubs(rng, t)]
     cases += [(t, 150, [integer(rng, 1, t)]), (128, 5, [127, 63, 64])]

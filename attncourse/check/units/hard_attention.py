@@ -19,6 +19,9 @@ exercise_unit(
 )
 
 
+FLOAT32 = dict(rtol=1e-5, atol=1e-6)  # a result that was rounded to float32 is right
+
+
 def _uniform(rng, *shape):
     return torch.rand(shape, generator=rng, dtype=torch.float64).clamp_min(1e-12)
 
@@ -28,7 +31,7 @@ def _choices(rng):
 
     Of the last two all scores lie far from 0, where a naive exponential overflows or vanishes.
     """
-    for middle, around in ((3.0, 0.0), (-3.0, 0.0), (3.0, 900.0), (3.0, -900.0)):
+    for middle, around in ((3.0, 0.0), (-3.0, 0.0), (3.0, 9000.0), (3.0, -9000.0)):
         s = integer(rng, 3, 8)
         yield normal(rng, s) + around, normal(rng, s) + middle
 
@@ -132,7 +135,7 @@ def expectation(learner, rng):
         p = torch.softmax(scores, dim=0)
         cost = expect_number(got[0], what="the expected cost")
         expect(abs(cost - float(costs.mean())) > 1e-9, "every key counts alike: weigh costs by their probability")
-        expect(abs(cost - float(p @ costs)) < 1e-6, "the expected cost is wrong")
+        expect(math.isclose(cost, float(p @ costs), rel_tol=1e-5), "the expected cost is wrong")
         gradient = expect_tensor(got[1], (s,), what="the gradient")
         _expect_balanced(gradient)
         wanted = exact_gradient(_as_choice(scores, costs))
@@ -140,13 +143,13 @@ def expectation(learner, rng):
             not torch.allclose(gradient, -wanted),
             "the gradient points downhill; it should point uphill, as every gradient",
         )
-        expect_close(gradient, wanted, "the gradient of the expected cost is wrong")
+        expect_close(gradient, wanted, "the gradient of the expected cost is wrong", **FLOAT32)
 
 
 def _expect_balanced(gradient):
     """A number added to all scores changes no probability, so the entries of a gradient cancel."""
     expect(
-        abs(float(gradient.sum())) < 1e-6 * (1 + float(gradient.abs().sum())),
+        abs(float(gradient.sum())) < 1e-5 * (1 + float(gradient.abs().sum())),
         "the entries of the gradient do not sum to 0, though adding a number to all scores changes nothing",
     )
 
@@ -164,9 +167,9 @@ def score_function(learner, rng):
             # a second draw of a key need not pay what the first has paid
             _expect_estimate(learner, scores, index, costs[index] + 0.3 * normal(rng, n), baseline)
         alone = [learner(scores, torch.tensor([j]), costs[j : j + 1], baseline) for j in range(s)]
-        whole = torch.softmax(scores, dim=0) @ torch.stack(alone)
+        whole = torch.softmax(scores, dim=0) @ torch.stack(alone).double()
         wanted = exact_gradient(_as_choice(scores, costs))
-        expect_close(whole, wanted, "the estimates of single draws do not average to the gradient")
+        expect_close(whole, wanted, "the estimates of single draws do not average to the gradient", **FLOAT32)
 
 
 def _expect_estimate(learner, scores, index, paid, baseline):
@@ -186,13 +189,13 @@ def _expect_estimate(learner, scores, index, paid, baseline):
         not torch.allclose(got, mean(paid - paid.mean())), "the baseline is the mean of these costs, not the one given"
     )
     expect(not torch.allclose(got, n * wanted), "the estimates are summed over the draws, not averaged")
-    expect_close(got, wanted, "the estimate is wrong")
+    expect_close(got, wanted, "the estimate is wrong", **FLOAT32)
 
 
 @exercise_check("hard_attention.straight_through", function="straight_through", points=2, section="straight-through")
 def straight_through(learner, rng):
     """One-hot weights forward, the Gumbel-softmax's gradient backward."""
-    for temperature, around in ((0.7, 0.0), (2.5, 0.0), (0.1, 0.0), (1.5, 900.0), (0.5, -900.0)):
+    for temperature, around in ((0.7, 0.0), (2.5, 0.0), (0.1, 0.0), (1.5, 9000.0), (0.5, -9000.0)):
         (s,), t = sizes(rng, 1), integer(rng, 14, 20)
         scores, noise = normal(rng, t, s) + around, -(-_uniform(rng, t, s).log()).log()
         _expect_straight_through(learner, scores, noise, temperature * (1 + 0.1 * integer(rng, 0, 3)), rng)
@@ -224,7 +227,11 @@ def _expect_straight_through(learner, scores, noise, temperature, rng):
     expect(not torch.allclose(slope, soft_slope(temperature, 0.0)), "the gradient's softmax has lost the noise")
     expect(not slope.eq(0).all(), "the gradient is 0 everywhere: nothing soft stands behind the one-hot weights")
     expect_close(
-        slope, soft_slope(temperature, noise), "the gradient is not that of softmax((scores + noise) / temperature)"
+        slope,
+        soft_slope(temperature, noise),
+        "the gradient is not that of softmax((scores + noise) / temperature)",
+        rtol=1e-4,
+        atol=1e-4,
     )
 
 
@@ -247,4 +254,4 @@ def variance(learner, rng):
             "the baseline is left out": float(score_function_variance(choice).sum()),
         }
         expect_no_mistake(got, wanted, mistakes)
-        expect(math.isclose(got, wanted, rel_tol=1e-6), f"with {s} keys and baseline {baseline}: the variance is wrong")
+        expect(math.isclose(got, wanted, rel_tol=1e-5), f"with {s} keys and baseline {baseline}: the variance is wrong")
