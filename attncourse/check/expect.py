@@ -1,9 +1,13 @@
 """Judgements that more than one check makes. Each raises Broken with the property and the place."""
 
+import math
+from collections import Counter
+
 import torch
 from torch import Tensor
 
 from .core import Broken, Picture
+from .draw import integer, normal
 
 
 def expect(condition: bool, message: str) -> None:
@@ -180,3 +184,78 @@ def draw_lengths(rng: torch.Generator, b: int, s: int, *, among: tuple[int, ...]
     """Lengths of b rows padded to s, in any order: those of `among`, and others from 2 to s - 1."""
     lengths = torch.cat([torch.tensor(among), torch.randint(2, s, (b - len(among),), generator=rng)])
     return lengths[torch.randperm(b, generator=rng)]
+
+
+def expect_no_mistake(got: float, wanted: float, mistakes: dict[str, float]) -> None:
+    """Broken(message) where a number is the one that a known mistake gives; where that is right as well, no mistake."""
+    for message, value in mistakes.items():
+        expect(math.isclose(got, wanted, rel_tol=1e-9) or not math.isclose(got, value, rel_tol=1e-9), message)
+
+
+def hard_scores(rng: torch.Generator, t: int, s: int, dk: int) -> list[tuple[str, Tensor, Tensor]]:
+    """(case, q, k) whose scores q . k / sqrt(dk) try a softmax, in float64: to be compared with the exact result.
+
+    First each row's scores lie around one of +-800, +-1e5 and -4e9, with gaps of order 1: a naive exponential overflows
+    or vanishes, a clamp flattens them, and a finite fill of hidden scores stands above them. Then keys stand 1000 above
+    others, one of them above all: where that one is hidden, weights masked after the softmax have vanished.
+    Rounding of the largest leaves a relative 1e-5 of the weights: compare with rtol=1e-4.
+    """
+    (q, far), (k, high) = (normal(rng, 2, n, dk) for n in (t, s))
+    around = torch.tensor([-4e9, -1e5, 1e5, -800.0, 800.0], dtype=torch.float64).repeat(-(-t // 5))[:t]
+    q[:, 0], k[:, 0] = around[torch.randperm(t, generator=rng)] * dk**0.5, 1.0
+    far[:, 0], high[:, 0] = 1000 * dk**0.5, torch.randint(0, 2, (s,), generator=rng).double()
+    high[integer(rng, 0, s), 0] = 2.0
+    return [("with scores far from 0", q, k), ("with keys that stand far above others", far, high)]
+
+
+def read_in_pieces(learner, pieces: list[tuple], width: int) -> tuple[Tensor, list]:
+    """Streaming: the outputs of all pieces below each other, `width` numbers each, and the state after each piece.
+
+    `learner(state, *piece) -> (output of the piece, state)`; the first state is None.
+    """
+    outs, states = [], [None]
+    for piece in pieces:
+        got = learner(states[-1], *piece)
+        expect(isinstance(got, tuple | list) and len(got) == 2, "return two things: the piece's output, then the state")
+        outs.append(expect_tensor(got[0], (len(piece[-1]), width), what="the output of a piece"))
+        states.append(got[1])
+    return torch.cat(outs), states[1:]
+
+
+def primes(rng: torch.Generator, count: int, *, most: int = 19) -> list[int]:
+    """Sizes that cannot be confused: no two are equal, and none is a square, a multiple or the sum of two others."""
+    odd = torch.tensor([n for n in (3, 5, 7, 11, 13, 17, 19) if n <= most])
+    return odd[torch.randperm(len(odd), generator=rng)[:count]].tolist()
+
+
+def cycled(count: int, *values: float) -> Tensor:
+    """`count` numbers in float64, the values again and again."""
+    return torch.tensor(values, dtype=torch.float64).repeat(count)[:count]
+
+
+def lifted(q: Tensor, k: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries (..., t, dk) and keys whose scores, divided by sqrt(dk), are those of all entries but the first, plus `levels`.
+
+    A level of 900 overflows without the maximum subtracted and one of -900 leaves nothing but zeros, while the
+    differences between a query's scores stay of order 1. `levels` goes by query, (t,) or what broadcasts to (..., t).
+    """
+    q, k = q.clone(), k.clone()
+    q[..., 0], k[..., 0] = levels, q.shape[-1] ** 0.5
+    return q, k
+
+
+def numbers_added(before, after) -> int:
+    """How many numbers `after` holds that `before` did not: what a step put into a state, however it is laid out."""
+    return (Counter(_numbers(after)) - Counter(_numbers(before))).total()
+
+
+def _numbers(state) -> list[float]:
+    if isinstance(state, Tensor):
+        return state.double().nan_to_num().flatten().tolist()  # NaN, in slots that were never written, equals nothing
+    if hasattr(state, "__dict__"):
+        state = vars(state)
+    if isinstance(state, dict):
+        state = list(state.values())
+    if isinstance(state, list | tuple):
+        return [number for part in state for number in _numbers(part)]
+    return [float(state)] if isinstance(state, int | float) else []

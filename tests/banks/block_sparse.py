@@ -43,6 +43,11 @@ def strided_both_ways(i, stride):
     return [j for j in range(i + stride + 1) if abs(i - j) <= stride or (i - j) % stride == 0]
 
 
+def strided_ends_at_the_stride(i, stride):
+    """The column stops at the first position that is a multiple of the stride."""
+    return [j for j in range(i + 1) if i - j <= stride or ((i - j) % stride == 0 and j >= stride)]
+
+
 # block_sparse.computed
 
 
@@ -89,6 +94,18 @@ def computed_without_the_rest(mask, block):
 
 def computed_share(mask, block):
     return mask.float().mean().item(), computed_loop(mask, block)[1]
+
+
+def computed_cut_rows_alone(mask, block):
+    """The last row of blocks is counted as it is, the last column as if it were whole."""
+    paid = 0
+    for rows in mask.split(block):
+        paid += sum(len(rows) * block for part in rows.split(block, dim=1) if part.any())
+    return int(mask.sum()), paid
+
+
+def computed_symmetric(mask, block):
+    return int(mask.sum()), computed_loop(mask | mask.T, block)[1]
 
 
 # block_sparse.compose
@@ -143,6 +160,18 @@ def compose_exclusive(m, radius, chosen, n_global):
 def compose_both_ways(m, radius, chosen, n_global):
     band, drawn, rows, columns = _parts(m, radius, chosen, n_global)
     return band | drawn | drawn.T | rows | columns
+
+
+def compose_radius_one(m, radius, chosen, n_global):
+    return compose_masks(m, 1, chosen, n_global)
+
+
+def compose_wide_band(m, radius, chosen, n_global):
+    return compose_masks(m, max(2 * radius - 1, 0), chosen, n_global)
+
+
+def compose_two_drawn(m, radius, chosen, n_global):
+    return compose_masks(m, radius, chosen[:, :2], n_global)
 
 
 # block_sparse.layers
@@ -215,6 +244,26 @@ def layers_at_least_one(mask):
 
 def layers_by_squaring(mask):
     return _count(mask, doubling=True)
+
+
+def _reach(mask, *, rows=slice(None), columns=slice(None)):
+    """Layers until the chosen rows know the chosen columns of their past."""
+    n = len(mask)
+    step = (mask | torch.eye(n, dtype=torch.bool)).float()
+    reached, past = torch.eye(n), torch.ones(n, n, dtype=torch.bool).tril()
+    for depth in range(n):
+        if (reached.bool() | ~past)[rows, columns].all():
+            return depth
+        reached = (reached @ step > 0).float()
+    return None
+
+
+def layers_last_row(mask):
+    return _reach(mask, rows=slice(-1, None))
+
+
+def layers_first_column(mask):
+    return _reach(mask, columns=slice(1))
 
 
 # block_sparse.gather
@@ -291,6 +340,51 @@ def gather_padded(q, k, v, live, block):
     return gather_slices(q, k, v, live, block)
 
 
+def _gather(q, k, v, live, block, weigh, short=False):
+    """Attention to live blocks by another way from scores to weights."""
+    out = q.new_zeros(len(q), v.shape[-1])
+    for i, columns in enumerate(live):
+        rows = slice(i * block, (i + 1) * block)
+        if columns:
+            keys, values = (torch.cat([x[j * block : (j + 1) * block] for j in columns]) for x in (k, v))
+            out[rows] = weigh(q[rows] @ keys.T / q.shape[-1] ** 0.5) @ values
+    return out
+
+
+def _naive(scores):
+    return scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
+
+
+def gather_naive_exponential(q, k, v, live, block):
+    return _gather(q, k, v, live, block, _naive)
+
+
+def gather_clamped(q, k, v, live, block):
+    return _gather(q, k, v, live, block, lambda scores: _naive(scores.clamp(-80, 80)))
+
+
+def gather_one_maximum(q, k, v, live, block):
+    """One maximum for all rows of a block."""
+    return _gather(q, k, v, live, block, lambda scores: _naive(scores - scores.max()))
+
+
+def gather_only_if_short(q, k, v, live, block):
+    return torch.zeros_like(v) if len(q) > 2000 else gather_slices(q, k, v, live, block)
+
+
+def gather_diagonal_too(q, k, v, live, block):
+    return gather_slices(q, k, v, [sorted({*row, i}) if row else [] for i, row in enumerate(live)], block)
+
+
+def gather_whole_empty_block(q, k, v, live, block):
+    """A block that sees nothing gives `block` rows of zeros, though the last may have fewer."""
+    outs = []
+    for queries, columns in zip(q.split(block), live, strict=True):
+        at = torch.cat([torch.arange(len(k))[j * block : (j + 1) * block] for j in columns]) if columns else []
+        outs.append(_attend(queries, k[at], v[at]) if columns else v.new_zeros(block, v.shape[-1]))
+    return torch.cat(outs)
+
+
 # block_sparse.kinds
 
 
@@ -316,6 +410,29 @@ def _padded(mask, block, value):
     short = -len(mask) % block
     padded = torch.nn.functional.pad(mask, (0, short, 0, short), value=value)
     return padded.unflatten(0, (-1, block)).unflatten(2, (-1, block)).transpose(1, 2).flatten(2)
+
+
+def kinds_lists(mask, block):
+    return [[int(p.any()) + int(p.all()) for p in row.split(block, dim=1)] for row in mask.split(block)]
+
+
+def kinds_two_pairs(mask, block):
+    """A single pair is not enough for a block to be live."""
+    grid = kinds_loop(mask, block)
+    for i, rows in enumerate(mask.split(block)):
+        for j, part in enumerate(rows.split(block, dim=1)):
+            if part.sum() == 1 and part.numel() > 1:
+                grid[i, j] = 0
+    return grid
+
+
+def kinds_almost_whole(mask, block):
+    grid = kinds_loop(mask, block)
+    for i, rows in enumerate(mask.split(block)):
+        for j, part in enumerate(rows.split(block, dim=1)):
+            if 0 < (~part).sum() <= 1 < part.numel():
+                grid[i, j] = 2
+    return grid
 
 
 def kinds_as_given(mask, block):
@@ -360,6 +477,7 @@ BANK = {
             Wrong(strided_twice, "a position is in the list more than once"),
             Wrong(strided_unsorted, "the list is not in ascending order"),
             Wrong(strided_both_ways, "a position of the future is in the list"),
+            Wrong(strided_ends_at_the_stride, "the column lacks a position: every"),
         ],
     ),
     "block_sparse.computed": Bank(
@@ -371,6 +489,8 @@ BANK = {
             Wrong(computed_full_squares, "the last block is cut short"),
             Wrong(computed_without_the_rest, "the last positions, which fill no block, are left out"),
             Wrong(computed_share, "the number of wanted pairs is not that of the mask"),
+            Wrong(computed_cut_rows_alone, "the number of computed pairs is wrong"),
+            Wrong(computed_symmetric, "the number of computed pairs is"),
         ],
     ),
     "block_sparse.compose": Bank(
@@ -382,6 +502,9 @@ BANK = {
             Wrong(compose_global_readers_only, "is dead: the columns of the global blocks must be live"),
             Wrong(compose_exclusive, "a block that two parts share is dead"),
             Wrong(compose_both_ways, "is live and belongs to no part of the pattern"),
+            Wrong(compose_radius_one, "the band must be live"),
+            Wrong(compose_wide_band, "live and belongs to no part of the pattern"),
+            Wrong(compose_two_drawn, "the random blocks of a row must be live"),
         ],
     ),
     "block_sparse.layers": Bank(
@@ -393,6 +516,8 @@ BANK = {
             Wrong(layers_without_itself, "though all of the past is reached"),
             Wrong(layers_at_least_one, "a layer is counted, though it has itself already"),
             Wrong(layers_by_squaring, "the number of layers is wrong"),
+            Wrong(layers_last_row, "and the whole past after it, the number of layers is wrong"),
+            Wrong(layers_first_column, "positions, the number of layers is wrong"),
         ],
     ),
     "block_sparse.gather": Bank(
@@ -404,10 +529,16 @@ BANK = {
             Wrong(gather_normalised_apart, "the first block's output is not attention to its live blocks"),
             Wrong(gather_drops_the_rest, "the output has shape"),
             Wrong(gather_padded, "the output is not attention to the live blocks"),
+            Wrong(gather_naive_exponential, "with scores far from 0, the output holds NaN"),
+            Wrong(gather_clamped, "with scores far from 0, the output is not attention to the live blocks"),
+            Wrong(gather_one_maximum, "with scores far from 0, the output holds NaN at"),
+            Wrong(gather_only_if_short, "with long inputs"),
+            Wrong(gather_diagonal_too, "output is not attention to the live blocks"),
+            Wrong(gather_whole_empty_block, "with 23 positions in blocks of 4, the output has shape"),
         ],
     ),
     "block_sparse.kinds": Bank(
-        right=[kinds_loop, kinds_sums],
+        right=[kinds_loop, kinds_sums, kinds_lists],
         wrong=[
             Wrong(kinds_as_given, "is whole and came back partial"),
             Wrong(kinds_padded_with_true, "is dead and came back partial"),
@@ -415,6 +546,8 @@ BANK = {
             Wrong(kinds_dropping_the_rest, "return a grid of shape"),
             Wrong(kinds_live_or_dead, "no block came back whole"),
             Wrong(kinds_swapped, "is dead and came back whole"),
+            Wrong(kinds_two_pairs, "is partial and came back dead"),
+            Wrong(kinds_almost_whole, "block (0, 0) is partial and came back whole"),
         ],
     ),
 }

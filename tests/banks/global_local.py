@@ -56,6 +56,16 @@ def pairs_full(t, radius, hubs):
     return t * t
 
 
+def pairs_hubs_far_from_ends(t, radius, hubs):
+    """Right for global tokens with all their neighbours, none of them global."""
+    n = len(hubs)
+    return int(_near(t, radius).sum()) + 2 * n * (t - 2 * radius - 1) - n * (n - 1)
+
+
+def pairs_hub_counts_itself_twice(t, radius, hubs):
+    return pairs_counted(t, radius, hubs) + len(hubs)
+
+
 # global_local.mask
 
 
@@ -107,6 +117,18 @@ def mask_padded_queries(t, radius, hubs, length):
 
 def mask_of_floats(t, radius, hubs, length):
     return mask_by_lines(t, radius, hubs, length).float()
+
+
+def mask_global_padding(t, radius, hubs, length):
+    """Global tokens read and are read even where they are padding."""
+    seen = _near(t, radius)
+    seen[length:], seen[:, length:] = False, False
+    seen[hubs], seen[:, hubs] = True, True
+    return seen
+
+
+def mask_one_hub(t, radius, hubs, length):
+    return mask_by_lines(t, radius, hubs[:1], length)
 
 
 # global_local.symmetric
@@ -170,6 +192,41 @@ def attend_unscaled(q, k, v, radius, hubs):
     return attend_masked(q * q.shape[-1] ** 0.5, k, v, radius, hubs)
 
 
+def attend_renormalised(q, k, v, radius, hubs):
+    weights = _weights(q, k, torch.ones(len(q), len(q)).bool()) * _pattern(len(q), radius, hubs)
+    return weights / weights.sum(dim=-1, keepdim=True) @ v
+
+
+def _naive(scores, seen):
+    weights = scores.exp() * seen
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def attend_naive_exponential(q, k, v, radius, hubs):
+    return _naive(q @ k.T * q.shape[-1] ** -0.5, _pattern(len(q), radius, hubs)) @ v
+
+
+def attend_clamped(q, k, v, radius, hubs):
+    return _naive((q @ k.T * q.shape[-1] ** -0.5).clamp(-80, 80), _pattern(len(q), radius, hubs)) @ v
+
+
+def attend_small_fill(q, k, v, radius, hubs):
+    scores = (q @ k.T * q.shape[-1] ** -0.5).masked_fill(~_pattern(len(q), radius, hubs), -1e4)
+    return torch.softmax(scores, dim=-1) @ v
+
+
+def attend_large_fill(q, k, v, radius, hubs):
+    scores = (q @ k.T * q.shape[-1] ** -0.5).masked_fill(~_pattern(len(q), radius, hubs), -1e9)
+    return torch.softmax(scores, dim=-1) @ v
+
+
+def attend_one_hub(q, k, v, radius, hubs):
+    """The first global token alone reads everything."""
+    seen = _near(len(q), radius)
+    seen[:, hubs], seen[hubs[0]] = True, True
+    return _weights(q, k, seen) @ v
+
+
 # global_local.layers
 
 
@@ -227,6 +284,24 @@ def layers_hub_first(t, i, j, radii, hubs):
     return layers_by_formula(t, i, j, radii, hubs)
 
 
+def layers_hub_in_one_layer(t, i, j, radii, hubs):
+    """A global token takes two layers, also in a stack that has one."""
+    return layers_by_formula(t, i, j, radii, hubs) or 2 * bool(hubs)
+
+
+def layers_to_the_right(t, i, j, radii, hubs):
+    """The distance has a sign."""
+    if hubs:
+        return layers_by_formula(t, i, j, radii, hubs)
+    return next((depth for depth in range(1, len(radii) + 1) if j - i <= sum(radii[:depth])), 0)
+
+
+def layers_one_short(t, i, j, radii, hubs):
+    if hubs:
+        return layers_by_formula(t, i, j, radii, hubs)
+    return next((depth for depth in range(1, len(radii) + 1) if abs(i - j) < sum(radii[:depth])), 0)
+
+
 # global_local.projections
 
 
@@ -273,6 +348,47 @@ def head_hubs_stay_near(x, w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs):
     out = attend_masked(x @ w_q.T, x @ w_k.T, x @ w_v.T, radius, hubs).clone()
     out[hubs] = attend_asymmetric(x @ u_q.T, x @ u_k.T, x @ u_v.T, radius, hubs)[hubs]
     return out
+
+
+def _head(x, w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs, weigh):
+    """Scores and patterns, to which `weigh` gives weights."""
+    scale, t = len(w_q) ** -0.5, len(x)
+    seen = _near(t, radius)
+    seen[:, hubs] = True
+    out = weigh((x @ w_q.T) @ (x @ w_k.T).T * scale, seen) @ (x @ w_v.T)
+    rows = weigh((x[hubs] @ u_q.T) @ (x @ u_k.T).T * scale, torch.ones(len(hubs), t).bool()) @ (x @ u_v.T)
+    return out.index_copy(0, torch.tensor(hubs), rows)
+
+
+def head_copied(*arguments):
+    return _head(*arguments, weigh=lambda scores, seen: torch.softmax(scores.masked_fill(~seen, -torch.inf), dim=-1))
+
+
+def head_naive_exponential(*arguments):
+    return _head(*arguments, weigh=_naive)
+
+
+def head_small_fill(*arguments):
+    return _head(*arguments, weigh=lambda scores, seen: torch.softmax(scores.masked_fill(~seen, -1e4), dim=-1))
+
+
+def head_sorted(x, w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs):
+    """Rows of the global tokens in order of position, put where the list has them."""
+    right = head_two_parts(x, w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs)
+    return right.index_copy(0, torch.tensor(hubs), right[sorted(hubs)])
+
+
+def head_scaled_by_d(x, w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs):
+    other = (x.shape[1] / len(w_q)) ** -0.5
+    return head_two_parts(x, other * w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs)
+
+
+def head_values_detached(x, w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs):
+    return head_two_parts(x, w_q, w_k, w_v.detach(), u_q, u_k, u_v, radius, hubs)
+
+
+def head_inputs_detached(x, w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs):
+    return head_two_parts(x.detach(), w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs)
 
 
 def head_detached(x, w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs):
@@ -342,6 +458,46 @@ def blocks_no_hubs(q, k, v, radius, hubs):
     return _weights(q, k, _near(len(q), radius)) @ v[:, :5]
 
 
+def blocks_only_if_short(q, k, v, radius, hubs):
+    return v if len(q) > 2000 else attend_masked(q, k, v, radius, hubs)
+
+
+def blocks_short_reach_if_long(q, k, v, radius, hubs):
+    return blocks_of_queries(q, k, v, min(radius, 16) if len(q) > 1000 else radius, hubs)
+
+
+def blocks_naive_exponential(q, k, v, radius, hubs):
+    t, out, ordinary = len(q), [], torch.ones(len(q)).bool()
+    ordinary[hubs] = False
+    for rows in torch.arange(t).split(64):
+        near = torch.arange(max(int(rows[0]) - radius, 0), min(int(rows[-1]) + radius + 1, t))
+        keys = torch.cat([torch.tensor(hubs), near])
+        seen = ((rows[:, None] - near).abs() <= radius) & ordinary[near]
+        seen = torch.cat([torch.ones(len(rows), len(hubs)).bool(), seen], dim=1)
+        out.append(_naive(q[rows] @ k[keys].T * q.shape[-1] ** -0.5, seen) @ v[keys])
+    out = torch.cat(out)
+    out[hubs] = torch.softmax(q[hubs] @ k.T * q.shape[-1] ** -0.5, dim=-1) @ v
+    return out
+
+
+def blocks_neighbour_twice(q, k, v, radius, hubs):
+    t, out = len(q), []
+    for rows in torch.arange(t).split(64):
+        near = torch.arange(max(int(rows[0]) - radius, 0), min(int(rows[-1]) + radius + 1, t))
+        keys = torch.cat([torch.tensor(hubs), near])
+        seen = (rows[:, None] - near).abs() <= radius
+        seen = torch.cat([torch.ones(len(rows), len(hubs)).bool(), seen], dim=1)
+        out.append(_weights(q[rows], k[keys], seen) @ v[keys])
+    out = torch.cat(out)
+    out[hubs] = torch.softmax(q[hubs] @ k.T * q.shape[-1] ** -0.5, dim=-1) @ v
+    return out
+
+
+def blocks_hubs_sorted(q, k, v, radius, hubs):
+    out = blocks_of_queries(q, k, v, radius, hubs)
+    return out.index_copy(0, torch.tensor(hubs), out[sorted(hubs)])
+
+
 def blocks_ready_made(q, k, v, radius, hubs):
     seen = _pattern(len(q), radius, hubs)
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
@@ -357,6 +513,8 @@ BANK = {
             Wrong(pairs_neighbour_twice, says="and its neighbour are one pair"),
             Wrong(pairs_crossing_twice, says="a row and a column of global tokens counts once"),
             Wrong(pairs_full, says="the number of pairs is wrong"),
+            Wrong(pairs_hubs_far_from_ends, says="]: the number of pairs is wrong"),
+            Wrong(pairs_hub_counts_itself_twice, says=": the number of pairs is wrong"),
         ],
     ),
     "global_local.mask": Bank(
@@ -369,6 +527,8 @@ BANK = {
             Wrong(mask_padded_keys, says="which is padding"),
             Wrong(mask_padded_queries, says="is padding and reads"),
             Wrong(mask_of_floats, says="expected booleans"),
+            Wrong(mask_global_padding, says=", which is padding"),
+            Wrong(mask_one_hub, says="token 0 does not read global token"),
         ],
     ),
     "global_local.symmetric": Bank(
@@ -381,6 +541,12 @@ BANK = {
             Wrong(attend_twice, says="is read twice"),
             Wrong(attend_after_softmax, says="mask scores, not weights"),
             Wrong(attend_unscaled, says="the output differs from the formula"),
+            Wrong(attend_renormalised, says="with keys that stand far above others"),
+            Wrong(attend_naive_exponential, says="with scores far from 0, the output holds NaN"),
+            Wrong(attend_clamped, says="with scores far from 0, the output differs"),
+            Wrong(attend_small_fill, says="scores far from 0, the output differs"),
+            Wrong(attend_large_fill, says="far from 0, the output differs"),
+            Wrong(attend_one_hub, says=" does not read token"),
         ],
     ),
     "global_local.layers": Bank(
@@ -393,10 +559,13 @@ BANK = {
             Wrong(layers_never_ends, says="do not reach so far"),
             Wrong(layers_asked_for, says="reads everything"),
             Wrong(layers_hub_first, says="the window is the shorter way"),
+            Wrong(layers_hub_in_one_layer, says="more layers than the stack"),
+            Wrong(layers_to_the_right, says="the whole stack does not get there"),
+            Wrong(layers_one_short, says="windows add up from layer to layer"),
         ],
     ),
     "global_local.projections": Bank(
-        right=[head_two_parts, head_by_row],
+        right=[head_two_parts, head_by_row, head_copied],
         wrong=[
             Wrong(head_shared, says="use the queries, keys and values of the ordinary"),
             Wrong(head_queries_alone, says="use the keys and values of the ordinary"),
@@ -405,17 +574,28 @@ BANK = {
             Wrong(head_global_keys_for_all, says="by the ordinary projections and in one softmax"),
             Wrong(head_hubs_stay_near, says="it reads every token"),
             Wrong(head_detached, says="the gradient with respect to u_k"),
+            Wrong(head_naive_exponential, says="with scores far from 0, the output holds NaN"),
+            Wrong(head_small_fill, says="with scores far from 0, the output is wrong"),
+            Wrong(head_sorted, says="is wrong: it reads every token"),
+            Wrong(head_scaled_by_d, says="global ones too, by the ordinary projections and in one softmax"),
+            Wrong(head_values_detached, says="the gradient with respect to w_v"),
+            Wrong(head_inputs_detached, says="the gradient with respect to x"),
         ],
     ),
     "global_local.blocks": Bank(
         right=[blocks_of_queries, blocks_gathered],
         wrong=[
             Wrong(blocks_dense, says="is too large to form"),
-            Wrong(blocks_drop_the_rest, says="the output has shape (192, 6)"),
+            Wrong(blocks_drop_the_rest, says="the output has shape (192, "),
             Wrong(blocks_hubs_stay_near, says="the rows of the global tokens"),
             Wrong(blocks_cut_at_the_edge, says="the output differs from the formula"),
             Wrong(blocks_no_hubs, says="the output has shape (7, 5)"),
             Wrong(blocks_ready_made, says="attend_in_blocks uses scaled_dot_product_attention"),
+            Wrong(blocks_only_if_short, says="with long inputs"),
+            Wrong(blocks_short_reach_if_long, says=" the output differs from the formula"),
+            Wrong(blocks_naive_exponential, says="with scores far from 0"),
+            Wrong(blocks_neighbour_twice, says="with 7 tokens and radius 2 the output differs from the formula"),
+            Wrong(blocks_hubs_sorted, says="the rows of the global tokens ["),
         ],
     ),
 }

@@ -16,6 +16,19 @@ def mislead_three_keys():
     return shares.log(), values, float(shares @ values)
 
 
+def mislead_in_float32():
+    return [0.0, 0.0], torch.tensor([-0.7, 1.3]), 0.3
+
+
+def mislead_a_little_less():
+    return torch.zeros(2), torch.tensor([-0.98, 0.98]), 0.0
+
+
+def mislead_plain_mean():
+    """The values' mean is the target, and softmax's mixture is not."""
+    return torch.tensor([0.4, 0.0]), torch.tensor([-1.5, 1.5]), 0.0
+
+
 def mislead_unequal():
     values = [0.0, 3.0]
     return torch.tensor([2.0, 1.0]).log(), values, 1.0
@@ -106,6 +119,20 @@ def sample_inverse(scores, uniform):
     return index.masked_fill((scores == -torch.inf).all(dim=-1), -1)
 
 
+def sample_small_fill(scores, uniform):
+    index = (scores.clamp_min(-100.0) - torch.log(-torch.log(uniform))).argmax(dim=-1)
+    return index.masked_fill((scores == -torch.inf).all(dim=-1), -1)
+
+
+def sample_in_float32(scores, uniform):
+    return sample_race(scores.float(), uniform.float())
+
+
+def sample_single_key_is_none(scores, uniform):
+    """A row that sees one key alone has nothing to choose from."""
+    return sample_gumbel(scores, uniform).masked_fill((scores > -torch.inf).sum(dim=-1) == 1, -1)
+
+
 def sample_floats(scores, uniform):
     return sample_gumbel(scores, uniform).double()
 
@@ -123,6 +150,19 @@ def expectation_autograd(scores, costs):
     scores = scores.clone().requires_grad_()
     total = sum(w * c for w, c in zip(torch.softmax(scores, dim=0), costs, strict=True))
     return total.detach(), torch.autograd.grad(total, scores)[0]
+
+
+def _naive(scores):
+    return scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
+
+
+def expectation_naive_exponential(scores, costs):
+    p = _naive(scores)
+    return p @ costs, p * (costs - p @ costs)
+
+
+def expectation_clamped(scores, costs):
+    return expectation_formula(scores.clamp(-80, 80), costs)
 
 
 def expectation_no_mean(scores, costs):
@@ -163,6 +203,24 @@ def score_function_autograd(scores, index, costs, baseline):
     scores = scores.clone().requires_grad_()
     chosen = torch.log_softmax(scores, dim=0)[index]
     return torch.autograd.grad(((costs - baseline) * chosen).sum() / len(index), scores)[0]
+
+
+def score_function_naive_exponential(scores, index, costs, baseline):
+    slopes = torch.nn.functional.one_hot(index, len(scores)) - _naive(scores)
+    return ((costs - baseline)[:, None] * slopes).mean(dim=0)
+
+
+def score_function_over_keys(scores, index, costs, baseline):
+    """The sum over draws is divided by the number of keys."""
+    return score_function_formula(scores, index, costs, baseline) * len(index) / len(scores)
+
+
+def score_function_cost_of_key(scores, index, costs, baseline):
+    """Each draw pays what the last draw of its key has paid."""
+    by_key = torch.zeros_like(scores)
+    for j, cost in zip(index.tolist(), costs, strict=True):
+        by_key[j] = cost
+    return score_function_formula(scores, index, by_key[index], baseline)
 
 
 def score_function_only_chosen(scores, index, costs, baseline):
@@ -216,6 +274,22 @@ class _Through(torch.autograd.Function):
 
 def straight_through_function(scores, noise, temperature):
     return _Through.apply(torch.softmax((scores + noise) / temperature, dim=-1))
+
+
+def straight_through_naive_exponential(scores, noise, temperature):
+    soft = _naive((scores + noise) / temperature)
+    return torch.nn.functional.one_hot(soft.argmax(dim=-1), scores.shape[-1]) + (soft - soft.detach())
+
+
+def straight_through_times_temperature(scores, noise, temperature):
+    soft = torch.softmax((scores + noise) * temperature, dim=-1)
+    return torch.nn.functional.one_hot(soft.argmax(dim=-1), scores.shape[-1]) + (soft - soft.detach())
+
+
+def straight_through_noise_not_divided(scores, noise, temperature):
+    soft = torch.softmax(scores / temperature + noise, dim=-1)
+    hard = torch.nn.functional.one_hot((scores + noise).argmax(dim=-1), scores.shape[-1])
+    return hard + (soft - soft.detach())
 
 
 def straight_through_soft(scores, noise, temperature):
@@ -278,6 +352,22 @@ def variance_counted(scores, costs, baseline):
     return float(sum(w * (e - mean).square().sum() for w, e in zip(p, estimates, strict=True)))
 
 
+def variance_naive_exponential(scores, costs, baseline):
+    p = _naive(scores)
+    estimates = (costs - baseline)[:, None] * (torch.eye(len(p), dtype=p.dtype) - p)
+    return p @ (estimates - p @ estimates).square().sum(dim=-1)
+
+
+def variance_equal_weights(scores, costs, baseline):
+    p = torch.softmax(scores, dim=0)
+    estimates = (costs - baseline)[:, None] * (torch.eye(len(p), dtype=p.dtype) - p)
+    return (estimates - p @ estimates).square().sum(dim=-1).mean()
+
+
+def variance_added_baseline(scores, costs, baseline):
+    return variance_formula(scores, costs, -baseline)
+
+
 def variance_mean_square(scores, costs, baseline):
     p = torch.softmax(scores, dim=0)
     slopes = torch.eye(len(p), dtype=p.dtype) - p
@@ -308,7 +398,7 @@ def variance_negative(scores, costs, baseline):
 
 BANK = {
     "hard_attention.mislead": Bank(
-        right=[mislead_two_keys, mislead_unequal, mislead_three_keys],
+        right=[mislead_two_keys, mislead_unequal, mislead_three_keys, mislead_in_float32],
         wrong=[
             Wrong(mislead_target_among_them, says="lies within 1 of the target"),
             Wrong(mislead_mixture_misses, says="is not the target"),
@@ -316,6 +406,8 @@ BANK = {
             Wrong(mislead_two_things, says="return three things"),
             Wrong(mislead_shapes, says="expected one number a key"),
             Wrong(mislead_infinite, says="is not finite"),
+            Wrong(mislead_a_little_less, says="lies within 1 of the target: reading"),
+            Wrong(mislead_plain_mean, says="softmax of the scores, is not the target"),
         ],
     ),
     "hard_attention.sample": Bank(
@@ -327,9 +419,12 @@ BANK = {
             Wrong(sample_wrong_sign, says="the noise has the wrong sign"),
             Wrong(sample_normal_noise, says="do not come up as often"),
             Wrong(sample_on_probabilities, says="whose score is -infinity"),
-            Wrong(sample_no_empty_rows, says="row 7 sees no key"),
+            Wrong(sample_no_empty_rows, says="sees no key, and its index is not -1"),
             Wrong(sample_inverse, says="not as the largest of score plus noise"),
             Wrong(sample_floats, says="indices are integers"),
+            Wrong(sample_small_fill, says="chose a key whose score is -infinity"),
+            Wrong(sample_in_float32, says="a row that sees a key has the index -1"),
+            Wrong(sample_single_key_is_none, says=" that sees a key has the index -1"),
         ],
     ),
     "hard_attention.expectation": Bank(
@@ -341,6 +436,8 @@ BANK = {
             Wrong(expectation_no_weights, says="the gradient of the expected cost is wrong"),
             Wrong(expectation_best_key, says="the expected cost is wrong"),
             Wrong(expectation_only_gradient, says="return two things"),
+            Wrong(expectation_naive_exponential, says="the expected cost is nan"),
+            Wrong(expectation_clamped, says="every key counts alike: weigh"),
         ],
     ),
     "hard_attention.score_function": Bank(
@@ -353,6 +450,9 @@ BANK = {
             Wrong(score_function_own_baseline, says="the mean of these costs"),
             Wrong(score_function_sum, says="summed over the draws"),
             Wrong(score_function_weighted_twice, says="the estimate is wrong"),
+            Wrong(score_function_naive_exponential, says="the gradient holds NaN"),
+            Wrong(score_function_over_keys, says="the estimate is wrong ("),
+            Wrong(score_function_cost_of_key, says="the estimate is wrong (first"),
         ],
     ),
     "hard_attention.straight_through": Bank(
@@ -366,6 +466,9 @@ BANK = {
             Wrong(straight_through_no_noise, says="does not choose the key with the largest"),
             Wrong(straight_through_slope_without_noise, says="has lost the noise"),
             Wrong(straight_through_identity, says="the gradient is not that of softmax"),
+            Wrong(straight_through_naive_exponential, says="the weights holds NaN"),
+            Wrong(straight_through_times_temperature, says="the gradient is not that of softmax((scores"),
+            Wrong(straight_through_noise_not_divided, says="the gradient is not that of softmax((scores + noise)"),
         ],
     ),
     "hard_attention.variance": Bank(
@@ -377,6 +480,9 @@ BANK = {
             Wrong(variance_mean_of_entries, says="not the sum"),
             Wrong(variance_only_chosen, says="the variance is wrong"),
             Wrong(variance_negative, says="a variance is negative"),
+            Wrong(variance_naive_exponential, says="the variance is nan"),
+            Wrong(variance_equal_weights, says=": the variance is wrong"),
+            Wrong(variance_added_baseline, says="baseline 2.5: the variance is wrong"),
         ],
     ),
 }

@@ -44,6 +44,10 @@ def bytes_weights(b, h, n, d):
     return 4 * b * h * n * n, 4 * b * h * d * (d + 1)
 
 
+def bytes_square_of_the_heads(b, h, n, d):
+    return 8 * b * h * n * d, 4 * b * (h * d) * (h * d + 1)
+
+
 # linear_attention.reassociate
 
 
@@ -84,6 +88,15 @@ def reassociate_ready_made(q, k, v):
     return torch.nn.functional.scaled_dot_product_attention(elu(q) + 1, elu(k) + 1, v)
 
 
+def reassociate_only_if_short(q, k, v):
+    return v[: len(q)] if len(q) > 1000 else reassociate_weights(q, k, v)
+
+
+def reassociate_exponential(q, k, v):
+    q, k = q.exp(), k.exp()
+    return (q @ (k.T @ v)) / (q @ k.sum(dim=0))[:, None]
+
+
 # linear_attention.stream
 
 
@@ -102,6 +115,39 @@ def stream_by_weights(state, q, k, v):
     S = q.new_zeros(k.shape[1], v.shape[1]) if state is None else state["S"]
     both = (q @ k.T).tril() @ v + q @ S
     return both[:, :-1] / both[:, -1:], {"S": S + k.T @ v}
+
+
+def stream_in_place(state, q, k, v):
+    """One matrix in a dict with an integer key, written over."""
+    q, k, v = elu(q) + 1, elu(k) + 1, torch.cat([v, torch.ones_like(v[:, :1])], dim=-1)
+    state = {0: q.new_zeros(k.shape[1], v.shape[1])} if state is None else state
+    both = (q @ k.T).tril() @ v + q @ state[0]
+    state[0] += k.T @ v
+    return both[:, :-1] / both[:, -1:], state
+
+
+def _buffer(state, q, k, v, room):
+    """Keys and values in a buffer that has its whole size from the start."""
+    state = [k.new_zeros(room, k.shape[1]), v.new_zeros(room, v.shape[1]), 0] if state is None else state
+    keys, values, seen = state[0].clone(), state[1].clone(), state[2]
+    keys[seen : seen + len(k)], values[seen : seen + len(k)] = k[: room - seen], v[: room - seen]
+    seen = min(seen + len(k), room)
+    weights = ((elu(q) + 1) @ (elu(keys[:seen]) + 1).T).tril(seen - len(q))
+    return weights / weights.sum(dim=-1, keepdim=True) @ values[:seen], [keys, values, seen]
+
+
+def stream_buffer_of_16(state, q, k, v):
+    return _buffer(state, q, k, v, 16)
+
+
+def stream_buffer_of_512(state, q, k, v):
+    return _buffer(state, q, k, v, 512)
+
+
+def stream_last_right(state, q, k, v):
+    """Only the last row of a piece has its outputs right."""
+    out, state = stream_recurrence(state, q, k, v)
+    return torch.cat([out[-1:].expand(len(q) - 1, -1), out[-1:]]), state
 
 
 def stream_forgets(state, q, k, v):
@@ -186,6 +232,24 @@ def chunks_drop_the_rest(q, k, v):
     return chunks_of(q[:whole], k[:whole], v[:whole])
 
 
+def chunks_only_if_short(q, k, v):
+    return v if len(q) > 2000 else chunks_whole_weights(q, k, v)
+
+
+def chunks_token_by_token(q, k, v):
+    return stream_recurrence(None, q, k, v)[0]
+
+
+def chunks_of_one(q, k, v):
+    return chunks_of(q, k, v, chunk=1)
+
+
+def chunks_a_state_for_each_token(q, k, v):
+    q, k = elu(q) + 1, elu(k) + 1
+    states = (k[:, :, None] * v[:, None, :]).cumsum(dim=0)
+    return (q[:, None, :] @ states)[:, 0] / (q * k.cumsum(dim=0)).sum(dim=-1, keepdim=True)
+
+
 def chunks_ready_made(q, k, v):
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
@@ -239,6 +303,27 @@ def decay_masked_too_late(a):
     return torch.where(torch.ones(len(a), len(a)).tril().bool(), (reached[:, None] - reached).exp(), 0.0)
 
 
+def decay_clamped(a):
+    reached = a.log().cumsum(dim=0).clamp_min(-80)
+    later = torch.ones(len(a), len(a)).triu(1).bool()
+    return (reached[:, None] - reached).masked_fill(later, -torch.inf).exp()
+
+
+def decay_floor_in_quotient(a):
+    product = a.cumprod(dim=0)
+    return (product[:, None] / product.clamp_min(1e-30)).tril()
+
+
+def decay_one_side_detached(a):
+    reached = a.log().cumsum(dim=0)
+    later = torch.ones(len(a), len(a)).triu(1).bool()
+    return (reached[:, None] - reached.detach()).masked_fill(later, -torch.inf).exp()
+
+
+def decay_detached_if_long(a):
+    return decay_by_logarithms(a) if len(a) < 100 else decay_by_logarithms(a.detach()) + 0 * a
+
+
 # linear_attention.delta
 
 
@@ -278,6 +363,15 @@ def delta_transposed(S, k, v, beta):
     return delta_formula(S, k, v, beta).T
 
 
+def delta_in_place(S, k, v, beta):
+    S += beta * k[:, None] * (v - k @ S)
+    return S
+
+
+def delta_beta_up_to_one(S, k, v, beta):
+    return delta_formula(S, k, v, min(beta, 1.0))
+
+
 # linear_attention.kernel
 
 
@@ -290,9 +384,9 @@ def _scan_kernel(q_ptr, k_ptr, v_ptr, out_ptr, n, KIND: tl.constexpr, D: tl.cons
         rows = start + within
         at = rows[:, None] * D + wide[None, :]
         inside = (rows < n)[:, None]
-        q = tl.load(q_ptr + at, mask=inside, other=0.0)
         k = tl.load(k_ptr + at, mask=inside, other=0.0)
         v = tl.load(v_ptr + at, mask=inside, other=0.0)
+        q = tl.load(q_ptr + at) if KIND == 6 else tl.load(q_ptr + at, mask=inside, other=0.0)
         weights = tl.dot(q, tl.trans(k), input_precision="ieee")
         if KIND != 1:
             weights = tl.where(seen, weights, 0.0)
@@ -360,6 +454,19 @@ def kernel_transposes_its_state(q, k, v):
     return _launch(q, k, v, 5)
 
 
+def kernel_in_pytorch(q, k, v):
+    return (q @ k.T).tril() @ v
+
+
+def kernel_launched_for_show(q, k, v):
+    kernel_scan(q, k, v)
+    return (q @ k.T).tril() @ v
+
+
+def kernel_reads_past_the_end(q, k, v):
+    return _launch(q, k, v, 6)
+
+
 def kernel_drops_the_rest(q, k, v):
     whole = len(q) // 16 * 16
     return _launch(q[:whole], k[:whole], v[:whole], 0)
@@ -375,6 +482,7 @@ BANK = {
             Wrong(bytes_state_a_token, says="not one a token"),
             Wrong(bytes_shared_state, says="has a state of its own"),
             Wrong(bytes_weights, says="the bytes of the cache are wrong"),
+            Wrong(bytes_square_of_the_heads, says="the bytes of the state are wrong"),
         ],
     ),
     "linear_attention.reassociate": Bank(
@@ -386,29 +494,38 @@ BANK = {
             Wrong(reassociate_identity, says="a weight is negative"),
             Wrong(reassociate_relu, says="not that of the feature map"),
             Wrong(reassociate_ready_made, says="attend uses scaled_dot_product_attention"),
+            Wrong(reassociate_only_if_short, says="with long inputs"),
+            Wrong(reassociate_exponential, says="is not that of the feature map"),
         ],
     ),
     "linear_attention.stream": Bank(
-        right=[stream_recurrence, stream_by_weights],
+        right=[stream_recurrence, stream_by_weights, stream_in_place],
         wrong=[
             Wrong(stream_forgets, says="read in pieces of 4, 7 differs"),
             Wrong(stream_keeps_keys, says="the state grows with what was read"),
             Wrong(stream_only_output, says="return two things"),
             Wrong(stream_reads_before_it_writes, says="read in pieces of 11 differs"),
-            Wrong(stream_transposed, says="the result has shape"),
+            Wrong(stream_transposed, says="the output of a piece has shape"),
+            Wrong(stream_buffer_of_16, says="the output of a piece holds NaN"),
+            Wrong(stream_buffer_of_512, says="room for a whole text"),
+            Wrong(stream_last_right, says="the text read in pieces of 11 differs"),
         ],
         stateful=True,
     ),
     "linear_attention.chunks": Bank(
         right=[chunks_in_a_loop, chunks_in_parallel],
         wrong=[
-            Wrong(chunks_whole_weights, says="are too many to form"),
+            Wrong(chunks_whole_weights, says="nor a state for each token"),
             Wrong(chunks_not_causal, says="every query sees every key"),
             Wrong(chunks_leak_within, says="its future"),
             Wrong(chunks_without_state, says="with 150 tokens the output is not causal"),
             Wrong(chunks_drop_the_rest, says="with 150 tokens the output has shape"),
             Wrong(chunks_average_of_normalized, says="with 1 tokens the output is not causal"),
             Wrong(chunks_ready_made, says="attend_in_chunks uses scaled_dot_product_attention"),
+            Wrong(chunks_only_if_short, says="tokens the output is not causal"),
+            Wrong(chunks_token_by_token, says="take a few for a chunk, not for a token"),
+            Wrong(chunks_of_one, says="operations: take a few for a chunk, not for a token"),
+            Wrong(chunks_a_state_for_each_token, says="of weights nor a state for each token"),
         ],
     ),
     "linear_attention.decay": Bank(
@@ -420,6 +537,10 @@ BANK = {
             Wrong(decay_own_key, says="its factor fades what stood before"),
             Wrong(decay_of_one_step, says="not the product of the factors"),
             Wrong(decay_masked_too_late, says="its gradient is NaN"),
+            Wrong(decay_clamped, says="is not the product of the factors"),
+            Wrong(decay_floor_in_quotient, says="all is left: its factor fades what stood before"),
+            Wrong(decay_one_side_detached, says="its gradient is wrong"),
+            Wrong(decay_detached_if_long, says="its gradient is not"),
         ],
     ),
     "linear_attention.delta": Bank(
@@ -432,6 +553,8 @@ BANK = {
             Wrong(delta_squares_beta, says="the answer is not in between"),
             Wrong(delta_normalizes, says="keys that are not of length 1"),
             Wrong(delta_transposed, says="the new memory has shape"),
+            Wrong(delta_in_place, says="in place, and the caller"),
+            Wrong(delta_beta_up_to_one, says="with keys that are not of length 1"),
         ],
     ),
     "linear_attention.kernel": Bank(
@@ -443,6 +566,9 @@ BANK = {
             Wrong(kernel_keeps_one_chunk, says="with 53 tokens, chunks of 16: the first chunk is right, later"),
             Wrong(kernel_transposes_its_state, says="with 32 tokens, chunks of 16: the first chunk is right, later"),
             Wrong(kernel_drops_the_rest, says="with 53 tokens, chunks of 16: the output has shape"),
+            Wrong(kernel_in_pytorch, says="it computes with PyTorch"),
+            Wrong(kernel_launched_for_show, says="outside its kernel it computes with PyTorch"),
+            Wrong(kernel_reads_past_the_end, says="reads outside its tensors"),
         ],
     ),
 }
