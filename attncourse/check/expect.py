@@ -165,7 +165,10 @@ def expect_gradients(learner, args: list, reference, *, wrt: dict[int, str], rng
     grads = learner.grad(*args, wrt=tuple(wrt), cotangent=cotangent)
     for name, mine, theirs in zip(wrt.values(), grads, truth, strict=True):
         message = f"{case}the gradient with respect to {name} is {{}} though the result is right"
-        expect(bool(mine.isfinite().all()), message.format(f"NaN or infinity at {place(~mine.isfinite())}"))
+        expect(
+            bool(mine.isfinite().all()),
+            message.format(f"NaN or infinity at {place(~mine.isfinite())}, which flows back though it was hidden,"),
+        )
         expect_close(mine, theirs, message.format("wrong"))
 
 

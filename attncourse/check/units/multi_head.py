@@ -70,7 +70,11 @@ def merge(learner, rng):
     """Repair the merging of heads that runs, trains, and mixes tokens."""
     b, h, t, dv = unlike_sizes(rng, 4)
     x = normal(rng, b, h, t, dv)
-    got = expect_tensor(learner(x), (b, t, h * dv), what="the merged tensor")
+    got = learner(x)
+    shape = tuple(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__
+    sizes = f"b={b}, h={h}, t={t}, dv={dv}"
+    expect(shape == (b, t, h * dv), f"the merged tensor has shape {shape}, expected (b, t, h * dv) for {sizes}")
+    expect_tensor(got, shape)
     for token in range(t):
         changed = x.clone()
         changed[:, :, token] += 1.0
@@ -187,7 +191,7 @@ def _judge_pruned(got, matrices, h, head):
     )
     expect(sizes[3] != tuple(matrices[3].shape), f"{case}, w_o is as large as before: a head owns columns of it")
     for name, w, truth in zip(names, got, wanted, strict=True):
-        expect_tensor(w, tuple(truth.shape), what=f"{case}, {name}")
+        expect(w.shape == truth.shape, f"{case}, {name} has shape {tuple(w.shape)}: not what {h - 1} heads own of it")
     for other in range(h):
         same = all(torch.equal(w, cut) for w, cut in zip(got, _without(matrices, other, h), strict=True))
         expect(other == head or not same, f"{case}: head {other} was cut instead")

@@ -53,8 +53,9 @@ def general(learner, rng):
 @exercise_check("multiplicative.split", function="split_concat", points=2, section="multiplicative-attention")
 def split(learner, rng):
     """Cut concat's one matrix in two, so that no pair is ever concatenated."""
-    t, s, *widths, a = unlike_sizes(rng, 5)
-    less, more = min(widths), max(widths) + 2  # at least three apart: halves are no answer
+    t, s, a = unlike_sizes(rng, 3, low=10, high=24)
+    less = integer(rng, 2, 4)
+    more = less + integer(rng, 3, 6)  # far apart: halves are no answer
     for dq, dk in ((less, more), (more, less), (1, more), (more, 1)):
         weight = normal(rng, a, dq + dk)
         got = learner(weight, dq)

@@ -133,8 +133,8 @@ def causal(learner, rng):
             raise Broken(f"{case}, position {positions[row]} saw position {furthest}, its future", picture)
         if (blind := allowed & ~seen).any():
             row, col = place(blind)
-            broken = f"{case}, position {positions[row]} did not see position {col}, which is not its future"
-            raise Broken(broken, picture)
+            what = "itself" if col == positions[row] else f"position {col}, which is not its future"
+            raise Broken(f"{case}, position {positions[row]} did not see {what}", picture)
         expect_rows_sum_to_one(weights)
         wanted = _attention(q, k, v, causal=True)
         expect_close(learner(q, k, v), wanted, f"{case}, the output is not attention to the past")
@@ -200,7 +200,7 @@ def repair(learner, rng):
     rows = _mixed(SHIFTS, t)[:, None]
     expect_close_far(learner(scores + rows, visible), wanted, "rows of scores that lie far from one another")
     for far, case in (
-        (scores, "where hides the NaN, but its gradient flows: "),
+        (scores, ""),
         (tempted, "hidden scores thousands above the visible ones: "),
         (scores + 800.0, "scores of about 800: "),
         (scores - 800.0, "scores of about -800: "),
