@@ -444,7 +444,13 @@ CLASS = {
         ["passed", "tampered", "passed"],
         "a frame of 4294967295 + 4294967295 bytes",
     ),
-    "fakes": (RIGHT | {"double": FAKE, "rows": "pass"}, "marked", 1, ["wrong", "wrong", "passed"], "the result is a Equal"),
+    "fakes": (
+        RIGHT | {"double": FAKE, "rows": "pass"},
+        "marked",
+        1,
+        ["wrong", "wrong", "passed"],
+        "the result is a Equal",
+    ),
     "fakes-numbers": (
         RIGHT | {"rows": FAKE_NUMBERS, "cube": "pass"},
         "marked",

@@ -6,10 +6,8 @@ from attncourse._shared import masks
 from attncourse.additive import additive_attention, additive_scores, additive_weights
 
 from ..core import Broken, exercise_check, exercise_unit
-from ..draw import integer, normal
+from ..draw import SHIFTS, draw_lengths, integer, normal, unlike_sizes
 from ..expect import (
-    SHIFTS,
-    draw_lengths,
     expect,
     expect_close,
     expect_close_far,
@@ -17,7 +15,6 @@ from ..expect import (
     expect_number,
     expect_rows_sum_to_one,
     expect_tensor,
-    unlike_sizes,
 )
 
 exercise_unit(

@@ -5,8 +5,8 @@ import torch
 from attncourse.grouped_query import group_heads, grouped_query_attention
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
-from ..draw import integer, normal
-from ..expect import cycled, expect, expect_close, expect_memory, expect_number, expect_tensor, lifted, primes
+from ..draw import cycled, integer, lifted, normal, primes
+from ..expect import expect, expect_close, expect_memory, expect_number, expect_tensor
 
 exercise_unit(
     "grouped_query",

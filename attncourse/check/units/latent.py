@@ -7,17 +7,8 @@ from attncourse._shared.rope import RotaryEmbedding
 from attncourse.latent import LatentAttention, latent_attention, latent_attention_absorbed
 
 from ..core import READY_MADE_ATTENTION, exercise_check, exercise_unit
-from ..draw import integer, normal
-from ..expect import (
-    cycled,
-    expect,
-    expect_close,
-    expect_memory,
-    expect_number,
-    expect_tensor,
-    numbers_added,
-    primes,
-)
+from ..draw import cycled, integer, normal, primes
+from ..expect import expect, expect_close, expect_memory, expect_number, expect_tensor, numbers_added
 
 exercise_unit(
     "latent",

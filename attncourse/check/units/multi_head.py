@@ -6,9 +6,8 @@ from attncourse._shared.rope import rotary_angles, rotate_half_split, rotate_int
 from attncourse.multi_head import multi_head_attention
 
 from ..core import READY_MADE_ATTENTION, Broken, exercise_check, exercise_unit
-from ..draw import integer, normal
+from ..draw import SHIFTS, integer, normal, unlike_sizes
 from ..expect import (
-    SHIFTS,
     expect,
     expect_blind_to_future,
     expect_close,
@@ -17,7 +16,6 @@ from ..expect import (
     expect_number,
     expect_tensor,
     place,
-    unlike_sizes,
 )
 
 exercise_unit(

@@ -6,17 +6,8 @@ from attncourse._shared import masks
 from attncourse.multiplicative import concat_scores, gaussian_weights, general_scores, local_window
 
 from ..core import Broken, exercise_check, exercise_unit
-from ..draw import integer, normal
-from ..expect import (
-    SHIFTS,
-    expect,
-    expect_close,
-    expect_close_far,
-    expect_gradients,
-    expect_tensor,
-    place,
-    unlike_sizes,
-)
+from ..draw import SHIFTS, integer, normal, unlike_sizes
+from ..expect import expect, expect_close, expect_close_far, expect_gradients, expect_tensor, place
 
 exercise_unit(
     "multiplicative", title="Multiplicative attention", chapter="short_history", minutes=45, prerequisites=("additive",)

@@ -7,18 +7,8 @@ import torch
 from attncourse.softmax_attention import softmax_attention
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
-from ..draw import integer, normal
-from ..expect import (
-    cycled,
-    expect,
-    expect_close,
-    expect_number,
-    expect_rows_sum_to_one,
-    expect_tensor,
-    lifted,
-    place,
-    primes,
-)
+from ..draw import cycled, integer, lifted, normal, primes
+from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
 
 exercise_unit(
     "real_systems",

@@ -8,10 +8,8 @@ from attncourse._shared.masks import causal_mask, length_mask, query_positions
 from attncourse.softmax_attention import attention_weights, softmax_attention
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
-from ..draw import integer, normal
+from ..draw import SHIFTS, draw_lengths, integer, normal, unlike_sizes
 from ..expect import (
-    SHIFTS,
-    draw_lengths,
     expect,
     expect_close,
     expect_close_far,
@@ -20,7 +18,6 @@ from ..expect import (
     expect_rows_sum_to_one,
     expect_tensor,
     place,
-    unlike_sizes,
 )
 
 exercise_unit(

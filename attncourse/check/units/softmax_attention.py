@@ -6,9 +6,8 @@ from attncourse._shared import masks
 from attncourse.softmax_attention import softmax_attention, softmax_attention_with_lse
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
-from ..draw import integer, normal
+from ..draw import SHIFTS, integer, normal, shift_scores, unlike_sizes
 from ..expect import (
-    SHIFTS,
     expect,
     expect_close,
     expect_close_far,
@@ -20,8 +19,6 @@ from ..expect import (
     expect_tensor,
     numbers_in,
     place,
-    shift_scores,
-    unlike_sizes,
     weights_of,
 )
 

@@ -5,17 +5,8 @@ from itertools import pairwise
 import torch
 
 from ..core import Broken, exercise_check, exercise_unit
-from ..draw import integer, normal
-from ..expect import (
-    cycled,
-    expect,
-    expect_close,
-    expect_number,
-    expect_rows_sum_to_one,
-    expect_tensor,
-    place,
-    primes,
-)
+from ..draw import cycled, integer, normal, primes
+from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
 
 exercise_unit("why_attention", title="Why attention", chapter="why_attention", minutes=45)
 
