@@ -5,31 +5,42 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 INSTALLED := $(VENV)/.installed
-CACHE := _build/.jupyter_cache
 OFFLINE := _build/offline
-PACKAGE := $(shell find attncourse -name '*.py')
-BOOK_NOTEBOOKS := $(wildcard book/*.ipynb)
-SOLUTIONS := $(wildcard solutions/*/*.ipynb)
+
+# Text is UTF-8 whatever the locale is.
+export PYTHONUTF8 := 1
+
+# Jupyter, matplotlib and Triton write into a home; who has none, or one that cannot be written, gets one here.
+ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/_build/home
+$(shell mkdir -p "$(HOME)")
+endif
+
+# An environment that was moved here, has lost its Python, or has no pip is none: it is made anew.
+ifneq ($(shell grep -qsF "$(CURDIR)/$(VENV)" $(VENV)/pyvenv.cfg && $(BIN)/python -c 'import pip' 2>/dev/null && echo yes),yes)
+$(shell rm -f $(INSTALLED))
+endif
+
+# PyTorch's build for CUDA asks for one Triton of its own, its build for processors for none.
+TORCH_PINS_TRITON := 'import importlib.metadata as m, sys; sys.exit(not any(r.startswith("triton==") for r in m.requires("torch")))'
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test bench bench-compare bench-grading exercises bootstrap format clean
+.PHONY: help book serve test chapters bench bench-compare bench-grading compile-record mutants exercises bootstrap format clean
 
 help: ## Show what there is
 	@echo "make TARGET, where TARGET is one of:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# torch first and by its exact pin, so that nothing else draws another build of it in.
+# torch first and by its exact pin, so that nothing else draws another build of it in. Without the mark that an installation
+# leaves when it is done, what stands there broke off: it is cleared away, since pip takes half a package for a whole one.
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
-	$(PYTHON) -m venv $(VENV)
+	"$(PYTHON)" -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	if test -f $@; then rm $@; else rm -rf $(VENV); fi
+	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[book,grade,cluster,dev]'
-	@touch $@
-
-# A cached execution holds for the package that it ran with.
-$(CACHE)/.package: $(PACKAGE) $(INSTALLED)
-	rm -rf $(CACHE)
-	mkdir -p $(CACHE)
+	cp constraints.txt $(VENV)/constraints.txt
+	if $(BIN)/python -c $(TORCH_PINS_TRITON); then sed -i '/^triton==/d' $(VENV)/constraints.txt; fi
+	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --editable '.[book,grade,cluster,dev]'
 	@touch $@
 
 $(OFFLINE)/.ready: $(INSTALLED) book/references.bib attncourse/plot/timeline.py
@@ -41,21 +52,22 @@ $(OFFLINE)/.ready: $(INSTALLED) book/references.bib attncourse/plot/timeline.py
 	$(BIN)/python -m attncourse.plot.timeline book/references.bib $(OFFLINE)/timeline.svg
 	@touch $@
 
-# Chapters are executed side by side first, a thread each; the build finds them in the cache, and runs what failed again.
-book: $(INSTALLED) $(CACHE)/.package $(OFFLINE)/.ready ## Install, execute every chapter, build the HTML (warnings are errors)
-	yes | $(BIN)/jcache notebook --cache-path $(CACHE) add $(BOOK_NOTEBOOKS)
-	OMP_NUM_THREADS=1 $(BIN)/jcache project --cache-path $(CACHE) execute --executor local-parallel --timeout 300
-	$(BIN)/jupyter-book build book --config _config.yml --toc $(CURDIR)/_toc.yml --path-output . -W -n --keep-going
-	$(BIN)/python tests/check_built_book.py _build/html
+# Side by side, a thread each. Tests and book take what they show from one cache: nothing is executed twice.
+chapters: $(INSTALLED) ## Execute every chapter that has changed, or whose package has
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run_chapters
+
+book: chapters $(OFFLINE)/.ready ## Install, execute every chapter, build the HTML (warnings are errors)
+	$(BIN)/jupyter-book build book --config _config.yml --toc "$(CURDIR)/_toc.yml" --path-output . -W -n --keep-going
+	$(BIN)/python -m tests.check_built_book _build/html
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
 serve: ## Serve the built book at http://localhost:8000 (PORT=... for another)
 	@test -f _build/html/index.html || { echo "There is no built book yet: run make book first."; exit 1; }
 	$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-# loadfile: a notebook's cells share a kernel and must stay in one worker; one thread each, since two run at once.
-test: $(INSTALLED) ## Install, run every test and every notebook
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-cell-timeout 300 tests $(BOOK_NOTEBOOKS) $(SOLUTIONS)
+# loadfile: a module's fixtures are made once; one thread each, since two run at once.
+test: chapters ## Install, run every test and every notebook
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 bench: $(INSTALLED) ## Record this device's measurements into book/measurements/ (ARGS=--quick for a look)
 	$(BIN)/python -m attncourse bench $(ARGS)
@@ -71,6 +83,12 @@ bench-compare: $(INSTALLED) ## Set two records side by side (make bench-compare 
 bench-grading: $(INSTALLED) ## Measure how fast a class is graded (SUBMISSIONS=100)
 	$(BIN)/python -m tests.bench_grading --submissions $(or $(SUBMISSIONS),100)
 
+compile-record: $(INSTALLED) ## Compile every kernel for every chip and record what came out (ROOMS="latent additive")
+	$(BIN)/python -m tests.compile_gate record $(ROOMS)
+
+mutants: $(INSTALLED) ## Judge every small change of every right solution (over an hour; UNITS="latent kv_cache" for some)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(UNITS) --jobs 2
+
 exercises: $(INSTALLED) ## Regenerate exercises/ from solutions/
 	$(BIN)/python -m attncourse release
 
@@ -78,9 +96,9 @@ bootstrap: $(INSTALLED) ## Regenerate the first cell of every notebook
 	$(BIN)/python -m attncourse bootstrap
 
 format: $(INSTALLED) ## Format and lint the code, strip the notebooks' outputs
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
-	$(BIN)/nbstripout --keep-id $(BOOK_NOTEBOOKS) $(SOLUTIONS)
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m nbstripout --keep-id book/*.ipynb solutions/*/*.ipynb
 	$(BIN)/python -m attncourse bootstrap
 
 clean: ## Remove what was built and installed (.venv, _build)

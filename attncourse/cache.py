@@ -11,7 +11,7 @@ from tabulate import tabulate
 from attncourse._shared.cache import CacheShape
 from attncourse._shared.validate import require
 from attncourse.catalogue import proposal
-from attncourse.kv_cache import MODELS, CacheCost, cost, published_figures
+from attncourse.kv_cache import MODELS, CacheCost, LayerCost, cost, published_figures
 from attncourse.kv_cache.cost import STORED
 
 EXAMPLE = """\
@@ -64,7 +64,12 @@ def add_parsers(commands) -> None:
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", metavar="NAME", help="a model of the table")
-    which.add_argument("--config", metavar="FILE.json", type=Path, help="a published config.json")
+    which.add_argument(
+        "--config",
+        metavar="FILE.json",
+        type=Path,
+        help="a config.json as it was published: what it leaves out is what its model_type's class supplies",
+    )
     which.add_argument(
         "--list", action="store_true", help="print the table: every model, with the source of its numbers"
     )
@@ -98,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         tensor_parallel=args.tensor_parallel,
         page_size=args.page_size,
     )
-    parts = [heading, stored_table(found), sizes_table(found)]
+    parts = [heading, stored_table(found), sizes_table(found), *states(found)]
     if args.memory:
         memory = parse_bytes(args.memory)
         fit = found.sequences_that_fit(memory, weights=weights)
@@ -135,12 +140,22 @@ def _read(args: argparse.Namespace) -> tuple[dict, float, str]:
 
 def stored_table(found: CacheCost) -> str:
     """One row a kind of layer: how many there are, what they store of a token, and of how many tokens."""
-    kinds = Counter((layer.design, layer.shape, layer.bytes_per_token, layer.tokens) for layer in found.layers)
+    kinds = Counter((_design(layer), layer.shape, layer.bytes_per_token, layer.tokens) for layer in found.layers)
     rows = [
         [count, design, _numbers(shape), f"{size:,} B", f"{tokens:,}"]
         for (design, shape, size, tokens), count in kinds.items()
     ]
     return _table(rows, ["layers", "design", "numbers a token", "a token", "tokens held"], texts=3)
+
+
+def states(found: CacheCost) -> list[str]:
+    """A sentence on what is not counted, where layers keep a state of fixed size."""
+    count = sum(layer.has_state for layer in found.layers)
+    return [f"not counted: the states of fixed size that {count} layers keep"] if count else []
+
+
+def _design(layer: LayerCost) -> str:
+    return f"{layer.design}, {layer.kind}" if layer.kind in ("window", "chunk", "shared") else layer.design
 
 
 def sizes_table(found: CacheCost) -> str:
@@ -167,7 +182,7 @@ def _table(rows: list[list], headers: list[str], *, texts: int) -> str:
 
 
 def _numbers(shape: CacheShape) -> str:
-    widths = " + ".join(map(str, shape.widths))
+    widths = " + ".join(str(width) for width in shape.widths if width) or "0"
     return f"{shape.n_kv_heads} x ({widths})" if shape.n_kv_heads > 1 else widths
 
 

@@ -1,12 +1,20 @@
-"""What a chapter's notebook says of itself: its title, and its headings as addresses in the built page."""
+"""The book's pages, and what a chapter's notebook says of itself: its title, and its headings as addresses in its page."""
 
 import re
 from pathlib import Path
 
 
+def pages(root: Path) -> list[str]:
+    """The pages of a checkout's book in order: those of its table of contents, whatever else lies in the folder."""
+    import yaml  # comes with the extras for authors and instructors
+
+    contents = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    return [contents["root"], *(page["file"] for part in contents.get("parts", []) for page in part["chapters"])]
+
+
 def chapters(root: Path) -> list[str]:
-    """The chapters of a checkout, by the names of their pages."""
-    return [path.stem for path in sorted((root / "book").glob("*.ipynb"))]
+    """The chapters of a checkout, which are its pages that run, by the names of their pages."""
+    return [page for page in pages(root) if (root / "book" / f"{page}.ipynb").exists()]
 
 
 def title_of(root: Path, chapter: str) -> str:

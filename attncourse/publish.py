@@ -8,6 +8,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from attncourse.chapters import chapters
+
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 # What the course needs beside PyTorch, NumPy and matplotlib, which Colab has.
@@ -18,10 +20,13 @@ BOOTSTRAP = """\
 import importlib.util
 import os
 
-if "COLAB_RELEASE_TAG" in os.environ and importlib.util.find_spec("attncourse") is None:
-    # --no-deps, and triton only where it is missing: Colab's own torch and triton stay as they are.
+if importlib.util.find_spec("attncourse") is None and {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & os.environ.keys():
+    # --no-deps, and triton only where it is missing: the torch and triton of Colab and Kaggle stay as they are.
     triton = "" if importlib.util.find_spec("triton") else "triton"
     %pip install -q --no-deps {absent} $triton "attncourse @ git+{repository}@{tag}"
+if importlib.util.find_spec("attncourse") is None:
+    install = '%pip install "attncourse @ git+{repository}@{tag}"'
+    raise ModuleNotFoundError(f"the course is not installed here: run {{install}} in a cell, then this cell again")
 
 import attncourse
 
@@ -86,9 +91,9 @@ def read_origin(root: Path) -> Origin:
 
 
 def course_notebooks(root: Path) -> list[Path]:
-    """Every notebook that opens with the bootstrap cell."""
-    folders = ("book/*.ipynb", "solutions/*/*.ipynb", "exercises/*/*.ipynb")
-    return sorted(path for pattern in folders for path in root.glob(pattern))
+    """Every notebook that opens with the bootstrap cell: the book's chapters, and the units' solutions and exercises."""
+    units = (path for folder in ("solutions", "exercises") for path in root.glob(f"{folder}/*/*.ipynb"))
+    return sorted([*(root / "book" / f"{name}.ipynb" for name in chapters(root)), *units])
 
 
 def write_first_cells(root: Path) -> list[Path]:

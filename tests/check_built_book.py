@@ -1,19 +1,14 @@
-"""Look at a built book as a reader without a network would: `python tests/check_built_book.py _build/html`."""
+"""Look at a built book as a reader without a network would: `python -m tests.check_built_book _build/html`."""
 
 import sys
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-import yaml
 from bs4 import BeautifulSoup
 
-TOC = Path(__file__).parents[1] / "_toc.yml"
+from attncourse.chapters import pages
 
-
-def expected_pages() -> list[str]:
-    """The pages that the table of contents promises."""
-    toc = yaml.safe_load(TOC.read_text(encoding="utf-8"))
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+ROOT = Path(__file__).parents[1]
 
 
 def defects(page: Path) -> list[str]:
@@ -36,14 +31,11 @@ def defects(page: Path) -> list[str]:
 
 def main(html: Path) -> int:
     """Print every defect of every expected page; 1 where there is one."""
-    problems = []
-    for name in expected_pages():
+    problems, expected = [], pages(ROOT)
+    for name in expected:
         page = html / f"{name}.html"
         problems += [f"{name}: {defect}" for defect in defects(page)] if page.exists() else [f"{name}: not built"]
-    print(
-        "\n".join(problems)
-        or f"{len(expected_pages())} pages checked: no traceback, nothing missing, nothing from outside"
-    )
+    print("\n".join(problems) or f"{len(expected)} pages checked: no traceback, nothing missing, nothing from outside")
     return int(bool(problems))
 
 

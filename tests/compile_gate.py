@@ -3,17 +3,27 @@
 `python -m tests.compile_gate` prints the table of registers, shared memory and spills of every kernel's configs.
 Kernels must be compiled functions, not interpreted ones, so this runs in a process without TRITON_INTERPRET
 (`compile_all` starts one).
+
+Compiling all of them takes a processor half an hour, and gives the same as long as kernel, config, chip and compiler are
+the same. So `python -m tests.compile_gate record [ROOM ...]` writes what came out beside a hash of these into
+tests/compiled/; whatever has no such entry is compiled, and of the others one a room, drawn anew each time.
 """
 
+import hashlib
 import json
 import os
+import random
 import re
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 
-from attncourse.profile.compiled import SHARED_LIMIT, Compiled, compile_kernel
+from attncourse.profile.compiled import SHARED_LIMIT, Compiled, compile_kernel, source_of
+
+RECORDS = Path(__file__).parent / "compiled"
+RECORD_ANEW = "`python -m tests.compile_gate record` writes it anew"
 
 
 def softmax_attention_cases(capability: int):
@@ -115,13 +125,16 @@ def global_local_cases(capability: int):
     """Every kernel of global and local attention at the widths and dtypes it claims: a band, and all keys."""
     from attncourse.global_local import kernel as room
 
-    for dtype, width in [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("fp32", 64), ("fp32", 128)]:
+    widths = [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("fp32", 64), ("fp32", 128), ("fp32", 256)]
+    for dtype, width in widths:
         if dtype == "bf16" and capability < 80:
             continue
         chip = dict(width=width, bits=32 if dtype == "fp32" else 16, capability=capability)
         for band in (True, False):
             known = {"GROUP": 1, "DK": width, "DV": width, "BLOCK_DK": width, "BLOCK_DV": width, "BAND": band}
             for which in room.CONFIGS:
+                if capability < 80 and (dtype, width) == ("fp32", 256) and which != "fwd":
+                    continue  # refused there: it does not fit
                 kernel = getattr(room, f"_global_local_{which}_kernel")
                 case = f"{dtype} d={width} {'band' if band else 'all keys'}"
                 yield kernel, case, dtype, known, room.launch_config(which, **chip)
@@ -231,30 +244,98 @@ CASES = {
 }
 
 
-def compile_room(room: str, capability: int) -> list[Compiled]:
-    """Every case of a room on one chip, in this process."""
-    compiled = []
-    for kernel, case, dtype, known, config in CASES[room](capability):
-        options = {k: v for k, v in config.items() if not k.isupper()}
-        constants = {k: v for k, v in {**known, **config}.items() if k.isupper() and k in kernel.arg_names}
-        # The last axis of a contiguous tensor has stride 1, and a launch specialises on it.
-        ones = {n: 1 for n in kernel.arg_names if re.fullmatch(r"(q|k|v|out|dout|pq|pk|qc|qr|c|kr|table)_[da]", n)}
-        constants |= ones
-        built = compile_kernel(
-            kernel, case=case, dtype=dtype, constants=constants, options=options, capability=capability
-        )
-        compiled.append(replace(built, ptx=""))  # megabytes, all kernels together
-    return compiled
+def compile_room(room: str, capability: int) -> list[dict]:
+    """What the compiler makes of every case of a room on one chip, in this process."""
+    return [_compile(task) for task in _tasks(room, capability)]
+
+
+def look_up_room(room: str) -> dict[int, list[dict] | None]:
+    """What the record says of a room on every chip, None where it lacks a case; one entry is tried, drawn each time.
+
+    Raises:
+        AssertionError: the record does not say what the compiler does.
+    """
+    record, found, known = read_record(room), {}, []
+    for capability in SHARED_LIMIT:
+        tasks = [*_tasks(room, capability)]
+        found[capability] = [record[t["key"]] for t in tasks] if all(t["key"] in record for t in tasks) else None
+        known += [task for task in tasks if task["key"] in record]
+    if known:
+        task = random.choice(known)
+        recorded, compiled = record[task["key"]], _compile(task)
+        assert compiled == recorded, f"recorded is {recorded}, and the compiler says {compiled}: {RECORD_ANEW}"
+    return found
+
+
+def _compile(task: dict) -> dict:
+    entry = asdict(task["build"]())
+    del entry["ptx"]  # megabytes, all kernels together
+    return {"key": task["key"]} | entry
+
+
+def _tasks(room: str, capability: int):
+    return (_task(*case, capability) for case in CASES[room](capability))
+
+
+def _task(kernel, case: str, dtype: str, known: dict, config: dict, capability: int) -> dict:
+    """How to compile one case, and the key of all that the result depends on."""
+    options = {k: v for k, v in config.items() if not k.isupper()}
+    constants = {k: v for k, v in {**known, **config}.items() if k.isupper() and k in kernel.arg_names}
+    # The last axis of a contiguous tensor has stride 1, and a launch specialises on it.
+    constants |= {n: 1 for n in kernel.arg_names if re.fullmatch(r"(q|k|v|out|dout|pq|pk|qc|qr|c|kr|table)_[da]", n)}
+    arguments = dict(dtype=dtype, constants=constants)
+    return {
+        "key": _key(source_of(kernel, **arguments), options, capability),
+        "build": partial(compile_kernel, kernel, case=case, options=options, capability=capability, **arguments),
+    }
+
+
+def _key(source, options: dict, capability: int) -> str:
+    """A hash of the kernel with all that it calls, its arguments and options, the chip, Triton and ptxas."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler.compiler import make_backend
+
+    for function in vars(sys.modules[source.fn.__module__]).values():
+        if isinstance(function, triton.JITFunction):
+            function.starting_line_number = 0  # part of Triton's own hash: a line above the kernel would change it
+    compiler = (triton.__version__, make_backend(GPUTarget("cuda", capability, 32)).hash())
+    return hashlib.sha256(repr((source.hash(), sorted(options.items()), compiler)).encode()).hexdigest()[:32]
+
+
+def read_record(room: str) -> dict[str, dict]:
+    """What the compiler made of a room's kernels when they were recorded, by key."""
+    path = RECORDS / f"{room}.json"
+    return {entry["key"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
+
+
+def write_record(room: str) -> None:
+    """Compile a room for every chip and record what came out, a line a kernel, so that a diff shows what changed."""
+    entries = [entry for capability in SHARED_LIMIT for entry in _elsewhere(room, str(capability))]
+    lines = ",\n".join(json.dumps(entry) for entry in entries)
+    RECORDS.mkdir(exist_ok=True)
+    (RECORDS / f"{room}.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def compile_all(room: str, capability: int) -> list[Compiled]:
-    """`compile_room` in a process in which Triton compiles."""
+    """Every case of a room on one chip: from the record where that has them all, else compiled."""
+    entries = _looked_up(room)[str(capability)] or _elsewhere(room, str(capability))
+    return [Compiled(**{k: v for k, v in entry.items() if k != "key"}, ptx="") for entry in entries]
+
+
+@cache
+def _looked_up(room: str) -> dict[str, list[dict] | None]:
+    return _elsewhere(room)
+
+
+def _elsewhere(room: str, *chip: str):
+    """What `python -m tests.compile_gate ROOM [CHIP]` prints, a process in which Triton compiles."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"TRITON_INTERPRET": "0"}
-    command = [sys.executable, "-m", "tests.compile_gate", room, str(capability)]
+    command = [sys.executable, "-m", "tests.compile_gate", room, *chip]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
     if done.returncode != 0:
-        raise AssertionError(f"{room} does not compile for sm_{capability}:\n{done.stderr[-4000:]}")
-    return [Compiled(**entry) for entry in json.loads(done.stdout.splitlines()[-1])]
+        raise AssertionError(f"{room} does not compile:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def print_table() -> None:
@@ -270,7 +351,13 @@ def print_table() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        print(json.dumps([asdict(c) for c in compile_room(sys.argv[1], int(sys.argv[2]))]))
-    else:
-        print_table()
+    match sys.argv[1:]:
+        case ["record", *rooms]:
+            for name in rooms or CASES:
+                write_record(name)
+        case [name]:
+            print(json.dumps(look_up_room(name)))
+        case [name, chip]:
+            print(json.dumps(compile_room(name, int(chip))))
+        case _:
+            print_table()

@@ -144,3 +144,32 @@ def test_help_shows_examples_that_run(capsys):
     for example in examples:
         if "--config" not in example:
             assert main(example) == 0
+
+
+def test_a_published_file_is_read_with_the_defaults_of_its_class(capsys, tmp_path):
+    """Gemma 3's leaves out head_dim, 256 in its class, and which layers slide."""
+    published = {
+        "model_type": "gemma3_text", "hidden_size": 3840, "num_attention_heads": 16, "num_hidden_layers": 48,
+        "num_key_value_heads": 8, "sliding_window": 1024, "architectures": ["Gemma3ForCausalLM"], "torch_dtype": "bfloat16",
+    }  # fmt: skip
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(published), encoding="utf-8")
+    out = run(capsys, "--config", str(path), "--context", "32768")
+    rows = [line.split() for line in out.splitlines() if "GQA" in line]
+    assert [(row[0], row[1], row[-1]) for row in rows] == [("40", "GQA,", "1,024"), ("8", "GQA", "32,768")]
+    assert out.count("8 x (256 + 256)") == 2 and "not counted" not in out
+
+
+def test_layers_that_keep_no_keys_are_shown(capsys, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "qwen3_next"}), encoding="utf-8")
+    out = run(capsys, "--config", str(path))
+    rows = [line.split() for line in out.splitlines() if "B  " in line]
+    assert ["36", "state", "0", "0", "B", "0"] in rows
+    assert "not counted: the states of fixed size that 36 layers keep" in out
+
+
+def test_a_field_that_is_not_understood_is_refused_by_name(capsys, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "llama", "kv_sharing_map": {"7": 3}}), encoding="utf-8")
+    assert "must be understood; not so kv_sharing_map: {'7': 3}" in refusal(capsys, "--config", str(path))

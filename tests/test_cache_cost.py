@@ -180,8 +180,12 @@ def test_qwens_window_is_off_unless_it_says_otherwise():
 
 
 def test_a_config_of_pictures_and_text_is_read_for_its_text():
-    whole = {"model_type": "gemma3", "vision_config": {"num_hidden_layers": 99}, "text_config": grouped(layers=6)}
-    assert cost(whole, context=10).layers == cost(grouped(layers=6), context=10).layers
+    text = grouped(layers=6, sliding_window=5)
+    whole = {"model_type": "gemma3", "vision_config": {"num_hidden_layers": 99}, "text_config": text}
+    alone = text | {"model_type": "gemma3_text"}
+    assert cost(whole, context=10).layers == cost(alone, context=10).layers != cost(text, context=10).layers
+    unknown = {"model_type": "of-its-own", "llm_config": text}
+    assert cost(unknown, context=10).layers == cost(text, context=10).layers
 
 
 def test_what_is_null_is_as_if_not_there():
@@ -329,6 +333,124 @@ def test_a_model_that_reads_a_text_fills_what_is_said(design):
     assert layer().cache_shape == found.layers[0].shape and found.layers[0].design == design
 
 
+# Layers that differ, share, or keep no keys.
+
+SIZES_OF_32 = {"hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8}
+ONE_LAYER = 2 * 8 * 128 * 2  # bytes a token of each of these layers, in bfloat16
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        (SIZES_OF_32 | {"model_type": "bamba", "attn_layer_indices": [9, 18, 27]}, 3 * 32768 * ONE_LAYER),
+        (SIZES_OF_32 | {"model_type": "jamba"}, 4 * 32768 * ONE_LAYER),
+        (
+            {"model_type": "recurrent_gemma", "_block_types": ["recurrent", "recurrent", "attention"],
+             "attention_window_size": 2048, "hidden_size": 2560, "num_hidden_layers": 26, "num_attention_heads": 10,
+             "num_key_value_heads": 1, "head_dim": 256},
+            8 * 2048 * 2 * 256 * 2,
+        ),
+        (
+            {"model_type": "minimax_text_01", "attn_type_list": ([0] * 7 + [1]) * 10, "hidden_size": 6144,
+             "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128},
+            10 * 32768 * ONE_LAYER,
+        ),
+        (
+            {"model_type": "llama4_text", "attention_chunk_size": 8192, "hidden_size": 5120, "num_hidden_layers": 48,
+             "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128},
+            (12 * 32768 + 36 * 8192) * ONE_LAYER,
+        ),
+        (SIZES_OF_32 | {"model_type": "hunyuan", "use_cla": True, "cla_share_factor": 2}, 16 * 32768 * ONE_LAYER),
+        (
+            {"model_type": "nemotron-nas", "hidden_size": 4096, "num_hidden_layers": 3, "num_attention_heads": 32,
+             "block_configs": [{"attention": {"n_heads_in_group": 4}}, {"attention": {"no_op": True}},
+                               {"attention": {"n_heads_in_group": 8, "window_length": 512}}]},
+            32768 * ONE_LAYER + 512 * ONE_LAYER // 2,
+        ),
+    ],
+    ids=lambda x: x["model_type"] if isinstance(x, dict) else "",
+)  # fmt: skip
+def test_hybrids_count_the_layers_that_keep_keys(config, size):
+    assert cost(config, context=32768).bytes_per_sequence == size
+
+
+def test_a_shared_layer_is_read_and_not_stored():
+    found, alone = (cost(grouped(layers=4, **more), context=10) for more in ({"num_kv_shared_layers": 2}, {}))
+    assert [layer.kind for layer in found.layers] == ["full", "full", "shared", "shared"]
+    assert found.bytes_total == alone.bytes_total / 2 and found.bytes_read_on_device == alone.bytes_read_on_device
+    assert found.flops_per_step == alone.flops_per_step
+    assert cost(grouped(4, 4, layers=4, num_kv_shared_layers=2), context=10, tensor_parallel=4).copies == 1
+
+
+def test_layers_may_have_sizes_of_their_own():
+    found = cost(
+        grouped(layers=3, per_layer_config={"1": {"num_key_value_heads": 1}, "02": {"sliding_window": 4}}), context=10
+    )
+    assert [(layer.shape.n_kv_heads, layer.window) for layer in found.layers] == [(2, None), (1, None), (2, 4)]
+    listed = cost(grouped() | {"num_key_value_heads": [1, 2, 4], "head_dim": [16, 8, 4]}, context=10)
+    assert [layer.shape for layer in listed.layers] == [
+        CacheShape(1, (16, 16)), CacheShape(2, (8, 8)), CacheShape(4, (4, 4)),
+    ]  # fmt: skip
+
+
+def test_a_state_is_named_and_not_counted():
+    found = cost(grouped(layers=3, layer_types=["linear_attention", "hybrid", "conv"]), context=10)
+    assert [(layer.design, layer.kind, layer.has_state) for layer in found.layers] == [
+        ("state", "none", True), ("GQA", "full", True), ("state", "none", True),
+    ]  # fmt: skip
+    assert found.bytes_total == cost(grouped(layers=1), context=10).bytes_total
+
+
+def test_the_published_gemmas_as_their_files_leave_them():
+    """Gemma 3 leaves head_dim to its class; Gemma 4's full layers have fewer and wider heads."""
+    published = {
+        "model_type": "gemma3_text", "hidden_size": 3840, "intermediate_size": 15360, "num_attention_heads": 16,
+        "num_hidden_layers": 48, "num_key_value_heads": 8, "sliding_window": 1024,
+    }  # fmt: skip
+    assert cost(published, context=32768).layers == cost("gemma-3-12b", context=32768).layers
+    kinds = (["sliding_attention"] * 5 + ["full_attention"]) * 8
+    gemma_4 = {
+        "model_type": "gemma4_text", "hidden_size": 3840, "num_hidden_layers": 48, "num_attention_heads": 16,
+        "num_key_value_heads": 8, "head_dim": 256, "num_global_key_value_heads": 1, "global_head_dim": 512,
+        "attention_k_eq_v": True, "sliding_window": 1024, "num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0,
+        "layer_types": kinds,
+    }  # fmt: skip
+    assert cost(gemma_4, context=32768).bytes_per_sequence == 40 * 1024 * 2 * 8 * 256 * 2 + 8 * 32768 * 2 * 512 * 2
+
+
+def test_a_window_of_no_tokens_is_none_and_latents_may_have_no_positions():
+    assert cost(grouped(sliding_window=0), context=9) == cost(grouped(), context=9)
+    found = cost(latent(rank=32, rope=0), context=9, dtype="float32")
+    assert found.bytes_per_token == 3 * 32 * 4 and found.layers[0].shape == CacheShape(1, (32, 0))
+
+
+UNREAD = {
+    "kv_share_every": 2, "attention_window_pattern": [1, 2], "n_local_layers": 4, "layer_kinds": ["a"], "num_memory_heads": 3,
+    "compression_ratio": 4, "kv_compress_rate": 8, "attn_stride": 2, "multi_query_group_num": 2, "dense_attention_every_n_layers": 2,
+    "chunked_prefix": 128, "mamba_d_state": 16, "ssm_cfg": {"layer": "Mamba2"}, "cross_layer_sharing": True,
+    "latent_width": 12, "blocksparse_block_size": 64, "reuse_cache_layers": [3], "hybrid_ratio": 3, "global_window": 9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREAD)
+@bad_input
+def test_a_field_about_layers_that_is_not_understood_is_refused_by_name(name):
+    for model_type in (None, "llama"):
+        with pytest.raises(ValueError, match=f"must be understood; not so {name}: "):
+            cost(grouped(model_type=model_type, **{name: UNREAD[name]}), context=9)
+    assert cost(grouped(**{name: None}), context=9) == cost(grouped(), context=9), "null says nothing"
+
+
+def test_fields_that_only_sound_like_it_are_passed_over():
+    harmless = {
+        "layer_norm_eps": 1e-5, "attention_dropout": 0.1, "attention_bias": True, "use_cache": True, "num_local_experts": 8,
+        "mlp_layer_types": ["dense"], "chunk_size_feed_forward": 4, "attn_logit_softcapping": 50.0, "expert_layer_period": 2,
+        "rope_local_base_freq": 1e4, "lm_head_bias": True, "num_nextn_predict_layers": 1, "query_pre_attn_scalar": 256,
+        "quantization_config": {"kv_cache_scheme": None}, "head_dim_of_nothing": None, "first_k_dense_replace": 3,
+    }  # fmt: skip
+    assert cost(grouped(**harmless), context=9) == cost(grouped(), context=9)
+
+
 # A server.
 
 
@@ -352,17 +474,49 @@ def test_a_step_reads_the_cache_once():
     ("config", "options", "message"),
     [
         ("deepseek-v4", {}, "no model is named 'deepseek-v4'"),
-        ({}, {}, "the config must say num_attention_heads; it says nothing"),
+        ({}, {}, "the config must say num_hidden_layers; it says nothing"),
         (grouped() | {"num_hidden_layers": None}, {}, "must say num_hidden_layers"),
         (latent() | {"qk_rope_head_dim": None}, {}, "must say qk_rope_head_dim"),
         (grouped(layers=0), {}, "num_hidden_layers must be an integer of at least 1, got 0"),
         (grouped(8, 3), {}, "the 3 key/value heads must divide the 8 query heads"),
         ({**grouped(8), "hidden_size": 100, "head_dim": None}, {}, "the 8 heads must divide the hidden_size 100"),
-        (grouped(sliding_window=0), {}, "sliding_window must be an integer of at least 1, got 0"),
+        (grouped(sliding_window=-1), {}, "sliding_window must be an integer of at least 1, got -1"),
         (grouped(layer_types=["full_attention"]), {}, "must name the 3 layers' kinds, got 1"),
         (grouped(layer_types=["sliding_attention"] * 3), {}, "sliding layers need a sliding_window"),
-        (grouped(layer_types=["linear_attention"] * 3), {}, "got linear_attention"),
-        (latent() | {"linear_attn_config": {"kda_layers": [1]}}, {}, "linear_attn_config says that some do not"),
+        (grouped(layer_types=["linear_attention"] * 3), {}, "some layer must keep keys of tokens"),
+        (grouped(layer_types=["dreaming"] * 3), {}, "layers must be .*, got dreaming"),
+        (
+            latent() | {"linear_attn_config": {"kda_layers": [1]}},
+            {},
+            "linear_attn_config must name each of the layers 1..3",
+        ),
+        (grouped(attn_layer_indices=[3]), {}, "attn_layer_indices must be among the layers 0..2, got \\[3"),
+        (grouped(num_kv_shared_layers=3), {}, "num_kv_shared_layers must leave some of the 3 layers, got 3"),
+        (grouped(use_cla=True), {}, "must say cla_share_factor"),
+        (grouped(attn_config={"attn_type": "multiquery_attention"}), {}, "attn_type must be multihead_attention"),
+        (grouped(use_bidirectional_attention="all"), {}, "must be causal"),
+        (grouped(block_configs=[{"attention": {"sparsify": [1]}}] * 3), {}, "block_configs' attention .* got sparsify"),
+        (
+            grouped() | {"model_type": "of-its-own", "head_dim": None},
+            {},
+            "must say head_dim: what the class of 'of-its-own' supplies",
+        ),
+        (grouped(model_type="t5", is_encoder_decoder=True), {}, "must be a decoder alone"),
+        ({"model_type": "bert"}, {}, "it keeps no cache"),
+        (grouped(layer_types="full_attention"), {}, "layer_types must be a list, got 'full_attention'"),
+        (grouped(block_configs=["x"] * 3), {}, "block_configs must hold a dict a layer"),
+        (grouped(per_layer_config={"3": {}}), {}, "per_layer_config must name layers 0..2, got \\['3'"),
+        (grouped(per_layer_config={"1": {"kv_groups": 2}}), {}, "must be understood; not so kv_groups: 2"),
+        (grouped(num_kv_shared_layers="2"), {}, "num_kv_shared_layers must be an integer of at least 0, got '2'"),
+        (grouped(attn_layer_period=0), {}, "attn_layer_period must be an integer of at least 1, got 0"),
+        (grouped(layers=10**9), {}, "num_hidden_layers must be at most 10,000, got 1,000,000,000"),
+        ({"model_type": ["llama"]}, {}, "model_type must be a string"),
+        ({"model_type": "gemma3", "text_config": 4}, {}, "the config of the text model must be a dict, got 4"),
+        (
+            {"model_type": "deepseek_v32", "indexer_types": ["full"]},
+            {},
+            "indexers' kinds must be given for each layer, got 1",
+        ),
         (grouped(), {"context": 0}, "context must be an integer of at least 1, got 0"),
         (grouped(), {"batch": 0}, "batch must be"),
         (grouped(), {"dtype": "int3"}, "dtype must be one of float32.*got 'int3'"),

@@ -286,6 +286,26 @@ def test_a_kernel_of_the_learner_s_does_the_work_inside_its_tensors(function, sa
     assert says in str(caught.value)
 
 
+def merges(x):
+    return torch.stack([launches(x), launches(x)]).mean(dim=0)
+
+
+def merges_what_it_was_given(x):
+    return torch.stack([launches(x), x.clone()]).mean(dim=0)
+
+
+def test_where_pytorch_merges_it_takes_what_kernels_wrote_alone():
+    x = torch.arange(37.0)
+    torch.testing.assert_close(LocalLearner(merges, "double", kernel="merged")(x), 2 * x)
+    for function, says in (
+        (merges_what_it_was_given, "it computes with PyTorch"),
+        (plain_pytorch, "it computes with PyTorch"),
+        (lambda x: torch.ones_like(x).cumsum(0), "no Triton kernel of yours was launched"),
+    ):
+        with pytest.raises(Broken, match=says):
+            LocalLearner(function, "double", kernel="merged")(x)
+
+
 def test_a_kernel_of_the_course_s_is_none_of_the_learner_s():
     from attncourse.softmax_attention.kernel import softmax_attention_triton
 

@@ -32,9 +32,11 @@ def run(*command, **options) -> str:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> Path:
     """This working tree as a git repository that carries the tag which the notebooks install."""
-    folder = tmp_path_factory.mktemp("published")
-    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
-    for name in listed:
+    folder, empty = tmp_path_factory.mktemp("published"), tmp_path_factory.mktemp("empty")
+    run("git", "init", "-q", "--bare", empty)
+    # To an empty repository every file that is not ignored is new: so it is listed without this checkout's .git, too.
+    listing = ("git", f"--git-dir={empty}", f"--work-tree={ROOT}", "ls-files", "-z", "--others", "--exclude-standard")
+    for name in filter(None, run(*listing, cwd=ROOT).split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)

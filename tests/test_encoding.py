@@ -74,7 +74,7 @@ def test_an_assignment_made_under_another_locale_is_the_same(tmp_path):
         return ["assign", "additive", "--root", str(ROOT), "--out", str(tmp_path / name), "--title", "Größe Ω"]
 
     assert main(arguments("here")) == 0
-    ask = f"import sys; from attncourse.__main__ import main; sys.exit(main({ascii(arguments('there'))}))"
+    ask = f"import sys; from attncourse.__main__ import main; sys.exit(main({arguments('there')!a}))"
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr

@@ -463,3 +463,11 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
     forward = [c for c in compiled if "fwd" in c.kernel and "fp32" not in c.case]
     expected = {75: "none", 80: "mma", 90: "wgmma", 100: "tcgen05"}[capability]
     assert {c.matrix for c in forward} == {expected}
+
+
+def test_a_wide_float32_head_has_no_backward_pass_on_a_chip_of_64_kib(monkeypatch, device):
+    q, k, v = (x.requires_grad_() for x in make_qkv(b=1, h=1, t=3, dk=130, dtype=torch.float32, device=device))
+    out = kernel.global_local_triton(q, k, v, radius=1)
+    monkeypatch.setattr(kernel, "device_capability", lambda x: 75)
+    with pytest.raises(ValueError, match="wider than 128 does not fit this chip's shared memory"):
+        out.sum().backward()

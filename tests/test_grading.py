@@ -44,7 +44,7 @@ def test_unchanged_submissions_are_not_marked_twice(course, tmp_path, capsys):
     again = grade(course, folder, out, "--again")
     seeds = [check["seed"] for record in (first["a"], again["a"]) for check in record["checks"]]
     assert len(set(seeds)) == 6, "each check of each run draws its own inputs"
-    assert {path.name for path in (out / "records").iterdir()} == {"a.ipynb.json", "b.ipynb.json"}
+    assert {*(out / "records").iterdir()} == {record_path(out, "a.ipynb"), record_path(out, "b.ipynb")}
 
 
 def test_a_record_is_kept_only_if_marking_again_would_repeat_it(tmp_path):
@@ -301,7 +301,7 @@ def test_an_interrupted_run_says_how_to_go_on(course, tmp_path):
     command += ["--checks", "tests.toy_checks", "--workers", "2"]
     run = subprocess.Popen([*map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
-    while not (out / "records" / "quick.ipynb.json").exists():
+    while not record_path(out, "quick.ipynb").exists():
         assert run.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(run.pid, signal.SIGINT)

@@ -1,13 +1,15 @@
 """Marks as Canvas and Moodle import them: into which rows, which cells stay as they are, and what is said to be left out."""
 
 import csv
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from attncourse.grade.canvas import write_canvas
-from attncourse.grade.moodle import write_moodle
+from attncourse.grade.moodle import NEVER, write_moodle
 from attncourse.grade.reading import inert
+from attncourse.grade.records import write_table
 from tests.toy_records import check_record, invented_class, record, register_toys, toy
 
 # As lib/gradebook_exporter.rb writes it: a row of posting policies, the points, columns that are read only.
@@ -297,20 +299,72 @@ def test_a_maximum_above_which_moodle_skips_grades_is_noted(tmp_path, out):
 
 # text that a learner controls
 
-FORMULAS = ["=cmd()", "+1", "-1", "@x", "\t=x", " =x", "\r=x", "\n=x", "＝x"]
+FORMULAS = [
+    "=cmd()",
+    "+1",
+    "-1",
+    "@x",
+    "\t=x",
+    " =x",
+    "\r=x",
+    "\n=x",
+    "＝x",
+    "\u202e=x",
+    "\x1b=x",
+    "\ufeff=x",
+    "\xa0=x",
+    '"=x"',
+]
+WITHIN = [
+    "x;=cmd|' /C calc'!A0",
+    "x\t=cmd",
+    "x,=cmd",
+    "x; =cmd",
+    'x;"=cmd"',
+    "x\n=cmd",
+    "x;\u202e=cmd",
+    "a;b;+1",
+    "x;\t@y",
+    "x\x0b;-1",
+]
+STARTS = "=+-@＝＋－＠"
 
 
-@pytest.mark.parametrize("formula", FORMULAS)
-def test_no_formula_reaches_a_spreadsheet(out, formula):
-    write_canvas(out, [known(formula, name=formula)])
-    assert cells(out)[2][0] == cells(out)[2][3] == "'" + formula
-    write_moodle(out, [known("x", name=formula, moodle_id=formula)], unit="toy")
-    assert cells(out)[1][1] == "'" + formula
+def read_with(path: Path, delimiter: str) -> list[str]:
+    """Every cell as a spreadsheet shows it whose locale separates cells so, quotes heeded or not."""
+    text = path.read_text(encoding="utf-8-sig")
+    heeded = [cell for row in csv.reader(text.splitlines(), delimiter=delimiter) for cell in row]
+    return heeded + [cell for line in text.splitlines() for cell in line.split(delimiter)]
 
 
-@pytest.mark.parametrize("name", ["Ada", "O'Neil", "3rd", "", "李小龍", "a=b"])
+@pytest.mark.parametrize("formula", [*FORMULAS, *WITHIN])
+def test_no_formula_reaches_a_spreadsheet_of_any_locale(tmp_path, out, formula):
+    handed_in = known(formula, name=formula, moodle_id="", file=f"{formula}/toy.ipynb", rows="wrong")
+    handed_in["checks"][1]["message"] = formula
+    write_canvas(out, [handed_in])
+    write_moodle(tmp_path / "moodle.csv", [handed_in], unit="toy")
+    write_table(tmp_path / "grades.csv", [handed_in])
+    for path in (out, tmp_path / "moodle.csv", tmp_path / "grades.csv"):
+        for delimiter in ",;\t":
+            for cell in read_with(path, delimiter):
+                shown = cell.strip(' "\xa0')
+                assert not shown.startswith(tuple(STARTS)) or cell in (NEVER, f'"{NEVER}"'), (
+                    path.name,
+                    delimiter,
+                    cell,
+                )
+        steering = {c for c in path.read_text(encoding="utf-8") if unicodedata.category(c) in ("Cc", "Cf")}
+        assert steering <= {"\r", "\n"}
+
+
+@pytest.mark.parametrize("name", ["Ada", "O'Neil", "3rd", "", "李小龍", "a=b", "می‌خواهم", "a; b, c", "x - y"])
 def test_a_name_that_is_no_formula_stays_as_it_is(name):
     assert inert(name) == name
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *WITHIN])
+def test_what_is_inert_stays_as_it_is(text):
+    assert inert(inert(text)) == inert(text)
 
 
 def test_a_comment_is_text_for_moodle_which_takes_it_for_html(out):
@@ -323,7 +377,7 @@ def test_a_comment_is_text_for_moodle_which_takes_it_for_html(out):
 def test_rows_survive_names_with_quotes_commas_and_lines(out):
     name = 'a "quoted", name\nof two lines; and more'
     write_canvas(out, [known("x", "1", name), known("y", "2")])
-    assert [row[0] for row in cells(out)[2:]] == [name, "y"]
+    assert [row[0] for row in cells(out)[2:]] == [name.replace("\n", " "), "y"]
 
 
 def test_a_class_of_ten_thousand_is_written_and_read_back(tmp_path, out):

@@ -504,3 +504,40 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
     few, many = ({c.matrix for c in split if f"{rows} rows" in c.case} for rows in (", 4", "64"))
     assert few == ({"none"} if capability == 75 else {"mma"})
     assert many == {{75: "none", 80: "mma", 90: "wgmma", 100: "tcgen05"}[capability]}
+
+
+@torch.no_grad()
+def test_the_weights_of_a_models_grouped_layers_can_be_watched():
+    from attncourse.latent import LatentAttention
+    from attncourse.models.decoder import DecoderLM
+
+    shape = dict(kv_lora_rank=6, qk_nope_head_dim=4, qk_rope_head_dim=2, v_head_dim=4)
+    model = DecoderLM(9, d_model=16, attention=lambda: GroupedQueryAttention(16, 4, n_kv_heads=2, window=3))
+    weights = model.attention_weights(torch.tensor([[1, 2, 3, 4, 5]]))
+    assert weights.shape == (2, 1, 4, 5, 5)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 1, 4, 5))
+    assert (weights.triu(1) == 0).all() and (weights.tril(-3) == 0).all()
+    assert {block.self_attention.impl for block in model.stack.blocks} == {"torch"}
+    model = DecoderLM(9, d_model=16, attention=lambda: LatentAttention(16, 4, **shape))
+    with pytest.raises(ValueError, match="LatentAttention does not give its weights"):
+        model.attention_weights(torch.tensor([[1, 2]]))
+
+
+@torch.no_grad()
+def test_weights_come_from_the_reference_without_a_cache_and_mix_to_the_output():
+    layer, x = layer_and_tokens(2, t=5)
+    layer.impl = "reference"
+    out, weights = layer(x, need_weights=True)
+    torch.testing.assert_close(out, layer(x))
+    assert weights.shape == (len(x), layer.n_heads, 5, 5)
+    layer.impl = "torch"
+    with pytest.raises(ValueError, match="weights are formed by impl='reference'"):
+        layer(x, need_weights=True)
+
+
+def test_all_256_codes_of_eight_bits_are_read_as_pytorch_reads_them(device):
+    codes = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).view(1, 1, 1, 256).to(device)
+    one, q = torch.ones(1, 1, 1, 1, device=device), torch.zeros(1, 1, 1, 256, device=device)
+    zeros = torch.zeros_like(codes, dtype=torch.float32).to(torch.float8_e4m3fn)
+    out = kernel.grouped_query_decode_triton(q, zeros, codes, k_scale=one, v_scale=one)
+    torch.testing.assert_close(out, codes.float(), rtol=0, atol=0, equal_nan=True)

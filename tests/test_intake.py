@@ -1,9 +1,13 @@
 """What is handed in: whose a file is, folders, nbgrader's layout, the zips of Canvas and Moodle, zips that attack."""
 
+import errno
 import io
+import os
 import shutil
 import struct
+import unicodedata
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from attncourse.grade.intake import (
     name_leads_out,
     open_submissions,
 )
+from attncourse.grade.records import record_path
 from tests.toy_course import RIGHT, grade, hand_in
 
 UNITS = ["additive", "softmax_attention"]
@@ -71,12 +76,114 @@ def test_a_folder_gives_its_notebooks_sorted_and_no_hidden_ones(tmp_path):
     for name in ("b.ipynb", "a/x.ipynb", ".hidden.ipynb", ".ipynb_checkpoints/b.ipynb", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
-    assert read_all(tmp_path) == {"a/x.ipynb": b"a/x.ipynb", "b.ipynb": b"b.ipynb"}
+    assert read_all(tmp_path) == {
+        "a/x.ipynb": b"a/x.ipynb",
+        "b.ipynb": b"b.ipynb",
+        "notes.txt": "it is no notebook: its name ends in .txt, not in .ipynb",
+    }
 
 
-def test_a_zip_gives_the_same_as_the_folder(tmp_path):
-    members = {"ada/additive.ipynb": b"1", "__MACOSX/ada/._additive.ipynb": b"x", "bob.ipynb": b"2", "readme.txt": b"3"}
-    assert read_all(zip_of(tmp_path / "a.zip", members)) == {"ada/additive.ipynb": b"1", "bob.ipynb": b"2"}
+TREE = {
+    "ada/additive.ipynb": b"1",
+    "ada/.ipynb_checkpoints/additive-checkpoint.ipynb": b"old",
+    "__MACOSX/ada/._additive.ipynb": b"x",
+    "ada/__MACOSX/._additive.ipynb": b"x",
+    "ada/.DS_Store": b"x",
+    "bob.ipynb": b"2",
+    "cy/additive.IPYNB": b"3",
+    "dee/additive.ipynb.json": b"4",
+    "eve/additive.txt": b"5",
+    "fay/all.zip": b"6",
+    "gus/homework": b"7",
+    "hal/.hidden.ipynb": b"8",
+    "ida/.ipynb_checkpoints/x/y.ipynb": b"9",
+}
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [lambda folder, members: zip_of(folder / "a.zip", members), lambda folder, members: tree_of(folder / "a", members)],
+)
+def test_nothing_that_was_handed_in_is_lost_in_a_folder_or_a_zip(tmp_path, pack):
+    assert read_all(pack(tmp_path, TREE)) == {
+        "ada/additive.ipynb": b"1",
+        "bob.ipynb": b"2",
+        "cy/additive.IPYNB": b"3",
+        "dee/additive.ipynb.json": "it is no notebook: its name ends in .json, not in .ipynb",
+        "eve/additive.txt": "it is no notebook: its name ends in .txt, not in .ipynb",
+        "fay/all.zip": "it is packed, and what is within it is not looked at: hand in the notebook itself",
+        "gus/homework": "it is no notebook (.ipynb)",
+        "hal": "the folder holds no file",
+        "ida": "the folder holds no file",
+    }
+
+
+def tree_of(folder: Path, members: dict[str, bytes]) -> Path:
+    for name, data in members.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_folders_that_cannot_be_read_or_are_links_are_told(tmp_path, monkeypatch):
+    folder = tree_of(tmp_path / "in", {"ada/additive.ipynb": b"1", "bob/additive.ipynb": b"2"})
+    (folder / "cy").symlink_to(tmp_path)
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "bob":  # root reads whatever its mode says
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert read_all(folder) == {
+        "ada/additive.ipynb": b"1",
+        "bob": "the folder cannot be read: Permission denied",
+        "cy": "it is a link to a folder",
+    }
+    monkeypatch.setattr(os, "scandir", lambda path: refusing(folder / "bob"))
+    with pytest.raises(ValueError, match="cannot be read: Permission denied"), open_submissions(folder / "bob"):
+        pass
+
+
+def test_what_a_run_writes_was_not_handed_in(tmp_path):
+    tree_of(tmp_path, {"ada.ipynb": b"1", "grades/report.html": b"", "grades/records/x.json": b""})
+    with open_submissions(tmp_path, out=tmp_path / "grades") as handed:
+        assert [item.file for item in handed] == ["ada.ipynb"]
+
+
+@pytest.mark.parametrize("name", ["José-additive.ipynb", "渡辺.ipynb", "Größe/Ω.ipynb"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_in_a_zip_is_read_as_it_was_meant(tmp_path, name, form):
+    """Many programs write UTF-8 and do not say so; Python says so."""
+    path = zip_of(tmp_path / "a.zip", {unicodedata.normalize(form, name): b"1"})
+    assert read_all(path) == {name: b"1"}
+    data = bytearray(path.read_bytes())
+    for start, flag in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+        data[data.find(start) + flag] &= ~8
+    path.write_bytes(data)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() != [unicodedata.normalize(form, name)]
+    assert read_all(path) == {name: b"1"}
+
+
+def test_a_name_of_code_page_437_stays_one_and_an_extra_field_says_more(tmp_path):
+    def with_raw_name(raw: bytes, extra: bytes = b"") -> Path:
+        info = zipfile.ZipInfo("X" * len(raw))
+        info.extra = extra
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr(info, b"1")
+        data = (tmp_path / "a.zip").read_bytes().replace(b"X" * len(raw), raw)
+        (tmp_path / "a.zip").write_bytes(data)
+        return tmp_path / "a.zip"
+
+    raw = "Größe.ipynb".encode("cp437")
+    assert read_all(with_raw_name(raw)) == {"Größe.ipynb": b"1"}
+    meant = "Ω.ipynb".encode()
+    extra = struct.pack("<HHBL", 0x7075, 5 + len(meant), 1, zlib.crc32(raw)) + meant
+    assert read_all(with_raw_name(raw, extra)) == {"Ω.ipynb": b"1"}
+    other = struct.pack("<HHBL", 0x7075, 5 + len(meant), 1, zlib.crc32(b"renamed since")) + meant
+    assert read_all(with_raw_name(raw, other)) == {"Größe.ipynb": b"1"}
 
 
 @pytest.mark.parametrize(
@@ -124,6 +231,22 @@ def test_a_member_that_is_broken_or_encrypted_is_unreadable_alone(tmp_path):
     data[at + 8] |= 1  # the first member's flag of encryption
     path.write_bytes(data)
     assert read_all(path)["ada.ipynb"] == "it is encrypted"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"x/ada.ipynb": b"1", "x\\ada.ipynb": b"2"},
+        {"ada.ipynb": b"1", "./ada.ipynb": b"2"},
+        {"../up.ipynb": b"1", "up/up.ipynb": b"2"},
+        {"José.ipynb": b"1", unicodedata.normalize("NFD", "José.ipynb"): b"2"},
+        {"ada.ipynb": b"1", "/ada.ipynb": b"2", "ada.ipynb (2)": b"3"},
+    ],
+)
+def test_each_member_has_a_label_and_a_record_of_its_own(tmp_path, members):
+    with open_submissions(zip_of(tmp_path / "a.zip", members)) as handed:
+        labels = [item.file for item in handed]
+    assert len(set(labels)) == len({record_path(tmp_path, label) for label in labels}) == len(members)
 
 
 def test_two_members_of_one_name_are_two_submissions(tmp_path):

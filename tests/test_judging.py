@@ -16,7 +16,6 @@ from attncourse.check.expect import (
 )
 from attncourse.grade.judge import mark
 from attncourse.grade.sandbox import Sandbox, find_sandbox
-from attncourse.grade.shortcuts import names_reached, shortcut
 from attncourse.grade.submission import Cell, Release, Submission
 
 needs_sandbox = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -197,7 +196,7 @@ def marked(source: str, exercise: str, sandbox: Sandbox, monkeypatch) -> tuple[s
         if name != f"tricks.{exercise}":
             monkeypatch.delitem(CHECKS, name)
     release = Release({"tricks": {}}, {"tricks": ()})
-    submission = Submission("tricks", [Cell("", False, False, HEAD + source)])
+    submission = Submission("tricks", [Cell("", False, HEAD + source)])
     (judged,) = mark(submission, release, sandbox).checks
     return judged.verdict.state, judged.verdict.message, judged.verdict.picture
 
@@ -223,21 +222,3 @@ def test_the_notebook_s_own_check_agrees(case, tmp_path):
     verdict = run_check(check, learner, torch.Generator().manual_seed(0))
     assert verdict.state == state, verdict
     assert words in verdict.message
-
-
-def test_names_are_followed_through_the_cells():
-    cells = [
-        "import torch.nn.functional as F\nsoft = F.softmax",
-        "def inner(x):\n    return soft(x)",
-        "def f(x): return inner(x)",
-    ]
-    assert {"inner", "soft", "softmax", "F", "torch.nn.functional"} <= names_reached(cells, "f")
-    assert "inner" not in names_reached(cells, "soft")
-    assert shortcut(cells, "f", ("softmax",)) == "softmax" and shortcut(cells, "f", ()) == ""
-    assert shortcut(["def f(:", "def f(x): return x"], "f", ("softmax",)) == ""
-    loop = ["def f(x): return g(x)", "def g(x): return f(x)"]
-    assert names_reached(loop, "f") == {"x", "g", "f"}
-    assert (
-        shortcut(["table = {}\ntable['a'] = F.softmax", "def f(x): return table['a'](x)"], "f", ("softmax",))
-        == "softmax"
-    )

@@ -963,3 +963,10 @@ def test_a_layer_that_cannot_be_is_named():
     layer = CachedSelfAttention(8, 2)
     with pytest.raises(ValueError, match="a cache keeps no gradients: append under torch.no_grad"):
         layer(torch.ones(1, 1, 8), cache=ContiguousCache(1, layer.cache_shape, capacity=2))
+
+
+def test_the_kernel_reads_all_256_codes_of_eight_bits_as_pytorch_does(device):
+    codes = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).view(1, 1, 1, 256).to(device)
+    store, slots = (codes, torch.ones(1, 1, 1, 1, device=device)), torch.zeros(1, 1, dtype=torch.long, device=device)
+    out = kernel.kv_cache_gather_triton(store, slots, codec=Fp8(), dtype=torch.float32)
+    torch.testing.assert_close(out, codes.float(), rtol=0, atol=0, equal_nan=True)

@@ -609,3 +609,26 @@ def test_what_a_form_cannot_do_it_says():
         delta_rule_attention(Q, K, V, torch.ones(2, 5).double())
     with pytest.raises(ValueError, match="got t=5, s=3"):
         delta_rule_blocked(Q[:, :, [0, 0, 1, 1, 2]], K[:, :, :3], V[:, :, :3], torch.ones(2, 2, 3).double())
+
+
+def test_elu_plus_one_is_exact_where_one_would_drown_it():
+    x = torch.tensor([-80.0, -20.0, -16.0, -1.0, -1e-6, 0.0, 1e-6, 3.0], requires_grad=True)
+    torch.testing.assert_close(elu_plus_one(x), torch.where(x > 0, x + 1, x.double().exp().float()), rtol=1e-6, atol=0)
+    elu_plus_one(x).sum().backward()
+    torch.testing.assert_close(x.grad, x.detach().clamp_max(0).exp(), rtol=1e-6, atol=0)
+    k, v = torch.randn(1, 1, 5, 4), torch.randn(1, 1, 5, 4)
+    q = torch.randn(1, 1, 5, 4) - 20
+    for form in (linear_attention, linear_attention_blocked, kernel.linear_attention_triton):
+        assert relative_error(form(q, k, v), linear_attention(q.double(), k.double(), v.double())) < 1e-5
+
+
+def test_a_layer_saves_and_loads_its_random_features():
+    """A layer that was drawn apart gives the same once it has loaded the state: the projection is part of it."""
+    layers = [
+        LinearAttention(8, 2, feature_map=draw_random_features(4, 6, rng=torch.Generator().manual_seed(seed)))
+        for seed in (0, 1)
+    ]
+    x = torch.randn(1, 5, 8)
+    assert relative_error(layers[1](x), layers[0](x)) > 0.01
+    layers[1].load_state_dict(layers[0].state_dict())
+    assert torch.equal(layers[1](x), layers[0](x))

@@ -1,5 +1,6 @@
 """Writing with caches against writing without: the same tokens, whatever the layer, the layout, the chunk and the batch."""
 
+import copy
 import functools
 
 import pytest
@@ -12,7 +13,8 @@ from attncourse.latent import LatentAttention
 from attncourse.models import generate as generate_module
 from attncourse.models.caches import forget_row, new_caches, paged
 from attncourse.models.decoder import DecoderLM
-from attncourse.models.generate import generate
+from attncourse.models.generate import choose, generate
+from attncourse.testing import relative_error
 
 VOCABULARY, WIDTH, CONTEXT, WINDOW = 13, 16, 41, 5
 
@@ -244,6 +246,56 @@ def test_fewer_bits_stay_close():
         assert (got == torch.tensor(alone(model, steps=5))).double().mean() > 0.8
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_under_autocast_caches_hold_what_the_layers_hand_over(layer, dtype):
+    model = copy.deepcopy(build(layer)).float()
+    with torch.autocast("cpu", dtype=dtype):
+        cached = generate(model, PROMPTS, steps=3, caches=with_caches(model))
+        assert new_caches(model, 1, capacity=3)[0].dtype == dtype
+        assert new_caches(model, 1, capacity=3, dtype=torch.float32)[0].dtype == torch.float32
+    assert cached.shape == (len(PROMPTS), 3)
+    assert new_caches(model, 1, capacity=3)[0].dtype == torch.float32
+
+
+# Choosing a token.
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def draws(row, n=64, **options):
+    """The tokens that n draws from one row of logits give."""
+    return set(choose(row.repeat(n, 1), rng=torch.Generator().manual_seed(1), **options).tolist())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("temperature", [1e-4, 1e-8, 1e-38, 1e-45, 5e-324])
+def test_a_small_temperature_draws_the_likeliest_token(temperature, dtype):
+    row = torch.tensor([-torch.inf, -3.0, 60.0, 57.0, 0.0], dtype=dtype)
+    assert draws(row, temperature=temperature) == {2}
+    assert draws(-row[1:], temperature=temperature) == {0}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("top_k", [1, 2, 4, 7])
+def test_top_k_draws_among_k_tokens_whatever_is_equal(top_k, dtype):
+    """Ties across the border of the k likeliest go to the first of them, as argmax's do."""
+    row = torch.zeros(1000, dtype=dtype)
+    assert draws(row, n=256, temperature=1.0, top_k=top_k) == set(range(top_k))
+    row[[70, 500, 900]] = 1.0
+    likeliest = [70, 500, 900, *range(4)][:top_k]
+    assert draws(row, n=512, temperature=1.0, top_k=top_k) == set(likeliest)
+
+
+def test_draws_are_as_frequent_as_the_weights_say():
+    """In float16, where a sum of 40 exponentials of the logits would be infinite."""
+    row, n = torch.tensor([11.0, 10.0, 12.0] + 40 * [11.5], dtype=torch.float16), 40_000
+    tokens = choose(row.repeat(n, 1), temperature=2.0, rng=torch.Generator().manual_seed(2))
+    wanted = torch.softmax(row.double() / 2.0, dim=-1)
+    error = (wanted * (1 - wanted) / n).sqrt()
+    assert (tokens.bincount(minlength=len(row)) / n - wanted).abs().le(5 * error).all()
+
+
 def test_caches_are_as_the_model_asks():
     model = build("latent")
     caches = new_caches(model, 2, capacity=5)
@@ -271,6 +323,8 @@ def call(**options):
         (lambda: call(steps=[1, 2, 3, 0, 5, 6]), r"needs a step, got steps \[1, 2, 3, 0, 5, 6\]"),
         (lambda: call(steps=26), "a context of 41 does not hold 42 tokens"),
         (lambda: call(context=30), "a context of 30 does not hold 35 tokens"),
+        (lambda: call(temperature=torch.inf, rng=torch.Generator()), "at least 0 and finite, got inf"),
+        (lambda: call(temperature=torch.nan, rng=torch.Generator()), "at least 0 and finite, got nan"),
         (lambda: call(temperature=1.0), "give a torch.Generator as rng"),
         (lambda: new_caches(DecoderLM(5, d_model=8, n_heads=2), 1, capacity=3), "MultiHeadAttention keeps no cache"),
     ],
@@ -310,3 +364,23 @@ def test_what_the_caches_hold_counts_towards_the_context():
             model(torch.ones(2, 1).long(), caches=caches)
         model(torch.ones(2, 1).long(), lengths=torch.tensor([0, 1]), caches=caches)
     assert caches[0].lengths.tolist() == [41, 14]
+
+
+@pytest.mark.parametrize("layer", ["grouped", "latent", "window"])
+@torch.no_grad()
+def test_caches_serve_a_model_under_autocast(layer):
+    """Made before or inside, of the model's dtype, autocast's or a third: the logits stay near, and text is written."""
+    model = copy.deepcopy(build(layer)).float()
+    before = new_caches(model, 1, capacity=CONTEXT)
+    tokens = PROMPTS[1][None]
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = new_caches(model, 1, capacity=CONTEXT)
+        third = new_caches(model, 1, capacity=CONTEXT, dtype=torch.float16)
+        dtypes = [caches[0].dtype for caches in (before, inside, third)]
+        assert dtypes == [torch.float32, torch.bfloat16, torch.float16]
+        wanted = model(tokens)
+        for caches in (before, inside, third):
+            pieces = [model(piece, caches=caches) for piece in tokens.split((9, 1, 7), dim=1)]
+            assert relative_error(torch.cat(pieces, dim=1), wanted) < 0.05
+        made = generate(model, PROMPTS[:2], steps=3, caches=with_caches(model))
+    assert made.shape == (2, 3)

@@ -33,7 +33,7 @@ def flops_of(call, *inputs) -> int:
     return counter.get_total_flops()
 
 
-@given(st.integers(0, 9), st.integers(0, 9), st.none() | st.integers(0, 9), st.none() | st.integers(0, 9))
+@given(st.integers(0, 9), st.integers(0, 9), st.none() | st.integers(-9, 12), st.none() | st.integers(-9, 12))
 def test_pairs_are_those_of_the_mask(t, s, before, after):
     pairs = 0
     for i in range(t):
@@ -41,6 +41,12 @@ def test_pairs_are_those_of_the_mask(t, s, before, after):
             distance = s - t + i - j
             pairs += (before is None or distance <= before) and (after is None or -distance <= after)
     assert banded_pairs(t, s, before=before, after=after) == pairs
+
+
+def test_pairs_of_a_billion_tokens_are_counted_at_once():
+    n, window = 10**9, 4096
+    assert banded_pairs(n, n, after=0) == n * (n + 1) // 2
+    assert banded_pairs(n, n, before=window - 1, after=0) == n * window - window * (window - 1) // 2
 
 
 def test_attention_is_counted_as_by_hand():

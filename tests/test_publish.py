@@ -1,10 +1,15 @@
 """The whole course names one origin, and one command points all of it at another."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from attncourse.publish import Origin, course_notebooks, origin_files, point_at, read_origin, write_first_cells
 
@@ -12,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def copy_of_course(folder: Path) -> Path:
-    for name in ("pyproject.toml", "_config.yml", "README.md", "CONTRIBUTING.md"):
+    for name in ("pyproject.toml", "_config.yml", "_toc.yml", "README.md", "CONTRIBUTING.md"):
         shutil.copy(ROOT / name, folder)
     for name in ("book", "solutions", "exercises"):
         shutil.copytree(ROOT / name, folder / name)
@@ -85,3 +90,39 @@ def test_a_notebook_without_a_first_cell_is_named(tmp_path):
     nbformat.write(notebook, path)
     with pytest.raises(ValueError, match=path.name):
         write_first_cells(root)
+
+
+# The first cell where the course is not installed.
+
+BARE = """
+import builtins, json, sys
+sys.modules["attncourse"] = None
+ran = []
+builtins.get_ipython = lambda: type("Shell", (), {"run_line_magic": lambda self, *line: ran.append(line)})()
+try:
+    exec(sys.stdin.read(), {})
+except ModuleNotFoundError as error:
+    print(json.dumps([ran, str(error)]))
+"""
+
+
+@pytest.mark.parametrize("host", [None, "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"])
+def test_a_first_cell_without_the_course_installs_it_or_says_how(host):
+    """On Binder, Studio Lab and Codespaces none of the variables is set; where it is, the installation fails here."""
+    hosts = ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE")
+    environment = {k: v for k, v in os.environ.items() if k not in hosts} | ({host: "x"} if host else {})
+    cell = TransformerManager().transform_cell(read_origin(ROOT).bootstrap())
+    done = subprocess.run([sys.executable, "-c", BARE], input=cell, env=environment, capture_output=True, text=True)
+    ran, said = json.loads(done.stdout)
+    origin = read_origin(ROOT)
+    wanted = f'"attncourse @ git+{origin.repository}@{origin.tag}"'
+    assert f"run %pip install {wanted} in a cell" in said
+    assert [wanted in line for _, line in ran] == ([True] if host else [])
+
+
+def test_a_stray_notebook_is_no_chapter(tmp_path):
+    root = copy_of_course(tmp_path)
+    for name in ("Copy of kv_cache.ipynb", "stray.ipynb"):
+        (root / "book" / name).write_text("no notebook at all", encoding="utf-8")
+    assert [path.name for path in course_notebooks(root)] == [path.name for path in course_notebooks(ROOT)]
+    assert write_first_cells(root) == []

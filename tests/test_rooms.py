@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from attncourse.grade.closure import imported_names
+from attncourse.publish import course_notebooks
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "attncourse"
@@ -119,7 +120,7 @@ def test_no_axis_is_named_k_or_v():
 def test_notebooks_keep_no_outputs_but_checked_text(folder):
     import nbformat
 
-    for path in (ROOT / folder).rglob("*.ipynb"):
+    for path in (path for path in course_notebooks(ROOT) if path.is_relative_to(ROOT / folder)):
         for cell in nbformat.read(path, as_version=4).cells:
             tags = cell.metadata.get("tags", [])
             if cell.cell_type == "code" and cell.outputs:

@@ -1,14 +1,29 @@
 """Masks, the softmax over them, and the merge: against loops."""
 
+import importlib.metadata
 import math
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attncourse._shared.masks import apply_mask, blank_padding, causal_mask, length_mask, masked_softmax, window_mask
+from attncourse._shared.launch import interpreter_cannot_loop
+from attncourse._shared.masks import (
+    apply_mask,
+    blank_padding,
+    causal_mask,
+    length_mask,
+    masked_softmax,
+    narrow_mask,
+    window_mask,
+)
 from attncourse._shared.merge import merge_partial
+from attncourse._shared.precision import as_autocast, autocast_dtype, outside_autocast, wide
 from attncourse.testing import relative_error
 
 
@@ -86,3 +101,118 @@ def test_the_merge_has_gradients_also_beside_an_empty_part():
     assert torch.autograd.gradcheck(merge_partial, (a, lse_a, b, lse_b))
     out, _ = merge_partial(a, lse_a, b, torch.full((3,), -torch.inf, dtype=torch.float64))
     assert relative_error(out, a) == 0
+
+
+# Triton where it is missing, and where its interpreter is old.
+
+ROOT = Path(__file__).parents[1]
+WITHOUT_TRITON = """
+import importlib, sys, torch
+sys.modules["triton"] = None
+from attncourse.softmax_attention import SoftmaxAttention
+
+def said(call):
+    try:
+        call()
+    except ImportError as error:
+        return str(error)
+
+x = torch.randn(1, 5, 8)
+for impl in ("reference", "blocked", "torch"):
+    SoftmaxAttention(8, impl=impl)(x)
+layer = SoftmaxAttention(8, impl="triton")
+calls = [lambda: layer(x), *(lambda name=name: importlib.import_module(name) for name in sys.argv[1:])]
+for call in calls:
+    assert "pip install triton" in said(call) and "Every other impl runs without it" in said(call)
+"""
+OLD_TRITON = """
+import importlib.metadata, os
+version = importlib.metadata.version
+importlib.metadata.version = lambda name: "3.6.0" if name == "triton" else version(name)
+os.environ["TRITON_INTERPRET"] = "1"
+import torch
+import triton.language as tl
+import triton
+from triton.runtime import interpreter
+patch = interpreter._patch_lang_tensor
+
+def old(tensor, *scope):
+    patch(tensor, *scope)
+    tensor.__index__ = lambda self: int(self.handle.data)
+
+interpreter._patch_lang_tensor = old
+
+def total(x_ptr, out_ptr, n):
+    acc = 0.0
+    for i in range(n):
+        acc += tl.load(x_ptr + i)
+    tl.store(out_ptr, acc)
+
+def run():
+    out = torch.zeros(1)
+    triton.jit(total)[(1,)](torch.arange(5.0), out, 5)
+    return out.item()
+
+try:
+    run()
+except Exception as error:
+    assert "only 0-dimensional arrays" in str(error), error
+else:
+    raise SystemExit("the interpreter of this test is not the old one")
+import attncourse
+assert run() == 10.0
+"""
+
+
+def run(script: str, *arguments: str) -> None:
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_triton_every_kernel_says_what_to_install():
+    kernels = [f"attncourse.{path.parent.name}.kernel" for path in sorted(ROOT.glob("attncourse/*/kernel.py"))]
+    assert len(kernels) >= 13
+    run(WITHOUT_TRITON, *kernels)
+
+
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.4.0", reason="an older NumPy converts such arrays")
+def test_loops_of_a_learners_kernel_run_in_an_old_interpreter():
+    run(OLD_TRITON)
+
+
+@pytest.mark.parametrize(
+    ("triton", "numpy", "cannot"),
+    [("3.6.0", "2.4.0", True), ("3.6.0", "2.3.5", False), ("3.7.0", "2.4.0", False), ("3.10.0+git", "3.0.0", False),
+     ("2.3.1", "2.5.0rc1", True)],
+)  # fmt: skip
+def test_the_pair_that_cannot_loop_is_known_by_its_versions(triton, numpy, cannot, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", {"triton": triton}.__getitem__)
+    monkeypatch.setattr(np, "__version__", numpy)
+    assert interpreter_cannot_loop() == cannot
+
+
+def test_a_narrower_mask_keeps_what_is_finite_finite():
+    mask = torch.tensor([-torch.inf, torch.finfo(torch.float32).min, -1e9, -1.0, 2.0])
+    for dtype in (torch.float16, torch.bfloat16):
+        narrow = narrow_mask(mask, dtype)
+        assert narrow.dtype == dtype
+        assert narrow.isfinite().tolist() == [False, True, True, True, True]
+        assert narrow[3:].tolist() == [-1.0, 2.0]
+
+
+def test_sums_keep_their_precision_under_autocast():
+    @outside_autocast
+    def product(x):
+        return wide(x) @ wide(x)
+
+    x = torch.full((2, 2), 1.00390625)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (x @ x).dtype == autocast_dtype(x.device) == torch.bfloat16
+        assert torch.equal(product(x), product.__wrapped__(x.double()).float())
+        assert (
+            as_autocast(x, x.double())[0].dtype == torch.bfloat16
+            and as_autocast(x, x.double())[1].dtype == torch.float64
+        )
+    assert autocast_dtype(x.device) is None and autocast_dtype(torch.device("meta")) is None
+    assert wide(x.half()).dtype == torch.float32 and wide(x.double()).dtype == torch.float64

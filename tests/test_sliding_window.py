@@ -8,6 +8,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
+from attncourse._shared.cache import CacheShape
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse.profile import peak_memory
 from attncourse.sliding_window import (
@@ -465,3 +466,18 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
             assert c.matrix != "none", c
     forward = {c.matrix for c in compiled if "fwd" in c.kernel and "fp32" not in c.case}
     assert forward == {{75: "none", 80: "mma", 90: "wgmma", 100: "tcgen05"}[capability]}
+
+
+@pytest.mark.bad_input
+@torch.no_grad()
+def test_a_cache_of_another_kind_or_pattern_is_refused():
+    from attncourse.kv_cache import ContiguousCache
+
+    layer, x = SlidingWindowAttention(8, 2, window=3), torch.randn(1, 2, 8)
+    with pytest.raises(ValueError, match="streams through a WindowCache.*got ContiguousCache"):
+        layer(x, cache=ContiguousCache(1, CacheShape(2, (4, 4)), capacity=5))
+    other = SlidingWindowAttention(8, 2, window=4).empty_cache(1)
+    with pytest.raises(ValueError, match="'window': 3.*'window': 4"):
+        layer(x, cache=other)
+    with pytest.raises(ValueError, match="a cache keeps what its layer sees"):
+        SlidingWindowAttention(8, 2, radius=3)(x, cache=layer.empty_cache(1))

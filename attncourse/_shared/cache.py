@@ -27,6 +27,12 @@ class KeyValueCache(Protocol):
     lengths: Int[Tensor, " b"]
     """How many tokens of each sequence went in (`cache_seqlens`)."""
 
+    window: int | None
+    """A query sees so many tokens of what the cache holds, its own included; None where nothing is ever forgotten."""
+
+    sinks: int
+    """First tokens that every query sees, whatever the cache's window."""
+
     def append(self, *streams: Tensor, counts: Int[Tensor, " b"] | None = None) -> None:
         """Add c tokens (b, g, c, width) a stream to every sequence; of row b only the first counts[b] are tokens.
 
@@ -48,3 +54,19 @@ def visible_in_cache(
     distance = queries[:, :, None] - keys[:, None, :]
     visible = (distance >= 0) & (keys >= 0)[:, None, :]
     return (visible if window is None else visible & (distance < window))[:, None]
+
+
+def visible_through(
+    cache: KeyValueCache, queries: Int[Tensor, "b t"], *, window: int | None = None
+) -> Bool[Tensor, "b 1 t s"]:
+    """Who sees whom of what a cache holds: what a layer's window lets through, and the cache's own.
+
+    A ring holds more than its window, as much as the text's last piece was long. If all of that were seen, the output would
+    hang on how the text was cut.
+    """
+    keys = cache.positions()
+    visible = visible_in_cache(queries, keys, window=window)
+    if cache.window is None:
+        return visible
+    kept = visible_in_cache(queries, keys, window=cache.window)
+    return visible & (kept | (keys < cache.sinks)[:, None, None, :])

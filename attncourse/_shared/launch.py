@@ -1,9 +1,11 @@
 """What the launchers of kernels share: where a kernel can run, and which inputs it takes there."""
 
+import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,22 @@ def prepare_interpreter() -> None:
     """
     if "triton" not in sys.modules and not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")
+    if interpreting() and interpreter_cannot_loop():
+        from . import kernel  # noqa: F401  (which mends it, for kernels that are not the package's, too)
+
+
+def interpreter_cannot_loop() -> bool:
+    """Whether this Triton is older than 3.7 and this NumPy is 2.4 or newer.
+
+    Then every loop over a range raises "only 0-dimensional arrays can be converted to Python scalars"
+    (https://github.com/triton-lang/triton/issues/9171).
+    """
+    try:
+        triton = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    older = tuple(int(part) for part in triton.split(".")[:2]) < (3, 7)
+    return older and np.lib.NumpyVersion(np.__version__) >= "2.4.0"
 
 
 def interpreting() -> bool:
@@ -35,7 +53,7 @@ def check_runs_here(name: str, *tensors: Tensor) -> None:
         f"{name} takes float32, float16 or bfloat16, got {x.dtype}: use impl='reference' or 'blocked' for it",
     )
     require(
-        x.is_cuda or interpreting(),
+        x.is_cuda or (x.device.type == "cpu" and interpreting()),
         f"{name} runs on CUDA tensors, got {x.device}: to interpret it on a CPU, import attncourse before triton, or set "
         "TRITON_INTERPRET=1 before either",
     )

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from .precision import wide
+
 
 def query_positions(t: int, s: int, *, device=None) -> Int[Tensor, "t 1"]:
     """Position of query i among the s keys. Queries are the last t of s positions: i stands at s - t + i."""
@@ -56,13 +58,20 @@ def blank_padding(x: Float[Tensor, "b g s d"], key_lengths: Int[Tensor, " b"] | 
     return x.masked_fill(~exists, 0.0)
 
 
-def apply_mask(scores: Float[Tensor, "b h t s"], mask: Tensor | None) -> Float[Tensor, "b h t s"]:
+def apply_mask(scores: Float[Tensor, "*scores"], mask: Tensor | None) -> Float[Tensor, "*scores"]:
     """Boolean masks turn invisible scores into -inf; masks of floats are added."""
     if mask is None:
         return scores
     if mask.dtype == torch.bool:
         return scores.masked_fill(~mask, -torch.inf)
     return scores + mask
+
+
+def narrow_mask(mask: Float[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
+    """A mask of floats in this dtype, in which what is finite stays so: hidden for good is -inf alone."""
+    if mask.dtype == dtype:
+        return mask
+    return mask.clamp_min(torch.finfo(dtype).min).masked_fill(mask == -torch.inf, -torch.inf).to(dtype)
 
 
 def masked_softmax(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]:
@@ -72,6 +81,7 @@ def masked_softmax(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]
 
 
 def masked_logsumexp(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t"]:
-    """Log-sum-exp over keys; -inf for a row of nothing but -inf, whose gradient is 0 where PyTorch's is NaN."""
+    """Log-sum-exp over keys in float32 or better; -inf for a row of nothing but -inf, with gradient 0 (PyTorch's: NaN)."""
+    scores = wide(scores)
     empty = (scores == -torch.inf).all(dim=-1)
     return scores.masked_fill(empty[..., None], 0.0).logsumexp(dim=-1).masked_fill(empty, -torch.inf)

@@ -17,8 +17,11 @@ def merge_partial(
     has log-sum-exp -inf and weight 0. Associative and commutative, so any split of the keys gives the
     unsplit result. Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867.
     """
-    lse = torch.logaddexp(lse_a, lse_b)
-    # With no key on either side the weights would be exp(-inf - -inf) = NaN; they are 0.
-    finite = lse.masked_fill(lse == -torch.inf, 0.0)
-    weight_a, weight_b = torch.exp(lse_a - finite), torch.exp(lse_b - finite)
-    return weight_a[..., None] * out_a + weight_b[..., None] * out_b, lse
+    top = torch.maximum(lse_a, lse_b).detach()
+    top = top.masked_fill(top == -torch.inf, 0.0)  # with no key on either side -inf - -inf would be NaN
+    weight_a, weight_b = torch.exp(lse_a - top), torch.exp(lse_b - top)
+    total = weight_a + weight_b
+    # Divided by their own sum, not by exp(lse): next to a large lse (of a mask of -1e9, say) log(total) rounds away.
+    some = total.masked_fill(total == 0, 1.0)
+    out = (weight_a / some)[..., None] * out_a + (weight_b / some)[..., None] * out_b
+    return out, (top + some.log()).masked_fill(total == 0, -torch.inf)

@@ -13,7 +13,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .validate import check_widths, require
+from .precision import wide
+from .validate import check_widths, is_integer, require
 
 
 def rotary_angles(
@@ -94,13 +95,12 @@ class RotaryEmbedding(nn.Module):
         b, _, t, dk = x.shape
         require(dk == self.width, f"this rotary embedding turns width {self.width}, got {dk}")
         check_token_positions(positions, b=b, t=t)
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        angles = self.angles(positions, dtype=dtype)
+        exact = wide(x)  # in 16 bits the angles' cosines would be rounded, and with them the norm
+        angles = self.angles(positions, dtype=exact.dtype)
         if positions.ndim == 2:
             angles = rearrange(angles, "b t pairs -> b 1 t pairs")
         rotate = rotate_interleaved if self.interleaved else rotate_half_split
-        # In x's own precision bfloat16 would round the angles' cosines, and with them the norm.
-        turned = rotate(x.to(dtype), angles)
+        turned = rotate(exact, angles)
         return (turned if self.magnitude == 1.0 else self.magnitude * turned).to(x.dtype)
 
 
@@ -136,8 +136,10 @@ class LearnedPositions(nn.Module):
 
 def check_token_positions(positions: Tensor, *, b: int, t: int) -> None:
     """positions are integers, (t,) for all sequences alike or (b, t)."""
-    integer = isinstance(positions, Tensor) and not positions.is_floating_point() and positions.dtype != torch.bool
-    require(integer, f"positions must be an integer tensor, got {getattr(positions, 'dtype', type(positions))}")
+    require(
+        is_integer(positions),
+        f"positions must be an integer tensor, got {getattr(positions, 'dtype', type(positions))}",
+    )
     require(
         positions.shape in ((t,), (b, t)),
         f"positions must have shape ({t},) or ({b}, {t}), got {tuple(positions.shape)}",

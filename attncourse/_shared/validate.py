@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .precision import autocast_dtype
+
 
 def require(condition: bool, rule: str) -> None:
     """Raise ValueError(rule) unless the condition holds."""
@@ -37,14 +39,28 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
     require(g > 0 and h % g == 0, f"the {g} key/value heads must divide the {h} query heads")
 
 
+def is_integer(x: object) -> bool:
+    """A tensor of integers; booleans are none."""
+    return isinstance(x, Tensor) and x.dtype != torch.bool and not (x.is_floating_point() or x.is_complex())
+
+
+def has_values(x: Tensor) -> bool:
+    """Whether there are numbers to look at: there are none on the meta device, nor while a graph is traced."""
+    return x.numel() > 0 and not x.is_meta and not torch.compiler.is_compiling()
+
+
 def check_mask(mask: Tensor | None, *, shape: tuple[int, int, int, int], like: Tensor) -> None:
-    """mask is boolean (True = visible) or of the inputs' dtype (added), broadcastable to (b, h, t, s)."""
+    """mask is boolean (True = visible) or floats (added) of the inputs' dtype or of their scores', broadcastable to
+    (b, h, t, s)."""
     if mask is None:
         return
     require(isinstance(mask, Tensor), f"mask must be a torch.Tensor, got {type(mask).__name__}")
+    added = dict.fromkeys((like.dtype, torch.promote_types(like.dtype, torch.float32)))
+    hint = " (of ones and zeros, mask.bool() makes one)" if is_integer(mask) else ""
     require(
-        mask.dtype in (torch.bool, like.dtype),
-        f"mask must be boolean (True = visible) or {like.dtype} (added to the scores), got {mask.dtype}",
+        mask.dtype == torch.bool or mask.dtype in added,
+        f"mask must be boolean (True = visible) or {' or '.join(map(str, added))} (added to the scores), "
+        f"got {mask.dtype}{hint}",
     )
     require(mask.device == like.device, f"mask must be on {like.device}, got {mask.device}")
     fits = mask.ndim <= 4 and all(m in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1], strict=False))
@@ -55,20 +71,66 @@ def check_key_lengths(key_lengths: Tensor | None, *, b: int, s: int, like: Tenso
     """key_lengths is an integer tensor (b,) on the inputs' device with 0 <= length <= s."""
     if key_lengths is None:
         return
-    integer = (
-        isinstance(key_lengths, Tensor) and not key_lengths.is_floating_point() and key_lengths.dtype != torch.bool
-    )
-    require(integer, f"key_lengths must be an integer tensor, got {getattr(key_lengths, 'dtype', type(key_lengths))}")
+    got = getattr(key_lengths, "dtype", type(key_lengths))
+    require(is_integer(key_lengths), f"key_lengths must be an integer tensor, got {got}")
     require(key_lengths.shape == (b,), f"key_lengths must have shape ({b},), got {tuple(key_lengths.shape)}")
     require(key_lengths.device == like.device, f"key_lengths must be on {like.device}, got {key_lengths.device}")
-    if b > 0 and not torch.compiler.is_compiling():  # while a graph is traced there are no values to look at
+    if has_values(key_lengths):
         low, high = int(key_lengths.min()), int(key_lengths.max())
         require(low >= 0 and high <= s, f"key_lengths must lie in 0..{s}, got {low}..{high}")
 
 
-def check_states(query: Tensor, memory: Tensor, *, query_dim: int, memory_dim: int) -> None:
+def check_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int | None = None,
+    key_lengths: Tensor | None = None,
+    mask: Tensor | None = None,
+    softcap: float | None = None,
+) -> None:
+    """What every form of softmax attention takes: q, k, v that fit each other, and masks that fit them."""
+    check_qkv(q, k, v)
+    check_window(window)
+    check_softcap(softcap)
+    (b, h, t, _), s = q.shape, k.shape[2]
+    check_key_lengths(key_lengths, b=b, s=s, like=q)
+    check_mask(mask, shape=(b, h, t, s), like=q)
+
+
+def check_parameters(like: Tensor, **inputs: Tensor) -> None:
+    """A layer's inputs are on its weights' device and of their dtype; under autocast, of any that it brings there."""
+    for name, x in inputs.items():
+        check_tensors(**{name: x})
+        if autocast_dtype(like.device) is None or torch.float64 in (x.dtype, like.dtype):
+            check_tensors(**inputs)
+            check_tensors(**{name: x}, weight=like)
+        require(x.device == like.device, f"{name} must be on {like.device} as the layer is, got {x.device}")
+
+
+def check_tokens(x: Tensor, like: Tensor, *, name: str = "x") -> None:
+    """A layer reads tokens (b, t, d) with its first matrix, (out, d)."""
+    check_parameters(like, **{name: x})
+    require(
+        x.ndim == 3 and x.shape[-1] == like.shape[-1], f"{name} must be (b, t, {like.shape[-1]}), got {tuple(x.shape)}"
+    )
+
+
+def check_context(x: Tensor, context: Tensor, w_q: Tensor, w_k: Tensor) -> None:
+    """A layer reads a context (b, s, dc) for tokens x (b, t, d), each as wide as the matrix that meets it."""
+    check_parameters(w_q, x=x, context=context)
+    d_model, d_context = w_q.shape[-1], w_k.shape[-1]
+    fits = x.ndim == context.ndim == 3 and x.shape[0] == context.shape[0]
+    require(
+        fits and (x.shape[-1], context.shape[-1]) == (d_model, d_context),
+        f"x must be (b, t, {d_model}) and context (b, s, {d_context}), got {tuple(x.shape)} and {tuple(context.shape)}",
+    )
+
+
+def check_states(query: Tensor, memory: Tensor, *, query_dim: int, memory_dim: int, like: Tensor) -> None:
     """query is (b, t, query_dim) and memory (b, s, memory_dim): what a layer reads with, and what it reads."""
-    check_tensors(query=query, memory=memory)
+    check_parameters(like, query=query, memory=memory)
     fits = query.ndim == memory.ndim == 3 and query.shape[0] == memory.shape[0]
     require(
         fits and (query.shape[-1], memory.shape[-1]) == (query_dim, memory_dim),

@@ -7,11 +7,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from attncourse._shared.masks import apply_mask, blank_padding, masked_softmax, visible_keys
+from attncourse._shared.precision import outside_autocast, wide
 from attncourse._shared.validate import require
 
 from .checks import check_additive
 
 
+@outside_autocast
 def additive_attention_blocked(
     q: Float[Tensor, "b h t dq"],
     k: Float[Tensor, "b h s dk"],
@@ -32,7 +34,8 @@ def additive_attention_blocked(
     check_additive(q, k, w_q, w_k, w_score, v=v, key_lengths=key_lengths, mask=mask)
     require(block >= 1, f"block must be at least 1, got {block}")
     t, s = q.shape[2], k.shape[2]
-    k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
+    dtype, k, v = v.dtype, blank_padding(k, key_lengths), blank_padding(v, key_lengths)
+    q, k, v, w_q, w_k, w_score = (wide(x) for x in (q, k, v, w_q, w_k, w_score))
     from_q = einsum(q, w_q, "b h t dq, a dq -> b h t a")
     from_k = einsum(k, w_k, "b h s dk, a dk -> b h s a")
     visible = visible_keys(t, s, key_lengths=key_lengths, device=q.device)
@@ -53,4 +56,4 @@ def additive_attention_blocked(
         blocks.append(
             checkpoint(block_of_queries, from_q[:, :, rows], from_k, v, w_score, block_mask, use_reentrant=False)
         )
-    return torch.cat(blocks, dim=2)
+    return torch.cat(blocks, dim=2).to(dtype)

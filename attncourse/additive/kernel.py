@@ -6,12 +6,12 @@ A tile of the hidden layer, (BLOCK_T, BLOCK_S, BLOCK_A), lives in registers, is 
 """
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, in_exact_dtype
 from attncourse._shared.masks import blank_padding
+from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
 from .checks import check_additive
@@ -66,7 +66,8 @@ def _scores(
 
 @triton.jit
 def _additive_fwd_kernel(
-    pq_ptr, pk_ptr, v_ptr, ws_ptr, out_ptr, lse_ptr, lengths_ptr, mask_ptr, mask_b, mask_h, mask_t, mask_s, h, t, s,
+    pq_ptr, pk_ptr, v_ptr, ws_ptr, out_ptr, top_ptr, sum_ptr, lengths_ptr, mask_ptr, mask_b, mask_h, mask_t, mask_s,
+    h, t, s,
     DV: tl.constexpr, A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr,
     BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
@@ -99,7 +100,10 @@ def _additive_fwd_kernel(
 
     seen = total > 0
     safe = tl.where(seen, total, 1.0)
-    tl.store(lse_ptr + index * t + rows, tl.where(seen, top + tl.log(safe), float("-inf")), mask=rows < t)
+    # Two numbers, not their sum: next to a maximum of -1e9, a mask's, the other would round away. And +inf for a row that
+    # saw nothing: in the backward pass all its weights are 0.
+    tl.store(top_ptr + index * t + rows, tl.where(seen, top, float("inf")), mask=rows < t)
+    tl.store(sum_ptr + index * t + rows, tl.log(safe), mask=rows < t)
     cols_v = tl.arange(0, BLOCK_DV)
     inside = (rows[:, None] < t) & (cols_v[None, :] < DV)
     out = (acc / safe[:, None]).to(out_ptr.dtype.element_ty)
@@ -108,27 +112,27 @@ def _additive_fwd_kernel(
 
 @triton.jit
 def _weights_and_dscores(
-    pq, pk, v_base, dout, ws_ptr, lse, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV: tl.constexpr,
+    pq, pk, v_base, dout, ws_ptr, top, log_sum, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV: tl.constexpr,
     A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_DV: tl.constexpr,
     MASK: tl.constexpr,
 ):  # fmt: skip
     scores = _scores(pq, pk, ws_ptr, mask, mask_t, mask_s, rows, cols, t, s, length, A, BLOCK_T, BLOCK_S, BLOCK_A, MASK)
-    weights = tl.exp(scores - lse[:, None])
+    weights = tl.exp((scores - top[:, None]) - log_sum[:, None])
     v = _load(v_base, cols, DV, length, 0, DV, BLOCK_DV)
     dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
     return weights, weights * (dweights - delta[:, None])
 
 
 @triton.jit
-def _load_lse(lse_ptr, rows, t):
-    """+inf, so every weight is 0, for rows that saw nothing or do not exist."""
-    lse = tl.load(lse_ptr + rows, mask=rows < t, other=float("inf"))
-    return tl.where(lse == float("-inf"), float("inf"), lse)
+def _load_statistics(top_ptr, sum_ptr, rows, t):
+    """Each row's maximum, and the logarithm of its sum; weights of 0 for rows that do not exist."""
+    top = tl.load(top_ptr + rows, mask=rows < t, other=float("inf"))
+    return top, tl.load(sum_ptr + rows, mask=rows < t, other=0.0)
 
 
 @triton.jit
 def _additive_bwd_dq_kernel(
-    pq_ptr, pk_ptr, v_ptr, ws_ptr, dout_ptr, lse_ptr, delta_ptr, dpq_ptr, dscore_ptr, lengths_ptr, mask_ptr,
+    pq_ptr, pk_ptr, v_ptr, ws_ptr, dout_ptr, top_ptr, sum_ptr, delta_ptr, dpq_ptr, dscore_ptr, lengths_ptr, mask_ptr,
     mask_b, mask_h, mask_t, mask_s, h, t, s,
     DV: tl.constexpr, A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr,
     BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
@@ -142,13 +146,13 @@ def _additive_bwd_dq_kernel(
     pq, pk, v_base = pq_ptr + index * t * A, pk_ptr + index * s * A, v_ptr + index * s * DV
     mask = mask_ptr + index // h * mask_b + index % h * mask_h
     dout = _load(dout_ptr + index * t * DV, rows, DV, t, 0, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
-    lse = _load_lse(lse_ptr + index * t, rows, t)
+    top, log_sum = _load_statistics(top_ptr + index * t, sum_ptr + index * t, rows, t)
     delta = tl.load(delta_ptr + index * t + rows, mask=rows < t, other=0.0)
     own_share = dscore_ptr + (index * tl.num_programs(0) + tl.program_id(0)) * A
     for start in range(0, length, BLOCK_S):
         cols = start + tl.arange(0, BLOCK_S)
         _, dscores = _weights_and_dscores(
-            pq, pk, v_base, dout, ws_ptr, lse, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV, A,
+            pq, pk, v_base, dout, ws_ptr, top, log_sum, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV, A,
             BLOCK_T, BLOCK_S, BLOCK_A, BLOCK_DV, MASK,
         )  # fmt: skip
         for first in range(0, A, BLOCK_A):
@@ -165,7 +169,7 @@ def _additive_bwd_dq_kernel(
 
 @triton.jit
 def _additive_bwd_dkdv_kernel(
-    pq_ptr, pk_ptr, v_ptr, ws_ptr, dout_ptr, lse_ptr, delta_ptr, dpk_ptr, dv_ptr, lengths_ptr, mask_ptr,
+    pq_ptr, pk_ptr, v_ptr, ws_ptr, dout_ptr, top_ptr, sum_ptr, delta_ptr, dpk_ptr, dv_ptr, lengths_ptr, mask_ptr,
     mask_b, mask_h, mask_t, mask_s, h, t, s,
     DV: tl.constexpr, A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr,
     BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
@@ -182,10 +186,10 @@ def _additive_bwd_dkdv_kernel(
     for start in range(0, t, BLOCK_T):
         rows = start + tl.arange(0, BLOCK_T)
         dout = _load(dout_ptr + index * t * DV, rows, DV, t, 0, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
-        lse = _load_lse(lse_ptr + index * t, rows, t)
+        top, log_sum = _load_statistics(top_ptr + index * t, sum_ptr + index * t, rows, t)
         delta = tl.load(delta_ptr + index * t + rows, mask=rows < t, other=0.0)
         weights, dscores = _weights_and_dscores(
-            pq, pk, v_base, dout, ws_ptr, lse, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV, A,
+            pq, pk, v_base, dout, ws_ptr, top, log_sum, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV, A,
             BLOCK_T, BLOCK_S, BLOCK_A, BLOCK_DV, MASK,
         )  # fmt: skip
         dv = tl.dot(tl.trans(weights.to(dout.dtype)), dout, dv, input_precision="ieee")
@@ -232,15 +236,15 @@ def _arguments(pq, pk, v, key_lengths, mask):
 def _forward(pq, pk, v, w_score, key_lengths, mask):
     (b, h, t, _), dv = pq.shape, v.shape[-1]
     out = pq.new_empty(b, h, t, dv)
-    lse = torch.empty(b, h, t, device=pq.device, dtype=torch.float32)
+    statistics = tuple(torch.empty(b, h, t, device=pq.device, dtype=torch.float32) for _ in range(2))
     if out.numel():
         arguments, config = _arguments(pq, pk, v, key_lengths, mask)
         grid = (triton.cdiv(t, config["BLOCK_T"]), b * h)
-        _additive_fwd_kernel[grid](pq, pk, v, w_score, out, lse, *arguments, **config)
-    return out, lse
+        _additive_fwd_kernel[grid](pq, pk, v, w_score, out, *statistics, *arguments, **config)
+    return out, *statistics
 
 
-def _backward(pq, pk, v, w_score, out, dout, lse, key_lengths, mask):
+def _backward(pq, pk, v, w_score, out, dout, top, log_sum, key_lengths, mask):
     (b, h, t, a), s = pq.shape, pk.shape[2]
     sums = dict(device=pq.device, dtype=torch.float32)
     dpq, dpk, dv = torch.zeros(pq.shape, **sums), torch.zeros(pk.shape, **sums), torch.zeros_like(v)
@@ -250,34 +254,35 @@ def _backward(pq, pk, v, w_score, out, dout, lse, key_lengths, mask):
     arguments, config = _arguments(pq, pk, v, key_lengths, mask)
     grid = (triton.cdiv(t, config["BLOCK_T"]), b * h)
     shares = torch.zeros(grid[0] * grid[1], a, **sums)
-    _additive_bwd_dq_kernel[grid](pq, pk, v, w_score, dout, lse, delta, dpq, shares, *arguments, **config)
+    _additive_bwd_dq_kernel[grid](pq, pk, v, w_score, dout, top, log_sum, delta, dpq, shares, *arguments, **config)
     _additive_bwd_dkdv_kernel[(triton.cdiv(s, config["BLOCK_S"]), b * h)](
-        pq, pk, v, w_score, dout, lse, delta, dpk, dv, *arguments, **config
+        pq, pk, v, w_score, dout, top, log_sum, delta, dpk, dv, *arguments, **config
     )
     return dpq, dpk, dv, shares.sum(dim=0)
 
 
 class _AdditiveAttention(torch.autograd.Function):
-    """Saves the projections, the output and the log-sum-exp; the backward pass computes each hidden tile again."""
+    """Saves the projections, the output and each row's maximum and sum; the backward pass computes each hidden tile again."""
 
     @staticmethod
     def forward(ctx, pq, pk, v, w_score, key_lengths, mask):
         pq, pk, v, w_score = (x.contiguous() for x in (pq, pk, v, w_score))
-        out, lse = in_exact_dtype(lambda *x: _forward(*x, key_lengths, mask), pq, pk, v, w_score)
+        out, *statistics = in_exact_dtype(lambda *x: _forward(*x, key_lengths, mask), pq, pk, v, w_score)
         out = out.to(pq.dtype)
-        ctx.save_for_backward(pq, pk, v, w_score, out, lse, key_lengths, mask)
+        ctx.save_for_backward(pq, pk, v, w_score, out, *statistics, key_lengths, mask)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dout):
-        pq, pk, v, w_score, out, lse, key_lengths, mask = ctx.saved_tensors
+        pq, pk, v, w_score, out, *statistics, key_lengths, mask = ctx.saved_tensors
         grads = in_exact_dtype(
-            lambda *x: _backward(*x, lse, key_lengths, mask), pq, pk, v, w_score, out, dout.contiguous()
+            lambda *x: _backward(*x, *statistics, key_lengths, mask), pq, pk, v, w_score, out, dout.contiguous()
         )
         return *(grad.to(pq.dtype) for grad in grads), None, None
 
 
+@outside_autocast
 def additive_attention_triton(
     q: Tensor,
     k: Tensor,

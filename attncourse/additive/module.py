@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attncourse._shared.masks import blank_padding
+from attncourse._shared.precision import as_autocast
 from attncourse._shared.validate import check_states, check_widths, require
 
 from .blocked import additive_attention_blocked
@@ -53,9 +54,8 @@ class AdditiveAttention(nn.Module):
         Raises:
             ValueError: a shape, dtype or device does not fit; weights are asked of a form that never holds them.
         """
-        check_states(query, memory, query_dim=self.w_q.shape[1], memory_dim=self.w_k.shape[1])
-        q, k = query[:, None], memory[:, None]
-        parameters = (self.w_q, self.w_k, self.w_score)
+        check_states(query, memory, query_dim=self.w_q.shape[1], memory_dim=self.w_k.shape[1], like=self.w_q)
+        q, k, *parameters = as_autocast(query[:, None], memory[:, None], self.w_q, self.w_k, self.w_score)
         if self.impl == "reference":
             weights = additive_weights(q, k, *parameters, key_lengths=key_lengths)
             context = (weights @ blank_padding(k, key_lengths))[:, 0]

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attncourse._shared.masks import apply_mask, blank_padding, masked_softmax, visible_keys
+from attncourse._shared.precision import outside_autocast, wide
 
 from .checks import check_additive
 
@@ -24,6 +25,7 @@ def additive_attention_loop(
 ) -> Float[Tensor, "t dv"]:
     """One sequence, pair by pair: the oracle that every other form is compared with."""
     out = torch.zeros(len(q), v.shape[-1], dtype=v.dtype, device=v.device)
+    q, k, v, w_q, w_k, w_score = (wide(x) for x in (q, k, v, w_q, w_k, w_score))
     for i in range(len(q)):
         scores = torch.stack([w_score @ torch.tanh(w_q @ q[i] + w_k @ k[j]) for j in range(len(k))])
         weights = torch.exp(scores - scores.max())
@@ -32,6 +34,7 @@ def additive_attention_loop(
     return out
 
 
+@outside_autocast
 def additive_scores(
     q: Float[Tensor, "b h t dq"],
     k: Float[Tensor, "b h s dk"],
@@ -39,7 +42,7 @@ def additive_scores(
     w_k: Float[Tensor, "a dk"],
     w_score: Float[Tensor, " a"],
 ) -> Float[Tensor, "b h t s"]:
-    """w_score . tanh(w_q q + w_k k) for every pair, through a hidden layer of width a (appendix A.1.2).
+    """w_score . tanh(w_q q + w_k k) for every pair in float32 or better, through a hidden layer (appendix A.1.2).
 
     Forms the (b, h, t, s, a) hidden layer: that is what the blocked form and the kernel avoid.
 
@@ -47,10 +50,10 @@ def additive_scores(
         ValueError: a shape, dtype or device does not fit; the message names the rule and the values.
     """
     check_additive(q, k, w_q, w_k, w_score)
-    from_q = einsum(q, w_q, "b h t dq, a dq -> b h t a")
-    from_k = einsum(k, w_k, "b h s dk, a dk -> b h s a")
+    from_q = einsum(wide(q), wide(w_q), "b h t dq, a dq -> b h t a")
+    from_k = einsum(wide(k), wide(w_k), "b h s dk, a dk -> b h s a")
     hidden = torch.tanh(from_q[:, :, :, None] + from_k[:, :, None])
-    return einsum(hidden, w_score, "b h t s a, a -> b h t s")
+    return einsum(hidden, wide(w_score), "b h t s a, a -> b h t s")
 
 
 def additive_weights(
@@ -63,7 +66,7 @@ def additive_weights(
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Float[Tensor, "b h t s"]:
-    """The soft alignment (equation 6): rows of weights that sum to 1, or to 0 where no key is visible.
+    """The soft alignment (equation 6): rows of weights that sum to 1, or to 0 where no key is visible, in q's dtype.
 
     Args:
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
@@ -72,9 +75,10 @@ def additive_weights(
     check_additive(q, k, w_q, w_k, w_score, key_lengths=key_lengths, mask=mask)
     scores = additive_scores(q, blank_padding(k, key_lengths), w_q, w_k, w_score)
     visible = visible_keys(q.shape[2], k.shape[2], key_lengths=key_lengths, device=q.device)
-    return masked_softmax(apply_mask(apply_mask(scores, mask), visible))
+    return masked_softmax(apply_mask(apply_mask(scores, mask), visible)).to(q.dtype)
 
 
+@outside_autocast
 def additive_attention(
     q: Float[Tensor, "b h t dq"],
     k: Float[Tensor, "b h s dk"],
@@ -89,4 +93,5 @@ def additive_attention(
     """The context (equation 5): every query reads the values in proportion to its alignment with their keys."""
     check_additive(q, k, w_q, w_k, w_score, v=v, key_lengths=key_lengths, mask=mask)
     weights = additive_weights(q, k, w_q, w_k, w_score, key_lengths=key_lengths, mask=mask)
-    return einsum(weights, blank_padding(v, key_lengths), "b h t s, b h s dv -> b h t dv")
+    out = einsum(wide(weights), wide(blank_padding(v, key_lengths)), "b h t s, b h s dv -> b h t dv")
+    return out.to(v.dtype)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from attncourse._shared.masks import blank_padding
+from attncourse._shared.precision import outside_autocast, wide
 
 from .checks import check_pattern
 from .pattern import WHOLE, BlockPattern
@@ -101,7 +102,7 @@ def _scores(q, keys, hidden, tiling, scale):
 
 
 class _Blocked(torch.autograd.Function):
-    """Saves the inputs, the output and the log-sum-exp; the backward pass forms each chunk of weights again."""
+    """Of float32 or better. Saves the inputs, the output and the log-sum-exp; the backward pass forms each chunk of weights again."""
 
     @staticmethod
     def forward(ctx, q, k, v, key_lengths, pattern, scale):
@@ -126,6 +127,7 @@ class _Blocked(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @outside_autocast
     def backward(ctx, dout, dlse):
         q, k, v, out, lse, key_lengths = ctx.saved_tensors
         tiling, block = _Tiling(q, k, ctx.pattern, key_lengths), ctx.pattern.block
@@ -164,6 +166,7 @@ def block_sparse_attention_blocked(
     return block_sparse_attention_blocked_with_lse(q, k, v, pattern=pattern, key_lengths=key_lengths, scale=scale)[0]
 
 
+@outside_autocast
 def block_sparse_attention_blocked_with_lse(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -173,13 +176,15 @@ def block_sparse_attention_blocked_with_lse(
     key_lengths: Int[Tensor, " b"] | None = None,
     scale: float | None = None,
 ) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """The output and the log-sum-exp of each row of scores, both with gradients."""
+    """The output in q's dtype and the log-sum-exp of each row of scores in float32 or better, both with gradients."""
     check_pattern(pattern, q, k, v, key_lengths)
+    if q.is_meta:  # no numbers to gather, and a pattern that says which
+        return q.new_empty(*q.shape[:3], v.shape[-1]), wide(q).new_empty(q.shape[:3])
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     before = max(q.shape[2] - k.shape[2], 0)  # queries that stand before position 0 see nothing
     rows = q[:, :, before:]
     if rows.numel() == 0:
         nothing = q.sum() * 0 + k.sum() * 0 + v.sum() * 0
-        return nothing.expand(*q.shape[:3], v.shape[-1]), (nothing - torch.inf).expand(q.shape[:3])
-    out, lse = _Blocked.apply(rows, k, v, key_lengths, pattern, scale)
-    return pad(out, (0, 0, before, 0)), pad(lse, (before, 0), value=-torch.inf)
+        return nothing.expand(*q.shape[:3], v.shape[-1]), (wide(nothing) - torch.inf).expand(q.shape[:3])
+    out, lse = _Blocked.apply(wide(rows), wide(k), wide(v), key_lengths, pattern, scale)
+    return pad(out.to(q.dtype), (0, 0, before, 0)), pad(lse, (before, 0), value=-torch.inf)

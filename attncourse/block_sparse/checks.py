@@ -15,5 +15,6 @@ def check_pattern(pattern: BlockPattern, q: Tensor, k: Tensor, v: Tensor, key_le
     require(isinstance(pattern, BlockPattern), f"pattern must be a BlockPattern, got {type(pattern).__name__}")
     require(s <= pattern.n, f"the pattern has {pattern.n} positions, got {s} keys: make a longer pattern")
     require(
-        pattern.device == q.device, f"the pattern must be on {q.device}, got {pattern.device}: use pattern.to(device)"
+        pattern.device == q.device or q.is_meta,
+        f"the pattern must be on {q.device}, got {pattern.device}: use pattern.to(device)",
     )

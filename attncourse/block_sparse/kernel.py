@@ -10,11 +10,10 @@ side of it works.
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
 from attncourse._shared.validate import require
 

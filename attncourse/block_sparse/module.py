@@ -7,8 +7,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.masks import blank_padding, length_mask
+from attncourse._shared.precision import outside_autocast
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tensors, check_widths, require
+from attncourse._shared.validate import check_tokens, check_widths, require
 
 from .blocked import block_sparse_attention_blocked
 from .checks import check_pattern
@@ -81,14 +82,13 @@ class BlockSparseAttention(nn.Module):
         Raises:
             ValueError: x does not fit the layer, or is longer than the pattern.
         """
-        check_tensors(x=x, weight=self.w_q.weight)
-        require(x.ndim == 3 and x.shape[-1] == self.d_model, f"x must be (b, t, {self.d_model}), got {tuple(x.shape)}")
+        check_tokens(x, self.w_q.weight)
         q = split_heads(self.w_q(x), self.n_heads)
         k, v = (split_heads(project(x), self.n_kv_heads) for project in (self.w_k, self.w_v))
         if self.rope is not None:
             positions = torch.arange(x.shape[1], device=x.device)
             q, k = self.rope(q, positions), self.rope(k, positions)
-        if self.pattern.device != x.device:
+        if self.pattern.device != x.device and not x.is_meta:  # there the pattern would lose what it says
             self.pattern = self.pattern.to(x.device)
         return self.w_o(merge_heads(self._attend(q, k, v, key_lengths)))
 
@@ -105,6 +105,7 @@ class BlockSparseAttention(nn.Module):
         )
 
 
+@outside_autocast
 def block_sparse_attention_torch(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -117,7 +118,7 @@ def block_sparse_attention_torch(
     """`scaled_dot_product_attention` with the pattern as a dense mask: t * s booleans, and t * s scores computed."""
     check_pattern(pattern, q, k, v, key_lengths)
     s = k.shape[2]
-    visible = pattern.dense_mask(q.shape[2], s)
+    visible = pattern.dense_mask(q.shape[2], s).to(q.device)
     if key_lengths is not None:
         visible = visible & length_mask(key_lengths, s)
     k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)

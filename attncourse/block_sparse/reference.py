@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_logsumexp, masked_softmax
+from attncourse._shared.precision import outside_autocast, wide
 
 from .checks import check_pattern
 from .pattern import BlockPattern
@@ -21,7 +22,8 @@ def block_sparse_attention_loop(
     """One head, one sequence, token by token: each query reads the keys of its own set, and computes no other score."""
     (t, dk), s = q.shape, len(k)
     out = torch.zeros(t, v.shape[-1], dtype=v.dtype, device=v.device)
-    for i, sees in enumerate(pattern.dense_mask(t, s)):
+    q, k, v = wide(q), wide(k), wide(v)
+    for i, sees in enumerate(pattern.dense_mask(t, s).to(q.device)):
         keys, values = k[sees], v[sees]
         if len(keys) > 0:
             out[i] = torch.softmax(keys @ q[i] * dk**-0.5, dim=0) @ values
@@ -50,6 +52,7 @@ def block_sparse_attention(
     return block_sparse_attention_with_lse(q, k, v, pattern=pattern, key_lengths=key_lengths, scale=scale)[0]
 
 
+@outside_autocast
 def block_sparse_attention_with_lse(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -59,14 +62,14 @@ def block_sparse_attention_with_lse(
     key_lengths: Int[Tensor, " b"] | None = None,
     scale: float | None = None,
 ) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """The output and the log-sum-exp of each row of scores (natural logarithm; -inf where no key is visible)."""
+    """The output, and the log-sum-exp of each row of scores in float32 or better (natural; -inf where none is visible)."""
     check_pattern(pattern, q, k, v, key_lengths)
     (g, s), t = k.shape[1:3], q.shape[2]
-    grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=g)
-    scores = einsum(grouped, blank_padding(k, key_lengths), "b g r t dk, b g s dk -> b g r t s")
+    grouped = rearrange(wide(q), "b (g r) t dk -> b g r t dk", g=g)
+    scores = einsum(grouped, wide(blank_padding(k, key_lengths)), "b g r t dk, b g s dk -> b g r t s")
     scores = rearrange(scores, "b g r t s -> b (g r) t s") * (q.shape[-1] ** -0.5 if scale is None else scale)
-    scores = apply_mask(scores, pattern.dense_mask(t, s))
+    scores = apply_mask(scores, pattern.dense_mask(t, s).to(q.device))
     scores = apply_mask(scores, None if key_lengths is None else length_mask(key_lengths, s))
     weights = rearrange(masked_softmax(scores), "b (g r) t s -> b g r t s", g=g)
-    out = einsum(weights, blank_padding(v, key_lengths), "b g r t s, b g s dv -> b g r t dv")
-    return rearrange(out, "b g r t dv -> b (g r) t dv"), masked_logsumexp(scores)
+    out = einsum(weights, wide(blank_padding(v, key_lengths)), "b g r t s, b g s dv -> b g r t dv")
+    return rearrange(out, "b g r t dv -> b (g r) t dv").to(q.dtype), masked_logsumexp(scores)

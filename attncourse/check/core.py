@@ -111,7 +111,7 @@ class Check:
     section: str = ""
     forbids: tuple[str, ...] = ()
     may_change: tuple[int, ...] = ()
-    kernel: bool = False
+    kernel: bool | str = False
 
     @property
     def unit(self) -> str:
@@ -202,7 +202,7 @@ def exercise_check(
     section: str = "",
     forbids: tuple[str, ...] = (),
     may_change: tuple[int, ...] = (),
-    kernel: bool = False,
+    kernel: bool | str = False,
 ):
     """Register the decorated `judge(learner, rng)` as the check of an exercise.
 
@@ -215,7 +215,8 @@ def exercise_check(
         section: heading in the unit's chapter where to read again, as in the page's address: "who-may-look-where".
         forbids: shortcuts that the exercise asks to write, by parts of their names: READY_MADE_ATTENTION.
         may_change: positions of arguments that the function may change in place: what it is to fill, or its own state.
-        kernel: the work is to be done by Triton kernels of the learner's, which stay inside their tensors.
+        kernel: the work is to be done by Triton kernels of the learner's, which stay inside their tensors; "merged":
+            PyTorch may go on from what these wrote, and from nothing else.
     """
 
     def register(judge):
@@ -316,7 +317,7 @@ class LocalLearner:
     name: str
     forbids: tuple[str, ...] = ()
     may_change: tuple[int, ...] = ()
-    kernel: bool = False
+    kernel: bool | str = False
 
     def __call__(self, *args, **kwargs):
         return plain(self._run(plain(args), plain(kwargs)))
@@ -385,7 +386,7 @@ class LocalLearner:
     def _own_kernels(self):
         from .kernel import OwnKernels  # which needs Triton
 
-        return OwnKernels(getattr(self.function, "__module__", ""))
+        return OwnKernels(getattr(self.function, "__module__", ""), merges=self.kernel == "merged")
 
     def _say_what_was_broken(self, shortcuts: list[str], kernel_rule: str | None) -> None:
         if shortcuts:

@@ -1,12 +1,12 @@
 """Judgements that more than one check makes. Each raises Broken with the property and the place."""
 
 import math
+from collections import Counter
 
 import torch
 from torch import Tensor
 
 from .core import Broken, Picture
-from .draw import integer, normal
 
 
 def expect(condition: bool, message: str) -> None:
@@ -139,26 +139,33 @@ def numbers_in(state) -> int:
     return sum(map(numbers_in, state)) if isinstance(state, list | tuple) else int(state is not None)
 
 
+def expect_close_far(got, wanted: Tensor, case: str) -> None:
+    """The exact result where scores are far from 0, to the digits that float64 has left there."""
+    expect(isinstance(got, Tensor), f"the result is a {type(got).__name__}, expected a tensor")
+    expect(bool(got.isfinite().all()), f"{case} give NaN or infinity at {place(~got.isfinite())}")
+    expect_close(got, wanted, f"{case} give a wrong result", rtol=1e-5, atol=1e-5)
+
+
+def expect_gradients(learner, args: list, reference, *, wrt: dict[int, str], rng: torch.Generator, case="") -> None:
+    """Gradients with respect to the arguments at the positions `wrt`, each with its name, are those of `reference`."""
+    leaves = [x.clone().requires_grad_() if i in wrt else x for i, x in enumerate(args)]
+    out = reference(*leaves)
+    cotangent = torch.randn(out.shape, generator=rng, dtype=out.dtype)
+    truth = torch.autograd.grad(out, [leaves[i] for i in wrt], cotangent)
+    grads = learner.grad(*args, wrt=tuple(wrt), cotangent=cotangent)
+    for name, mine, theirs in zip(wrt.values(), grads, truth, strict=True):
+        message = f"{case}the gradient with respect to {name} is {{}} though the result is right"
+        expect(
+            bool(mine.isfinite().all()),
+            message.format(f"NaN or infinity at {place(~mine.isfinite())}, which flows back though it was hidden,"),
+        )
+        expect_close(mine, theirs, message.format("wrong"))
+
+
 def expect_no_mistake(got: float, wanted: float, mistakes: dict[str, float]) -> None:
     """Broken(message) where a number is the one that a known mistake gives; where that is right as well, no mistake."""
     for message, value in mistakes.items():
         expect(math.isclose(got, wanted, rel_tol=1e-9) or not math.isclose(got, value, rel_tol=1e-9), message)
-
-
-def hard_scores(rng: torch.Generator, t: int, s: int, dk: int) -> list[tuple[str, Tensor, Tensor]]:
-    """(case, q, k) whose scores q . k / sqrt(dk) try a softmax, in float64: to be compared with the exact result.
-
-    First each row's scores lie around one of +-800, +-1e5 and -4e9, with gaps of order 1: a naive exponential overflows
-    or vanishes, a clamp flattens them, and a finite fill of hidden scores stands above them. Then keys stand 1000 above
-    others, one of them above all: where that one is hidden, weights masked after the softmax have vanished.
-    Rounding of the largest leaves a relative 1e-5 of the weights: compare with rtol=1e-4.
-    """
-    (q, far), (k, high) = (normal(rng, 2, n, dk) for n in (t, s))
-    around = torch.tensor([-4e9, -1e5, 1e5, -800.0, 800.0], dtype=torch.float64).repeat(-(-t // 5))[:t]
-    q[:, 0], k[:, 0] = around[torch.randperm(t, generator=rng)] * dk**0.5, 1.0
-    far[:, 0], high[:, 0] = 1000 * dk**0.5, torch.randint(0, 2, (s,), generator=rng).double()
-    high[integer(rng, 0, s), 0] = 2.0
-    return [("with scores far from 0", q, k), ("with keys that stand far above others", far, high)]
 
 
 def read_in_pieces(learner, pieces: list[tuple], width: int) -> tuple[Tensor, list]:
@@ -173,3 +180,20 @@ def read_in_pieces(learner, pieces: list[tuple], width: int) -> tuple[Tensor, li
         outs.append(expect_tensor(got[0], (len(piece[-1]), width), what="the output of a piece"))
         states.append(got[1])
     return torch.cat(outs), states[1:]
+
+
+def numbers_added(before, after) -> int:
+    """How many numbers `after` holds that `before` did not: what a step put into a state, however it is laid out."""
+    return (Counter(_numbers(after)) - Counter(_numbers(before))).total()
+
+
+def _numbers(state) -> list[float]:
+    if isinstance(state, Tensor):
+        return state.double().nan_to_num().flatten().tolist()  # NaN, in slots that were never written, equals nothing
+    if hasattr(state, "__dict__"):
+        state = vars(state)
+    if isinstance(state, dict):
+        state = list(state.values())
+    if isinstance(state, list | tuple):
+        return [number for part in state for number in _numbers(part)]
+    return [float(state)] if isinstance(state, int | float) else []

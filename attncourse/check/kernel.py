@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
-from triton.runtime import JITFunction
-from triton.runtime import interpreter as triton_interpreter
+
+from attncourse._shared.kernel import interpreter as triton_interpreter
+from attncourse._shared.kernel import triton
 
 from .watch import Dispatched, tensors_in
 
@@ -35,13 +36,15 @@ class OwnKernels:
 
     Args:
         module: name of the module whose kernels are the learner's.
+        merges: PyTorch may compute, too, but from nothing that the wrapper was given: it merges what kernels wrote.
 
     `refused` says what was done against that, also where the learner's code caught the exception; `missing` says what
     was not done. Both are empty where all is well.
     """
 
-    def __init__(self, module: str):
-        self._module = module
+    def __init__(self, module: str, *, merges: bool = False):
+        self._module, self._merges = module, merges
+        self._own: list[torch.Tensor] = []  # allocated inside, or computed from such; kept, so that no address returns
         self._launched = False
         self.refused = ""
 
@@ -69,10 +72,15 @@ class OwnKernels:
         with _disable_current_modes(), torch._C.DisableTorchFunction(), _within_tensors(kernel, self._refuse):
             return run()
 
+    def _is_own(self, operands: Any) -> bool:
+        """Whether none of the operands is an argument of the wrapper, or a copy of one."""
+        own = {x.untyped_storage().data_ptr() for x in self._own}
+        return all(x.untyped_storage().data_ptr() in own for x in tensors_in(operands))
+
     @contextlib.contextmanager
     def _outside(self) -> Iterator[None]:
         """Refuses what computes, wherever in a wrapper it is not a kernel."""
-        refuse = self._refuse
+        rules, refuse = self, self._refuse
 
         class Functions(TorchFunctionMode):
             def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -84,9 +92,13 @@ class OwnKernels:
         class Operations(Dispatched):
             def __torch_dispatch__(self, func, types, args=(), kwargs=None):
                 name = func._schema.name.partition("::")[2]
-                if not (func.is_view or name in ALLOCATIONS | CONSTANTS | COPIES):
+                merges = rules._merges and rules._is_own((args, kwargs))
+                if not (merges or func.is_view or name in ALLOCATIONS | CONSTANTS | COPIES):
                     refuse(f"outside its kernel it computes with PyTorch ({name}); that is the kernel's work")
-                return func(*args, **(kwargs or {}))
+                out = func(*args, **(kwargs or {}))
+                if merges or name in ALLOCATIONS | CONSTANTS:
+                    rules._own.extend(tensors_in(out))
+                return out
 
         with Functions(), Operations():
             yield
@@ -95,7 +107,7 @@ class OwnKernels:
 @contextlib.contextmanager
 def _each_launch(launch: Callable[[Any, Callable[[], Any]], Any]) -> Iterator[None]:
     """Within it, each launch of a kernel, compiled or interpreted, goes through `launch(kernel, run)`."""
-    kinds = (JITFunction, triton_interpreter.InterpretedFunction)
+    kinds = (triton.runtime.JITFunction, triton_interpreter.InterpretedFunction)
     originals = {kind: kind.run for kind in kinds}
 
     def through(original):

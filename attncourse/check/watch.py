@@ -102,7 +102,10 @@ def _memory(x: torch.Tensor) -> int:
 def is_record(value: Any) -> bool:
     """An object of a class that a learner wrote to hold values: it has attributes, and cannot be called."""
     kind = type(value)
-    written = kind.__module__ == "__main__" or hasattr(kind, "__dataclass_fields__")
+    # a subclass of int or of a tensor is none: it holds more than its attributes
+    written = (
+        kind.__module__ == "__main__" or hasattr(kind, "__dataclass_fields__")
+    ) and kind.__new__ is object.__new__
     return written and hasattr(value, "__dict__") and not callable(value) and not isinstance(value, types.ModuleType)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.masks import blank_padding
+from attncourse._shared.precision import outside_autocast, wide
 from attncourse._shared.validate import require
 
 from .checks import check_global_local
@@ -34,6 +35,7 @@ def _pieces(x, size, reach, beside=None):
     return rearrange(torch.cat(parts, dim=-2), "b m h c d -> (b m) h c d")
 
 
+@outside_autocast
 def read_neighbours(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g t dk"],
@@ -72,6 +74,7 @@ def _never_empty(exists):
     return rearrange(exists | (torch.arange(exists.shape[1], device=exists.device) == 0), "b t -> b 1 1 t")
 
 
+@outside_autocast
 def read_everything(
     q: Float[Tensor, "b h n dk"],
     k: Float[Tensor, "b g t dk"],
@@ -118,6 +121,7 @@ def global_local_attention_blocked(
     return blank_padding(put_rows(out, rows, index), key_lengths)
 
 
+@outside_autocast
 def read_through_projections(
     x: Float[Tensor, "b t d"],
     q_global: Float[Tensor, "b h n dk"],
@@ -133,10 +137,11 @@ def read_through_projections(
     A bias of the keys adds one number to a whole row of scores, which softmax does not see; a bias of the values comes
     out as it is, since weights sum to 1. Cheaper than t projections while there are fewer than dk global tokens.
     """
-    h = q_global.shape[1]
+    h, dtype = q_global.shape[1], q_global.dtype
+    x, q_global, w_k, w_v, v_bias = (wide(each) for each in (x, q_global, w_k, w_v, v_bias))
     by_head = rearrange(w_k, "(h dk) d -> h dk d", h=h)
     scores = einsum(einsum(q_global * scale, by_head, "b h n dk, h dk d -> b h n d"), x, "b h n d, b t d -> b h n t")
     weights = scores.masked_fill(~_never_empty(exists), -torch.inf).softmax(dim=-1)
     mixed = einsum(weights, x, "b h n t, b t d -> b h n d")
     values = einsum(mixed, rearrange(w_v, "(h dv) d -> h dv d", h=h), "b h n d, h dv d -> b h n dv")
-    return values + rearrange(v_bias, "(h dv) -> h 1 dv", h=h)
+    return (values + rearrange(v_bias, "(h dv) -> h 1 dv", h=h)).to(dtype)

@@ -3,20 +3,15 @@
 import torch
 from torch import Tensor
 
-from attncourse._shared.validate import check_key_lengths, check_qkv, check_widths, require
+from attncourse._shared.validate import check_key_lengths, check_qkv, check_widths, has_values, is_integer, require
 
 
 def check_global_indices(global_indices: Tensor | None, *, b: int, t: int, like: Tensor) -> None:
     """global_indices is an integer tensor (n,) or (b, n), each row distinct positions 0..t - 1, or -1 for none."""
     if global_indices is None:
         return
-    integer = (
-        isinstance(global_indices, Tensor)
-        and not global_indices.is_floating_point()
-        and global_indices.dtype != torch.bool
-    )
     got = getattr(global_indices, "dtype", type(global_indices))
-    require(integer, f"global_indices must be an integer tensor, got {got}")
+    require(is_integer(global_indices), f"global_indices must be an integer tensor, got {got}")
     require(
         global_indices.ndim == 1 or (global_indices.ndim == 2 and len(global_indices) == b),
         f"global_indices must have shape (n,) or ({b}, n), got {tuple(global_indices.shape)}",
@@ -24,7 +19,7 @@ def check_global_indices(global_indices: Tensor | None, *, b: int, t: int, like:
     require(
         global_indices.device == like.device, f"global_indices must be on {like.device}, got {global_indices.device}"
     )
-    if global_indices.numel() == 0 or torch.compiler.is_compiling():
+    if not has_values(global_indices):
         return
     low, high = int(global_indices.min()), int(global_indices.max())
     require(low >= -1 and high < t, f"global_indices must lie in 0..{t - 1} (or be -1 for none), got {low}..{high}")

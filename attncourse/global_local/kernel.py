@@ -9,11 +9,10 @@ two see disjoint keys and are merged by their log-sum-exps. Inside kernels logar
 import math
 
 import torch
-import triton
-import triton.language as tl
 from einops import rearrange
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.merge import merge_partial
@@ -261,11 +260,15 @@ def _backward(q, k, v, visible, out, lse, dout, dlse, options):
     dq, dk, dvalue = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     if 0 in (b, t, s):
         return dq.zero_(), dk.zero_(), dvalue.zero_()
+    numbers, constants, chip = _arguments(q, k, v, **options)
+    require(
+        chip["capability"] >= 80 or chip["bits"] == 16 or chip["width"] <= 128,
+        "the backward pass of float32 heads wider than 128 does not fit this chip's shared memory: use float16",
+    )
     delta, dout = torch.empty_like(lse), dout.contiguous()
     _global_local_bwd_delta_kernel[(triton.cdiv(b * h * t, 16),)](
         out, dout, dlse.contiguous(), delta, b * h * t, DV=dv, BLOCK_T=16, BLOCK_DV=padded(dv), enable_fp_fusion=True
     )
-    numbers, constants, chip = _arguments(q, k, v, **options)
     config = launch_config("bwd_dkdv", **chip)
     _global_local_bwd_dkdv_kernel[(triton.cdiv(s, config["BLOCK_S"]), b * g)](
         q, k, v, visible, dout, lse, delta, dk, dvalue, *numbers, **constants, **config

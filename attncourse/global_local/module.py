@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.masks import blank_padding
-from attncourse._shared.validate import check_key_lengths, check_tensors, check_widths, require
+from attncourse._shared.validate import check_key_lengths, check_tokens, check_widths, require
 
 from .blocked import global_local_attention_blocked, read_neighbours, read_through_projections
 from .checks import check_global_indices
@@ -91,9 +91,7 @@ class GlobalLocalAttention(nn.Module):
         return blank_padding(put_rows(out, rows, index), key_lengths)
 
     def _check(self, x, global_indices, key_lengths):
-        check_tensors(x=x, weight=self.w_q.weight)
-        fits = x.ndim == 3 and x.shape[-1] == self.d_model
-        require(fits, f"x must be (b, t, {self.d_model}), got {tuple(x.shape)}")
+        check_tokens(x, self.w_q.weight)
         b, t, _ = x.shape
         check_global_indices(global_indices, b=b, t=t, like=x)
         check_key_lengths(key_lengths, b=b, s=t, like=x)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_softmax
+from attncourse._shared.precision import outside_autocast, wide
 
 from .checks import check_global_local
 from .hubs import blank_missing, existing_indices, global_flags, put_rows, take_rows
@@ -32,6 +33,7 @@ def global_local_loop(
     t, dk = q.shape
     q_global, k_global, v_global = (q[global_positions], k, v) if global_qkv is None else global_qkv
     out = torch.zeros_like(v)
+    q, k, v, q_global, k_global, v_global = (wide(x) for x in (q, k, v, q_global, k_global, v_global))
     for i in range(t):
         if i in global_positions:
             query, keys, values = q_global[global_positions.index(i)], k_global, v_global
@@ -75,6 +77,7 @@ def global_local_mask(
     return visible & exists & exists.transpose(-1, -2)
 
 
+@outside_autocast
 def read_rows(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -84,10 +87,13 @@ def read_rows(
     scale: float,
 ) -> Float[Tensor, "b h t dv"]:
     """softmax(Q K^T scale) V over the visible pairs; zeros for a row without any."""
-    grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=k.shape[1])
-    scores = rearrange(einsum(grouped, k, "b g r t dk, b g s dk -> b g r t s"), "b g r t s -> b (g r) t s") * scale
+    grouped = rearrange(wide(q), "b (g r) t dk -> b g r t dk", g=k.shape[1])
+    scores = (
+        rearrange(einsum(grouped, wide(k), "b g r t dk, b g s dk -> b g r t s"), "b g r t s -> b (g r) t s") * scale
+    )
     weights = rearrange(masked_softmax(apply_mask(scores, visible)), "b (g r) t s -> b g r t s", g=k.shape[1])
-    return rearrange(einsum(weights, v, "b g r t s, b g s dv -> b g r t dv"), "b g r t dv -> b (g r) t dv")
+    out = einsum(weights, wide(v), "b g r t s, b g s dv -> b g r t dv")
+    return rearrange(out, "b g r t dv -> b (g r) t dv").to(v.dtype)
 
 
 def global_local_attention(

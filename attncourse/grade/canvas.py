@@ -5,7 +5,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .reading import Learner, Record, counting, has_mark, in_order, inert, points_possible, title_of
-from .roster import Key, Table, by_row, find_rows, folded, login_keys, name_keys, other_maximum, said, unmarked
+from .roster import (
+    Key,
+    Roster,
+    Table,
+    by_row,
+    find_rows,
+    folded,
+    login_keys,
+    name_keys,
+    other_maximum,
+    said,
+    unclear,
+    unmarked,
+)
 
 COLUMNS = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"]
 POINTS_POSSIBLE = "    Points Possible"  # with these blanks, as Canvas writes it
@@ -35,7 +48,7 @@ def write_canvas(
     rows = [row for row in table.rows if not _is_points(row)]
     found, notes = find_rows(learners, [_row_keys(table, row) for row in rows])
     if not roster:
-        found, notes = dict(zip(learners, range(len(rows)), strict=True)), []
+        found, notes = dict(zip(learners, range(len(rows)), strict=True)), unclear(learners)
     places = list(range(table.column("Section") + 1))
     for unit in in_order({unit for _, unit in marks if unit}):
         place = _assignment(table, unit, (columns or {}).get(unit))
@@ -49,6 +62,16 @@ def write_canvas(
                 rows[number][place] = str(record["points"])
     table.write(path, places)
     return notes + unmarked(marks.values())
+
+
+def canvas_roster(path: Path) -> Roster:
+    """The class by Canvas's export.
+
+    Raises:
+        ValueError: it is none.
+    """
+    table = Table.read(path, "ID", "Section")
+    return Roster("Canvas", [_row_keys(table, row) for row in table.rows if not _is_points(row)])
 
 
 def _keys(learner: Learner) -> set[Key]:

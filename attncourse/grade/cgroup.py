@@ -8,7 +8,9 @@ import contextlib
 import itertools
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -43,6 +45,7 @@ class Group:
 
 def new_group(memory_bytes: int) -> Group | None:
     """A group of its own for one process; none where this process may not make one."""
+    remove_leftovers()
     for parent, limits in _parents():
         group = Group(parent / f"attncourse-{os.getpid()}-{next(_numbers)}")
         try:
@@ -56,6 +59,24 @@ def new_group(memory_bytes: int) -> Group | None:
         except OSError:
             group.remove()
     return None
+
+
+@cache
+def remove_leftovers() -> None:
+    """Once in a process: remove the groups of graders that were killed. A group that holds a process stays."""
+    for parent, _ in _parents():
+        for path, pid in _groups(parent):
+            if not Path(f"/proc/{pid}").exists():
+                with contextlib.suppress(OSError):
+                    path.rmdir()
+
+
+def _groups(parent: Path) -> Iterator[tuple[Path, int]]:
+    """The groups that graders made there, each with the number of its grader's process."""
+    for path in parent.glob("attncourse-*-*"):
+        _, pid, number = path.name.split("-", 2)
+        if pid.isdigit() and number.isdigit():
+            yield path, int(pid)
 
 
 def _parents() -> list[tuple[Path, dict[str, str]]]:

@@ -9,10 +9,15 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 
 
-def imported_names(source: str, package: tuple[str, ...] = ()) -> set[str]:
-    """Absolute names of all that a source imports, inside functions too; `package` is where relative ones begin."""
+def imported_names(source: str | Iterable[ast.stmt], package: tuple[str, ...] = ()) -> set[str]:
+    """Absolute names of all that a source or its statements import, inside functions too.
+
+    Args:
+        package: where relative names begin.
+    """
+    statements = ast.parse(source).body if isinstance(source, str) else source
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in (part for statement in statements for part in ast.walk(statement)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -51,19 +56,30 @@ def files_behind(names: Iterable[str]) -> set[Path]:
     return found
 
 
+def files_needed(names: Iterable[str], *, without: tuple[str, ...] = ()) -> set[str]:
+    """Files of this package, relative to it, without which the named modules cannot be imported and used.
+
+    Unlike `files_behind`, with the packages that hold them, which Python imports first.
+
+    Args:
+        without: modules that are left out, with what they alone need.
+    """
+    waiting, found = [PACKAGE.name, *names], set()
+    while waiting:
+        name = waiting.pop()
+        parts = name.split(".")
+        if parts[0] != PACKAGE.name or any(f"{name}.".startswith(f"{left_out}.") for left_out in without):
+            continue
+        path = file_of(name) if len(parts) > 1 else PACKAGE / "__init__.py"
+        if path is not None and (relative := path.relative_to(PACKAGE).as_posix()) not in found:
+            found.add(relative)
+            waiting += [".".join(parts[:-1]), *_imports(path)]
+    return found
+
+
 def rooms() -> set[str]:
     """Folders of this package that hold mechanisms, and what is built from them: where exercises have answers."""
     return {path.parent.name for path in PACKAGE.glob("*/reference.py")} | {"models", "lesson_kernels", "choose"}
-
-
-def rooms_behind(names: Iterable[str]) -> set[str]:
-    """The rooms without which the named modules cannot be imported."""
-    found, names = set(), set(names)
-    while True:
-        grown = {path.relative_to(PACKAGE).parts[0] for path in files_behind(names)} & rooms()
-        if grown == found:
-            return found
-        found, names = grown, names | {f"{PACKAGE.name}.{room}" for room in grown}
 
 
 @cache

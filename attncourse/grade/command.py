@@ -13,7 +13,9 @@ examples:
   attncourse grade submissions/ --out grades/ --scheduler tcp://10.0.0.7:8786
   attncourse grade --selftest                           does the sandbox hold on this machine?
 
-Run again, it marks only what is new or changed. Killed at any moment, it goes on where it was."""
+Run again, it marks only what is new or changed. Killed at any moment, it goes on where it was.
+It ends with 0 when all is marked, 1 when some could not be graded, 2 when it could not be asked so,
+3 when a file or disk failed it: what was marked is kept, and the same command goes on."""
 
 
 def add_parsers(commands) -> None:
@@ -42,6 +44,13 @@ def add_parsers(commands) -> None:
     parser.add_argument("--roster", type=Path, metavar="CSV", help="Canvas' or Moodle's export, to fill the marks in")
     parser.add_argument("--gradebook", type=Path, metavar="DB", help="write the marks into nbgrader's gradebook too")
     parser.add_argument("--book-url", metavar="URL", help="where learners read the built book, for feedback's links")
+    parser.add_argument(
+        "--accept",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="notebooks of changed check cells, as grades.csv names them, whose points are to count",
+    )
     parser.add_argument("--again", action="store_true", help="mark unchanged submissions again")
     parser.add_argument("--unconfined", action="store_true", help="without a sandbox: learners' code has your rights")
     parser.add_argument("--selftest", action="store_true", help="try to break out of the sandbox, print what holds")

@@ -1,14 +1,36 @@
 """Marks in nbgrader's own gradebook, written through its API, for its formgrader and its exporters."""
 
+import errno
 import os
+import sqlite3
 import sys
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 from .reading import Learner, Record, counting, first_line, has_mark, in_order, inert
 from .roster import unmarked
 
 COURSE = "attncourse"  # as nbgrader_config.py has it
+
+
+def check_gradebook(database: Path) -> None:
+    """Refuse a gradebook that cannot be written, before anything is marked.
+
+    Raises:
+        ValueError: it is locked or no database, or there is no folder to make it in.
+    """
+    if not database.exists():
+        if not database.absolute().parent.is_dir():
+            raise ValueError(f"--gradebook must lie in a folder that exists, got {database}")
+        return
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=1)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        raise ValueError(
+            f"--gradebook must be a gradebook.db that can be written now, got {database}: {error}"
+        ) from error
 
 
 def write_gradebook(database: Path, records: Iterable[Record], *, exercises: Path) -> list[str]:
@@ -26,7 +48,17 @@ def write_gradebook(database: Path, records: Iterable[Record], *, exercises: Pat
 
     Raises:
         ValueError: a unit was never released, or its release lacks a cell that a record has points for.
+        OSError: the database cannot be written, as while someone else writes.
     """
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        return _write_gradebook(database, records, exercises)
+    except DBAPIError as error:
+        raise OSError(errno.EIO, f"the gradebook could not be written: {error.orig}", str(database)) from error
+
+
+def _write_gradebook(database: Path, records: Iterable[Record], exercises: Path) -> list[str]:
     from nbgrader.api import Gradebook
 
     # nbgrader calls alembic, which is installed beside it, by name

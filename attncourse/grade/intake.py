@@ -1,84 +1,148 @@
-"""What was handed in: the notebooks of a folder or of a zip, and whose each of them is.
+"""What was handed in: every file of a folder or of a zip, and why one cannot be marked.
 
 Understood are a plain folder (a notebook or a folder a learner), nbgrader's `submitted/<learner>/<unit>/`, and the
 zips that Canvas and Moodle export. Nothing is unpacked to disk: a zip's names are labels here, never paths.
 """
 
 import os
-import re
+import struct
+import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+
+from .identity import NOTEBOOK, PACKED, Identity, identify, meant_as_notebook
+
+__all__ = ["Handed", "Identity", "Unreadable", "identify", "name_leads_out", "open_submissions", "read_file"]
 
 LARGEST_FILE = 20 << 20
 MOST_FILES = 100_000
-NOTEBOOK = ".ipynb"
-
-# lastfirst_LATE_4711_81234_name.ipynb; Canvas numbers a second attempt name-1.ipynb
-CANVAS = re.compile(r"(?P<name>[^_/]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<rest>.+)")
-# First Last_1234567_assignsubmission_file/name.ipynb
-MOODLE = re.compile(r"(?P<name>[^/]+?)_(?P<id>\d+)_assignsubmission_file")
-# what browsers and Colab add to the name of a copy
-COPY = re.compile(r"^ *Copy of|\(\d+\) *$")
+# what editors, file managers and version control leave behind; hidden files are theirs, too
+LEFT_BEHIND = ("__MACOSX", "Thumbs.db", "desktop.ini", "__pycache__")
 
 
 class Unreadable(Exception):
     """The file is no notebook."""
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Whose a submission is: a name, and the numbers by which Canvas or Moodle know the learner, where they say."""
-
-    name: str
-    canvas_id: str = ""
-    moodle_id: str = ""
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
+Read = Callable[[], bytes]
 
 
 @dataclass(frozen=True)
 class Handed:
     """One file that was handed in: `file` names it within what was handed in; `read()` gives its bytes.
 
-    `read` raises Unreadable with the reason why there are none.
+    `read` raises Unreadable with the reason why there are none. `path` is where it lay, folders first; it is empty where
+    that says nothing, and may be the same for two files, whose `file` differs. `meant` is whether it was handed in to be
+    marked, and not beside what was.
     """
 
     file: str
-    read: Callable[[], bytes]
+    read: Read
+    path: tuple[str, ...] = ()
+    meant: bool = True
 
 
 @contextmanager
-def open_submissions(path: Path) -> Iterator[list[Handed]]:
-    """Every notebook of a folder or zip, sorted by name; a zip stays open until the end of the `with`.
+def open_submissions(path: Path, *, out: Path | None = None) -> Iterator[list[Handed]]:
+    """Every file of a folder or zip, sorted by name; a zip stays open until the end of the `with`.
+
+    Folders that hold no file or cannot be read stand among them, with the reason why nothing of them is marked. What a
+    run writes into `out` was not handed in, though it may lie there.
 
     Raises:
-        ValueError: there is no such folder or zip, the zip is broken, or it holds absurdly many files.
+        ValueError: there is no such folder or zip, it cannot be read, or it holds absurdly many files.
     """
     if path.is_dir():
-        yield list(_in_folder(path))
+        yield _labelled(_in_folder(path, out))
     elif path.is_file() and zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:
-                yield list(_in_zip(archive, path))
+                yield _labelled(_in_zip(archive, path))
         except zipfile.BadZipFile as error:
             raise ValueError(f"{path} is a broken zip: {error}") from error
     else:
         raise ValueError(f"{path} is {'no zip' if path.exists() else 'not there'}: name a folder or a zip")
 
 
-def _in_folder(folder: Path) -> Iterator[Handed]:
-    found = []
-    for where, folders, files in os.walk(folder, followlinks=False):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where, name) for name in files if name.endswith(NOTEBOOK) and not name.startswith(".")]
-    for path in sorted(found):
-        # names that are no text, which Python holds as lone surrogates, would fit into no record
-        name = os.fsencode(path.relative_to(folder)).decode(errors="backslashreplace")
-        yield Handed(name, lambda path=path: read_file(path))
+def _labelled(found: Iterable[Handed]) -> list[Handed]:
+    """Each under a label of its own: two may share a name, and each is somebody's."""
+    handed: dict[str, Handed] = {}
+    for item in sorted(found, key=lambda item: item.file):
+        label, number = item.file, 1
+        while label in handed:
+            number += 1
+            label = f"{item.file} ({number})"
+        handed[label] = replace(item, file=label)
+    return list(handed.values())
+
+
+def _left_behind(name: str) -> bool:
+    """Whether a program left a file or folder of this name behind."""
+    return name.startswith(".") or name in LEFT_BEHIND
+
+
+def _file(path: tuple[str, ...], read: Callable, *arguments) -> Handed:
+    """A file that `read(*arguments)` reads if it is a notebook."""
+    name = path[-1].lower()
+    if name.endswith(NOTEBOOK):
+        return Handed("/".join(path), lambda: read(*arguments), path)
+    ending = PurePosixPath(name).suffix
+    reason = f"it is no notebook: its name ends in {ending}, not in .ipynb" if ending else "it is no notebook (.ipynb)"
+    if name.endswith(PACKED):
+        reason = "it is packed, and what is within it is not looked at: hand in the notebook itself"
+    return _refused(path, reason, meant=meant_as_notebook(name))
+
+
+def _refused(path: tuple[str, ...], reason: str, *, meant: bool) -> Handed:
+    def read() -> bytes:
+        raise Unreadable(reason)
+
+    return Handed("/".join(part for part in path if part), read, path, meant)
+
+
+def _empty(folders: set[tuple[str, ...]], found: list[Handed]) -> Iterator[Handed]:
+    """The folders in which nothing was found, without those within them."""
+    holding = {item.path[:n] for item in found for n in range(len(item.path))}
+    lonely = folders - holding
+    for path in lonely:
+        if not any(path[:n] in lonely for n in range(len(path))):
+            yield _refused((*path, ""), "the folder holds no file", meant=False)
+
+
+def _in_folder(folder: Path, out: Path | None) -> list[Handed]:
+    found, within, closed = [], set(), []
+    for where, folders, files in os.walk(folder, onerror=closed.append):
+        folders[:], files = ([name for name in names if not _left_behind(name)] for names in (folders, files))
+        folders[:] = [name for name in folders if out is None or Path(where, name).resolve() != out.resolve()]
+        for name in files:
+            found.append(_file(_path(Path(where, name), folder), read_file, Path(where, name)))
+        for name in folders:
+            path = _path(Path(where, name), folder)
+            if Path(where, name).is_symlink():
+                # it is not followed, since it could lead to the solutions
+                found.append(_refused((*path, ""), "it is a link to a folder", meant=True))
+            within.add(path)
+    for error in closed:
+        if Path(error.filename) == folder:
+            raise ValueError(f"{folder} cannot be read: {error.strerror}")
+        path = _path(Path(error.filename), folder)
+        found.append(_refused((*path, ""), f"the folder cannot be read: {error.strerror}", meant=True))
+    return [*found, *_empty(within, found)]
+
+
+def _path(path: Path, folder: Path) -> tuple[str, ...]:
+    """Folders and name; names that are no text, which Python holds as lone surrogates, would fit into no record."""
+    parts = path.relative_to(folder).parts
+    return tuple(_composed(os.fsencode(part).decode(errors="backslashreplace")) for part in parts)
+
+
+def _composed(name: str) -> str:
+    """One text for one name, however its letters were composed."""
+    return unicodedata.normalize("NFC", name)
 
 
 def read_file(path: Path) -> bytes:
@@ -91,28 +155,54 @@ def read_file(path: Path) -> bytes:
         raise Unreadable(f"the file cannot be read: {reason}") from error
 
 
-def _in_zip(archive: zipfile.ZipFile, path: Path) -> Iterator[Handed]:
-    members = [m for m in archive.infolist() if m.filename.endswith(NOTEBOOK)]
+def _in_zip(archive: zipfile.ZipFile, path: Path) -> list[Handed]:
     if len(archive.infolist()) > MOST_FILES:
         raise ValueError(f"{path} holds {len(archive.infolist())} files, more than {MOST_FILES}")
-    members = [m for m in members if not PurePosixPath(m.filename).name.startswith((".", "._"))]
-    seen: dict[str, int] = {}
-    for member in sorted(members, key=lambda m: m.filename):
-        # two members may share a name; each is somebody's
-        seen[member.filename] = seen.get(member.filename, 0) + 1
-        twice = f" ({seen[member.filename]})" if seen[member.filename] > 1 else ""
-        yield Handed(_label(member.filename) + twice, lambda member=member: _read_member(archive, member))
+    found, within = [], set()
+    for member in archive.infolist():
+        name = member_name(member)
+        parts = _parts(name)
+        if any(map(_left_behind, parts)):
+            # of what a learner's folder holds nothing else, the folder is there all the same
+            parts = parts[: next(i for i, part in enumerate(parts) if _left_behind(part))]
+        elif not name.endswith(("/", "\\")):
+            found.append(_file(parts, _read_member, archive, name, member))
+            if name_leads_out(name):
+                found[-1] = replace(found[-1], path=())
+            continue
+        within |= {parts[:n] for n in range(1, len(parts) + 1)}
+    return [*found, *_empty(within, found)]
 
 
-def _label(name: str) -> str:
-    """A member's name without what would lead out of a folder; a label that differs belongs to a refused member."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    return "/".join("up" if part == ".." else part for part in parts)
+def _parts(name: str) -> tuple[str, ...]:
+    """Folders and name of a member, without what would lead out of a folder."""
+    parts = [part for part in _composed(name).replace("\\", "/").split("/") if part not in ("", ".")] or ["unnamed"]
+    return tuple("up" if part == ".." else part for part in parts)
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    if name_leads_out(member.filename):
-        raise Unreadable(f"its name in the zip leads out of the folder: {member.filename[:200]!r}")
+def member_name(member: zipfile.ZipInfo) -> str:
+    """A member's name as it was meant, for many programs write UTF-8 and do not set the flag that says so.
+
+    An extra field holds a name that is sure; without one, bytes that are UTF-8 are, and others are of code page 437.
+    """
+    if member.flag_bits & 0x800:
+        return member.filename
+    raw = member.filename.encode("cp437", "replace")
+    extra = member.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        if kind == 0x7075 and extra[5:9] == struct.pack("<L", zlib.crc32(raw)):
+            return extra[9 : 4 + size].decode("utf-8", "replace")
+        extra = extra[4 + size :]
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return member.filename
+
+
+def _read_member(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> bytes:
+    if name_leads_out(name):
+        raise Unreadable(f"its name in the zip leads out of the folder: {name[:200]!r}")
     if member.flag_bits & 1:
         raise Unreadable("it is encrypted")
     try:
@@ -137,26 +227,3 @@ def _bounded(read: Callable[[int], bytes]) -> bytes:
     if len(data) > LARGEST_FILE:
         raise Unreadable(f"the file is larger than {LARGEST_FILE >> 20} MiB")
     return data
-
-
-def identify(file: str, units: Iterable[str]) -> Identity:
-    """Whose a file is, by where it lay; never by what the notebook says of itself.
-
-    Of a plain folder's `ada/softmax_attention.ipynb`, `ada.ipynb` and `ada-softmax_attention.ipynb` the learner is ada.
-    """
-    *folders, stem = file.removesuffix(NOTEBOOK).split("/")
-    for part in (*folders, stem):
-        if moodle := MOODLE.match(part):
-            return Identity(moodle["name"], moodle_id=moodle["id"])
-    if canvas := CANVAS.fullmatch(stem):
-        return Identity(canvas["name"], canvas_id=canvas["id"])
-    if folders[:1] == ["submitted"]:
-        folders = folders[1:]
-    units = sorted(units, key=len, reverse=True)
-    if len(folders) > 1 and folders[-1] in units:
-        folders = folders[:-1]
-    if unit := next((unit for unit in units if unit in stem), ""):
-        own = COPY.sub("", stem.replace(unit, " ")).strip("-_. ")
-        named = [*folders, own] if own else folders
-        return Identity("/".join(named or [stem]))
-    return Identity("/".join([*folders, stem]))

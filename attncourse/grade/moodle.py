@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from .reading import Learner, Record, counting, first_line, has_mark, inert, points_possible
-from .roster import Key, Table, by_row, find_rows, login_keys, name_keys, other_maximum, said, unmarked
+from .roster import Key, Roster, Table, by_row, find_rows, login_keys, name_keys, other_maximum, said, unclear, unmarked
 
 COLUMNS = [
     "Identifier", "Full name", "Email address", "Status", "Grade", "Maximum grade", "Grade can be changed",
@@ -40,7 +40,8 @@ def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Pa
     if not roster:
         found = dict(zip(learners, range(len(table.rows)), strict=True))
         unknown = (learner for learner in learners if not learner.moodle_id)
-        notes = [f"{said(learner)}: no participant number, so that Moodle will skip the row" for learner in unknown]
+        skipped = [f"{said(learner)}: no participant number, so that Moodle will skip the row" for learner in unknown]
+        notes = unclear(learners) + skipped
     notes += _maximum(table, unit, possible)
     comments = table.column("Feedback comments")
     for number, record in by_row(marks, found, unit).items():
@@ -54,6 +55,16 @@ def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Pa
             row[comments] = comment(record)
     table.write(path)
     return notes + unmarked(record for (_, of), record in every.items() if of in (unit, ""))
+
+
+def moodle_roster(path: Path) -> Roster:
+    """The class by Moodle's worksheet.
+
+    Raises:
+        ValueError: it is none.
+    """
+    table = Table.read(path, *NEEDED)
+    return Roster("Moodle", [_row_keys(table, row) for row in table.rows])
 
 
 def comment(record: Record) -> str:

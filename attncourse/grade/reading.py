@@ -15,6 +15,7 @@ from attncourse.check import CHECKS, UNITS
 Record = dict[str, Any]
 
 FAILED_IN_PART = ("crashed", "timed out", "out of memory")
+PARTING = "\t\n\v\f\r\x85\u2028\u2029"
 LONGEST_SLUG = 60  # characters; four bytes each still fit into a file's name
 
 
@@ -26,6 +27,7 @@ class Learner:
     canvas_id: str = ""
     moodle_id: str = ""
     name: str = ""
+    note: str = ""  # why it could not be told who it is
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -46,7 +48,8 @@ class Learner:
     def of(cls, record: Record) -> "Learner":
         """Whose record it is."""
         identity = record["identity"]
-        return cls(record["learner"], identity["canvas_id"], identity["moodle_id"], identity["name"])
+        numbers = (identity["canvas_id"], identity["moodle_id"])
+        return cls(record["learner"], *numbers, identity["name"], identity.get("note", ""))
 
     @property
     def shown(self) -> str:
@@ -130,8 +133,18 @@ def read_records(out: Path) -> Iterator[Record]:
 
 
 def inert(text: str) -> str:
-    """Text that no spreadsheet takes for a formula, wherever it is pasted."""
-    return f"'{text}" if re.match(r"\s*[=+\-@＝＋－＠]|[\t\r\n]", text) else text
+    """Text that no spreadsheet takes for a formula, wherever it is pasted and at whatever it separates cells.
+
+    Characters that steer (controls, and those that turn the direction of writing) are left out, or blanks where they
+    part words.
+    """
+    text = "".join(" " if c in PARTING else c for c in text if c in PARTING or not _steers(c))
+    return re.sub(r"""(^|[,;|])(?=[\s"]*[=+\-@＝＋－＠﹢﹣﹫])""", r"\1'", text)
+
+
+def _steers(character: str) -> bool:
+    # the joiners, which are letters' in many scripts, steer nothing
+    return unicodedata.category(character) in ("Cc", "Cf") and character not in "\u200c\u200d"
 
 
 def first_line(text: str, most: int = 200) -> str:
@@ -144,5 +157,9 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file whole or not at all, in UTF-8 on every system."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}.partial")
-    partial.write_bytes(text.encode("utf-8", "backslashreplace"))
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(text.encode("utf-8", "backslashreplace"))
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -22,7 +22,6 @@ from .judge import Judged, Mark
 from .reading import Record, inert, write_whole
 
 NOT_GRADED = "not graded"
-LONGEST_NAME, LONGEST_PATH = 200, 2000
 LARGEST_PICTURE = 64
 
 
@@ -84,12 +83,13 @@ def _picture(picture: Picture | None) -> dict[str, Any] | None:
 
 
 def record_path(out: Path, file: str) -> Path:
-    """Where a submission's record lies: as its notebook lies in what was handed in."""
-    parts = file.split("/") if len(file.encode()) < LONGEST_PATH else [file]
-    *folders, name = (
-        part if len(part.encode()) <= LONGEST_NAME else hashlib.sha256(part.encode()).hexdigest() for part in parts
-    )
-    return Path(out, "records", *folders, f"{name}.json")
+    """Where a submission's record lies: under a digest, since names that learners choose may be any file's or folder's."""
+    return Path(out, "records", f"{hashlib.sha256(file.encode()).hexdigest()}.json")
+
+
+def owned(record: Record, identity: Identity) -> Record:
+    """The record as one of this learner's."""
+    return record | {"learner": identity.name, "identity": identity.as_dict()}
 
 
 def still_valid(record: Record | None, content: str, confinement: str) -> bool:
@@ -143,6 +143,8 @@ def write_table(path: Path, records: Iterable[Record]) -> None:
 
 
 def remove_partial(out: Path) -> None:
-    """Remove what a run that was killed while it wrote a record has left of it."""
-    for path in (out / "records").rglob(".*.partial"):
-        path.unlink(missing_ok=True)
+    """Remove what a run that was killed while it wrote a file has left of it."""
+    for folder in (out, out / "records", out / "feedback"):
+        for path in folder.glob(".*.partial"):
+            if path.is_file():
+                path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from statistics import mean, median
@@ -20,14 +21,24 @@ from .pages import as_data, write_page
 from .reading import Learner, Record, counting, first_line, has_mark, in_order, title_of
 
 SLOWEST = 5
+MOST_ASIDE = 20
 # states of a check whose message names what went wrong
 TELLING = ("wrong", "crashed", "timed out", "out of memory", "tampered")
 
 
-def write_class_report(out: Path, records: Iterable[Record]) -> Path:
+@dataclass(frozen=True)
+class Aside:
+    """A file that lay beside a learner's notebooks, and why it is none."""
+
+    learner: str
+    file: str
+    reason: str
+
+
+def write_class_report(out: Path, records: Iterable[Record], *, aside: Iterable[Aside] = ()) -> Path:
     """Write out/report.html. Records are taken one at a time and kept without their pictures.
 
-    Where a learner handed in a unit more than once, the record that counts stands for all of them.
+    Where a learner handed in a unit more than once, the record that counts stands for all of them, and the page names it.
     """
     kept = [_without_pictures(record) for record in records]
     best = counting(kept)
@@ -43,6 +54,9 @@ def write_class_report(out: Path, records: Iterable[Record]) -> Path:
         states=states_by_unit(kept),
         units=[_unit_shown(unit, by_unit[unit]) for unit in in_order(set(by_unit)) if unit],
         unmarked=_not_simply_marked(best),
+        unclear=[(record["file"], note) for record in kept if (note := Learner.of(record).note)],
+        several=_handed_in_again(kept, best),
+        aside=_by_learner(aside),
         unconfined=[record["file"] for record in kept if record["sandbox"] == "unconfined"],
         time=time_taken(kept),
     )
@@ -128,6 +142,26 @@ def _not_simply_marked(best: dict[tuple[Learner, str], Record]) -> list[dict[str
         if record["state"] != "marked"
     ]  # fmt: skip
     return sorted(rows, key=lambda row: (bool(row["mark"]), row["state"], row["learner"]))
+
+
+def _handed_in_again(records: list[Record], best: dict[tuple[Learner, str], Record]) -> list[dict[str, Any]]:
+    """Of who handed in a unit more than once, the file that counts and the others."""
+    files = defaultdict(list)
+    for record in records:
+        files[Learner.of(record), record["unit"]].append(record["file"])
+    return [
+        {"learner": learner.shown, "unit": title_of(unit), "counts": best[learner, unit]["file"],
+         "others": [file for file in each if file != best[learner, unit]["file"]]}
+        for (learner, unit), each in files.items() if len(each) > 1
+    ]  # fmt: skip
+
+
+def _by_learner(aside: Iterable[Aside]) -> list[tuple[str, list[Aside], int]]:
+    """(learner, the first files, how many more there are) of each."""
+    found = defaultdict(list)
+    for one in aside:
+        found[one.learner].append(one)
+    return [(learner, each[:MOST_ASIDE], max(0, len(each) - MOST_ASIDE)) for learner, each in found.items()]
 
 
 def why(record: Record) -> str:

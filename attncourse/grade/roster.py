@@ -7,6 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from .reading import Learner, Record, better, first_line, has_mark, title_of, write_whole
@@ -29,17 +30,23 @@ class Table:
         """An export that must have these columns.
 
         Raises:
-            ValueError: it is not in UTF-8, or has no such column.
+            ValueError: it cannot be read, is not in UTF-8, or has no such column.
         """
         try:
             text = path.read_bytes().decode()
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not in UTF-8; give it as it was exported, not as Excel saved it") from error
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         mark = "\ufeff" if text.startswith("\ufeff") else ""
         text = text.removeprefix(mark)
         first = text.partition("\n")[0].strip()
         delimiter = ";" if first.count(";") > first.count(",") else ","
-        header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row] or [[]]
+        try:
+            cells = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+        except csv.Error as error:
+            raise ValueError(f"{path} is no table of comma-separated values: {error}") from error
+        header, *rows = cells or [[]]
         table = cls(header, [row + [""] * (len(header) - len(row)) for row in rows], delimiter, mark)
         missing = [name for name in columns if table.column(name) is None]
         if missing:
@@ -88,7 +95,32 @@ def name_keys(name: str) -> set[Key]:
 
 def login_keys(*logins: str) -> set[Key]:
     """Logins, e-mail addresses and numbers are compared whole."""
-    return {("login", login.strip().casefold()) for login in logins if login.strip()}
+    whole = (unicodedata.normalize("NFC", login.strip()).casefold() for login in logins)
+    return {("login", login) for login in whole if login}
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The class by the export of a platform: by which keys each row is known."""
+
+    platform: str
+    rows: list[set[Key]]
+
+    @cached_property
+    def _index(self) -> dict[Key, set[int]]:
+        index: dict[Key, set[int]] = defaultdict(set)
+        for number, keys in enumerate(self.rows):
+            for key in keys:
+                index[key].add(number)
+        return index
+
+    def fits(self, keys: Iterable[Key]) -> set[int]:
+        """The rows that have one of these keys."""
+        return set().union(*(self._index[key] for key in keys if key[1] and key in self._index))
+
+    def words(self, row: int) -> set[str]:
+        """The words of a row's name."""
+        return {word for kind, text in self.rows[row] if kind == "name" for word in text.split()}
 
 
 def find_rows(learners: dict[Learner, set[Key]], rows: list[set[Key]]) -> tuple[dict[Learner, int], list[str]]:
@@ -97,19 +129,16 @@ def find_rows(learners: dict[Learner, set[Key]], rows: list[set[Key]]) -> tuple[
     An id decides: who came with one is not looked for by name. Without one, exactly one row must fit, and exactly one
     learner fit it: two people of one name get nothing rather than each other's marks.
     """
-    index: dict[Key, set[int]] = defaultdict(set)
-    for number, keys in enumerate(rows):
-        for key in keys:
-            index[key].add(number)
-    found, notes = {}, []
+    roster, found, notes = Roster("", rows), {}, []
     claims: dict[int, list[Learner]] = defaultdict(list)
     for learner, keys in learners.items():
         ids = {key for key in keys if key[0] == "id"}
-        fits = set().union(*(index[key] for key in (ids or keys) if key in index))
+        fits = set() if learner.note else roster.fits(ids or keys)
         if len(fits) == 1:
             claims[fits.pop()].append(learner)
         else:
-            notes.append(f"{said(learner)}: {'more than one row of the roster fits' if fits else 'not in the roster'}")
+            why = "more than one row of the roster fits" if fits else "not in the roster"
+            notes.append(f"{said(learner)}: {learner.note or why}")
     for number, several in claims.items():
         by_id = [learner for learner in several if any(kind == "id" for kind, _ in learners[learner])]
         sure = by_id or (several if len(several) == 1 else [])
@@ -117,6 +146,11 @@ def find_rows(learners: dict[Learner, set[Key]], rows: list[set[Key]]) -> tuple[
         unsure = (learner for learner in several if learner not in sure)
         notes += [f"{said(learner)}: another submission fits the same row of the roster" for learner in unsure]
     return found, notes
+
+
+def unclear(learners: Iterable[Learner]) -> list[str]:
+    """A note on each learner of whom a name did not tell who it is."""
+    return [f"{said(learner)}: {learner.note}" for learner in learners if learner.note]
 
 
 def said(learner: Learner) -> str:

@@ -4,34 +4,40 @@ import argparse
 import importlib
 import sys
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from attncourse.assignment import Assignment, read_assignment
 from attncourse.check import CHECKS
 
-from .canvas import write_canvas
-from .classroom import grade_all, records_of
+from .accept import accept, check_accepted
+from .canvas import canvas_roster, write_canvas
+from .classroom import grade_all, records_of, reserved, set_aside, whose
 from .command import checkout
 from .feedback import write_feedback
-from .gradebook import write_gradebook
-from .intake import open_submissions
-from .moodle import write_moodle
+from .gradebook import check_gradebook, write_gradebook
+from .identity import Identity
+from .intake import Handed, open_submissions
+from .moodle import moodle_roster, write_moodle
 from .pool import cluster, local_processes
 from .reading import Record
 from .records import NOT_GRADED, weighed, write_table
-from .report import write_class_report
-from .roster import Table
+from .report import Aside, write_class_report
+from .roster import Roster, Table
 from .submission import Release
 from .task import Settings
 
-INTERRUPTED = 130
+UNGRADED, FAILED, INTERRUPTED = 1, 3, 130
 
 
 def mark_class(args: argparse.Namespace) -> int:
     """Mark; 0 when every submission has its record, 1 when one could not be graded through no fault of its own.
 
+    3 when what was marked could not all be written, as on a full disk: the same command goes on from there.
+
     Raises:
-        ValueError: nothing to mark, no release to compare with, no sandbox, or options that do not go together.
+        ValueError: nothing to mark, no release to compare with, no sandbox, no place to write to, or options that do
+            not go together.
     """
     if args.submissions is None or args.out is None:
         raise ValueError("name what to mark and where to write: attncourse grade SUBMISSIONS --out DIR")
@@ -39,27 +45,46 @@ def mark_class(args: argparse.Namespace) -> int:
         raise ValueError(f"--workers must be at least 1, got {args.workers}")
     # what could stop the run is asked before the first submission is marked
     assignment = read_assignment(args.assignment) if args.assignment else None
-    check_roster(args.roster)
+    roster = read_roster(args.roster)
+    if args.gradebook:
+        check_gradebook(args.gradebook)
     settings = Settings(
         release=released(args.exercises, args.checks, assignment),
         checks=args.checks,
         private=private_folders(args),
         unconfined=args.unconfined,
     )
-    with open_submissions(args.submissions) as handed:
-        if not handed:
+    with open_submissions(args.submissions, out=args.out) as handed:
+        if not any(item.meant for item in handed):
             raise ValueError(f"{args.submissions} holds no notebook (*.ipynb)")
         if not args.scheduler:
             settings.sandbox()
-        args.out.mkdir(parents=True, exist_ok=True)
-        where = cluster(args.scheduler) if args.scheduler else local_processes(args.workers)
-        try:
-            with where as pool:
-                grade_all(handed, args.out, settings, pool, again=args.again)
-        except KeyboardInterrupt:
-            print("interrupted: what is marked is kept, and the same command goes on from here", file=sys.stderr)
-        records = records_of(handed, args.out)
-        return publish([weighed(r, assignment) if assignment else r for r in records], len(handed), args)
+        units = settings.release.checks
+        identities, notes = whose(handed, units, roster=roster, root=args.submissions.absolute().stem)
+        handed, aside = set_aside(handed, identities)
+        check_accepted(args.accept, [item.file for item in handed])
+        with reserved(args.out):
+            try:
+                _mark(handed, identities, settings, args)
+                accept(args.accept, args.out)
+                records = records_of(handed, args.out)
+                records = [weighed(r, assignment) if assignment else r for r in records]
+                beside = [Aside(identities[item.file].name, item.file, reason) for item, reason in aside]
+                return publish(records, len(handed), args, notes=notes, aside=beside)
+            except OSError as error:
+                where = "" if error.filename is None else f"{error.filename}: "
+                kept = "what is marked is kept, and the same command goes on from here"
+                print(f"{where}{error.strerror or error}; {kept}", file=sys.stderr)
+                return FAILED
+
+
+def _mark(handed: list[Handed], identities: dict[str, Identity], settings: Settings, args: argparse.Namespace) -> None:
+    where = cluster(args.scheduler) if args.scheduler else local_processes(args.workers)
+    try:
+        with where as pool:
+            grade_all(handed, identities, args.out, settings, pool, again=args.again)
+    except KeyboardInterrupt:
+        print("interrupted: what is marked is kept, and the same command goes on from here", file=sys.stderr)
 
 
 def released(folder: Path, checks: str, assignment: Assignment | None) -> Release:
@@ -80,13 +105,22 @@ def private_folders(args: argparse.Namespace) -> tuple[Path, ...]:
     return tuple(folder.absolute() for folder in folders)
 
 
-def publish(records: list[Record], handed: int, args: argparse.Namespace) -> int:
+def publish(
+    records: list[Record],
+    handed: int,
+    args: argparse.Namespace,
+    *,
+    notes: Iterable[str] = (),
+    aside: Sequence[Aside] = (),
+) -> int:
     """Write what is made from the records, and say what is where; the exit code."""
-    notes = write_tables(records, args)
+    notes = [*notes, *write_tables(records, args)]
     write_feedback(args.out, records, book_url=args.book_url)
-    report = write_class_report(args.out, records)
+    report = write_class_report(args.out, records, aside=aside)
     if args.gradebook:
         notes += write_gradebook(args.gradebook, records, exercises=args.exercises)
+    if aside:
+        notes.append(f"{len(aside)} files that lie beside notebooks are not marked; {report} names them")
     for note in dict.fromkeys(notes):
         print(note, file=sys.stderr)
     states = Counter(record["state"] for record in records)
@@ -95,7 +129,7 @@ def publish(records: list[Record], handed: int, args: argparse.Namespace) -> int
     print(f"{args.out / 'grades.csv'}, {args.out / 'feedback'}/, {report}")
     if len(records) < handed:
         return INTERRUPTED
-    return int(NOT_GRADED in states)
+    return UNGRADED if NOT_GRADED in states else 0
 
 
 def write_tables(records: list[Record], args: argparse.Namespace) -> list[str]:
@@ -115,10 +149,15 @@ def write_tables(records: list[Record], args: argparse.Namespace) -> list[str]:
     return notes["moodle"] if moodles else notes["canvas"]
 
 
-def check_roster(roster: Path | None) -> None:
-    """Refuse a roster that neither Canvas nor Moodle exported, before anything is marked."""
-    if roster is not None and not is_moodle(roster):
-        Table.read(roster, "ID", "Section")
+def read_roster(roster: Path | None) -> Roster | None:
+    """The class by its export, before anything is marked.
+
+    Raises:
+        ValueError: neither Canvas nor Moodle exported it.
+    """
+    if roster is None:
+        return None
+    return moodle_roster(roster) if is_moodle(roster) else canvas_roster(roster)
 
 
 def is_moodle(roster: Path) -> bool:

@@ -1,10 +1,12 @@
 """Where a learner's code runs: bubblewrap's namespaces, a bare file system, no network, one process under limits.
 
-Visible inside, and only to read: the system's libraries, the interpreter, its packages, and this package. Not
-visible: solutions, tests, other submissions, records, the home folder, the environment.
+Visible inside, and only to read: the system's libraries, the interpreter, the packages that exercises are written in,
+and of this package the files that the released notebook imports. Not visible: everything else, such as the mechanisms,
+other packages, solutions, tests, other submissions, records, the home folder, the environment.
 """
 
 import contextlib
+import functools
 import os
 import platform
 import shutil
@@ -15,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cgroup import Group, new_group
-from .closure import PACKAGE
+from .closure import PACKAGE, files_needed
+from .packages import offered_paths, package_folders
 from .seccomp import one_process_filter
 
 INSIDE = "/course"
@@ -30,10 +33,8 @@ ADVICE = (
 # What a worker holds beside what its own limit counts: the interpreter, PyTorch, its scratch folder.
 BESIDE_ITS_LIMIT = 1 << 30
 
-# What learners' code finds in place of a room that the exercise asks to write.
-WITHHELD = """\
-raise ImportError(f"{__name__} is withheld while this exercise is graded, since it holds the answer: write the function")
-"""
+# What no learner's notebook is shown of the course, though what it is shown mentions it: answers, and drawings.
+NEVER_SHOWN = ("attncourse.check.units", "attncourse.plot.verdict")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Limits:
     memory_bytes: int = 2 << 30
     cpu_seconds: int = 600
     scratch_bytes: int = 64 << 20
-    start_seconds: float = 60.0
+    start_seconds: float = 120.0
     cell_seconds: float = 30.0
     submission_seconds: float = 300.0
 
@@ -67,7 +68,7 @@ class Sandbox:
             return "unconfined"
         limits = self.limits
         return (
-            f"bubblewrap: own namespaces, no network, read-only system, one process, {limits.memory_bytes >> 20} MiB "
+            f"bubblewrap: own namespaces, no network, listed files and system calls, one process, {limits.memory_bytes >> 20} MiB "
             f"memory, {limits.scratch_bytes >> 20} MiB scratch, {limits.cpu_seconds} s of processor time"
         )
 
@@ -75,40 +76,40 @@ class Sandbox:
         """A control group for one worker, above its own limit, where one can be had."""
         return None if self.bwrap is None else new_group(self.limits.memory_bytes + BESIDE_ITS_LIMIT)
 
-    def start(self, withheld: tuple[str, ...] = (), group: Group | None = None) -> subprocess.Popen:
+    def start(self, imports: tuple[str, ...] = (), group: Group | None = None) -> subprocess.Popen:
         """A worker whose pipes are its standard input and output; its standard error says why it could not start.
 
         Args:
-            withheld: rooms of the course package that it must do without.
+            imports: modules of the course package that it is to find besides its own.
             group: control group that it is to be in.
         """
         code = "import sys; from attncourse.grade.worker import main; main(*map(int, sys.argv[1:]))"
         limits = (str(self.limits.memory_bytes), str(self.limits.cpu_seconds))
-        return self.run([sys.executable, "-s", "-P", "-c", code, *limits], withheld, group)
+        return self.run([sys.executable, "-s", "-P", "-c", code, *limits], imports, group)
 
-    def run(self, command: list[str], withheld: tuple[str, ...] = (), group: Group | None = None) -> subprocess.Popen:
+    def run(self, command: list[str], imports: tuple[str, ...] = (), group: Group | None = None) -> subprocess.Popen:
         """Start a command inside, with pipes, in a process group of its own."""
         options = {"bufsize": 0, "start_new_session": True, "preexec_fn": group.join if group else None}
         options |= dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         if self.bwrap is None:
             return subprocess.Popen(command, env=environment(str(PACKAGE.parent)), cwd="/", **options)
-        with _in_memory(one_process_filter()) as rules, _in_memory(WITHHELD.encode()) as notice:
-            wall = [self.bwrap, *namespaces(rules), *self._mounts(), *_course(withheld, notice)]
+        with _in_memory(one_process_filter()) as rules:
+            wall = [self.bwrap, *namespaces(rules), *self._mounts(), *_course(imports)]
             command = [*wall, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp", "--", *command]
-            return subprocess.Popen(command, env=environment(INSIDE), pass_fds=(rules, notice), **options)
+            return subprocess.Popen(command, env=environment(INSIDE), pass_fds=(rules,), **options)
 
     def _mounts(self) -> list[str]:
-        interpreter = (sys.prefix, sys.base_prefix, Path(sys.executable).resolve().parents[1])
+        interpreter = {Path(p) for p in (sys.prefix, sys.base_prefix, Path(sys.executable).resolve().parents[1])}
         visible = {Path(path) for path in (*SYSTEM, *interpreter)} - {Path("/")}
         # first what is made here, since the interpreter's folder may lie in any of it
         arguments = ["--proc", "/proc", "--dev", "/dev", "--size", str(self.limits.scratch_bytes), "--tmpfs", "/tmp"]
-        private = {p.resolve() for p in (*self.private, PACKAGE) if p.is_dir()}
-        for path, hidden in mounts_in_order(visible, private):
-            if hidden:
-                arguments += ["--size", "4096", "--tmpfs", str(path)]
-            else:
-                arguments += ["--ro-bind-try", str(path), str(path)]
-        return arguments
+        packages = package_folders(visible)
+        private = {p.resolve() for p in (*self.private, PACKAGE, *packages) if p.is_dir()}
+        mounts = mounts_in_order(visible | {*offered_paths()}, private)
+        for path, hidden in mounts:
+            arguments += ["--size", "4096", "--tmpfs", str(path)] if hidden else ["--ro-bind-try", str(path), str(path)]
+        # what hides is a file system of its own, and would take files
+        return arguments + [part for path, hidden in mounts if hidden for part in ("--remount-ro", str(path))]
 
 
 @contextlib.contextmanager
@@ -123,15 +124,18 @@ def _in_memory(content: bytes) -> Iterator[int]:
         os.close(file)
 
 
-def _course(withheld: tuple[str, ...], notice: int) -> list[str]:
-    """The course package without its checks and without the withheld rooms, in whose place stands a notice."""
-    inside = f"{INSIDE}/attncourse"
-    arguments = ["--ro-bind", str(PACKAGE), inside, "--size", "4096", "--tmpfs", f"{inside}/check/units"]
-    arguments += ["--ro-bind-data", str(notice), f"{INSIDE}/withheld.py"]
-    for room in withheld:
-        arguments += ["--size", "4096", "--tmpfs", f"{inside}/{room}"]
-        arguments += ["--symlink", f"{INSIDE}/withheld.py", f"{inside}/{room}/__init__.py"]
+def _course(imports: tuple[str, ...]) -> list[str]:
+    """Of the course package what a worker runs on and what these modules need, file by file, and nothing else."""
+    arguments = ["--dir", f"{INSIDE}/attncourse/check/units"]
+    for file in course_files(imports):
+        arguments += ["--ro-bind", str(PACKAGE / file), f"{INSIDE}/attncourse/{file}"]
     return arguments
+
+
+@functools.cache
+def course_files(imports: tuple[str, ...]) -> tuple[str, ...]:
+    """Files of the course package that a worker sees whose notebook imports these modules."""
+    return tuple(sorted(files_needed(("attncourse.grade.worker", *imports), without=NEVER_SHOWN)))
 
 
 def mounts_in_order(visible: set[Path], private: set[Path]) -> list[tuple[Path, bool]]:

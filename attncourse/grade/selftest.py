@@ -10,13 +10,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attncourse.check.core import Check, Crashed, OutOfMemory, TimedOut
 
 from .closure import PACKAGE, rooms
-from .sandbox import Limits, Sandbox, find_sandbox
+from .sandbox import Sandbox, SandboxMissing, course_files, find_sandbox
+from .seccomp import refused_numbers
 from .transport import RemoteLearner, Worker
 
 GIB = 1 << 30
@@ -28,13 +29,15 @@ class Probe:
 
     Args:
         outcome: how a probe that would never return must end instead.
-        seconds: how long the grader waits for it.
+        seconds: how long the grader waits for it; long, since the machine may be slow and busy.
+        cpu_seconds: processor time that it may use.
     """
 
     promise: str
     code: str
     outcome: type[Exception] | None = None
-    seconds: float = 60.0
+    seconds: float = 180.0
+    cpu_seconds: int = 600
 
 
 PROBES = (
@@ -61,7 +64,7 @@ def probe(facts):
     got = []
     for path in facts["private"]:
         try:
-            os.listdir(path) if os.path.isdir(path) else open(path).read()
+            os.listdir(path) if os.path.isdir(path) else open(path, encoding='utf-8').read()
         except OSError:
             continue
         got.append(path)
@@ -74,14 +77,15 @@ def probe(facts):
 def probe(facts):
     import importlib, os
     got = []
-    for room in facts["rooms"]:
+    for name in facts["answers"]:
         try:
-            importlib.import_module("attncourse." + room)
-            got.append("import attncourse." + room)
+            importlib.import_module(name)
+            got.append("import " + name)
         except ImportError:
             pass
     for folder, _, files in os.walk("/course"):
-        got += [os.path.join(folder, name) for name in files if name in ("reference.py", "kernel.py")]
+        paths = [os.path.relpath(os.path.join(folder, name), "/course/attncourse") for name in files]
+        got += [path for path in paths if path not in facts["shown"]]
     return got
 """,
     ),
@@ -108,13 +112,18 @@ def probe(facts):
 """,
     ),
     Probe(
-        "nothing outside its scratch folder can be written",
+        "nothing outside its scratch folder can be written, on no mount",
         """
 def probe(facts):
-    got = []
-    for path in facts["writable"]:
+    import os, stat
+    got, places = [], list(facts["writable"])
+    for line in open("/proc/self/mountinfo", encoding="utf-8"):
+        place = line.split()[4].encode().decode("unicode_escape")
+        if place != "/tmp" and not stat.S_ISCHR(os.stat(place).st_mode):
+            places.append(os.path.join(place, "written") if os.path.isdir(place) else place)
+    for path in places:
         try:
-            open(path, "w").write("x")
+            open(path, "a", encoding="utf-8").write("x")
         except OSError:
             continue
         got.append(path)
@@ -136,6 +145,17 @@ def probe(facts):
             return [f"{written >> 20} MiB written"]
     return []
 """,
+    ),
+    Probe(
+        "files without end are not to be had, however empty",
+        """
+def probe(facts):
+    import os
+    for number in range(1 << 22):
+        os.close(os.open("/tmp/" + str(number), os.O_CREAT | os.O_WRONLY))
+    return ["4 million files"]
+""",
+        OutOfMemory,
     ),
     Probe(
         "no process can be started, and so none without end",
@@ -162,19 +182,79 @@ def probe(facts):
         OutOfMemory,
     ),
     Probe(
-        "memory that belongs to no process is not to be had",
+        "no system call but those that exercises need reaches the kernel, and so no memory that belongs to no process",
         """
 def probe(facts):
-    import ctypes, os
+    import ctypes, errno
+    library = ctypes.CDLL(None, use_errno=True)
     got = []
-    if hasattr(os, "memfd_create"):
+    for number in facts["refused"]:
+        ctypes.set_errno(0)
+        library.syscall(ctypes.c_long(number), *[ctypes.c_long(-1)] * 6)
+        if ctypes.get_errno() not in (errno.EPERM, errno.ENOSYS):
+            got.append("system call " + str(number))
+    return got
+""",
+    ),
+    Probe(
+        "no socket is to be had but a pair of streams within the process, and these hold little",
+        """
+def probe(facts):
+    import itertools, socket
+    kinds = (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET)
+    got, pairs, held = [], [], 0
+    for family, kind in itertools.product(range(64), kinds):
         try:
-            os.memfd_create("hoard")
-            got.append("memfd_create")
+            socket.socket(family, kind).close()
+            got.append("a socket of family " + str(family))
         except OSError:
             pass
-    if ctypes.CDLL(None).shmget(0, 1 << 20, 0o1600) >= 0:
-        got.append("shmget")
+    for kind in kinds[1:]:
+        try:
+            pairs.append(socket.socketpair(socket.AF_UNIX, kind))
+            got.append("a pair of kind " + str(kind))
+        except OSError:
+            pass
+    try:
+        while True:
+            pairs.append(socket.socketpair())
+            for end in pairs[-1]:
+                end.setblocking(False)
+                try:
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)
+                    got.append("a larger buffer")
+                except OSError:
+                    pass
+                try:
+                    while True:
+                        held += end.send(bytes(1 << 16))
+                except BlockingIOError:
+                    pass
+    except OSError:
+        pass
+    for end in itertools.chain(*pairs):
+        end.close()
+    return got + [f"{held >> 20} MiB in sockets"] * (held > 200 << 20)
+""",
+    ),
+    Probe(
+        "the kernel keeps no locks and no larger pipes for it, and it cannot hide from being measured",
+        """
+def probe(facts):
+    import ctypes, fcntl, os
+    file, pipe = open("/tmp/file", "w", encoding="utf-8"), os.pipe()
+    attempts = {
+        "a lock": lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB),
+        "a larger pipe": lambda: fcntl.fcntl(pipe[1], 1031, 1 << 20),
+        "a lease": lambda: fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK),
+    }
+    got = ["hidden"] if ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0 else []
+    for what, attempt in attempts.items():
+        try:
+            attempt()
+            got.append(what)
+        except OSError:
+            pass
     return got
 """,
     ),
@@ -194,6 +274,7 @@ def probe(facts):
         pass
 """,
         Crashed,
+        cpu_seconds=3,
     ),
     Probe(
         "waiting ends, whatever it does with interrupts",
@@ -214,13 +295,23 @@ def probe(facts):
 )
 
 
+# Where exercises' answers would be: mechanisms and what is built from them, what they share, what measures and draws,
+# other people's packages.
+ANSWERS = (
+    "attncourse._shared.cache attncourse._shared.heads attncourse._shared.masks attncourse._shared.merge "
+    "attncourse._shared.rope attncourse.plot attncourse.profile.compare attncourse.profile.counts "
+    "attncourse.profile.occupancy attncourse.profile.traffic attncourse.profile.whole_model attncourse.check.units.latent "
+    "transformers fla flash_attn xformers vllm keras tests.banks solutions"
+).split()
+
+
 def selftest() -> int:
     """Print each promise and whether it holds here; 1 where one does not.
 
     Raises:
-        SandboxMissing: there is no sandbox to test.
+        SandboxMissing: there is no sandbox to test, or nothing can be started in it.
     """
-    sandbox = find_sandbox(limits=Limits(cpu_seconds=3))
+    sandbox = find_sandbox()
     print(f"{sandbox.bwrap}: {sandbox.description}")
     breached = 0
     with _facts(sandbox) as facts:
@@ -241,9 +332,13 @@ def selftest() -> int:
 
 def breach(probe: Probe, sandbox: Sandbox, facts: dict) -> str:
     """What a probe got through with; "" where the wall holds."""
-    worker = Worker(sandbox, tuple(sorted(rooms())))
+    limits = replace(sandbox.limits, cpu_seconds=probe.cpu_seconds)
     try:
-        worker.ask({"op": "cell", "name": "probe", "source": probe.code}, time.monotonic() + probe.seconds + 15)
+        worker = Worker(replace(sandbox, limits=limits))
+    except RuntimeError as error:
+        raise SandboxMissing(f"nothing can be tried here: {error}") from error
+    try:
+        worker.run_cell("probe", probe.code, time.monotonic() + probe.seconds)
         learner = RemoteLearner(worker, Check("selftest.probe", "probe", 0, _unused), time.monotonic() + probe.seconds)
         got = learner(facts)
     except (Crashed, OutOfMemory, TimedOut) as error:
@@ -279,7 +374,9 @@ def _facts(sandbox: Sandbox) -> Iterator[dict]:
                 "port": listener.getsockname()[1],
                 "private": [str(path) for path in private],
                 "writable": [str(path) for path in writable],
-                "rooms": sorted(rooms()),
+                "answers": [*ANSWERS, *(f"{PACKAGE.name}.{room}" for room in sorted(rooms()))],
+                "shown": sorted(course_files(())),
+                "refused": sorted(refused_numbers()),
                 "variable": variable,
                 "pid": os.getpid(),
                 "scratch": 2 * sandbox.limits.scratch_bytes,

@@ -1,22 +1,20 @@
 """What a notebook answers: which unit, the cells to run, whether its check cells are the released ones."""
 
-import ast
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .closure import imported_names, rooms, rooms_behind
+from .closure import PACKAGE, imported_names
 from .intake import Unreadable
+from .shortcuts import statements_of
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One code cell: its grade_id where it has one, whether it grades, its source as plain Python."""
+    """One code cell: its grade_id where it has one, whether it grades, its source as it was written."""
 
     grade_id: str
     grades: bool
-    skipped: bool
     source: str
 
 
@@ -31,10 +29,10 @@ class Submission:
 
 @dataclass(frozen=True)
 class Release:
-    """What was handed out: of each unit, the source of each check cell by grade_id, and the rooms it does without."""
+    """What was handed out: of each unit, the source of each check cell by grade_id, and what of the course it imports."""
 
     checks: dict[str, dict[str, str]]
-    withheld: dict[str, tuple[str, ...]]
+    imports: dict[str, tuple[str, ...]]
 
     @classmethod
     def read(cls, folder: Path, units: set[str]) -> "Release":
@@ -43,7 +41,7 @@ class Release:
         Raises:
             ValueError: there is none, or one of another unit, or one cannot be read.
         """
-        checks, withheld = {}, {}
+        checks, imports = {}, {}
         for path in sorted(folder.glob("*/*.ipynb")):
             try:
                 unit, cells = read_cells(path.read_bytes())
@@ -54,10 +52,10 @@ class Release:
                     f"{path} is of the unit {unit!r}, which has no checks; there are {', '.join(sorted(units))}"
                 )
             checks[unit] = {cell.grade_id: cell.source for cell in cells if cell.grades}
-            withheld[unit] = _withheld(cells)
+            imports[unit] = _imports(cells)
         if not checks:
             raise ValueError(f"{folder} holds no released exercises; run `make exercises`, or say --exercises FOLDER")
-        return cls(checks, withheld)
+        return cls(checks, imports)
 
     def only(self, units: tuple[str, ...]) -> "Release":
         """What was handed out of these units.
@@ -68,7 +66,7 @@ class Release:
         missing = [unit for unit in units if unit not in self.checks]
         if missing:
             raise ValueError(f"no exercises are released of {', '.join(missing)}; there are {', '.join(self.checks)}")
-        return Release({unit: self.checks[unit] for unit in units}, {unit: self.withheld[unit] for unit in units})
+        return Release({unit: self.checks[unit] for unit in units}, {unit: self.imports[unit] for unit in units})
 
     def unit_of(self, said: str, cells: list[Cell]) -> str:
         """The unit that a notebook names, else the one whose cells it holds, else none."""
@@ -83,19 +81,26 @@ class Release:
         found = []
         for grade_id, source in self.checks[submission.unit].items():
             copies = [cell.source for cell in submission.cells if cell.grade_id == grade_id]
-            if not copies:
+            if not copies and grade_id not in self.unlabelled(submission):
                 found.append(f"the check cell {grade_id} was deleted")
             elif len(copies) > 1:
                 found.append(f"the check cell {grade_id} was duplicated")
-            elif copies[0].strip() != source.strip():
+            elif copies and copies[0].strip() != source.strip():
                 found.append(f"the check cell {grade_id} was edited")
         return found
 
+    def unlabelled(self, submission: Submission) -> list[str]:
+        """Check cells that stand there word for word, without the metadata that names them: some editors drop it."""
+        named = {cell.grade_id for cell in submission.cells}
+        texts = {cell.source.strip() for cell in submission.cells if not cell.grade_id}
+        checks = self.checks[submission.unit].items()
+        return [grade_id for grade_id, source in checks if grade_id not in named and source.strip() in texts]
 
-def _withheld(cells: list[Cell]) -> tuple[str, ...]:
-    """Rooms that a released notebook does without: there stand the answers. Of the checks, no notebook needs the rooms."""
-    used = set().union(*(imported_names(python_of(cell.source)) for cell in cells))
-    return tuple(sorted(rooms() - rooms_behind(name for name in used if not name.startswith("attncourse.check"))))
+
+def _imports(cells: list[Cell]) -> tuple[str, ...]:
+    """Modules of the course that a released notebook imports."""
+    statements = (statement for cell in cells for statement in statements_of(cell.source))
+    return tuple(sorted(n for n in imported_names(statements) if n.partition(".")[0] == PACKAGE.name))
 
 
 def read_submission(data: bytes, release: Release) -> Submission:
@@ -129,28 +134,13 @@ def read_cells(data: bytes) -> tuple[str, list[Cell]]:
 def _cell(cell) -> Cell:
     marks = cell.metadata.get("nbgrader", {})
     grades = bool(marks.get("grade")) and not marks.get("solution")
-    skipped = grades or bool(marks.get("locked")) or "bootstrap" in cell.metadata.get("tags", [])
     source = cell.source if isinstance(cell.source, str) else "".join(cell.source)
-    return Cell(str(marks.get("grade_id", "")), grades, skipped, source)
+    return Cell(str(marks.get("grade_id", "")), grades, source)
 
 
-def cells_to_run(submission: Submission) -> Iterator[tuple[int, Cell, str]]:
-    """The learner's own cells in order: (number, cell, Python that a plain interpreter takes)."""
-    for number, cell in enumerate(submission.cells, start=1):
-        if not cell.skipped and cell.source.strip():
-            yield number, cell, python_of(cell.source)
+def cells_to_run(submission: Submission) -> list[tuple[int, Cell]]:
+    """Its cells in order, numbered from 1: all of them, since a learner may have added to one that was given.
 
-
-def python_of(source: str) -> str:
-    """A cell without IPython's magics; a cell that is no Python even so, as it is.
-
-    Whoever runs that one meets the error in the words that the learner's own notebook uses.
+    A check cell finds a check that says nothing.
     """
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    try:
-        python = TransformerManager().transform_cell(source)
-        ast.parse(python)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return source
-    return python
+    return [(number, cell) for number, cell in enumerate(submission.cells, start=1) if cell.source.strip()]

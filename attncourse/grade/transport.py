@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from attncourse.check.core import STATES, Check, Crashed, OutOfMemory, Tampered, TimedOut
 
 from .sandbox import Sandbox
@@ -17,6 +19,9 @@ from .wire import Malformed, pack, receive
 
 OUTCOMES = {state: outcome for outcome, state in STATES.items()}
 LONGEST_MESSAGE = 3000
+# The kernel keeps about a kilobyte for each file, however empty, which its file system's size does not count.
+MOST_FILES = 20_000
+LOOK_EVERY = 0.2
 # What a process's resident memory rises by on a first call, whatever the call: libraries' buffers, code that is loaded.
 RESIDENT_NOISE = 16 << 20
 
@@ -32,17 +37,18 @@ class Ended(Exception):
 class Worker:
     """One process in the sandbox. After TimedOut, Tampered or Ended it is dead and another one is needed."""
 
-    def __init__(self, sandbox: Sandbox, withheld: tuple[str, ...] = ()):
+    def __init__(self, sandbox: Sandbox, imports: tuple[str, ...] = ()):
         """Start it and wait until it is ready.
 
         Args:
-            withheld: rooms of the course package that it must do without.
+            imports: modules of the course package that it is to find besides its own.
 
         Raises:
             RuntimeError: it did not become ready, which is no learner's fault.
         """
+        self._scratch: Path | None = None
         self._group = sandbox.new_group()
-        self._process = sandbox.start(withheld, self._group)
+        self._process = sandbox.start(imports, self._group)
         for pipe in (self._process.stdin, self._process.stdout):
             os.set_blocking(pipe.fileno(), False)
         try:
@@ -55,6 +61,8 @@ class Worker:
         if answer != {"outcome": "ready"}:
             self.close()
             raise RuntimeError(f"the worker did not start: it said {answer!r}")
+        if sandbox.bwrap is not None:
+            self._scratch = Path(f"/proc/{self._innermost()}/root/tmp")
 
     @property
     def alive(self) -> bool:
@@ -76,6 +84,16 @@ class Worker:
         except TimedOut:
             self.kill()
             raise
+
+    def run_cell(self, name: str, source: str, deadline: float, *, only_read: bool = False) -> dict[str, Any]:
+        """The answer to one cell of a notebook, whatever its length: run, or only taken note of.
+
+        Raises:
+            TimedOut, Tampered, Ended: as of `ask`.
+        """
+        text = bytearray(source.encode("utf-8", "surrogatepass"))
+        request = {"op": "read" if only_read else "cell", "name": name}
+        return self.ask(request | {"source": torch.frombuffer(text, dtype=torch.uint8)}, deadline)
 
     def kill(self) -> None:
         """End the process and everything in its namespaces, or where it has none, in its group."""
@@ -120,7 +138,7 @@ class Worker:
         def read(size: int) -> bytes:
             got = bytearray()
             while len(got) < size:
-                _wait(self._process.stdout, select.POLLIN, deadline)
+                self._wait_for_output(deadline)
                 piece = os.read(self._process.stdout.fileno(), min(size - len(got), 1 << 20))
                 if not piece:
                     raise self._ended()
@@ -128,6 +146,19 @@ class Worker:
             return bytes(got)
 
         return receive(read)
+
+    def _wait_for_output(self, deadline: float) -> None:
+        """Wait, and meanwhile see that the scratch folder is not filled with files."""
+        while True:
+            now = time.monotonic()
+            try:
+                return _wait(self._process.stdout, select.POLLIN, min(deadline, now + LOOK_EVERY))
+            except TimedOut:
+                if now >= deadline:
+                    raise
+            if self._scratch is not None and _files_in(self._scratch) > MOST_FILES:
+                self.kill()
+                raise Ended(f"it made more than {MOST_FILES} files", OutOfMemory)
 
     def _ended(self) -> Ended:
         """Why the process is gone; one that only closed its pipe is killed."""
@@ -149,6 +180,15 @@ def _kilobytes(status: Path, field: str) -> int:
     return next(
         int(line.split()[1]) for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(field)
     )
+
+
+def _files_in(folder: Path) -> int:
+    """How many files the file system of this folder holds; 0 where it is gone or may not be asked."""
+    try:
+        counts = os.statvfs(folder)
+    except OSError:
+        return 0
+    return counts.f_files - counts.f_ffree
 
 
 def _wait(pipe, event: int, deadline: float) -> None:

@@ -5,35 +5,37 @@ no more. It reads requests from file descriptor 0 and answers on 1, both moved o
 """
 
 import contextlib
-import linecache
+import functools
 import os
 import resource
 import sys
-import types
 from typing import Any
 
 import torch
 
 import attncourse.check
-from attncourse.check.core import STATES, LocalLearner, OutOfMemory, describe_error
+from attncourse.check.core import STATES, LocalLearner, OutOfMemory, Verdict, describe_error
 
+from .shell import NotebookShell
+from .shortcuts import Reading
 from .wire import pack, receive
 
 LONGEST_MESSAGE = 2000
-MAGICS_THAT_RUN_THEIR_CELL = ("time", "timeit", "capture", "prun")
+WITHHELD = "{} is withheld while this exercise is graded, since it may hold the answer: write the function"
+NOT_OFFERED = "{} is not there while exercises are graded; what is: Python's own modules, torch, numpy, einops, triton, matplotlib"
 
 
 def main(memory_bytes: int, cpu_seconds: int) -> None:
     """Serve one submission until the grader closes the pipe."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
     torch.set_num_threads(1)
-    set_limits(memory_bytes, cpu_seconds)
-    namespace, kinds = new_notebook(), {}
+    notebook, kinds = Notebook(), {}
     silence()
+    set_limits(memory_bytes, cpu_seconds)
     send(answers, {"outcome": "ready"})
     while True:
         request = receive(lambda n: read_exactly(requests, n), kinds)
-        send(answers, answer(request, namespace), kinds)
+        send(answers, notebook.answer(request), kinds)
 
 
 def read_exactly(pipe, size: int) -> bytes:
@@ -56,11 +58,11 @@ def send(pipe, message: dict[str, Any], kinds: dict[str, type] | None = None) ->
 
 
 def set_limits(memory_bytes: int, cpu_seconds: int) -> None:
-    """Limits that hold for the rest of this process; memory counts from what importing PyTorch took."""
-    taken = address_space()
+    """Limits that hold for the rest of this process; memory and time count from what starting it took."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
     limits = {
-        resource.RLIMIT_AS: taken + memory_bytes,
-        resource.RLIMIT_CPU: cpu_seconds,
+        resource.RLIMIT_AS: address_space() + memory_bytes,
+        resource.RLIMIT_CPU: int(used.ru_utime + used.ru_stime) + 1 + cpu_seconds,
         resource.RLIMIT_FSIZE: 32 << 20,
         resource.RLIMIT_NPROC: 64,
         resource.RLIMIT_NOFILE: 256,
@@ -87,48 +89,61 @@ def silence() -> None:
     os.close(nothing)
 
 
-def new_notebook() -> dict[str, Any]:
-    """The namespace that cells run in: a module `__main__`, with enough of IPython that magics do no harm."""
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
-    shell = types.SimpleNamespace(
-        run_line_magic=lambda name, line, *_, **__: None,
-        run_cell_magic=lambda name, line, cell: run_cell_magic(name, cell, module.__dict__),
-        system=lambda command: None,
-        getoutput=lambda command, **_: [],
-    )
-    module.__dict__.update(get_ipython=lambda: shell, display=lambda *_, **__: None)
-    # there are no checks in here: a learner's own call of one says nothing
-    attncourse.check.check = attncourse.check.score_card = lambda *_, **__: None
-    return module.__dict__
+class Notebook:
+    """One learner's notebook: what its cells have defined, and what was read of them."""
+
+    def __init__(self):
+        self._shell = NotebookShell.start()
+        self._reading = Reading()
+        torch.compile = functools.partial(compile_without_compiler, torch.compile)
+        # there are no checks in here: a learner's own call of one says nothing, and stops nothing
+        attncourse.check.check = lambda name="", *_, **__: Verdict(name, "passed", 0, 0, "not run here")
+        attncourse.check.score_card = lambda *_, **__: ""
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The outcome of one request; every way in which the learner's code can fail is an outcome."""
+        operations = {"read": self.read, "shortcut": self.shortcut, "cell": self.run, "call": self.call}
+        try:
+            return operations[request["op"]](request)
+        except tuple(STATES) as outcome:
+            return failure(outcome)
+        except MemoryError:
+            return failure(OutOfMemory("MemoryError"))
+        except BaseException as error:
+            return failure(describe_error(error))
+
+    def read(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take note of a cell without running it; the grader asks for this, and trusts it, before any cell has run."""
+        self._reading.add(text_of(request))
+        return {"outcome": "done"}
+
+    def shortcut(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The forbidden name that a function reaches in the cells that were read, "" if none."""
+        return {"outcome": "value", "value": self._reading.shortcut(request["function"], tuple(request["forbids"]))}
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run a cell. What it raises is its failure, the grader's own exceptions too."""
+        try:
+            self._shell.run_named(request["name"], text_of(request))
+        except BaseException as error:
+            raise describe_error(error) from error
+        return {"outcome": "done"}
+
+    def call(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Call the learner's function."""
+        return {"outcome": "value", "value": call(request, self._shell.user_ns)}
 
 
-def run_cell_magic(name: str, cell: str, namespace: dict[str, Any]) -> None:
-    """Run the body of a cell whose magic would run it; leave other magics (%%bash, %%html) alone."""
-    if name in MAGICS_THAT_RUN_THEIR_CELL:
-        exec(compile(cell, "<cell>", "exec"), namespace)
+def compile_without_compiler(real_compile, model=None, *, backend="inductor", **options):
+    """torch.compile, but what the default backend would hand to a C++ compiler, a process of its own, runs as it is."""
+    if backend != "inductor":
+        return real_compile(model, backend=backend, **options)
+    return model if model is not None else lambda decorated: decorated
 
 
-def answer(request: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
-    """The outcome of one request; every way in which the learner's code can fail is an outcome."""
-    try:
-        if request["op"] == "cell":
-            run_cell(request["name"], request["source"], namespace)
-            return {"outcome": "done"}
-        return {"outcome": "value", "value": call(request, namespace)}
-    except tuple(STATES) as outcome:
-        return failure(outcome)
-    except MemoryError:
-        return failure(OutOfMemory("MemoryError"))
-    except BaseException as error:
-        return failure(describe_error(error))
-
-
-def run_cell(name: str, source: str, namespace: dict[str, Any]) -> None:
-    """Execute one cell; its lines are kept for tracebacks."""
-    filename = f"<{name}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    exec(compile(source, filename, "exec"), namespace)
+def text_of(request: dict[str, Any]) -> str:
+    """The cell that a request carries, as bytes, since it may be longer than a frame's text."""
+    return request["source"].numpy().tobytes().decode("utf-8", "surrogatepass")
 
 
 def call(request: dict[str, Any], namespace: dict[str, Any]) -> Any:
@@ -144,6 +159,9 @@ def failure(outcome: Exception) -> dict[str, Any]:
     message = ""
     with contextlib.suppress(Exception):
         message = str(outcome)
+    if isinstance(outcome.__cause__, ModuleNotFoundError):
+        name = str(outcome.__cause__.name)
+        message += "\n  " + (WITHHELD if name.startswith("attncourse") else NOT_OFFERED).format(name)
     if len(message) > LONGEST_MESSAGE:
         message = message[: LONGEST_MESSAGE // 2] + " ... " + message[-LONGEST_MESSAGE // 2 :]
     return {"outcome": STATES[type(outcome)], "message": message}

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attncourse._shared.cache import visible_in_cache
 from attncourse._shared.masks import masked_softmax
+from attncourse._shared.precision import outside_autocast, wide
 
 from .checks import check_decode
 
@@ -14,6 +15,7 @@ from .checks import check_decode
 FEW_HEADS, SPLITS, LEAST_SPLIT = 4, 16, 256
 
 
+@outside_autocast
 def grouped_query_decode(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -26,6 +28,7 @@ def grouped_query_decode(
 ) -> Float[Tensor, "b h t dv"]:
     """Attention from the last t tokens of each sequence to its cache, without copying keys to h heads.
 
+    A cache of 16 bits is read in float32, a copy for the time of the call: scores of 16 bits would be rounded.
     Equally long sequences are read in one pass; others one by one, each to its own end, so padding costs no time.
 
     Args:
@@ -40,18 +43,18 @@ def grouped_query_decode(
             the rule and the values.
     """
     check_decode(q, k, v, cache_seqlens=cache_seqlens, mask=mask, window=window)
-    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+    dtype, q = q.dtype, wide(q) * (q.shape[-1] ** -0.5 if scale is None else scale)
     t, s = q.shape[2], k.shape[2]
     if mask is None:
         full = cache_seqlens is None or bool((cache_seqlens == s).all())
         if full and t == 1 and (window is None or window >= s):  # the usual step pays for no mask
-            return _read(q, k, v, None)
+            return _read(q, k, v, None).to(dtype)
         mask = _mask(q, k, cache_seqlens, window)
     if mask.all():
-        return _read(q, k, v, None)
+        return _read(q, k, v, None).to(dtype)
     # A sequence of padding alone still gives a row.
     rows = [_read_visible(*(x[i : i + 1] for x in (q, k, v, mask))) for i in range(len(q))]
-    return torch.cat(rows) if rows else q.new_zeros(*q.shape[:3], v.shape[-1])
+    return (torch.cat(rows) if rows else q.new_zeros(*q.shape[:3], v.shape[-1])).to(dtype)
 
 
 def _mask(q, k, cache_seqlens, window) -> Bool[Tensor, "b 1 t s"]:
@@ -75,7 +78,7 @@ def _read_visible(q, k, v, mask):
 
 def _read(q, k, v, mask: Bool[Tensor, "b 1 t s"] | None):
     """A group's queries are the rows of one matrix, which meets the group's keys in one product, and its values in one."""
-    b, g, s = k.shape[:3]
+    k, v, (b, g, s) = wide(k), wide(v), k.shape[:3]
     r = q.shape[1] // g
     rows = rearrange(q, "b (g r) t dk -> b g (r t) dk", g=g)
     if mask is None and r > 1 and b * g <= FEW_HEADS and s >= SPLITS * LEAST_SPLIT:

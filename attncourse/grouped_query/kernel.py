@@ -10,10 +10,9 @@ Caches of 8 bits are dequantised in registers. For inference only. Inside logari
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import from_fp8, tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
 from attncourse._shared.validate import check_key_lengths, check_window, require
 from attncourse.softmax_attention.kernel import padded, softmax_attention_triton
@@ -26,14 +25,6 @@ LEAST_SPLIT = 256  # keys: shorter splits cost more to merge than they gain
 def grouped_query_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking) -> Tensor:
     """`grouped_query_attention` by the softmax kernel, with gradients; errors as there and as in the reference."""
     return softmax_attention_triton(q, k, v, **masking)
-
-
-@triton.jit
-def _from_fp8(code):
-    """float8_e4m3fn from its bits, which chips before sm_89 cannot convert: a float16 with another bias of exponent."""
-    code = code.to(tl.int32)
-    bits = ((code & 0x80) << 8) | ((code & 0x7F) << 7)
-    return bits.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32) * 256.0
 
 
 @triton.jit
@@ -53,7 +44,7 @@ def _load_tokens(
         if CODEC == INT8:
             x = (x.to(tl.float32) - tl.load(zero_ptr + scale_at, mask=there, other=0.0)) * scale
         else:
-            x = _from_fp8(x) * scale
+            x = from_fp8(x) * scale
     return x
 
 

@@ -4,12 +4,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from attncourse._shared.cache import CacheShape, KeyValueCache, visible_in_cache
+from attncourse._shared.cache import CacheShape, KeyValueCache, visible_through
 from attncourse._shared.heads import merge_heads, split_heads
-from attncourse._shared.masks import window_mask
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tensors, check_widths, check_window, require
-from attncourse.softmax_attention import softmax_attention_blocked, softmax_attention_torch
+from attncourse._shared.validate import check_tokens, check_widths, check_window, require
+from attncourse.softmax_attention import (
+    attention_weights,
+    mix_values,
+    softmax_attention_blocked,
+    softmax_attention_torch,
+)
 
 from .blocked import grouped_query_decode
 from .reference import grouped_query_attention
@@ -93,21 +97,26 @@ class GroupedQueryAttention(nn.Module):
         key_lengths: Int[Tensor, " b"] | None = None,
         mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None = None,
         cache: KeyValueCache | None = None,
-    ) -> Float[Tensor, "b t d"]:
-        """The output of each token.
+        need_weights: bool = False,
+    ):
+        """The output (b, t, d) of each token; with need_weights also the weights (b, h, t, t).
 
         Args:
             key_lengths: how many of the t tokens of each sequence exist; those after them are padding.
             mask: boolean (True = visible) or floats to add to the scores, broadcastable to (b, h, t, t); without a
                 cache only.
-            cache: what earlier tokens left. x are the next ones; they are added to it and attend to all it holds.
+            cache: what earlier tokens left. x are the next ones; they are added to it and attend to what it holds: of a
+                ring no more than its window, if that is less than the layer's.
 
         Raises:
-            ValueError: a width or dtype does not fit; a cache beside a mask, or in a layer that is not causal; as the
-                cache's append.
+            ValueError: a width or dtype does not fit; a cache beside a mask, or in a layer that is not causal; weights
+                asked of another impl than the reference, or with a cache; as the cache's append.
         """
-        check_tensors(x=x)
-        require(x.ndim == 3 and x.shape[-1] == self.d_model, f"x must be (b, t, {self.d_model}), got {tuple(x.shape)}")
+        check_tokens(x, self.w_q.weight)
+        require(
+            not need_weights or (self.impl == "reference" and cache is None),
+            f"weights are formed by impl='reference' without a cache, got impl={self.impl!r}, cache={cache}",
+        )
         require(
             cache is None or (self.causal and mask is None),
             "decoding is causal attention without a further mask: with a cache give no mask, and build with causal=True",
@@ -122,37 +131,36 @@ class GroupedQueryAttention(nn.Module):
         if self.rope is not None:
             q, k = self.rope(q, positions), self.rope(k, positions)
         if cache is None:
-            return self.w_o(merge_heads(self._attend(q, k, v, key_lengths, mask)))
+            masking = dict(causal=self.causal, window=self.window, key_lengths=key_lengths, mask=mask, scale=self.scale)
+            weights = attention_weights(q, k, **masking) if need_weights else None
+            out = (
+                self._attend(q, k, v, **masking) if weights is None else mix_values(weights, v, key_lengths=key_lengths)
+            )
+            out = self.w_o(merge_heads(out))
+            return (out, weights) if need_weights else out
         starts = cache.lengths
         cache.append(k, v, counts=key_lengths)
         return self.w_o(merge_heads(self._decode(q, cache, starts, positions)))
 
     def _decode(self, q, cache, starts, positions):
-        keys = cache.positions()
+        k, v = (x.to(q.dtype) for x in cache.view())  # no other than the cache's own, but under autocast
         if self.impl != "triton":
-            visible = visible_in_cache(positions, keys, window=self.window)
-            return grouped_query_decode(q, *cache.view(), mask=visible, scale=self.scale)
+            visible = visible_through(cache, positions, window=self.window)
+            return grouped_query_decode(q, k, v, mask=visible, scale=self.scale)
         from .kernel import grouped_query_decode_triton  # Triton is there on Linux alone
 
+        keys = cache.positions()
         places = torch.arange(keys.shape[1], device=q.device)
+        in_place = ((keys == places) | (keys < 0)).all() and ((keys >= 0).sum(dim=1) == cache.lengths).all()
         require(
-            bool(((keys == places) | (keys < 0)).all() and ((keys >= 0).sum(dim=1) == cache.lengths).all()),
+            bool(in_place) and (cache.window is None or int(cache.lengths.max()) <= cache.window),
             "the kernel reads a cache that holds position j in place j: for a ring use another impl",
         )
-        k, v = cache.view()
         return grouped_query_decode_triton(
             q, k, v, cache_seqlens=cache.lengths, starts=starts, window=self.window, scale=self.scale
         )
 
-    def _attend(self, q, k, v, key_lengths, mask):
-        masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask, scale=self.scale)
-        if self.impl != "torch":
-            masking["window"] = self.window
-        elif self.window is not None:  # PyTorch's attention takes no window, so the band becomes a mask
-            band = window_mask(q.shape[2], k.shape[2], window=self.window, device=q.device)
-            if mask is not None:
-                band = mask & band if mask.dtype == torch.bool else mask.masked_fill(~band, -torch.inf)
-            masking["mask"] = band
+    def _attend(self, q, k, v, **masking):
         if self.impl == "triton":
             from .kernel import grouped_query_attention_triton  # Triton is there on Linux alone
 

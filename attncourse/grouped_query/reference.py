@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attncourse._shared.masks import apply_mask, blank_padding, masked_softmax, visible_keys
-from attncourse._shared.validate import check_key_lengths, check_mask, check_qkv, check_window
+from attncourse._shared.precision import outside_autocast, wide
+from attncourse._shared.validate import check_attention, check_qkv
 from attncourse.softmax_attention import softmax_attention
 
 
@@ -30,6 +31,7 @@ def grouped_query_attention_loop(
     return torch.cat(heads, dim=1)
 
 
+@outside_autocast
 def grouped_query_attention(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -45,16 +47,13 @@ def grouped_query_attention(
 
     Args and errors as in `softmax_attention`.
     """
-    check_qkv(q, k, v)
-    check_window(window)
-    (b, h, t, dk), (g, s) = q.shape, k.shape[1:3]
-    check_key_lengths(key_lengths, b=b, s=s, like=q)
-    check_mask(mask, shape=(b, h, t, s), like=q)
-    k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
-    grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=g) * (dk**-0.5 if scale is None else scale)
+    check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask)
+    (t, dk), (g, s) = q.shape[2:], k.shape[1:3]
+    k, v = wide(blank_padding(k, key_lengths)), wide(blank_padding(v, key_lengths))
+    grouped = rearrange(wide(q), "b (g r) t dk -> b g r t dk", g=g) * (dk**-0.5 if scale is None else scale)
     scores = rearrange(einsum(grouped, k, "b g r t dk, b g s dk -> b g r t s"), "b g r t s -> b (g r) t s")
     visible = visible_keys(t, s, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
     weights = masked_softmax(apply_mask(apply_mask(scores, mask), visible))
     weights = rearrange(weights, "b (g r) t s -> b g r t s", g=g)
     out = einsum(weights, v, "b g r t s, b g s dv -> b g r t dv")
-    return rearrange(out, "b g r t dv -> b (g r) t dv")
+    return rearrange(out, "b g r t dv -> b (g r) t dv").to(q.dtype)

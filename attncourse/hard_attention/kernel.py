@@ -10,10 +10,9 @@ counter, so no two streams overlap, whatever the lengths; and tile sizes do not 
 """
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import device_capability, in_exact_dtype, interpreting
 from attncourse._shared.validate import require
 from attncourse.softmax_attention.kernel import (
@@ -69,7 +68,7 @@ def _hard_attention_fwd_kernel(
     if WINDOW:
         begin = tl.maximum(first_row + s - t - window + 1, 0) // BLOCK_S * BLOCK_S
 
-    best = tl.full((BLOCK_T,), float("-inf"), tl.float32)  # the largest score plus noise,
+    best = tl.full((BLOCK_T,), float("-inf"), tl.float32)  # by how much the largest score plus noise exceeds `top`,
     index = tl.full((BLOCK_T,), -1, tl.int32)  # where it stood,
     chosen = tl.zeros((BLOCK_T,), tl.float32)  # and its score
     top = tl.full((BLOCK_T,), float("-inf"), tl.float32)
@@ -85,12 +84,14 @@ def _hard_attention_fwd_kernel(
         new_top = tl.maximum(top, tl.max(scores, 1))
         # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
         shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        total = total * tl.exp2(top - shift) + tl.sum(tl.exp2(scores - shift[:, None]), 1)
+        lower = scores - shift[:, None]
+        total = total * tl.exp2((top - shift) * LOG2E) + tl.sum(tl.exp2(lower * LOG2E), 1)
+        # Noise is added to what is left of a score: next to a mask of -1e9 it would round away, and all keys would tie.
+        best += top - shift
         top = new_top
-
-        noisy = scores
+        noisy = lower
         if SAMPLE:
-            noisy += _gumbel(seed, tl.program_id(1), rows, cols) * LOG2E  # scores are to base 2
+            noisy += _gumbel(seed, tl.program_id(1), rows, cols)
         tile_best, at = tl.max(noisy, 1, return_indices=True)
         tile_chosen = tl.sum(tl.where(tl.arange(0, BLOCK_S)[None, :] == at[:, None], scores, 0.0), 1)
         better = tile_best > best
@@ -99,10 +100,10 @@ def _hard_attention_fwd_kernel(
         chosen = tl.where(better, tile_chosen, chosen)
 
     seen = index >= 0
-    lse = top + tl.log2(tl.where(seen, total, 1.0))
+    log_prob = chosen - top - tl.log2(tl.where(seen, total, 1.0)) / LOG2E
     at = (batch * h + head) * t + rows
     tl.store(index_ptr + at, index.to(tl.int64), mask=rows < t)
-    tl.store(log_prob_ptr + at, tl.where(seen, (chosen - lse) / LOG2E, 0.0), mask=rows < t)
+    tl.store(log_prob_ptr + at, tl.where(seen, log_prob, 0.0), mask=rows < t)
     v_base = v_ptr + batch * v_b + head // GROUP * v_g
     read = _load_rows(v_base, tl.where(seen, index, length), v_s, v_d, length, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
     _store_rows(out_ptr + batch * out_b + head * out_h, read, rows, out_t, out_d, t, DV, BLOCK_DV)

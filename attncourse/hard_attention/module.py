@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from attncourse._shared.validate import require
+from attncourse._shared.validate import check_context, require
 
 from .reference import gumbel_noise, hard_attention, sampled_attention, straight_through_attention
 from .selection import HardRead, check_temperature
@@ -76,9 +76,10 @@ class HardAttention(nn.Module):
             generator: where the noise comes from; needed whenever this layer samples.
 
         Raises:
-            ValueError: it is to sample, and has no generator.
+            ValueError: a shape, dtype or device does not fit; it is to sample, and has no generator.
         """
         context = x if context is None else context
+        check_context(x, context, self.w_q.weight, self.w_k.weight)
         q, k, v = (project(y)[:, None] for project, y in ((self.w_q, x), (self.w_k, context), (self.w_v, context)))
         masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask)
         read = self._read(q, k, v, generator, masking)

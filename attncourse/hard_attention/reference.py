@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attncourse._shared.masks import blank_padding, masked_softmax
+from attncourse._shared.precision import wide
 from attncourse._shared.validate import check_qkv, require
 from attncourse.softmax_attention import attention_scores, attention_weights, mix_values
 
@@ -34,14 +35,13 @@ def hard_attention_loop(
     out, log_prob = torch.zeros(t, dv, dtype=v.dtype, device=v.device), torch.zeros(t, dtype=q.dtype, device=q.device)
     index = torch.full((t,), -1, device=q.device)
     for i in range(t):
-        best, total = -torch.inf, 0.0
+        best, scores = -torch.inf, []
         for j in range(s - t + i + 1 if causal else s):
-            score = q[i] @ k[j] * dk**-0.5
-            total = total + torch.exp(score)
-            if score + noise[i, j] > best:
-                best, chosen, index[i], out[i] = score + noise[i, j], score, j, v[j]
+            scores.append(q[i] @ k[j] * dk**-0.5)
+            if scores[j] + noise[i, j] > best:
+                best, index[i], out[i] = scores[j] + noise[i, j], j, v[j]
         if index[i] >= 0:
-            log_prob[i] = chosen - torch.log(total)
+            log_prob[i] = torch.stack(scores).log_softmax(dim=0)[index[i]]
     return out, index, log_prob
 
 
@@ -54,16 +54,23 @@ def gumbel_noise(*shape: int, generator: torch.Generator, dtype: torch.dtype = t
     return waiting.clamp_min_(torch.finfo(torch.float64).tiny).log_().neg_().to(dtype)
 
 
+def _below_the_top(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]:
+    """Scores less their row's largest, which no softmax sees: next to a mask of -1e9 noise would round away."""
+    top = scores.detach().amax(dim=-1, keepdim=True)
+    return scores - top.masked_fill(top == -torch.inf, 0.0)
+
+
 def select(scores: Float[Tensor, "b h t s"], noise: Float[Tensor, "b h t s"] | None = None) -> Int[Tensor, "b h t"]:
     """Index of the largest score plus noise (of the largest score, without noise); -1 where every score is -inf."""
     if scores.shape[-1] == 0:
         return torch.full(scores.shape[:-1], -1, device=scores.device)
-    index = (scores if noise is None else scores + noise).argmax(dim=-1)
+    index = (scores if noise is None else _below_the_top(scores) + noise).argmax(dim=-1)
     return index.masked_fill((scores == -torch.inf).all(dim=-1), -1)
 
 
 def log_probability(scores: Float[Tensor, "b h t s"], index: Int[Tensor, "b h t"]) -> Float[Tensor, "b h t"]:
-    """log softmax(scores) at the index; 0, with gradient 0, for -1."""
+    """log softmax(scores) at the index, in float32 or better; 0, with gradient 0, for -1."""
+    scores = wide(scores)
     if scores.shape[-1] == 0:
         return scores.sum(dim=-1)
     nothing = index < 0
@@ -121,7 +128,10 @@ def gumbel_softmax(
     Jang et al. 2016, equation 2. Rows that see nothing give zeros.
     """
     check_temperature(temperature)
-    return masked_softmax((scores + noise) / temperature)
+    if scores.shape[-1] == 0:
+        return scores
+    # Brought below 0 before it is divided: by a small temperature, what is above would become infinite.
+    return masked_softmax(_below_the_top(_below_the_top(scores) + noise) / temperature)
 
 
 def straight_through(soft: Float[Tensor, "b h t s"], index: Int[Tensor, "b h t"]) -> Float[Tensor, "b h t s"]:
@@ -146,7 +156,7 @@ def relaxed_attention(
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)
     check_noise(noise, scores)
-    weights = gumbel_softmax(scores, noise, temperature=temperature).to(v.dtype)
+    weights = gumbel_softmax(scores, noise, temperature=temperature)
     return mix_values(weights, v, key_lengths=masking.get("key_lengths"))
 
 
@@ -164,7 +174,7 @@ def straight_through_attention(
     scores = attention_scores(q, k, **masking)
     check_noise(noise, scores)
     index = select(scores, noise)
-    weights = straight_through(gumbel_softmax(scores, noise, temperature=temperature), index).to(v.dtype)
+    weights = straight_through(gumbel_softmax(scores, noise, temperature=temperature), index)
     out = mix_values(weights, v, key_lengths=masking.get("key_lengths"))
     return HardRead(out, index, log_probability(scores, index))
 

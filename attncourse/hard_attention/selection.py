@@ -13,7 +13,7 @@ class HardRead(NamedTuple):
     """What a query reads when it reads one place.
 
     `out` is (b, h, t, dv), the value rows themselves. `index` is (b, h, t), -1 where no key is visible. `log_prob` is
-    (b, h, t), the logarithm of softmax's weight for that key; 0 where there was nothing to choose.
+    (b, h, t), the logarithm of softmax's weight for that key, in float32 or better; 0 where there was nothing to choose.
     """
 
     out: Tensor

@@ -59,7 +59,7 @@ class ChannelCache(Layout):
 
     def append(self, *streams, counts=None) -> None:
         """As `Layout.append`; a block is encoded as soon as it is whole."""
-        counts = self._checked(streams, counts)
+        streams, counts = self._checked(streams, counts)
         self._reserve(counts)
         for row, (length, count) in enumerate(zip(self.lengths.tolist(), counts.tolist(), strict=True)):
             done, begun = divmod(length, self.block)

@@ -15,7 +15,7 @@ from attncourse._shared.validate import check_widths, require
 
 from .codec import Fp8, Int4, Int8, Plain
 from .configs import MODELS
-from .layers import Design, read_config
+from .layers import Layer, read_config
 from .layout import token_nbytes
 
 # How vectors are stored under each name: the cache's dtype, and the codec with its group.
@@ -34,20 +34,25 @@ class LayerCost:
     """One layer of attention, for one sequence.
 
     Args:
-        design: "MHA", "GQA", "MQA" or "MLA".
+        design: "MHA", "GQA", "MQA" or "MLA"; "state" where it keeps no keys of tokens but a state of fixed size (linear
+            attention, a state space, a convolution), "none" where it has no attention.
+        kind: "full", "window" or "chunk"; "shared" where it reads what an earlier layer stores, "none" where it reads nothing.
         n_heads: query heads.
-        shape: heads and widths that are stored, as a real cache takes them.
-        window: how many tokens it sees, None for all.
-        bytes_per_token: stored of a token, scales and zeros included.
+        shape: heads and widths that it reads, as a real cache takes them; no heads where it reads nothing.
+        window: how many tokens it sees, of a window or a chunk; None for all.
+        has_state: whether it keeps a state of fixed size, instead or beside; its bytes are not counted.
+        bytes_per_token: stored of a token, scales and zeros included; 0 where nothing is.
         tokens: tokens that are held.
         bytes_read: read to decode one token.
         flops: operations on what is read to decode one token: every query head's scores and mixture.
     """
 
     design: str
+    kind: str
     n_heads: int
     shape: CacheShape
     window: int | None
+    has_state: bool
     bytes_per_token: int
     tokens: int
     bytes_read: int
@@ -56,20 +61,21 @@ class LayerCost:
     @property
     def elements_per_token(self) -> int:
         """Numbers stored of a token, whatever their precision."""
-        return self.shape.n_kv_heads * sum(self.shape.widths)
+        return self.shape.n_kv_heads * sum(self.shape.widths) if self.bytes_per_token else 0
 
     def on_device(self, size: int, tensor_parallel: int) -> int:
         """A device's part of so many bytes: its heads' share, or one head's where there are more devices than heads."""
         heads = max(1, self.shape.n_kv_heads // tensor_parallel)
-        return size * heads // self.shape.n_kv_heads
+        return size * heads // self.shape.n_kv_heads if size else 0
 
 
 @dataclass(frozen=True)
 class CacheCost:
     """The cache of a whole model, in bytes; "token" is one position of one sequence, through all layers.
 
-    Not counted: block tables and lengths (4 bytes a page and a sequence), what an allocator wastes, and the cache of a
-    head for multi-token prediction, where a model has one.
+    Not counted: block tables and lengths (4 bytes a page and a sequence), what an allocator wastes, the cache of a head
+    for multi-token prediction, where a model has one, and states of fixed size, which no token adds to (`has_state`).
+    A chunk is counted when it is full.
     """
 
     layers: tuple[LayerCost, ...]
@@ -173,7 +179,8 @@ def cost(
 
     Args:
         config: published sizes under Hugging Face's names (num_hidden_layers, num_key_value_heads, kv_lora_rank,
-            sliding_window, layer_types, ...), or a name in `MODELS`.
+            sliding_window, layer_types, ...), or a name in `MODELS`. A `config.json` may be given as it is: what it leaves
+            out is what the class of its model_type supplies.
         dtype: float32, bfloat16, float16, float8_e4m3fn, int8 or int4. The last three store a float32 scale a group,
             and the integers a float32 zero.
         group: entries of a vector that share a scale, a whole vector unless told; it divides every width.
@@ -182,18 +189,23 @@ def cost(
         page_size: tokens of a page, where the cache is paged: then whole pages are held.
 
     Raises:
-        ValueError: a size that is missing, not positive or does not fit the others; layers that keep no keys of tokens.
+        ValueError: a size that is missing, not positive or does not fit the others; a field about layers, heads, windows,
+            sharing or compression that is not understood; a model that keeps no keys of tokens.
     """
-    design, windows = read_config(_named(config) if isinstance(config, str) else config)
+    layers = read_config(_named(config) if isinstance(config, str) else config)
     optional = {name: size for name, size in (("group", group), ("page_size", page_size)) if size is not None}
     check_widths(context=context, batch=batch, tensor_parallel=tensor_parallel, **optional)
     require(dtype in STORED, f"dtype must be one of {', '.join(STORED)}, got {dtype!r}")
-    _check_shares(design, tensor_parallel)
     kind, codec = STORED[dtype]
-    shapes = [CacheShape(design.n_kv_heads, (stream.width,)) for stream in design.streams]
-    stored = [token_nbytes(shape, codec=codec(group), dtype=kind) for shape in shapes]
-    layers = (_layer(design, stored, context=context, window=window, page_size=page_size) for window in windows)
-    return CacheCost(tuple(layers), context, batch, dtype, tensor_parallel)
+
+    def priced(layer: Layer) -> LayerCost:
+        _check_shares(layer, tensor_parallel)
+        shapes = [CacheShape(layer.n_kv_heads, (stream.width,)) for stream in layer.streams]
+        stored = [token_nbytes(shape, codec=codec(group), dtype=kind) for shape in shapes]
+        return _priced(layer, stored, context=context, page_size=page_size)
+
+    each = {layer: priced(layer) for layer in set(layers)}  # models have many layers and few kinds of them
+    return CacheCost(tuple(each[layer] for layer in layers), context, batch, dtype, tensor_parallel)
 
 
 def _named(name: str) -> dict[str, Any]:
@@ -201,19 +213,22 @@ def _named(name: str) -> dict[str, Any]:
     return MODELS[name].config
 
 
-def _layer(design: Design, stored: list[int], *, context: int, window: int | None, page_size: int | None) -> LayerCost:
-    """One layer, of whose streams a token's take `stored` bytes."""
-    seen = context if window is None else min(context, window)
-    read = [seen if stream.most is None else min(seen, stream.most) for stream in design.streams]
+def _priced(layer: Layer, stored: list[int], *, context: int, page_size: int | None) -> LayerCost:
+    """One layer, of whose streams a token's take `stored` bytes; where it shares them, it reads and does not store."""
+    seen = context if layer.window is None else min(context, layer.window)
+    read = [seen if stream.most is None else min(seen, stream.most) for stream in layer.streams]
+    stores = bool(layer.streams) and layer.kind != "shared"
     return LayerCost(
-        design.name,
-        design.n_heads,
-        CacheShape(design.n_kv_heads, tuple(stream.width for stream in design.streams)),
-        window,
-        bytes_per_token=sum(stored),
-        tokens=_held(context, seen, page_size),
+        layer.name,
+        layer.kind,
+        layer.n_heads,
+        CacheShape(layer.n_kv_heads, tuple(stream.width for stream in layer.streams)),
+        layer.window,
+        layer.has_state,
+        bytes_per_token=sum(stored) if stores else 0,
+        tokens=_held(context, seen, page_size) if stores else 0,
         bytes_read=sum(n * size for n, size in zip(read, stored, strict=True)),
-        flops=sum(n * stream.flops for n, stream in zip(read, design.streams, strict=True)),
+        flops=sum(n * stream.flops for n, stream in zip(read, layer.streams, strict=True)),
     )
 
 
@@ -224,13 +239,15 @@ def _held(context: int, seen: int, page_size: int | None) -> int:
     return ((context - 1) // page_size - (context - seen) // page_size + 1) * page_size
 
 
-def _check_shares(design: Design, tensor_parallel: int) -> None:
+def _check_shares(layer: Layer, tensor_parallel: int) -> None:
+    if not layer.streams:
+        return
     require(
-        design.n_heads % tensor_parallel == 0,
-        f"the {tensor_parallel} devices must share out the {design.n_heads} query heads evenly",
+        layer.n_heads % tensor_parallel == 0,
+        f"the {tensor_parallel} devices must share out the {layer.n_heads} query heads evenly",
     )
-    many, few = max(design.n_kv_heads, tensor_parallel), min(design.n_kv_heads, tensor_parallel)
+    many, few = max(layer.n_kv_heads, tensor_parallel), min(layer.n_kv_heads, tensor_parallel)
     require(
         many % few == 0,
-        f"the {design.n_kv_heads} key/value heads must divide the {tensor_parallel} devices, or the devices the heads",
+        f"the {layer.n_kv_heads} key/value heads must divide the {tensor_parallel} devices, or the devices the heads",
     )

@@ -6,10 +6,9 @@ and integers, not by the hardware's conversion, which chips before sm_89 and the
 """
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import from_fp8, tl, triton
 from attncourse._shared.launch import check_runs_here, interpreting
 from attncourse._shared.validate import require
 
@@ -37,16 +36,6 @@ def _to_fp8(x):
     normal = ((magnitude + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20) - (120 << 3)
     small = _round(tl.abs(x) * 512.0).to(tl.int32)  # below 2^-6 steps are of 2^-9
     return sign | tl.where(tl.abs(x) < 0.015625, small, normal)
-
-
-@triton.jit
-def _from_fp8(code):
-    """The float32 whose float8_e4m3fn has these bits."""
-    magnitude, mantissa = code & 0x7F, code & 7
-    normal = ((magnitude << 20) + (120 << 23)).to(tl.float32, bitcast=True)
-    x = tl.where(magnitude < 8, mantissa.to(tl.float32) * 0.001953125, normal)
-    x = tl.where(magnitude == 0x7F, float("nan"), x)
-    return tl.where(code >= 128, -x, x)
 
 
 @triton.jit
@@ -140,7 +129,7 @@ def _kv_cache_gather_kernel(
         else:
             code = tl.load(codes_ptr + columns, mask=there, other=0).to(tl.int32)
         if CODEC == FP8:
-            x = _from_fp8(code) * scale
+            x = from_fp8(code) * scale
         else:
             zero = tl.load(zero_ptr + of_group, mask=there, other=0.0)
             if CODEC == INT8:

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attncourse._shared.cache import CacheShape
-from attncourse._shared.validate import check_key_lengths, check_widths, require
+from attncourse._shared.precision import autocast_dtype
+from attncourse._shared.validate import check_key_lengths, check_widths, is_integer, require
 
 from .codec import Codec, Plain
 from .slots import kv_cache_append, kv_cache_gather
@@ -43,6 +44,9 @@ class Layout(ABC):
     `storage` holds for each stream the tensors of its codec, (n, g, size, ...).
     """
 
+    window: int | None = None  # layouts that forget say how much a query still sees
+    sinks: int = 0
+
     def __init__(self, b: int, shape: CacheShape, *, dtype, device, codec: Codec | None, impl: str):
         check_widths(b=b)
         require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
@@ -57,11 +61,13 @@ class Layout(ABC):
     def append(self, *streams: Float[Tensor, "b g c width"], counts: Int[Tensor, " b"] | None = None) -> None:
         """Add c tokens a stream to every sequence; of row b only the first counts[b] are tokens (all, unless told).
 
+        Under autocast, tokens of any dtype are brought to the cache's.
+
         Raises:
             ValueError: a shape, batch, dtype or device that is not the cache's, no room, or streams that ask for a
                 gradient, which no cache keeps; then nothing is written.
         """
-        counts = self._checked(streams, counts)
+        streams, counts = self._checked(streams, counts)
         self._reserve(counts)
         steps = torch.arange(streams[0].shape[2], device=self.device)
         positions = torch.where(steps < counts[:, None], self.lengths[:, None] + steps, -1)
@@ -148,7 +154,9 @@ class Layout(ABC):
 
         return kv_cache_append_triton, kv_cache_gather_triton
 
-    def _checked(self, streams, counts) -> Tensor:
+    def _checked(self, streams, counts) -> tuple[tuple[Tensor, ...], Tensor]:
+        if autocast_dtype(self.device) is not None:
+            streams = tuple(x.to(self.dtype) for x in streams)
         b, shape = len(self.lengths), self.shape
         found = [tuple(x.shape) for x in streams]
         c = found[0][2] if found and len(found[0]) == 4 else 0
@@ -168,15 +176,18 @@ class Layout(ABC):
                 "a cache keeps no gradients: append under torch.no_grad()",
             )
         if counts is None:
-            return torch.full_like(self.lengths, c)
+            return streams, torch.full_like(self.lengths, c)
         check_key_lengths(counts, b=b, s=c, like=self.lengths)
-        return counts.to(torch.int32)
+        return streams, counts.to(torch.int32)
 
     def _checked_rows(self, rows) -> Tensor:
         rows = torch.as_tensor(rows, device=self.device)
-        integer = rows.ndim == 1 and not rows.is_floating_point() and rows.dtype != torch.bool and len(rows) > 0
         require(
-            integer and int(rows.min()) >= 0 and int(rows.max()) < len(self.lengths),
+            is_integer(rows)
+            and rows.ndim == 1
+            and len(rows) > 0
+            and int(rows.min()) >= 0
+            and int(rows.max()) < len(self.lengths),
             f"fork takes rows of 0..{len(self.lengths) - 1}, got {rows.tolist()}",
         )
         return rows

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from attncourse._shared.cache import CacheShape, KeyValueCache
 from attncourse._shared.heads import merge_heads, split_heads
-from attncourse._shared.masks import window_mask
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_widths, check_window, require
+from attncourse._shared.validate import check_tokens, check_widths, check_window, require
 from attncourse.softmax_attention import softmax_attention, softmax_attention_torch
 
 from .reference import kv_cache_attention, read_cache
@@ -69,11 +68,13 @@ class CachedSelfAttention(nn.Module):
 
         Args:
             key_lengths: how many of the t tokens of each sequence exist; the others are padding, whatever they hold.
-            cache: what it holds of each sequence stands before x; the tokens of x are added to it.
+            cache: what it holds of each sequence stands before x; the tokens of x are added to it. Of a ring no more is
+                seen than its window, if that is less than the layer's.
 
         Raises:
-            ValueError: as the cache's `append` and the functions behind each impl.
+            ValueError: x does not fit; as the cache's `append` and the functions behind each impl.
         """
+        check_tokens(x, self.w_q.weight)
         q, k, v = (split_heads(project(x), self.n_heads) for project in (self.w_q, self.w_k, self.w_v))
         if self.rope is not None:
             positions = torch.arange(x.shape[1], device=x.device)
@@ -87,13 +88,7 @@ class CachedSelfAttention(nn.Module):
 
     def _read(self, q, k, v, key_lengths):
         """A whole text at once."""
-        t = q.shape[2]
-        seen = (
-            dict(causal=True)
-            if self.window is None
-            else dict(mask=window_mask(t, t, window=self.window, device=q.device))
-        )
-        return self._attention()(q, k, v, key_lengths=key_lengths, **seen)
+        return self._attention()(q, k, v, causal=True, window=self.window, key_lengths=key_lengths)
 
     def _decode(self, q, cache, counts):
         """The last tokens of what the cache holds."""

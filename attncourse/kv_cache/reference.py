@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from attncourse._shared.cache import KeyValueCache, visible_in_cache
+from attncourse._shared.cache import KeyValueCache, visible_in_cache, visible_through
 from attncourse._shared.validate import check_window, require
 from attncourse.softmax_attention import softmax_attention
 
@@ -27,7 +27,7 @@ def kv_cache_attention(
 
     Args:
         counts: how many of the c queries of each sequence exist, as `append` was told; the others give finite numbers.
-        window: a query sees this many tokens, its own included (a cache may hold more).
+        window: a query sees this many tokens, its own included (a cache may hold more); of a ring no more than its own.
         sinks: first tokens that every query sees whatever the window.
         scale: factor on q . k, dk ** -0.5 unless told.
 
@@ -50,11 +50,11 @@ def read_cache(
     check_window(window)
     queries, keys, streams = query_positions(q, cache, counts=counts), cache.positions(), cache.view()
     require(len(streams) == 2, f"kv_cache_attention reads keys and values, got a cache of {len(streams)} streams")
-    visible = visible_in_cache(queries, keys, window=window)
+    visible = visible_through(cache, queries, window=window)
     if sinks:
         visible = visible | visible_in_cache(queries, keys) & (keys < sinks)[:, None, None, :]
-    # What a cache gives as padding is undefined, and a weight of 0 times NaN is NaN.
-    k, v = (x.masked_fill((keys < 0)[:, None, :, None], 0.0) for x in streams)
+    # What a cache gives as padding is undefined, and a weight of 0 times NaN is NaN. Under autocast q may be narrower.
+    k, v = (x.masked_fill((keys < 0)[:, None, :, None], 0.0).to(q.dtype) for x in streams)
     return k, v, visible
 
 

@@ -11,12 +11,15 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from attncourse._shared.validate import check_key_lengths, check_mask, require
+from attncourse._shared.masks import apply_mask
+from attncourse._shared.precision import outside_autocast, wide
+from attncourse._shared.validate import require
 
-from .checks import check_latent
+from .checks import check_latent, check_masking
 from .reference import absorb_query, expand_output
 
 
+@outside_autocast
 def latent_attention_blocked(
     q_nope: Float[Tensor, "b h t n"],
     q_rope: Float[Tensor, "b h t p"],
@@ -35,36 +38,34 @@ def latent_attention_blocked(
 
     Args:
         key_lengths: of each sequence only so many tokens are read at all.
-        mask: boolean, True = visible.
+        mask: as in `softmax_attention`.
         split: tokens of a split.
         splits: how many splits are in flight; a group should fit the processor's cache.
 
     Raises:
-        ValueError: as the reference; a mask that is not boolean; a split or splits below 1.
+        ValueError: as the reference; a split or splits below 1.
     """
     check_latent(q_nope, q_rope, latent, k_rope, w_uk, w_uv)
     (b, h, t, n), s, p = q_nope.shape, latent.shape[2], q_rope.shape[-1]
-    check_key_lengths(key_lengths, b=b, s=s, like=latent)
-    check_mask(mask, shape=(b, h, t, s), like=latent)
-    require(mask is None or mask.dtype == torch.bool, "latent_attention_blocked takes boolean masks alone")
+    mask = check_masking(q_nope, latent, key_lengths=key_lengths, mask=mask)["mask"]
     require(split >= 1 and splits >= 1, f"split and splits must be at least 1, got {split}, {splits}")
     scale = (n + p) ** -0.5 if scale is None else scale
     # (row, r, queries): each split is a product of latents, as they lie, with all queries at once
-    q_latent = rearrange(absorb_query(q_nope, w_uk) * scale, "b h t r -> b r (h t)")
-    q_rope = rearrange(q_rope * scale, "b h t p -> b p (h t)")
-    lengths = [s] * b if key_lengths is None else key_lengths.tolist()
+    q_latent = rearrange(absorb_query(wide(q_nope), wide(w_uk)) * scale, "b h t r -> b r (h t)")
+    q_rope = rearrange(wide(q_rope) * scale, "b h t p -> b p (h t)")
+    lengths = [s] * b if key_lengths is None or key_lengths.is_meta else key_lengths.tolist()
     mixed = q_latent.new_zeros(b, h * t, latent.shape[-1])
     for row, length in enumerate(lengths):
         seen = None if mask is None else rearrange(mask.expand(b, h, t, s)[row], "h t s -> s (h t)")
         parts = []
         for first, count, width in _groups(length, split, splits):
             here = slice(first, first + count * width)
-            cut = [x[here].unflatten(0, (count, width)) for x in (latent[row, 0], k_rope[row, 0])]
-            hidden = None if seen is None else ~seen[here].unflatten(0, (count, width))
-            parts.append(attend_splits(q_latent[row], q_rope[row], *cut, hidden))
+            cut = [wide(x[here]).unflatten(0, (count, width)) for x in (latent[row, 0], k_rope[row, 0])]
+            seen_here = None if seen is None else seen[here].unflatten(0, (count, width))
+            parts.append(attend_splits(q_latent[row], q_rope[row], *cut, seen_here))
         if parts:
             mixed[row] = _merge_splits(*map(torch.cat, zip(*parts, strict=True)))
-    return expand_output(rearrange(mixed, "b (h t) r -> b h t r", h=h), w_uv)
+    return expand_output(rearrange(mixed, "b (h t) r -> b h t r", h=h), wide(w_uv)).to(q_nope.dtype)
 
 
 def _groups(length: int, split: int, splits: int) -> list[tuple[int, int, int]]:
@@ -82,19 +83,20 @@ def attend_splits(
     q_rope: Float[Tensor, "p q"],
     latent: Float[Tensor, "splits c r"],
     k_rope: Float[Tensor, "splits c p"],
-    hidden: Tensor | None,
+    mask: Tensor | None,
 ) -> tuple[Float[Tensor, "splits q r"], Float[Tensor, "splits q"], Float[Tensor, "splits q"]]:
-    """Each split by itself: the sum of its latents weighted by exp(score - top), the sum of the weights, and top."""
+    """Each split by itself: the sum of its latents weighted by exp(score - top), the sum of the weights, and top.
+
+    All in float32 or better; the mask (splits, c, q) is boolean or added.
+    """
     count = len(latent)
     scores = torch.bmm(k_rope, q_rope.expand(count, -1, -1))
     scores = torch.baddbmm(scores, latent, q_latent.expand(count, -1, -1))
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    if hidden is not None:
-        scores = scores.masked_fill(hidden, -torch.inf)
+    scores = apply_mask(scores, mask)
     top = scores.amax(dim=1, keepdim=True)
-    shift = top if hidden is None else top.masked_fill(top == -torch.inf, 0.0)  # where nothing is visible, weights of 0
+    shift = top if mask is None else top.masked_fill(top == -torch.inf, 0.0)  # where nothing is visible, weights of 0
     weights = torch.exp(scores - shift)
-    mixed = torch.bmm(weights.to(latent.dtype).transpose(1, 2), latent)
+    mixed = torch.bmm(weights.transpose(1, 2), latent)
     return mixed, weights.sum(dim=1), top[:, 0]
 
 
@@ -105,4 +107,4 @@ def _merge_splits(
     highest = top.amax(dim=0)
     rescale = torch.exp(top - highest.masked_fill(highest == -torch.inf, 0.0))
     total = (total * rescale).sum(dim=0)
-    return einsum(mixed.to(rescale.dtype), rescale, "splits q r, splits q -> q r") / total.clamp_min(1e-30)[:, None]
+    return einsum(mixed, rescale, "splits q r, splits q -> q r") / total.clamp_min(1e-30)[:, None]

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from attncourse._shared.validate import check_tensors, require
+from attncourse._shared.precision import wide
+from attncourse._shared.validate import check_key_lengths, check_mask, check_tensors, require
 
 
 def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, w_uk: Tensor, w_uv: Tensor) -> None:
@@ -24,6 +25,17 @@ def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor,
             f"got {tuple(x.shape)}",
         )
     require(n + p > 0, f"queries must have a width, got q_nope {tuple(q_nope.shape)} and q_rope {tuple(q_rope.shape)}")
+
+
+def check_masking(
+    q_nope: Tensor, latent: Tensor, *, key_lengths: Tensor | None, mask: Tensor | None
+) -> dict[str, Tensor | None]:
+    """key_lengths and mask fit; both as they go to scores, which are float32 or better."""
+    (b, h, t, _), s = q_nope.shape, latent.shape[2]
+    check_key_lengths(key_lengths, b=b, s=s, like=latent)
+    check_mask(mask, shape=(b, h, t, s), like=latent)
+    added = mask is not None and mask.is_floating_point()
+    return dict(key_lengths=key_lengths, mask=wide(mask) if added else mask)
 
 
 def check_table(block_table: Tensor, *, b: int, like: Tensor) -> None:

@@ -9,11 +9,11 @@ For inference only: training and prefill take the expanded form. Inside kernels 
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
+from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import check_key_lengths, check_tensors, require
 
 from .checks import check_latent, check_table
@@ -146,6 +146,7 @@ def launch_config(*, width: int, bits: int, capability: int) -> dict[str, int]:
     }  # fmt: skip
 
 
+@outside_autocast
 def latent_attention_triton(
     q_nope: Tensor,
     q_rope: Tensor,

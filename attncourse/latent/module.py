@@ -5,10 +5,10 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from attncourse._shared.cache import CacheShape, KeyValueCache, visible_in_cache
+from attncourse._shared.cache import CacheShape, KeyValueCache, visible_through
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_key_lengths, check_tensors, check_widths, require
+from attncourse._shared.validate import check_key_lengths, check_tokens, check_widths, require
 from attncourse.softmax_attention import softmax_attention_blocked, softmax_attention_torch
 
 from .blocked import latent_attention_blocked
@@ -114,7 +114,7 @@ class LatentAttention(nn.Module):
 
         Args:
             key_lengths: how many tokens of each row exist; what stands after them is padding.
-            cache: holds what stands before x; x is added to it.
+            cache: holds what stands before x; x is added to it. Of a ring no more is seen than its window.
 
         Raises:
             ValueError: a shape, dtype or device does not fit.
@@ -130,7 +130,7 @@ class LatentAttention(nn.Module):
         cache.append(latent, k_rope, counts=key_lengths)
         if self.impl == "triton" and self._form(t=x.shape[1], s=int(cache.lengths.max())) == "absorbed":
             return self._decode_triton(q_nope, q_rope, cache, positions)
-        latent, k_rope, masking = _read(cache, positions)
+        latent, k_rope, masking = _read(cache, positions, dtype=q_nope.dtype)
         return self._attend(q_nope, q_rope, latent, k_rope, masking)
 
     def queries(
@@ -187,19 +187,15 @@ class LatentAttention(nn.Module):
         """Straight from the cache's storage: nothing is gathered, and nothing but the tokens read."""
         from .kernel import latent_attention_triton  # Triton is there on Linux alone
 
+        held = (x.to(q_nope.dtype) for x in (*_raw_storage(cache), *self.up_projections))  # apart under autocast alone
         out = latent_attention_triton(
-            q_nope, q_rope, *_raw_storage(cache), *self.up_projections, key_lengths=cache.lengths, positions=positions,
+            q_nope, q_rope, *held, key_lengths=cache.lengths, positions=positions,
             block_table=getattr(cache, "block_table", None), scale=self.scale,
         )  # fmt: skip
         return self.o(merge_heads(out))
 
     def _check(self, x, key_lengths):
-        require(
-            x.ndim == 3 and x.shape[-1] == self.d_model,
-            f"x must be (b, t, {self.d_model}), got shape {tuple(x.shape)}",
-        )
-        if not torch.is_autocast_enabled(x.device.type):  # under it the projections bring every dtype to one
-            check_tensors(x=x, weight=self.o.weight)
+        check_tokens(x, self.kv_a.weight)
         check_key_lengths(key_lengths, b=x.shape[0], s=x.shape[1], like=x)
 
 
@@ -208,18 +204,18 @@ def _norm(width: int, norm: bool) -> nn.Module:
     return nn.RMSNorm(width, eps=1e-6) if norm else nn.Identity()
 
 
-def _read(cache: KeyValueCache, positions: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def _read(cache: KeyValueCache, positions: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """What a cache holds, and what queries at these positions see of it; token by token in order, if it can be."""
-    latent, k_rope = cache.view()
+    latent, k_rope = (x.to(dtype) for x in cache.view())  # no other than the cache's own, but under autocast
     held = cache.positions()
     in_order = (held < 0) | (held == torch.arange(held.shape[1], device=held.device))
-    if not in_order.all():  # a ring, say
+    if cache.window is not None or not in_order.all():
         empty = (held < 0)[:, None, :, None]  # may hold anything, and 0 times NaN is NaN
         filled = (x.masked_fill(empty, 0.0) for x in (latent, k_rope))
-        return *filled, dict(mask=visible_in_cache(positions, held))
+        return *filled, dict(mask=visible_through(cache, positions))
     masking = dict(key_lengths=cache.lengths)
     if positions.shape[1] > 1:  # a single token, the last, sees all there is
-        masking["mask"] = visible_in_cache(positions, held)
+        masking["mask"] = visible_through(cache, positions)
     return latent, k_rope, masking
 
 
@@ -228,7 +224,7 @@ def _raw_storage(cache: KeyValueCache) -> list[Tensor]:
     stored = getattr(cache, "storage", [])
     plain = len(stored) == 2 and all(len(fields) == 1 for fields in stored)
     require(
-        plain and not hasattr(cache, "window"),
+        plain and cache.window is None,
         f"impl='triton' decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "
         "use impl='torch' for it",
     )

@@ -12,9 +12,10 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
+from attncourse._shared.precision import outside_autocast, wide
 from attncourse.softmax_attention import softmax_attention
 
-from .checks import check_latent
+from .checks import check_latent, check_masking
 
 
 def latent_attention_loop(
@@ -30,6 +31,7 @@ def latent_attention_loop(
     """One sequence, head by head, token by token: the oracle. Query i of t stands at position s - t + i."""
     (h, t, n), s, p = q_nope.shape, len(latent), q_rope.shape[-1]
     out = q_nope.new_zeros(h, t, w_uv.shape[1])
+    q_nope, q_rope, latent, k_rope, w_uk, w_uv = (wide(x) for x in (q_nope, q_rope, latent, k_rope, w_uk, w_uv))
     for head in range(h):
         for i in range(t):
             scores, values = [], []
@@ -56,6 +58,7 @@ def expand_latent(
     return torch.cat([k_nope, k_rope.expand(-1, len(w_uk), -1, -1)], dim=-1), v  # equation 17
 
 
+@outside_autocast
 def latent_attention(
     q_nope: Float[Tensor, "b h t n"],
     q_rope: Float[Tensor, "b h t p"],
@@ -80,9 +83,10 @@ def latent_attention(
         ValueError: a shape, dtype or device does not fit; the message names the rule and the values.
     """
     check_latent(q_nope, q_rope, latent, k_rope, w_uk, w_uv)
-    k, v = expand_latent(latent, k_rope, w_uk, w_uv)
-    q = torch.cat([q_nope, q_rope], dim=-1)  # equation 16
-    return softmax_attention(q, k, v, causal=causal, key_lengths=key_lengths, mask=mask, scale=scale)  # equation 18
+    masking = dict(causal=causal, **check_masking(q_nope, latent, key_lengths=key_lengths, mask=mask))
+    k, v = expand_latent(wide(latent), wide(k_rope), wide(w_uk), wide(w_uv))
+    q = wide(torch.cat([q_nope, q_rope], dim=-1))  # equation 16
+    return softmax_attention(q, k, v, scale=scale, **masking).to(q_nope.dtype)  # equation 18
 
 
 def absorb_query(q_nope: Float[Tensor, "b h t n"], w_uk: Float[Tensor, "h n r"]) -> Float[Tensor, "b h t r"]:
@@ -95,6 +99,7 @@ def expand_output(mixed: Float[Tensor, "b h t r"], w_uv: Float[Tensor, "h dv r"]
     return einsum(mixed, w_uv, "b h t r, h dv r -> b h t dv")
 
 
+@outside_autocast
 def latent_attention_absorbed(
     q_nope: Float[Tensor, "b h t n"],
     q_rope: Float[Tensor, "b h t p"],
@@ -114,8 +119,9 @@ def latent_attention_absorbed(
     of the heads, whatever the latents' width.
     """
     check_latent(q_nope, q_rope, latent, k_rope, w_uk, w_uv)
+    masking = dict(causal=causal, **check_masking(q_nope, latent, key_lengths=key_lengths, mask=mask))
     scale = (q_nope.shape[-1] + q_rope.shape[-1]) ** -0.5 if scale is None else scale
-    q = torch.cat([absorb_query(q_nope, w_uk), q_rope], dim=-1)
-    k = torch.cat([latent, k_rope], dim=-1)
-    mixed = softmax_attention(q, k, latent, causal=causal, key_lengths=key_lengths, mask=mask, scale=scale)
-    return expand_output(mixed, w_uv)
+    q = torch.cat([absorb_query(wide(q_nope), wide(w_uk)), wide(q_rope)], dim=-1)
+    k = wide(torch.cat([latent, k_rope], dim=-1))
+    mixed = softmax_attention(q, k, wide(latent), scale=scale, **masking)
+    return expand_output(mixed, wide(w_uv)).to(q_nope.dtype)

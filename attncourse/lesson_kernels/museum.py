@@ -121,8 +121,8 @@ EXHIBITS = (
     Exhibit(
         "missing causal test in the backward",
         BLOCKED,
-        right="options, key_lengths, mask)\n            weights = torch.exp(scores - finite",
-        wrong="{**options, 'causal': False}, key_lengths, mask)\n            weights = torch.exp(scores - finite",
+        right="options, key_lengths, mask\n            )\n            weights = torch.exp(scores - top[:, :, here, None])",
+        wrong="{**options, 'causal': False}, key_lengths, mask\n            )\n            weights = torch.exp(scores - top[:, :, here, None])",
         looks="the right outputs, and gradients in which the future has a share",
         caught_by="gradients",
     ),

@@ -13,7 +13,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attncourse._shared.validate import require
+from attncourse._shared.precision import outside_autocast
+from attncourse._shared.validate import has_values, require
 
 from .features import FeatureMap, elu_plus_one
 from .inputs import check_delta, check_inputs, prepare
@@ -49,6 +50,7 @@ def linear_attention_blocked(
     )[0]  # fmt: skip
 
 
+@outside_autocast
 def linear_attention_blocked_with_state(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -86,7 +88,7 @@ def linear_attention_blocked_with_state(
     )
     outs = []
     for start, q_piece, k_piece, v_piece, decay_piece in pieces:
-        lengths = None if key_lengths is None else (key_lengths - start).clamp(0, k_piece.shape[2])
+        lengths = None if key_lengths is None else (key_lengths.long() - start).clamp(0, k_piece.shape[2])
         out, state = _piece(q_piece, k_piece, v_piece, decay_piece, lengths, state, **options)
         outs.append(out)
     return torch.cat(outs, dim=2), state
@@ -96,7 +98,7 @@ def _piece(q, k, v, decay, key_lengths, state, *, causal, feature_map, normalize
     """The output and the next state of one piece, all of its chunks at once."""
     inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
     if inputs.decay is not None and inputs.decay.shape[-1] > 1:
-        low = inputs.decay.min().item() if inputs.decay.numel() else 1.0
+        low = inputs.decay.min().item() if has_values(inputs.decay) else 1.0
         require(low >= LEAST_DECAY, f"in chunks a decay a feature must be at least {LEAST_DECAY:g}, got {low:g}")
         chunk = min(chunk, CHUNK_OF_FEATURES)
     return attend_beside(
@@ -163,6 +165,7 @@ def _chunk_states(k, v, reached, state):
     return LinearState(*(torch.stack(x, dim=2) for x in entering)), LinearState(S, z)
 
 
+@outside_autocast
 def delta_rule_blocked(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],

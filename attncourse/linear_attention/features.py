@@ -4,11 +4,10 @@ A feature map is any function of (..., dk) to (..., f) that treats each vector b
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from attncourse._shared.validate import check_widths
 
@@ -17,7 +16,7 @@ FeatureMap = Callable[[Tensor], Tensor]
 
 def elu_plus_one(x: Float[Tensor, "*rows dk"]) -> Float[Tensor, "*rows dk"]:
     """elu(x) + 1, positive everywhere (Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236, equation 7)."""
-    return torch.nn.functional.elu(x).add_(1)
+    return torch.relu(x) + x.clamp_max(0).exp()  # elu(x) = exp(x) - 1 below 0: next to 1 a small exp(x) rounds away
 
 
 def identity(x: Float[Tensor, "*rows dk"]) -> Float[Tensor, "*rows dk"]:
@@ -28,18 +27,21 @@ def identity(x: Float[Tensor, "*rows dk"]) -> Float[Tensor, "*rows dk"]:
 FEATURE_MAPS: dict[str, FeatureMap] = {"elu": elu_plus_one, "identity": identity}
 
 
-@dataclass(frozen=True)
-class RandomFeatures:
+class RandomFeatures(nn.Module):
     """exp(W x - |x|^2 / 2) / sqrt(f) for x scaled by dk ** -1/4: positive, and right on average for softmax.
 
     Choromanski et al. 2020, https://arxiv.org/abs/2009.14794, lemma 1: over random W the mean of phi(q) . phi(k) is
     exp(q . k / sqrt(dk)). The authors' code also subtracts a maximum over all keys; here nothing does, since it would let
     the future into the past. No feature exceeds exp(|w|^2 / 2), which float32 holds to dk of about 150.
+
+    W is a buffer: a layer saves it, loads it and moves with it.
     """
 
-    projection: Float[Tensor, "f dk"]
+    def __init__(self, projection: Float[Tensor, "f dk"]):
+        super().__init__()
+        self.register_buffer("projection", projection)
 
-    def __call__(self, x: Float[Tensor, "*rows dk"]) -> Float[Tensor, "*rows f"]:
+    def forward(self, x: Float[Tensor, "*rows dk"]) -> Float[Tensor, "*rows f"]:
         """The features of each vector."""
         n_features, dk = self.projection.shape
         x = x * dk**-0.25

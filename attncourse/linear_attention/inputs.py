@@ -5,7 +5,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from attncourse._shared.masks import blank_padding
-from attncourse._shared.validate import check_key_lengths, check_qkv, check_tensors, require
+from attncourse._shared.precision import wide
+from attncourse._shared.validate import check_key_lengths, check_qkv, check_tensors, has_values, require
 
 from .features import FeatureMap
 from .state import Inputs, LinearState
@@ -25,9 +26,7 @@ def prepare(
     """The checked inputs. A padded key has no features, no value and no decay, whatever stands there."""
     check_inputs(q, k, v, causal=causal, decay=decay, key_lengths=key_lengths, state=state)
     (b, g, s), dv = k.shape[:3], v.shape[-1]
-    wide = torch.promote_types(q.dtype, torch.float32)
-    features = feature_map(blank_padding(k, key_lengths).to(wide))
-    queries = feature_map(q.to(wide))
+    features, queries = feature_map(wide(blank_padding(k, key_lengths))), feature_map(wide(q))
     f = features.shape[-1]
     fits = queries.shape == (*q.shape[:3], f) and features.shape == (b, g, s, f)
     require(
@@ -36,7 +35,7 @@ def prepare(
         f"from {tuple(q.shape)} and {tuple(k.shape)} it made {tuple(queries.shape)} and {tuple(features.shape)}",
     )
     if decay is not None:
-        decay = _full_decay(decay, (b, g, s, f)).to(wide)
+        decay = _full_decay(decay, (b, g, s, f)).to(queries.dtype)
         if key_lengths is not None:
             exists = torch.arange(s, device=q.device)[:, None] < key_lengths[:, None, None, None]
             decay = torch.where(exists, decay, 1.0)
@@ -44,7 +43,7 @@ def prepare(
     if state is None:
         state = LinearState(queries.new_zeros(b, g, f, dv), queries.new_zeros(b, g, f))
     check_state(state, (b, g, f, dv), like=queries)
-    return Inputs(queries, blank_padding(features, key_lengths), blank_padding(v, key_lengths).to(wide), decay, state)
+    return Inputs(queries, blank_padding(features, key_lengths), wide(blank_padding(v, key_lengths)), decay, state)
 
 
 def check_inputs(q, k, v, *, causal, decay, key_lengths, state) -> None:
@@ -73,7 +72,7 @@ def _full_decay(decay: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
 
 def check_decay(decay: Tensor) -> None:
     """Every factor lies in (0, 1]."""
-    if decay.numel() and not torch.compiler.is_compiling():  # while a graph is traced there are no values to look at
+    if has_values(decay):
         low, high = decay.min().item(), decay.max().item()
         require(low > 0 and high <= 1, f"decay must lie in (0, 1], got {low:g}..{high:g}")
 
@@ -102,7 +101,7 @@ def check_delta(
     (t, dk), (b, g, s, dv) = q.shape[2:], v.shape
     require(t <= s, f"the t queries are the last of the s keys' positions, got t={t}, s={s}")
     require(beta.shape == (b, g, s), f"beta must have shape (b, g, s) = {(b, g, s)}, got {tuple(beta.shape)}")
-    q, k, v, beta = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (q, k, v, beta))
+    q, k, v, beta = (wide(x) for x in (q, k, v, beta))
     state = k.new_zeros(b, g, dk, dv) if state is None else state
     check_memory("memory", state, (b, g, dk, dv), like=q)
     return q, k, v, beta, state

@@ -15,12 +15,12 @@ import math
 from functools import partial
 
 import torch
-import triton
-import triton.language as tl
 from jaxtyping import Int
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability
+from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
 from .features import FeatureMap, elu_plus_one
@@ -224,6 +224,7 @@ def linear_attention_triton(q: Tensor, k: Tensor, v: Tensor, **options) -> Tenso
     return linear_attention_triton_with_state(q, k, v, **options)[0]
 
 
+@outside_autocast
 def linear_attention_triton_with_state(
     q: Tensor,
     k: Tensor,
@@ -254,6 +255,7 @@ def _check(inputs: Inputs, q: Tensor) -> None:
     require(widest <= 256, f"linear_attention_triton takes widths to 256, got {widest}: use impl='blocked' for it")
 
 
+@outside_autocast
 def linear_attention_step_triton(
     q: Tensor,
     k: Tensor,

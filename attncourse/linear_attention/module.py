@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.masks import blank_padding
-from attncourse._shared.validate import check_states, check_widths, require
+from attncourse._shared.precision import wide
+from attncourse._shared.validate import check_context, check_key_lengths, check_tokens, check_widths, require
 
 from .blocked import delta_rule_blocked, linear_attention_blocked_with_state
 from .features import FEATURE_MAPS, FeatureMap
@@ -88,7 +89,7 @@ class LinearAttention(nn.Module):
     ):
         """The output (b, t, d); with need_state also the state after the last token that was read."""
         context = x if context is None else context
-        check_states(x, context, query_dim=self.d_model, memory_dim=self.d_context)
+        check_context(x, context, self.w_q.weight, self.w_k.weight)
         q, k, v = (
             split_heads(project(y), self.n_heads)
             for project, y in ((self.w_q, x), (self.w_k, context), (self.w_v, context))
@@ -103,11 +104,11 @@ class LinearAttention(nn.Module):
 
     def _decay(self, context):
         if self.decay == "retention":
-            wide = torch.promote_types(context.dtype, torch.float32)  # bfloat16 would round 1 - 2 ** -12 to 1
-            return retention_decay(self.n_heads, dtype=wide, device=context.device)
+            exact = torch.promote_types(context.dtype, torch.float32)  # bfloat16 would round 1 - 2 ** -12 to 1
+            return retention_decay(self.n_heads, dtype=exact, device=context.device)
         if self.decay == "gated":
-            gates = torch.sigmoid(self.w_gate(context)) ** (1 / GATE_TEMPERATURE)
-            return split_heads(gates, self.n_heads)
+            gates = nn.functional.logsigmoid(wide(self.w_gate(context))) / GATE_TEMPERATURE
+            return split_heads(gates.exp(), self.n_heads)
         return None
 
     def _attend(self, q, k, v, **options):
@@ -163,15 +164,17 @@ class DeltaRule(nn.Module):
         need_state: bool = False,
     ):
         """The output (b, t, d); with need_state also the memory after the last token."""
-        check_states(x, x, query_dim=self.d_model, memory_dim=self.d_model)
-        q, k, v = (split_heads(project(x), self.n_heads) for project in (self.w_q, self.w_k, self.w_v))
+        check_tokens(x, self.w_q.weight)
+        check_key_lengths(key_lengths, b=x.shape[0], s=x.shape[1], like=x)
+        projected = [split_heads(project(x), self.n_heads) for project in (self.w_q, self.w_k, self.w_v)]
+        q, k, v = (wide(y) for y in projected)
         q, k = (nn.functional.normalize(nn.functional.silu(y), dim=-1) for y in (q, k))
         k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
-        beta = split_heads(torch.sigmoid(self.w_beta(x)), self.n_heads)
+        beta = split_heads(torch.sigmoid(wide(self.w_beta(x))), self.n_heads)
         beta = blank_padding(beta, key_lengths)[..., 0]
         form = delta_rule_blocked if self.impl == "blocked" else delta_rule_attention
         out, state = form(q, k, v, beta, state=state)
-        out = self.w_o(merge_heads(out))
+        out = self.w_o(merge_heads(out.to(projected[2].dtype)))
         return (out, state) if need_state else out
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attncourse._shared.masks import causal_mask
+from attncourse._shared.precision import outside_autocast
 
 from .features import FeatureMap, elu_plus_one
 from .inputs import check_delta, prepare
@@ -50,6 +51,7 @@ def linear_attention(
     )[0]  # fmt: skip
 
 
+@outside_autocast
 def linear_attention_with_state(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -94,6 +96,7 @@ def linear_weights(
     return weights.masked_fill(~visible, 0.0) if causal else weights
 
 
+@outside_autocast
 def linear_attention_recurrent(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -157,6 +160,7 @@ def retention_decay(n_heads: int, *, dtype: torch.dtype = torch.float32, device=
     return 1 - 2.0 ** (-5 - torch.arange(n_heads, dtype=dtype, device=device))[:, None, None]
 
 
+@outside_autocast
 def delta_rule_attention(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],

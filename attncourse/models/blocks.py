@@ -5,6 +5,7 @@ here before it ("pre-norm", Xiong et al. 2020, https://arxiv.org/abs/2002.04745)
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -194,8 +195,17 @@ class Stack(nn.Module):
 
 
 @contextlib.contextmanager
-def watch_weights(*layers: MultiHeadAttention) -> Iterator[list[Float[Tensor, "b h t s"]]]:
-    """A list that fills with the weights of each call of these layers; inside, they run as impl="reference"."""
+def watch_weights(*layers: nn.Module) -> Iterator[list[Float[Tensor, "b h t s"]]]:
+    """A list that fills with the weights of each call of these layers; inside, they run as impl="reference".
+
+    Raises:
+        ValueError: a layer that does not give its weights (has no `need_weights`).
+    """
+    for layer in layers:
+        require(
+            "need_weights" in inspect.signature(layer.forward).parameters,
+            f"{type(layer).__name__} does not give its weights: build the model with an attention that has need_weights",
+        )
     seen, before = [], [layer.impl for layer in layers]
 
     def ask(layer, arguments, options):

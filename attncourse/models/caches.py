@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 
+import torch
+
 from attncourse._shared.cache import CacheShape, KeyValueCache
+from attncourse._shared.precision import autocast_dtype
 from attncourse._shared.validate import check_widths, require
 from attncourse.kv_cache import ContiguousCache, PagedCache, PagePool
 
@@ -10,12 +13,19 @@ from .decoder import DecoderLM
 
 
 def new_caches(
-    model: DecoderLM, b: int, *, layout: Callable[..., KeyValueCache] = ContiguousCache, **options
+    model: DecoderLM,
+    b: int,
+    *,
+    layout: Callable[..., KeyValueCache] = ContiguousCache,
+    dtype: torch.dtype | None = None,
+    **options,
 ) -> list[KeyValueCache]:
-    """An empty cache for each block of the model, for b sequences, with the model's dtype and device.
+    """An empty cache for each block of the model, for b sequences, on the model's device.
 
     Args:
+        dtype: of the keys and values that the layers hand over: the model's, or autocast's where it is on, unless told.
         layout: what makes a cache from (b, shape, dtype=, device=): `ContiguousCache`, `RingCache` or `paged`.
+        dtype: of keys and values; unless told, autocast's where that is on, else the model's.
         options: of the layout; capacity=64, or window=8, or codec=Int8().
 
     Raises:
@@ -27,7 +37,8 @@ def new_caches(
             hasattr(layer, "cache_shape"), f"{type(layer).__name__} keeps no cache: give the model another attention"
         )
     like = next(model.parameters())
-    return [layout(b, layer.cache_shape, dtype=like.dtype, device=like.device, **options) for layer in layers]
+    dtype = dtype or autocast_dtype(like.device) or like.dtype
+    return [layout(b, layer.cache_shape, dtype=dtype, device=like.device, **options) for layer in layers]
 
 
 def paged(

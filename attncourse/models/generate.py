@@ -4,6 +4,7 @@ Without caches everything is read again for every token. With them a token is re
 prompts that wait: continuous batching, Yu et al. 2022, Orca (https://www.usenix.org/conference/osdi22/presentation/yu).
 """
 
+import math
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -40,12 +41,14 @@ def choose(
 ) -> Int[Tensor, " b"]:
     """A token of each row: the likeliest at temperature 0, else drawn from softmax(logits / temperature).
 
+    Of tokens that are equally likely the first counts as the likelier.
+
     Args:
         top_k: draw among this many likeliest tokens only.
         rng: what draws, for all rows or one a row; needed above temperature 0.
 
     Raises:
-        ValueError: a temperature below 0, top_k outside the vocabulary, or nothing to draw with.
+        ValueError: a temperature below 0 or infinite, top_k outside the vocabulary, or nothing to draw with.
     """
     _check_drawing(temperature, rng)
     require(
@@ -54,9 +57,14 @@ def choose(
     )
     if temperature == 0:
         return logits.argmax(dim=-1)
+    # In half precision a temperature of 1e-4 would divide past the largest number, and one of 1e-8 is 0 itself. Without
+    # the largest logit, what overflows is -inf: a weight of 0.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = logits - logits.amax(dim=-1, keepdim=True)
+    weights = torch.softmax(logits / max(temperature, torch.finfo(logits.dtype).tiny), dim=-1)
     if top_k is not None:
-        logits = logits.masked_fill(logits < logits.topk(top_k, dim=-1).values[:, -1:], -torch.inf)
-    weights = torch.softmax(logits / temperature, dim=-1)
+        kept = logits.argsort(dim=-1, descending=True, stable=True)[:, :top_k]
+        weights = torch.zeros_like(weights).scatter(-1, kept, weights.gather(-1, kept))
     if isinstance(rng, torch.Generator):
         return torch.multinomial(weights, 1, generator=rng)[:, 0]
     return torch.cat([torch.multinomial(row, 1, generator=own) for row, own in zip(weights, rng, strict=True)])
@@ -213,7 +221,7 @@ def _check_prompts(prompts: Sequence[Tensor], steps: list[int]) -> None:
 
 
 def _check_drawing(temperature: float, rng) -> None:
-    require(temperature >= 0, f"temperature must be at least 0, got {temperature}")
+    require(0 <= temperature < math.inf, f"temperature must be at least 0 and finite, got {temperature}")
     require(
         temperature == 0 or rng is not None, f"temperature {temperature} draws tokens: give a torch.Generator as rng"
     )

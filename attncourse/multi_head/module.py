@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_key_lengths, check_mask, check_tensors, check_widths, require
+from attncourse._shared.validate import check_context, check_key_lengths, check_widths, require
 from attncourse.softmax_attention import (
     attention_weights,
     mix_values,
@@ -17,8 +17,6 @@ from attncourse.softmax_attention import (
     softmax_attention_blocked,
     softmax_attention_torch,
 )
-
-from .checks import check_sequences
 
 IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
 
@@ -115,7 +113,7 @@ class MultiHeadAttention(nn.Module):
             ValueError: a shape, dtype or device does not fit; weights asked of an impl that never forms them.
         """
         context = x if context is None else context
-        self._check(x, context, key_lengths, mask, positions, head_mask, need_weights)
+        self._check(x, context, key_lengths, positions, head_mask, need_weights)
         q, k, v = (
             split_heads(project(y), self.n_heads)
             for project, y in ((self.w_q, x), (self.w_k, context), (self.w_v, context))
@@ -124,8 +122,6 @@ class MultiHeadAttention(nn.Module):
             t, s = x.shape[1], context.shape[1]
             positions = torch.arange(s, device=x.device) if positions is None else positions
             k, q = self.rope(k, positions), self.rope(q, positions[..., s - t :])
-        if mask is not None and mask.is_floating_point():
-            mask = mask.to(q.dtype)  # no other than x's own, but under autocast
         masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask, scale=self.scale)
         weights = attention_weights(q, k, **masking) if need_weights or self._drops else None
         out = self._attend(q, k, v, weights, masking)
@@ -175,14 +171,10 @@ class MultiHeadAttention(nn.Module):
             return softmax_attention_triton(q, k, v, **masking)
         return (softmax_attention_blocked if self.impl == "blocked" else softmax_attention)(q, k, v, **masking)
 
-    def _check(self, x, context, key_lengths, mask, positions, head_mask, need_weights):
-        check_tensors(x=x, context=context)
-        if not torch.is_autocast_enabled(x.device.type):  # under it the projections bring every dtype to one
-            check_tensors(x=x, weight=self.w_q.weight)
-        check_sequences(x, context, d_model=self.d_model, d_context=self.d_context)
+    def _check(self, x, context, key_lengths, positions, head_mask, need_weights):
+        check_context(x, context, self.w_q.weight, self.w_k.weight)
         (b, t, _), s = x.shape, context.shape[1]
         check_key_lengths(key_lengths, b=b, s=s, like=x)
-        check_mask(mask, shape=(b, self.n_heads, t, s), like=x)
         require(
             head_mask is None or head_mask.shape == (self.n_heads,),
             f"head_mask must have shape ({self.n_heads},), got {tuple(getattr(head_mask, 'shape', ()))}",

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from attncourse._shared.masks import length_mask
+from attncourse._shared.precision import outside_autocast, wide
 from attncourse.additive.kernel import additive_attention_triton
 from attncourse.softmax_attention.kernel import softmax_attention_triton, softmax_attention_triton_with_lse
 
 from .checks import check_concat, check_positions, check_radius, check_reading, check_weight
 
 
+@outside_autocast
 def multiplicative_attention_triton(
     q: Tensor,
     k: Tensor,
@@ -46,6 +48,7 @@ def concat_attention_triton(
     return additive_attention_triton(q, k, v, w_q, w_k, w_score, key_lengths=key_lengths, mask=mask)
 
 
+@outside_autocast
 def local_attention_triton(
     q: Tensor,
     k: Tensor,
@@ -78,7 +81,7 @@ def local_attention_triton(
     out, lse = softmax_attention_triton_with_lse(*reading, key_lengths=key_lengths, mask=window, scale=1.0)
     if gaussian is None:
         return out
-    added = gaussian.log().to(q.dtype).masked_fill(~window, -torch.inf)
+    added = wide(gaussian).log().masked_fill(~window, -torch.inf)
     out, lse_gaussian = softmax_attention_triton_with_lse(*reading, key_lengths=key_lengths, mask=added, scale=1.0)
     # Both are -inf in a row that sees nothing. Their difference is NaN, and must not reach exp, whose gradient keeps it.
     share = torch.exp((lse_gaussian - lse).masked_fill(lse == -torch.inf, -torch.inf))

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_softmax
+from attncourse._shared.precision import as_autocast
 from attncourse._shared.validate import check_key_lengths, check_states, check_widths, require
 
 from .checks import check_radius
@@ -81,13 +82,17 @@ class MultiplicativeAttention(nn.Module):
             ValueError: a shape, dtype or device does not fit; "local_m" without positions; weights asked of the
                 kernels, which never hold them; a window for the concat score asked of the kernels.
         """
-        check_states(query, memory, query_dim=self.query_dim, memory_dim=self.memory_dim)
+        like = next(self.parameters(), query)  # the dot score has none
+        check_states(query, memory, query_dim=self.query_dim, memory_dim=self.memory_dim, like=like)
         check_key_lengths(key_lengths, b=memory.shape[0], s=memory.shape[1], like=query)
-        q, k = query[:, None], memory[:, None]
+        q, k = as_autocast(
+            query[:, None], memory[:, None]
+        )  # parameters follow: nothing but autocast parts their dtypes
         if self.impl == "triton":
             require(not need_weights, "impl='triton' never forms weights: use impl='reference'")
             return self._by_kernel(q, k, key_lengths, positions)[:, 0]
         weights = self._weights(q, blank_padding(k, key_lengths), key_lengths, positions)
+        weights = weights.to(k.dtype)
         context = (weights @ blank_padding(k, key_lengths))[:, 0]
         return (context, weights[:, 0]) if need_weights else context
 
@@ -95,9 +100,9 @@ class MultiplicativeAttention(nn.Module):
         if self.score == "dot":
             scores = dot_scores(q, k)
         elif self.score == "general":
-            scores = general_scores(q, k, self.weight)
+            scores = general_scores(q, k, self.weight.to(q.dtype))
         else:
-            scores = concat_scores(q, k, self.weight, self.w_score)
+            scores = concat_scores(q, k, self.weight.to(q.dtype), self.w_score.to(q.dtype))
         if key_lengths is not None:
             scores = apply_mask(scores, length_mask(key_lengths, k.shape[2]))
         if self.locality == "global":
@@ -117,15 +122,15 @@ class MultiplicativeAttention(nn.Module):
             # Not q's dtype: bfloat16 knows no odd number beyond 256.
             return positions.to(torch.promote_types(q.dtype, torch.float32)).expand(b, 1, t)
         lengths = torch.full((b,), k.shape[2], device=q.device) if key_lengths is None else key_lengths
-        return predicted_positions(q, self.w_position, self.v_position, lengths)
+        return predicted_positions(q, self.w_position.to(q.dtype), self.v_position.to(q.dtype), lengths)
 
     def _by_kernel(self, q, k, key_lengths, positions):
         from . import kernel  # Triton is there on Linux alone
 
-        weight = getattr(self, "weight", None)
+        weight = self.weight.to(q.dtype) if self.score != "dot" else None
         if self.score == "concat":
             require(self.locality == "global", "impl='triton' has no window for score='concat': use impl='reference'")
-            return kernel.concat_attention_triton(q, k, k, weight, self.w_score, key_lengths=key_lengths)
+            return kernel.concat_attention_triton(q, k, k, weight, self.w_score.to(q.dtype), key_lengths=key_lengths)
         if self.locality == "global":
             return kernel.multiplicative_attention_triton(q, k, k, weight, key_lengths=key_lengths)
         centres, gaussian = self._centres(q, k, key_lengths, positions), None

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_softmax
+from attncourse._shared.precision import outside_autocast, wide
 
 from .checks import (
     check_concat,
@@ -31,6 +32,7 @@ def multiplicative_attention_loop(
 ) -> Float[Tensor, "t dv"]:
     """The general score, one sequence, pair by pair: the oracle. The dot score is the identity as weight."""
     out = torch.zeros(len(q), v.shape[-1], dtype=v.dtype, device=v.device)
+    q, k, v, weight = wide(q), wide(k), wide(v), wide(weight)
     for i in range(len(q)):
         scores = torch.stack([q[i] @ (weight @ k[j]) for j in range(len(k))])
         weights = torch.exp(scores - scores.max())
@@ -39,22 +41,25 @@ def multiplicative_attention_loop(
     return out
 
 
+@outside_autocast
 def dot_scores(q: Float[Tensor, "b h t d"], k: Float[Tensor, "b h s d"]) -> Float[Tensor, "b h t s"]:
     """q . k: no parameters, equal widths (equation 8, dot)."""
     check_pair(q, k)
     check_weight(q, k, None)
-    return einsum(q, k, "b h t d, b h s d -> b h t s")
+    return einsum(wide(q), wide(k), "b h t d, b h s d -> b h t s")
 
 
+@outside_autocast
 def general_scores(
     q: Float[Tensor, "b h t dq"], k: Float[Tensor, "b h s dk"], weight: Float[Tensor, "dq dk"]
 ) -> Float[Tensor, "b h t s"]:
     """q . W k: a dot product after a projection, so widths may differ (equation 8, general)."""
     check_pair(q, k)
     check_weight(q, k, weight)
-    return einsum(q, weight, k, "b h t dq, dq dk, b h s dk -> b h t s")
+    return einsum(wide(q), wide(weight), wide(k), "b h t dq, dq dk, b h s dk -> b h t s")
 
 
+@outside_autocast
 def concat_scores(
     q: Float[Tensor, "b h t dq"],
     k: Float[Tensor, "b h s dk"],
@@ -65,17 +70,19 @@ def concat_scores(
     check_pair(q, k)
     check_concat(q, k, weight, w_score)
     t, s = q.shape[2], k.shape[2]
+    q, k, weight = wide(q), wide(k), wide(weight)
     pairs = torch.cat([q[:, :, :, None].expand(-1, -1, -1, s, -1), k[:, :, None].expand(-1, -1, t, -1, -1)], dim=-1)
     hidden = torch.tanh(einsum(pairs, weight, "b h t s dqk, a dqk -> b h t s a"))
-    return einsum(hidden, w_score, "b h t s a, a -> b h t s")
+    return einsum(hidden, wide(w_score), "b h t s a, a -> b h t s")
 
 
+@outside_autocast
 def _read(scores: Tensor, v: Tensor, key_lengths: Tensor | None, mask: Tensor | None) -> Tensor:
     """Softmax over the visible keys, then the weighted mean of their values (equation 7)."""
     if key_lengths is not None:
         scores = apply_mask(scores, length_mask(key_lengths, scores.shape[-1]))
     weights = masked_softmax(apply_mask(scores, mask))
-    return einsum(weights, blank_padding(v, key_lengths), "b h t s, b h s dv -> b h t dv")
+    return einsum(weights, wide(blank_padding(v, key_lengths)), "b h t s, b h s dv -> b h t dv").to(v.dtype)
 
 
 def multiplicative_attention(
@@ -117,6 +124,7 @@ def concat_attention(
     return _read(concat_scores(q, blank_padding(k, key_lengths), weight, w_score), v, key_lengths, mask)
 
 
+@outside_autocast
 def predicted_positions(
     q: Float[Tensor, "b h t dq"],
     w_position: Float[Tensor, "a dq"],
@@ -129,10 +137,9 @@ def predicted_positions(
     float32 at least: bfloat16 knows no odd number beyond 256.
     """
     check_predictor(q, w_position, v_position, source_lengths)
-    hidden = torch.tanh(einsum(q, w_position, "b h t dq, a dq -> b h t a"))
-    logit = einsum(hidden, v_position, "b h t a, a -> b h t")
-    fraction = torch.sigmoid(logit.to(torch.promote_types(logit.dtype, torch.float32)))
-    return (source_lengths - 1).clamp_min(0)[:, None, None] * fraction
+    hidden = torch.tanh(einsum(wide(q), wide(w_position), "b h t dq, a dq -> b h t a"))
+    fraction = torch.sigmoid(einsum(hidden, wide(v_position), "b h t a, a -> b h t"))
+    return (source_lengths.long() - 1).clamp_min(0)[:, None, None] * fraction
 
 
 def local_window(positions: Float[Tensor, "b h t"], s: int, *, radius: int) -> Float[Tensor, "b h t s"]:
@@ -149,6 +156,7 @@ def gaussian_weights(positions: Float[Tensor, "b h t"], s: int, *, radius: int) 
     return torch.exp(-distance.square() / (2 * (radius / 2) ** 2))
 
 
+@outside_autocast
 def local_attention(
     q: Float[Tensor, "b h t dq"],
     k: Float[Tensor, "b h s dk"],
@@ -175,4 +183,4 @@ def local_attention(
     weights = masked_softmax(apply_mask(scores, window))
     if gaussian is not None:
         weights = weights * gaussian.to(weights.dtype)
-    return einsum(weights, blank_padding(v, key_lengths), "b h t s, b h s dv -> b h t dv")
+    return einsum(weights, wide(blank_padding(v, key_lengths)), "b h t s, b h s dv -> b h t dv").to(v.dtype)

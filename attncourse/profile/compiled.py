@@ -74,13 +74,8 @@ def compile_kernel(
     """
     import triton
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
-    types = argument_types(kernel, constants, dtype) | dict.fromkeys(constants, "constexpr")
-    # A launch tells the compiler what 16 divides: aligned pointers, and the strides of the widths compiled here.
-    divided = [n for n in kernel.arg_names if n.endswith("_ptr") or n in aligned or re.fullmatch(STRIDE, n)]
-    hints = {(kernel.arg_names.index(n),): [["tt.divisibility", 16]] for n in divided if n not in constants}
-    source = ASTSource(kernel, {n: types[n] for n in kernel.arg_names}, constexprs=constants, attrs=hints)
+    source = source_of(kernel, dtype=dtype, constants=constants, aligned=aligned)
     built = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     ptx = built.asm["ptx"]
     log = _ptxas(ptx, capability)
@@ -97,12 +92,23 @@ def compile_kernel(
     )
 
 
+def source_of(kernel, *, dtype: str, constants: dict, aligned: Sequence[str] = ()):
+    """What Triton compiles: the kernel with the types of its arguments, as an `ASTSource`."""
+    from triton.compiler import ASTSource
+
+    types = argument_types(kernel, constants, dtype) | dict.fromkeys(constants, "constexpr")
+    # A launch tells the compiler what 16 divides: aligned pointers, and the strides of the widths compiled here.
+    divided = [n for n in kernel.arg_names if n.endswith("_ptr") or n in aligned or re.fullmatch(STRIDE, n)]
+    hints = {(kernel.arg_names.index(n),): [["tt.divisibility", 16]] for n in divided if n not in constants}
+    return ASTSource(kernel, {n: types[n] for n in kernel.arg_names}, constexprs=constants, attrs=hints)
+
+
 def argument_types(kernel, constants: dict, dtype: str) -> dict[str, str]:
     """The types of a kernel's other arguments by the house's names: x_ptr, strides and sizes, scale and softcap."""
     special = {
-        "lse_ptr": "*fp32", "delta_ptr": "*fp32", "dlse_ptr": "*fp32", "dscore_ptr": "*fp32", "dpq_ptr": "*fp32",
-        "dpk_ptr": "*fp32", "log_prob_ptr": "*fp32", "out32_ptr": "*fp32", "dout32_ptr": "*fp32",
-        "lengths_ptr": "*i64", "index_ptr": "*i64", "starts_ptr": "*i32", "middles_ptr": "*i32", "blocks_ptr": "*i32",
+        "lse_ptr": "*fp32", "top_ptr": "*fp32", "sum_ptr": "*fp32", "delta_ptr": "*fp32", "dlse_ptr": "*fp32",
+        "dscore_ptr": "*fp32", "dpq_ptr": "*fp32", "dpk_ptr": "*fp32", "log_prob_ptr": "*fp32", "out32_ptr": "*fp32",
+        "dout32_ptr": "*fp32", "lengths_ptr": "*i64", "index_ptr": "*i64", "starts_ptr": "*i32", "middles_ptr": "*i32", "blocks_ptr": "*i32",
         "which_ptr": "*i32", "masks_ptr": "*u8", "visible_ptr": "*u8", "scale": "fp32", "softcap": "fp32",
         "seed": "i64", "seqlens_ptr": "*i32", "table_ptr": "*i32", "partial_ptr": "*fp32", "partial_lse_ptr": "*fp32",
         "k_scale_ptr": "*fp32", "k_zero_ptr": "*fp32", "v_scale_ptr": "*fp32", "v_zero_ptr": "*fp32",

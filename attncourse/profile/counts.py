@@ -6,6 +6,7 @@ about them. Bytes are those of the inputs, each read once, and of the output, wr
 stay on the chip, and a form that moves more than this is a form that does not fuse.
 """
 
+import math
 from dataclasses import dataclass
 
 from attncourse._shared.validate import check_widths, require
@@ -55,7 +56,16 @@ def banded_pairs(t: int, s: int, *, before: int | None = None, after: int | None
     """
     before = s if before is None else before
     after = t + s if after is None else after
-    return sum(max(min(p + after, s - 1) - max(p - before, 0) + 1, 0) for p in range(s - t, s))
+    if before + after < 0:
+        return 0
+    # The query at p sees the keys before p + after + 1 less those before p - before; of either there are 0 to s.
+    upto, past = (_sum_clipped(s + shift, s) - _sum_clipped(s - t + shift, s) for shift in (after + 1, -before))
+    return upto - past
+
+
+def _sum_clipped(stop: int, top: int) -> int:
+    """The sum of the whole numbers from 0 to stop - 1, each counted as top where it is more; 0 where stop is below 1."""
+    return math.comb(min(max(stop, 0), top), 2) + max(stop - top, 0) * top
 
 
 def attention_count(size: Size, *, pairs: int, itemsize: int) -> Count:

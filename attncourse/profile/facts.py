@@ -30,7 +30,7 @@ def _printed(gigabytes: float, half: float, single: float, source: str, halves: 
     return Printed(1e9 * gigabytes, {"float32": 1e12 * single, **dict.fromkeys(halves, 1e12 * half)}, source)
 
 
-# By a part of the name that PyTorch gives; the first that fits. float32 without TF32, which nothing here uses.
+# By chip and form. float32 without TF32, which nothing here uses.
 PRINTED = {
     "H200": _printed(4800, 989.4, 66.9, "NVIDIA H200 datasheet (SXM)"),
     "H100 PCIe": _printed(2000, 756, 51, "NVIDIA H100 datasheet (PCIe)"),
@@ -42,6 +42,31 @@ PRINTED = {
     "V100": _printed(900, 125, 15.7, "NVIDIA V100 datasheet (SXM2)", ("float16",)),
     "T4": _printed(320, 65, 8.1, "NVIDIA T4 datasheet", ("float16",)),
 }
+
+
+# The names that drivers give, whole: "L40S" is no L4, "GH200 480GB" no H200, and a part of a chip (MIG) has a part of its rates.
+DRIVER_NAMES = {
+    "H200": "H200",
+    "H100 PCIe": "H100 PCIe",
+    "H100 80GB HBM3": "H100",
+    "A100-SXM4-80GB": "A100-SXM4-80GB",
+    "A100 80GB PCIe": "A100 80GB PCIe",
+    "A100-SXM4-40GB": "A100",
+    "A100-PCIE-40GB": "A100",
+    "L4": "L4",
+    "V100-SXM2-16GB": "V100",
+    "V100-SXM2-32GB": "V100",
+    "T4": "T4",
+}
+
+
+def printed_rates(name: str) -> Printed | None:
+    """What the vendor prints of the GPU that PyTorch gives this name, with or without "NVIDIA" or "Tesla" before it.
+
+    None where the name is not in the table, whatever it has in common with one that is.
+    """
+    chip = name.removeprefix("NVIDIA ").removeprefix("Tesla ")
+    return PRINTED[DRIVER_NAMES[chip]] if chip in DRIVER_NAMES else None
 
 
 @dataclass(frozen=True)
@@ -73,10 +98,11 @@ def device_facts(device: str) -> DeviceFacts:
     """The facts of "cpu" or "cuda"."""
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
-        printed = next((rates for part, rates in PRINTED.items() if part in gpu.name), None)
         capability = f"{gpu.major}.{gpu.minor}"
         units = gpu.multi_processor_count
-        return DeviceFacts(gpu.name, "cuda", gpu.total_memory, units, None, capability, _driver(), printed)
+        return DeviceFacts(
+            gpu.name, "cuda", gpu.total_memory, units, None, capability, _driver(), printed_rates(gpu.name)
+        )
     return DeviceFacts(cpu_name(), "cpu", _ram(), _cores(), torch.get_num_threads(), None, None, None)
 
 

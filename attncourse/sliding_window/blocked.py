@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attncourse._shared.masks import blank_padding
+from attncourse._shared.precision import outside_autocast, wide
 from attncourse._shared.validate import require
 
 from .pattern import Band, by_residue, check_local, local_band
@@ -73,7 +74,7 @@ def _add(x: Tensor, cols: list[slice], left: Tensor, right: Tensor, alpha: float
 
 
 class _Banded(torch.autograd.Function):
-    """Saves the inputs and the output: memory linear in the length."""
+    """Of float32 or better. Saves the inputs and the output: memory linear in the length."""
 
     @staticmethod
     def forward(ctx, q, k, v, key_lengths, band, scale, size):
@@ -94,6 +95,7 @@ class _Banded(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @outside_autocast
     def backward(ctx, dout):
         q, k, v, out, lengths = ctx.saved_tensors
         band, scale, size = ctx.sizes
@@ -125,6 +127,7 @@ def _weights(q, k, block, lengths, scale):
     return weights
 
 
+@outside_autocast
 def sliding_window_attention_blocked(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -149,6 +152,8 @@ def sliding_window_attention_blocked(
     band = local_band(window=window, radius=radius, dilation=dilation, sinks=sinks)
     require(block >= 1, f"block must be at least 1, got {block}")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return by_residue(
-        lambda q, k, v, lengths: _Banded.apply(q, k, v, lengths, band, scale, block), q, k, v, key_lengths, dilation
-    )
+
+    def attend(q, k, v, lengths):
+        return _Banded.apply(wide(q), wide(k), wide(v), lengths, band, scale, block).to(q.dtype)
+
+    return by_residue(attend, q, k, v, key_lengths, dilation)

@@ -8,10 +8,9 @@ dilation-th position, so it needs strides and no kernel of its own. Inside kerne
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
 from attncourse._shared.validate import require
 

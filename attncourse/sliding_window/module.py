@@ -7,8 +7,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.masks import blank_padding, length_mask
+from attncourse._shared.precision import outside_autocast
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_widths, require
+from attncourse._shared.validate import check_tokens, check_widths, require
 
 from .blocked import sliding_window_attention_blocked
 from .pattern import check_local, local_band
@@ -87,18 +88,21 @@ class SlidingWindowAttention(nn.Module):
 
         Args:
             key_lengths: later tokens are padding, whatever they hold.
-            cache: what earlier tokens left; x are the next ones, and the cache moves on (`impl` is then "blocked").
+            cache: what earlier tokens left, as `empty_cache` begins it; x are the next ones, and the cache moves on
+                (`impl` is then "blocked").
 
         Raises:
-            ValueError: a cache beside key_lengths; as the functions behind each impl.
+            ValueError: a cache of another kind or pattern than the layer's, or beside key_lengths; as the functions behind
+                each impl.
         """
+        check_tokens(x, self.w_q.weight)
+        self._check_cache(cache, key_lengths)
         q = split_heads(self.w_q(x), self.n_heads)
         k, v = (split_heads(project(x), self.n_kv_heads) for project in (self.w_k, self.w_v))
         if self.rope is not None:
             positions = torch.arange(x.shape[1], device=x.device) + (0 if cache is None else cache.seen)
             q, k = self.rope(q, positions), self.rope(k, positions)
         if cache is not None:
-            require(key_lengths is None, "a cache holds whole sequences: give key_lengths or a cache, not both")
             return self.w_o(merge_heads(sliding_window_attention_step(q, k, v, cache)))
         return self.w_o(merge_heads(self._attend(q, k, v, key_lengths)))
 
@@ -111,6 +115,17 @@ class SlidingWindowAttention(nn.Module):
         require(self.pattern["radius"] is None, "a layer with a radius sees ahead and cannot stream: use a window")
         kept = {name: self.pattern[name] for name in ("window", "dilation", "sinks")}
         return WindowCache.empty(b, self.n_kv_heads, self.head_dim, **kept, like=self.w_k.weight)
+
+    def _check_cache(self, cache, key_lengths):
+        if cache is None:
+            return
+        require(
+            isinstance(cache, WindowCache),
+            f"this layer streams through a WindowCache, as its empty_cache(b) gives, got {type(cache).__name__}",
+        )
+        require(key_lengths is None, "a cache holds whole sequences: give key_lengths or a cache, not both")
+        kept = dict(window=cache.window, radius=None, dilation=cache.dilation, sinks=cache.sinks)
+        require(kept == self.pattern, f"a cache keeps what its layer sees, {self.pattern}, got one for {kept}")
 
     def _attend(self, q, k, v, key_lengths):
         if self.impl == "triton":
@@ -125,6 +140,7 @@ class SlidingWindowAttention(nn.Module):
         return forms[self.impl](q, k, v, key_lengths=key_lengths, **self.pattern)
 
 
+@outside_autocast
 def sliding_window_attention_torch(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],

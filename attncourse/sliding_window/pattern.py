@@ -71,6 +71,6 @@ def by_residue(
         cols = slice(rest, None, dilation)
         lengths = None
         if key_lengths is not None:
-            lengths = (key_lengths - rest + dilation - 1).div(dilation, rounding_mode="floor").clamp_min(0)
+            lengths = (key_lengths.long() - rest + dilation - 1).div(dilation, rounding_mode="floor").clamp_min(0)
         out[:, :, rows] = attend(q[:, :, rows], k[:, :, cols], v[:, :, cols], lengths)
     return out

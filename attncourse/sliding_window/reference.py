@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_softmax, query_positions
+from attncourse._shared.precision import outside_autocast, wide
 
 from .pattern import check_local, local_band
 
@@ -61,6 +62,7 @@ def sliding_window_attention_loop(
     band = local_band(window=window, radius=radius, dilation=dilation, sinks=sinks)
     (t, dk), (s, dv) = q.shape, v.shape
     out = torch.zeros(t, dv, dtype=v.dtype, device=v.device)
+    q, k, v = wide(q), wide(k), wide(v)
     for i in range(t):
         own = s - t + i
         near = (own + step * dilation for step in range(-band.before, band.after + 1))
@@ -71,6 +73,7 @@ def sliding_window_attention_loop(
     return out
 
 
+@outside_autocast
 def sliding_window_attention(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -98,9 +101,9 @@ def sliding_window_attention(
     visible = local_mask(t, s, window=window, radius=radius, dilation=dilation, sinks=sinks, device=q.device)
     if key_lengths is not None:
         visible = visible & length_mask(key_lengths, s)
-    k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
-    grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=g)
+    k, v = wide(blank_padding(k, key_lengths)), wide(blank_padding(v, key_lengths))
+    grouped = rearrange(wide(q), "b (g r) t dk -> b g r t dk", g=g)
     scores = einsum(grouped, k, "b g r t dk, b g s dk -> b g r t s") * (q.shape[-1] ** -0.5 if scale is None else scale)
     weights = masked_softmax(apply_mask(rearrange(scores, "b g r t s -> b (g r) t s"), visible))
     out = einsum(rearrange(weights, "b (g r) t s -> b g r t s", g=g), v, "b g r t s, b g s dv -> b g r t dv")
-    return rearrange(out, "b g r t dv -> b (g r) t dv")
+    return rearrange(out, "b g r t dv -> b (g r) t dv").to(q.dtype)

@@ -112,10 +112,11 @@ def sliding_window_attention_step(
         # One query sees every slot that is filled, and a sum over keys does not ask for their order: nothing is copied.
         filled = slice(0, cache.seen)
         pattern |= dict(window=cache.k.shape[2], sinks=0)
-        return sliding_window_attention_blocked(q, cache.k[:, :, filled], cache.v[:, :, filled], **pattern)
+        past_k, past_v = (x[:, :, filled].to(q.dtype) for x in (cache.k, cache.v))
+        return sliding_window_attention_blocked(q, past_k, past_v, **pattern)
     # With sinks the tokens between them and the ring are missing, which moves the sinks nearer: they are seen anyway.
     slots = cache.slots(cache.held())
-    past_k, past_v = cache.k[:, :, slots], cache.v[:, :, slots]
+    past_k, past_v = (x[:, :, slots].to(q.dtype) for x in (cache.k, cache.v))  # of another dtype under autocast alone
     out = sliding_window_attention_blocked(q, torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2), **pattern)
     cache.append(k, v)
     return out

@@ -10,18 +10,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attncourse._shared.masks import blank_padding
-from attncourse._shared.merge import merge_partial
-from attncourse._shared.validate import check_key_lengths, check_mask, check_qkv, check_softcap, check_window, require
+from attncourse._shared.precision import outside_autocast, wide
+from attncourse._shared.validate import check_attention, require
 
 
+@outside_autocast
 def online_softmax_attention(
     q: Float[Tensor, "t dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"]
 ) -> Float[Tensor, "t dv"]:
     """One pass over the keys, one key at a time: a running maximum, a running sum, a rescaled output.
 
-    The weights never stand anywhere. Milakov and Gimelshein 2018, algorithm 3, with the values mixed on the way.
+    The weights never stand anywhere. Milakov and Gimelshein 2018, algorithm 3, with the values mixed on the way. All that
+    runs is float32 or better: a sum in bfloat16 stops growing at 256.
     """
-    (t, dk), dv = q.shape, v.shape[-1]
+    (t, dk), dv, dtype = q.shape, v.shape[-1], q.dtype
+    q, k, v = wide(q), wide(k), wide(v)
     top = torch.full((t,), -torch.inf, dtype=q.dtype, device=q.device)
     total = torch.zeros(t, dtype=q.dtype, device=q.device)
     out = torch.zeros(t, dv, dtype=q.dtype, device=q.device)
@@ -33,10 +36,10 @@ def online_softmax_attention(
         total = total * rescale + weight
         out = out * rescale[:, None] + weight[:, None] * value
         top = new_top
-    return out / total[:, None]
+    return (out / total[:, None]).to(dtype)
 
 
-def _tile_scores(q, k, rows, cols, s, t, options, key_lengths, mask):
+def _tile_scores(q, k, row, col, rows, cols, s, t, options, key_lengths, mask):
     """Scores of one tile, (b, h, rows, cols), with -inf where invisible, and the slope of the softcap."""
     grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=k.shape[1])
     scores = einsum(grouped, k, "b g r t dk, b g s dk -> b g r t s") * options["scale"]
@@ -46,7 +49,7 @@ def _tile_scores(q, k, rows, cols, s, t, options, key_lengths, mask):
         scores, slope = options["softcap"] * bounded, 1 - bounded.square()
     if mask is not None:
         whole = torch.atleast_2d(mask)
-        tile = whole.expand(*whole.shape[:-2], t, s)[..., rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+        tile = whole.expand(*whole.shape[:-2], t, s)[..., row : row + len(rows), col : col + len(cols)]
         scores = scores.masked_fill(~tile, -torch.inf) if tile.dtype == torch.bool else scores + tile
     distance = (rows + s - t)[:, None] - cols
     if options["causal"] or options["window"] is not None:
@@ -62,50 +65,63 @@ def _tiles(t, s, block, options, device):
     """The (query tile, key tile) starts and positions that the band of visible keys touches."""
     for row in range(0, t, block):
         rows = torch.arange(row, min(row + block, t), device=device)
-        first, last = int(rows[0]) + s - t, int(rows[-1]) + s - t
+        first, last = row + s - t, row + len(rows) - 1 + s - t
         for col in range(0, s, block):
-            cols = torch.arange(col, min(col + block, s), device=device)
+            end = min(col + block, s)
             future = (options["causal"] or options["window"] is not None) and col > last
-            past = options["window"] is not None and first - int(cols[-1]) >= options["window"]
+            past = options["window"] is not None and first - (end - 1) >= options["window"]
             if not (future or past):
-                yield row, col, rows, cols
+                yield row, col, rows, torch.arange(col, end, device=device)
 
 
 class _Blocked(torch.autograd.Function):
-    """Saves the inputs, the output and the log-sum-exp; the backward pass forms each tile of weights again."""
+    """Saves the inputs, the output and each row's maximum and sum; the backward pass forms each tile of weights again.
+
+    Not the log-sum-exp, which is maximum + log(sum) in one number: next to the maximum of a row whose every key carries a
+    mask of -1e9, log(sum) rounds away.
+    """
 
     @staticmethod
     def forward(ctx, q, k, v, key_lengths, mask, options):
         (b, h, t, _), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
         k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
-        out, lse = q.new_zeros(b, h, t, dv), q.new_full((b, h, t), -torch.inf)
+        out, total, top = q.new_zeros(b, h, t, dv), q.new_zeros(b, h, t), q.new_full((b, h, t), -torch.inf)
         for row, col, rows, cols in _tiles(t, s, options["block"], options, q.device):
-            here = slice(row, row + len(rows))
-            tile = slice(col, col + len(cols))
-            scores, _ = _tile_scores(q[:, :, here], k[:, :, tile], rows, cols, s, t, options, key_lengths, mask)
-            tile_lse = scores.logsumexp(dim=-1)
-            weights = torch.exp(scores - tile_lse.masked_fill(tile_lse == -torch.inf, 0.0)[..., None])
+            here, tile = slice(row, row + len(rows)), slice(col, col + len(cols))
+            scores, _ = _tile_scores(
+                q[:, :, here], k[:, :, tile], row, col, rows, cols, s, t, options, key_lengths, mask
+            )
+            new_top = torch.maximum(top[:, :, here], scores.amax(dim=-1))
+            shift = new_top.masked_fill(new_top == -torch.inf, 0.0)
+            rescale, weights = torch.exp(top[:, :, here] - shift), torch.exp(scores - shift[..., None])
             mixed = einsum(
                 rearrange(weights, "b (g r) t s -> b g r t s", g=g), v[:, :, tile], "b g r t s, b g s dv -> b g r t dv"
             )
             mixed = rearrange(mixed, "b g r t dv -> b (g r) t dv")
-            out[:, :, here], lse[:, :, here] = merge_partial(out[:, :, here], lse[:, :, here], mixed, tile_lse)
-        ctx.save_for_backward(q, k, v, out, lse, key_lengths, mask)
+            out[:, :, here] = out[:, :, here] * rescale[..., None] + mixed
+            total[:, :, here] = total[:, :, here] * rescale + weights.sum(dim=-1)
+            top[:, :, here] = new_top
+        empty = total == 0
+        total, top = total.masked_fill(empty, 1.0), top.masked_fill(empty, torch.inf)  # so that every weight is 0
+        out = out / total[..., None]
+        ctx.save_for_backward(q, k, v, out, top, total, key_lengths, mask)
         ctx.options = options
-        return out, lse
+        return out, (top + total.log()).masked_fill(empty, -torch.inf)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @outside_autocast
     def backward(ctx, dout, dlse):
-        q, k, v, out, lse, key_lengths, mask = ctx.saved_tensors
+        q, k, v, out, top, total, key_lengths, mask = ctx.saved_tensors
         options, (g, s), t = ctx.options, k.shape[1:3], q.shape[2]
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
         delta = (out * dout).sum(dim=-1) - dlse
-        finite = lse.masked_fill(lse == -torch.inf, 0.0)
         for row, col, rows, cols in _tiles(t, s, options["block"], options, q.device):
             here, tile = slice(row, row + len(rows)), slice(col, col + len(cols))
-            scores, slope = _tile_scores(q[:, :, here], k[:, :, tile], rows, cols, s, t, options, key_lengths, mask)
-            weights = torch.exp(scores - finite[:, :, here, None])
+            scores, slope = _tile_scores(
+                q[:, :, here], k[:, :, tile], row, col, rows, cols, s, t, options, key_lengths, mask
+            )
+            weights = torch.exp(scores - top[:, :, here, None]) / total[:, :, here, None]
             by_group = "b (g r) t d -> b g r t d"
             dout_tile = rearrange(dout[:, :, here], by_group, g=g)
             dweights = einsum(dout_tile, v[:, :, tile], "b g r t dv, b g s dv -> b g r t s")
@@ -146,6 +162,7 @@ def softmax_attention_blocked(
     )[0]  # fmt: skip
 
 
+@outside_autocast
 def softmax_attention_blocked_with_lse(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -159,18 +176,14 @@ def softmax_attention_blocked_with_lse(
     softcap: float | None = None,
     block: int = 256,
 ) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """The output and the log-sum-exp of each row of scores, both with gradients."""
-    check_qkv(q, k, v)
-    check_window(window)
-    check_softcap(softcap)
-    (b, h, t, dk), s = q.shape, k.shape[2]
-    check_key_lengths(key_lengths, b=b, s=s, like=q)
-    check_mask(mask, shape=(b, h, t, s), like=q)
+    """The output in q's dtype and the log-sum-exp of each row of scores in float32 or better, both with gradients."""
+    check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
     require(block >= 1, f"block must be at least 1, got {block}")
     require(
         mask is None or not mask.requires_grad,
         "softmax_attention_blocked gives no gradient to an added mask: detach it, or use impl='reference'",
     )
-    scale = dk**-0.5 if scale is None else scale
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
     options = dict(causal=causal, window=window, scale=scale, softcap=softcap, block=block)
-    return _Blocked.apply(q, k, v, key_lengths, mask, options)
+    out, lse = _Blocked.apply(wide(q), wide(k), wide(v), key_lengths, mask, options)
+    return out.to(q.dtype), lse

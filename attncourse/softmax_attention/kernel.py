@@ -1,27 +1,21 @@
 """Softmax attention as Triton kernels, forward and backward, that never store the (t, s) weights.
 
 Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691, algorithms 1 and 2: the forward keeps a running maximum
-and sum over key tiles and stores each row's log-sum-exp; the backward recomputes the weights from it. Differences:
-query heads share key/value heads without copies, and the two halves of the backward are kernels of their own, so that
-neither needs atomic additions. Inside kernels logarithms are to base 2, since the hardware has exp2; outside, natural.
+and sum over key tiles, and the backward recomputes the weights from them. Differences: query heads share key/value heads
+without copies; the two halves of the backward are kernels of their own, so that neither needs atomic additions; and under
+an added mask the backward reads a row's maximum and the logarithm of its sum as two numbers, since next to a maximum of
+-1e9 (a row whose every key carries such a mask) a float32 has no room for the other. Scores go to base 2, which the
+hardware has exp2 for, once the maximum is subtracted: a mask of float32's lowest number would overflow there before.
 """
 
 import math
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
+from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
-from attncourse._shared.validate import (
-    check_key_lengths,
-    check_mask,
-    check_qkv,
-    check_softcap,
-    check_window,
-    require,
-)
+from attncourse._shared.validate import check_attention, require
 
 LOG2E = tl.constexpr(math.log2(math.e))
 NO_MASK, BOOLEAN_MASK, ADDED_MASK = 0, 1, 2
@@ -53,14 +47,13 @@ def _scores(
     products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
     EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """Scores to base 2 from q . k, with -inf where a row may not look, and the slope of the softcap."""
+    """Scores from q . k, with -inf where a row may not look, and the slope of the softcap."""
     scores = products * scale
     slope = 1.0
     if SOFTCAP:
         bounded = _tanh(scores / softcap)
         slope = 1.0 - bounded * bounded
         scores = softcap * bounded
-    scores *= LOG2E
     if MASK != 0:
         inside = (rows[:, None] < t) & (cols[None, :] < s)
         # A mask may hold more than 2^31 elements a head.
@@ -69,7 +62,7 @@ def _scores(
         if MASK == 1:
             scores = tl.where(tile != 0, scores, float("-inf"))
         else:
-            scores += tile.to(tl.float32) * LOG2E
+            scores += tile.to(tl.float32)
     if EDGE:
         visible = cols[None, :] < length
         distance = rows[:, None] + (s - t) - cols[None, :]
@@ -100,8 +93,8 @@ def _fwd_tiles(
         new_top = tl.maximum(top, tl.max(scores, 1))
         # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
         shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        rescale = tl.exp2(top - shift)
-        weights = tl.exp2(scores - shift[:, None])
+        rescale = tl.exp2((top - shift) * LOG2E)
+        weights = tl.exp2((scores - shift[:, None]) * LOG2E)
         total = total * rescale + tl.sum(weights, 1)
         v = _load_rows(v_base, cols, v_s, v_d, length, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
         acc = tl.dot(weights.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
@@ -111,7 +104,7 @@ def _fwd_tiles(
 
 @triton.jit
 def _softmax_attention_fwd_kernel(
-    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, lengths_ptr, mask_ptr,
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, top_ptr, sum_ptr, lengths_ptr, mask_ptr,
     q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, out_b, out_h, out_t, out_d,
     mask_b, mask_h, mask_t, mask_s, h, t, s, window, scale, softcap,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
@@ -155,9 +148,17 @@ def _softmax_attention_fwd_kernel(
     )  # fmt: skip
 
     seen = total > 0
-    acc = acc / tl.where(seen, total, 1.0)[:, None]
-    lse = tl.where(seen, (top + tl.log2(tl.where(seen, total, 1.0))) / LOG2E, float("-inf"))
-    tl.store(lse_ptr + (batch * h + head) * t + rows, lse, mask=rows < t)
+    total = tl.where(seen, total, 1.0)
+    acc = acc / total[:, None]
+    at = (batch * h + head) * t + rows
+    tl.store(lse_ptr + at, tl.where(seen, top + tl.log2(total) / LOG2E, float("-inf")), mask=rows < t)
+    shift = top
+    if MASK == 2:
+        tl.store(sum_ptr + at, tl.log2(total), mask=rows < t)
+    else:
+        shift += tl.log2(total) / LOG2E
+    # +inf for a row that saw nothing: in the backward pass all its weights are 0.
+    tl.store(top_ptr + at, tl.where(seen, shift, float("inf")), mask=rows < t)
     _store_rows(out_ptr + batch * out_b + head * out_h, acc, rows, out_t, out_d, t, DV, BLOCK_DV)
 
 
@@ -178,15 +179,26 @@ def _softmax_attention_bwd_delta_kernel(
 
 
 @triton.jit
-def _load_lse(lse_ptr, rows, t):
-    """Log-sum-exp to base 2; +inf (so every weight is 0) for rows that saw nothing or do not exist."""
-    lse = tl.load(lse_ptr + rows, mask=rows < t, other=float("inf"))
-    return tl.where(lse == float("-inf"), float("inf"), lse * LOG2E)
+def _load_statistics(top_ptr, sum_ptr, rows, t, MASK: tl.constexpr):
+    """Each row's maximum and the logarithm to base 2 of its sum, or both in one; weights of 0 for rows that do not exist."""
+    top = tl.load(top_ptr + rows, mask=rows < t, other=float("inf"))
+    log_sum = 0.0
+    if MASK == 2:
+        log_sum = tl.load(sum_ptr + rows, mask=rows < t, other=0.0)
+    return top, log_sum
+
+
+@triton.jit
+def _weights(scores, top, log_sum, MASK: tl.constexpr):
+    exponents = (scores - top[:, None]) * LOG2E
+    if MASK == 2:
+        exponents -= log_sum[:, None]
+    return tl.exp2(exponents)
 
 
 @triton.jit
 def _dkdv_tiles(
-    dk, dv, k, v, q_base, dout_base, lse_ptr, delta_ptr, cols, first, last, t, s, length, window, scale, softcap,
+    dk, dv, k, v, q_base, dout_base, top_ptr, sum_ptr, delta_ptr, cols, first, last, t, s, length, window, scale, softcap,
     mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr, MASK: tl.constexpr,
@@ -201,7 +213,8 @@ def _dkdv_tiles(
             products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
             EDGE, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
-        weights = tl.exp2(scores - _load_lse(lse_ptr, rows, t)[:, None])
+        top, log_sum = _load_statistics(top_ptr, sum_ptr, rows, t, MASK)
+        weights = _weights(scores, top, log_sum, MASK)
         dv = tl.dot(tl.trans(weights.to(dout.dtype)), dout, dv, input_precision="ieee")
         dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
         delta = tl.load(delta_ptr + rows, mask=rows < t, other=0.0)
@@ -212,7 +225,7 @@ def _dkdv_tiles(
 
 @triton.jit
 def _softmax_attention_bwd_dkdv_kernel(
-    q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr, lengths_ptr, mask_ptr,
+    q_ptr, k_ptr, v_ptr, dout_ptr, top_ptr, sum_ptr, delta_ptr, dk_ptr, dv_ptr, lengths_ptr, mask_ptr,
     q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, dout_b, dout_h, dout_t, dout_d,
     mask_b, mask_h, mask_t, mask_s, h, t, s, window, scale, softcap,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
@@ -254,13 +267,13 @@ def _softmax_attention_bwd_dkdv_kernel(
         at = (batch * h + head) * t
         mask = mask_ptr + batch * mask_b + head * mask_h
         dk, dv = _dkdv_tiles(
-            dk, dv, k, v, q_base, dout_base, lse_ptr + at, delta_ptr + at, cols, begin, whole, t, s, length, window,
-            scale, softcap, mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK, DV, BLOCK_T, BLOCK_DK, BLOCK_DV,
+            dk, dv, k, v, q_base, dout_base, top_ptr + at, sum_ptr + at, delta_ptr + at, cols, begin, whole, t, s, length,
+            window, scale, softcap, mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK, DV, BLOCK_T, BLOCK_DK, BLOCK_DV,
             True, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
         dk, dv = _dkdv_tiles(
-            dk, dv, k, v, q_base, dout_base, lse_ptr + at, delta_ptr + at, cols, whole, end, t, s, length, window,
-            scale, softcap, mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK, DV, BLOCK_T, BLOCK_DK, BLOCK_DV,
+            dk, dv, k, v, q_base, dout_base, top_ptr + at, sum_ptr + at, delta_ptr + at, cols, whole, end, t, s, length,
+            window, scale, softcap, mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK, DV, BLOCK_T, BLOCK_DK, BLOCK_DV,
             False, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
 
@@ -273,7 +286,7 @@ def _softmax_attention_bwd_dkdv_kernel(
 
 @triton.jit
 def _dq_tiles(
-    dq, q, dout, lse, delta, k_base, v_base, rows, first, last, t, s, length, window, scale, softcap, mask, mask_t,
+    dq, q, dout, top, log_sum, delta, k_base, v_base, rows, first, last, t, s, length, window, scale, softcap, mask, mask_t,
     mask_s, k_s, k_d, v_s, v_d, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
     BLOCK_DV: tl.constexpr, EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
     MASK: tl.constexpr,
@@ -288,7 +301,7 @@ def _dq_tiles(
             products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
             EDGE, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
-        weights = tl.exp2(scores - lse[:, None])
+        weights = _weights(scores, top, log_sum, MASK)
         dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
         dscores = weights * (dweights - delta[:, None]) * slope
         dq = tl.dot(dscores.to(k.dtype), k, dq, input_precision="ieee")
@@ -297,7 +310,7 @@ def _dq_tiles(
 
 @triton.jit
 def _softmax_attention_bwd_dq_kernel(
-    q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dq_ptr, lengths_ptr, mask_ptr,
+    q_ptr, k_ptr, v_ptr, dout_ptr, top_ptr, sum_ptr, delta_ptr, dq_ptr, lengths_ptr, mask_ptr,
     q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, dout_b, dout_h, dout_t, dout_d,
     mask_b, mask_h, mask_t, mask_s, h, t, s, window, scale, softcap,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
@@ -316,7 +329,7 @@ def _softmax_attention_bwd_dq_kernel(
     q = _load_rows(q_ptr + batch * q_b + head * q_h, rows, q_t, q_d, t, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
     dout = _load_rows(dout_ptr + batch * dout_b + head * dout_h, rows, dout_t, dout_d, t, DV, BLOCK_DV)
     at = (batch * h + head) * t
-    lse = _load_lse(lse_ptr + at, rows, t)
+    top, log_sum = _load_statistics(top_ptr + at, sum_ptr + at, rows, t, MASK)
     delta = tl.load(delta_ptr + at + rows, mask=rows < t, other=0.0)
     k_base = k_ptr + batch * k_b + head // GROUP * k_g
     v_base = v_ptr + batch * v_b + head // GROUP * v_g
@@ -333,11 +346,11 @@ def _softmax_attention_bwd_dq_kernel(
 
     dq = tl.zeros((BLOCK_T, BLOCK_DK), tl.float32)
     dq = _dq_tiles(
-        dq, q, dout, lse, delta, k_base, v_base, rows, begin, whole, t, s, length, window, scale, softcap, mask,
+        dq, q, dout, top, log_sum, delta, k_base, v_base, rows, begin, whole, t, s, length, window, scale, softcap, mask,
         mask_t, mask_s, k_s, k_d, v_s, v_d, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, False, CAUSAL, WINDOW, SOFTCAP, MASK,
     )  # fmt: skip
     dq = _dq_tiles(
-        dq, q, dout, lse, delta, k_base, v_base, rows, whole, end, t, s, length, window, scale, softcap, mask,
+        dq, q, dout, top, log_sum, delta, k_base, v_base, rows, whole, end, t, s, length, window, scale, softcap, mask,
         mask_t, mask_s, k_s, k_d, v_s, v_d, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, True, CAUSAL, WINDOW, SOFTCAP, MASK,
     )  # fmt: skip
     _store_rows(dq_ptr + at * DK, dq * scale, rows, DK, 1, t, DK, BLOCK_DK)
@@ -407,18 +420,20 @@ def _chip(q, constants):
 def _forward(q, k, v, key_lengths, mask, **options):
     (b, h, t, _), dv = q.shape, v.shape[-1]
     out = q.new_empty(b, h, t, dv)
-    lse = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
+    lse, *statistics = (torch.empty(b, h, t, device=q.device, dtype=torch.float32) for _ in range(3))
     if out.numel() == 0:
-        return out, lse.fill_(-torch.inf)
+        return out, lse.fill_(-torch.inf), *statistics
     masks, numbers, constants = _arguments(q, k, v, key_lengths, mask, **options)
     config = launch_config("fwd", **_chip(q, constants))
     grid = (triton.cdiv(t, config["BLOCK_T"]), b * h)
     strides = (*q.stride(), *k.stride(), *v.stride(), *out.stride())
-    _softmax_attention_fwd_kernel[grid](q, k, v, out, lse, *masks, *strides, *numbers, **constants, **config)
-    return out, lse
+    _softmax_attention_fwd_kernel[grid](
+        q, k, v, out, lse, *statistics, *masks, *strides, *numbers, **constants, **config
+    )
+    return out, lse, *statistics
 
 
-def _backward(q, k, v, out, dout, lse, dlse, key_lengths, mask, **options):
+def _backward(q, k, v, out, dout, top, log_sum, dlse, key_lengths, mask, **options):
     (b, h, t, _), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
     dq, dkey, dvalue = (x.new_zeros(x.shape) if 0 in (*out.shape, s) else x.new_empty(x.shape) for x in (q, k, v))
     if 0 in (*out.shape, s):
@@ -429,7 +444,7 @@ def _backward(q, k, v, out, dout, lse, dlse, key_lengths, mask, **options):
         chip["capability"] >= 80 or chip["bits"] == 16 or chip["width"] <= 128,
         "the backward pass of float32 heads wider than 128 does not fit this chip's shared memory: use float16",
     )
-    delta = torch.empty_like(lse)
+    delta = torch.empty_like(top)
     _softmax_attention_bwd_delta_kernel[(triton.cdiv(t, 16), b * h)](
         out, dout, dlse.contiguous(), delta, *out.stride(), *dout.stride(), h, t,
         DV=dv, BLOCK_T=16, BLOCK_DV=constants["BLOCK_DV"], enable_fp_fusion=True,
@@ -437,32 +452,34 @@ def _backward(q, k, v, out, dout, lse, dlse, key_lengths, mask, **options):
     strides = (*q.stride(), *k.stride(), *v.stride(), *dout.stride())
     config = launch_config("bwd_dkdv", **chip)
     _softmax_attention_bwd_dkdv_kernel[(triton.cdiv(s, config["BLOCK_S"]), b * g)](
-        q, k, v, dout, lse, delta, dkey, dvalue, *masks, *strides, *numbers, **constants, **config
+        q, k, v, dout, top, log_sum, delta, dkey, dvalue, *masks, *strides, *numbers, **constants, **config
     )
     config = launch_config("bwd_dq", **chip)
     _softmax_attention_bwd_dq_kernel[(triton.cdiv(t, config["BLOCK_T"]), b * h)](
-        q, k, v, dout, lse, delta, dq, *masks, *strides, *numbers, **constants, **config
+        q, k, v, dout, top, log_sum, delta, dq, *masks, *strides, *numbers, **constants, **config
     )
     return dq, dkey, dvalue
 
 
 class _SoftmaxAttention(torch.autograd.Function):
-    """Saves the inputs, the output and the log-sum-exp: memory linear in the length."""
+    """Saves the inputs, the output and each row's maximum and sum: memory linear in the length."""
 
     @staticmethod
     def forward(ctx, q, k, v, key_lengths, mask, options):
-        out, lse = in_exact_dtype(lambda *qkv: _forward(*qkv, key_lengths, mask, **options), q, k, v)
+        out, lse, *statistics = in_exact_dtype(lambda *qkv: _forward(*qkv, key_lengths, mask, **options), q, k, v)
         out = out.to(q.dtype)
-        ctx.save_for_backward(q, k, v, out, lse, key_lengths, mask)
+        ctx.save_for_backward(q, k, v, out, *statistics, key_lengths, mask)
         ctx.options = options
         return out, lse
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, dout, dlse):
-        q, k, v, out, lse, key_lengths, mask = ctx.saved_tensors
+        q, k, v, out, *statistics, key_lengths, mask = ctx.saved_tensors
         grads = in_exact_dtype(
-            lambda q, k, v, out, dout: _backward(q, k, v, out, dout, lse, dlse, key_lengths, mask, **ctx.options),
+            lambda q, k, v, out, dout: _backward(
+                q, k, v, out, dout, *statistics, dlse, key_lengths, mask, **ctx.options
+            ),
             q, k, v, out, dout,
         )  # fmt: skip
         return *(grad.to(q.dtype) for grad in grads), None, None, None
@@ -505,14 +522,9 @@ def softmax_attention_triton_with_lse(
 
 def check_inputs(name: str, q, k, v, *, window, key_lengths, mask, softcap, instead: str) -> None:
     """What the launcher `name` takes; `instead` is the impl that takes wider heads."""
-    check_qkv(q, k, v)
+    check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
     check_runs_here(name, q)
-    check_window(window)
-    check_softcap(softcap)
-    (b, h, t, dk), s = q.shape, k.shape[2]
-    check_key_lengths(key_lengths, b=b, s=s, like=q)
-    check_mask(mask, shape=(b, h, t, s), like=q)
-    widest = max(dk, v.shape[-1])
+    widest = max(q.shape[-1], v.shape[-1])
     require(widest <= 256, f"{name} takes widths to 256, got {widest}: use impl='{instead}' for it")
     require(
         mask is None or not mask.requires_grad,

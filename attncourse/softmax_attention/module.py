@@ -5,8 +5,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from attncourse._shared.masks import blank_padding, visible_keys
-from attncourse._shared.validate import require
+from attncourse._shared.masks import blank_padding, narrow_mask, visible_keys
+from attncourse._shared.precision import outside_autocast
+from attncourse._shared.validate import check_attention, check_context, require
 
 from .blocked import softmax_attention_blocked_with_lse
 from .reference import attention_weights, mix_values, softmax_attention_with_lse
@@ -68,9 +69,11 @@ class SoftmaxAttention(nn.Module):
         """The output (b, t, d); with need_weights also (b, t, s), with need_lse also (b, t), in this order.
 
         Raises:
-            ValueError: this impl has no weights or no log-sum-exp to give; the message says which one has.
+            ValueError: a shape, dtype or device does not fit; this impl has no weights or no log-sum-exp to give, and the
+                message says which one has.
         """
         context = x if context is None else context
+        check_context(x, context, self.w_q.weight, self.w_k.weight)
         q, k, v = (project(y)[:, None] for project, y in ((self.w_q, x), (self.w_k, context), (self.w_v, context)))
         masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask)
         require(
@@ -106,12 +109,14 @@ class SoftmaxAttention(nn.Module):
         return softmax_attention_with_lse(q, k, v, **masking)
 
 
+@outside_autocast
 def softmax_attention_torch(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
     v: Float[Tensor, "b g s dv"],
     *,
     causal: bool = False,
+    window: int | None = None,
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
     scale: float | None = None,
@@ -120,15 +125,22 @@ def softmax_attention_torch(
     """`scaled_dot_product_attention` with this course's masks: causal aligned to the end, empty rows give zeros.
 
     PyTorch's own `is_causal` aligns to the start; it is used only where t = s, where both agree.
+
+    Raises:
+        ValueError: as the reference.
     """
+    check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask)
     t, s = q.shape[2], k.shape[2]
     k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
     grouped = dict(enable_gqa=k.shape[1] != q.shape[1], dropout_p=dropout, scale=scale)
-    if mask is None and key_lengths is None and (not causal or t == s):
+    if mask is None and key_lengths is None and window is None and (not causal or t == s):
         return scaled_dot_product_attention(q, k, v, is_causal=causal, **grouped)
     added = q.new_zeros(t, s)  # grows only along the axes that a mask has
-    for allowed in (visible_keys(t, s, causal=causal, key_lengths=key_lengths, device=q.device), mask):
-        if allowed is not None:
-            added = torch.where(allowed, added, -torch.inf) if allowed.dtype == torch.bool else added + allowed
+    visible = visible_keys(t, s, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
+    for allowed in (visible, mask):
+        if allowed is not None and allowed.dtype == torch.bool:
+            added = torch.where(allowed, added, -torch.inf)
+        elif allowed is not None:
+            added = added + narrow_mask(allowed, q.dtype)
     out = scaled_dot_product_attention(q, k, v, attn_mask=added, **grouped)
     return out.masked_fill((added == -torch.inf).all(dim=-1, keepdim=True), 0.0)

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attncourse._shared.masks import apply_mask, blank_padding, masked_logsumexp, masked_softmax, visible_keys
-from attncourse._shared.validate import check_key_lengths, check_mask, check_qkv, check_softcap, check_window
+from attncourse._shared.precision import outside_autocast, wide
+from attncourse._shared.validate import check_attention, check_qkv
 
 
 def softmax_attention_loop(
@@ -22,6 +23,7 @@ def softmax_attention_loop(
     """
     (t, dk), (s, dv) = q.shape, v.shape
     out = torch.zeros(t, dv, dtype=v.dtype, device=v.device)
+    q, k, v = wide(q), wide(k), wide(v)
     for i in range(t):
         seen = range(s - t + i + 1) if causal else range(s)
         if len(seen) == 0:
@@ -33,6 +35,7 @@ def softmax_attention_loop(
     return out
 
 
+@outside_autocast
 def attention_scores(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -44,13 +47,13 @@ def attention_scores(
     scale: float | None = None,
     softcap: float | None = None,
 ) -> Float[Tensor, "b h t s"]:
-    """Scaled scores q . k, with -inf where a query may not look.
+    """Scaled scores q . k in float32 or better, with -inf where a query may not look.
 
     Args:
         causal: query i of t stands at position s - t + i and sees nothing after it.
         window: a causal band of this many keys, the query's own included (implies causal).
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
-        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+        mask: boolean (True = visible) or floats to add, of q's dtype or of the scores', broadcastable to (b, h, t, s).
         scale: factor on q . k, dk ** -0.5 unless told.
         softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking
             (Gemma 2, https://arxiv.org/abs/2408.00118, section 2).
@@ -58,14 +61,10 @@ def attention_scores(
     Raises:
         ValueError: a shape, dtype, device or range is wrong; the message names the rule and the values.
     """
-    check_qkv(q, k, k)
-    (b, h, t, dk), (g, s) = q.shape, k.shape[1:3]
-    check_window(window)
-    check_softcap(softcap)
-    check_key_lengths(key_lengths, b=b, s=s, like=q)
-    check_mask(mask, shape=(b, h, t, s), like=q)
-    grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=g)
-    scores = einsum(grouped, blank_padding(k, key_lengths), "b g r t dk, b g s dk -> b g r t s")
+    check_attention(q, k, k, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
+    (t, dk), (g, s) = q.shape[2:], k.shape[1:3]
+    grouped = rearrange(wide(q), "b (g r) t dk -> b g r t dk", g=g)
+    scores = einsum(grouped, wide(blank_padding(k, key_lengths)), "b g r t dk, b g s dk -> b g r t s")
     scores = rearrange(scores, "b g r t s -> b (g r) t s") * (dk**-0.5 if scale is None else scale)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
@@ -77,20 +76,21 @@ def attention_scores(
 def attention_weights(
     q: Float[Tensor, "b h t dk"], k: Float[Tensor, "b g s dk"], **masking
 ) -> Float[Tensor, "b h t s"]:
-    """Rows of non-negative weights that sum to 1, or to 0 where no key is visible.
+    """Rows of non-negative weights that sum to 1, or to 0 where no key is visible, in q's dtype.
 
     `masking` is causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
     """
-    return masked_softmax(attention_scores(q, k, **masking))
+    return masked_softmax(attention_scores(q, k, **masking)).to(q.dtype)
 
 
+@outside_autocast
 def mix_values(
     weights: Float[Tensor, "b h t s"], v: Float[Tensor, "b g s dv"], *, key_lengths: Tensor | None = None
 ) -> Float[Tensor, "b h t dv"]:
-    """The weighted sum of values; h / g query heads read one value head."""
-    grouped = rearrange(weights, "b (g r) t s -> b g r t s", g=v.shape[1])
-    out = einsum(grouped, blank_padding(v, key_lengths), "b g r t s, b g s dv -> b g r t dv")
-    return rearrange(out, "b g r t dv -> b (g r) t dv")
+    """The weighted sum of values, in their dtype; h / g query heads read one value head."""
+    grouped = rearrange(wide(weights), "b (g r) t s -> b g r t s", g=v.shape[1])
+    out = einsum(grouped, wide(blank_padding(v, key_lengths)), "b g r t s, b g s dv -> b g r t dv")
+    return rearrange(out, "b g r t dv -> b (g r) t dv").to(v.dtype)
 
 
 def softmax_attention(
@@ -117,7 +117,7 @@ def softmax_attention(
 def softmax_attention_with_lse(
     q: Float[Tensor, "b h t dk"], k: Float[Tensor, "b g s dk"], v: Float[Tensor, "b g s dv"], **masking
 ) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """The output and the log-sum-exp of each row of scores (natural logarithm; -inf where no key is visible)."""
+    """The output, and the log-sum-exp of each row of scores in float32 or better (natural; -inf where none is visible)."""
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)
     out = mix_values(masked_softmax(scores), v, key_lengths=masking.get("key_lengths"))

@@ -42,6 +42,18 @@ def score_detached(q, k, w_q, w_k, w_score):
     return torch.tanh((q @ w_q.T)[:, None].detach() + (k @ w_k.T)[None]) @ w_score
 
 
+def score_key_detached(q, k, w_q, w_k, w_score):
+    return score_broadcast(q, k.detach(), w_q, w_k.detach(), w_score)
+
+
+def score_key_weight_detached(q, k, w_q, w_k, w_score):
+    return score_broadcast(q, k, w_q, w_k.detach(), w_score)
+
+
+def score_squeezed(q, k, w_q, w_k, w_score):
+    return score_broadcast(q, k, w_q, w_k, w_score).squeeze()
+
+
 def score_numpy(q, k, w_q, w_k, w_score):
     return score_broadcast(*(x.detach() for x in (q, k, w_q, w_k, w_score)))
 
@@ -57,7 +69,53 @@ def _masked(q, k, lengths, w_q, w_k, w_score):
 def context_masked_fill(q, k, lengths, w_q, w_k, w_score):
     scores, hidden = _masked(q, k, lengths, w_q, w_k, w_score)
     weights = torch.softmax(scores.masked_fill(hidden, -torch.inf), dim=-1)
+    return weights @ k.masked_fill(hidden.mT, 0.0), weights
+
+
+def context_blanked(q, k, lengths, w_q, w_k, w_score):
+    k = torch.where((torch.arange(k.shape[1]) < lengths[:, None])[..., None], k, 0.0)
+    scores, hidden = _masked(q, k, lengths, w_q, w_k, w_score)
+    weights = torch.softmax(torch.where(hidden, -torch.inf, scores), dim=-1)
+    return torch.einsum("bts,bsd->btd", weights, k), weights
+
+
+def context_padding_is_finite(q, k, lengths, w_q, w_k, w_score):
+    """A weight of 0 times NaN is NaN."""
+    _, weights = context_masked_fill(q, k, lengths, w_q, w_k, w_score)
     return weights @ k, weights
+
+
+def context_adds_the_mask(q, k, lengths, w_q, w_k, w_score):
+    """-inf is added, and NaN stays NaN."""
+    scores, hidden = _masked(q, k, lengths, w_q, w_k, w_score)
+    weights = torch.softmax(scores + torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf), dim=-1)
+    return weights.nan_to_num() @ k.masked_fill(hidden.mT, 0.0), weights
+
+
+def _exact_padding(weights, k, hidden):
+    return weights @ k.masked_fill(hidden.mT, 0.0), weights
+
+
+def context_normalised_again(q, k, lengths, w_q, w_k, w_score):
+    scores, hidden = _masked(q, k, lengths, w_q, w_k, w_score)
+    weights = torch.softmax(scores.nan_to_num(), dim=-1).masked_fill(hidden, 0.0)
+    return _exact_padding(weights / weights.sum(dim=-1, keepdim=True), k, hidden)
+
+
+def context_normalised_again_over_zeros(q, k, lengths, w_q, w_k, w_score):
+    k = k.masked_fill(torch.arange(k.shape[1])[:, None] >= lengths[:, None, None], 0.0)
+    return context_normalised_again(q, k, lengths, w_q, w_k, w_score)
+
+
+def context_naive(q, k, lengths, w_q, w_k, w_score):
+    scores, hidden = _masked(q, k, lengths, w_q, w_k, w_score)
+    grown = torch.exp(scores).masked_fill(hidden, 0.0)
+    return _exact_padding(grown / grown.sum(dim=-1, keepdim=True), k, hidden)
+
+
+def context_small_fill(q, k, lengths, w_q, w_k, w_score):
+    scores, hidden = _masked(q, k, lengths, w_q, w_k, w_score)
+    return _exact_padding(torch.softmax(scores.masked_fill(hidden, -1e9), dim=-1), k, hidden)
 
 
 def context_by_hand(q, k, lengths, w_q, w_k, w_score):
@@ -156,9 +214,31 @@ def repair_masked_fill(scores, lengths):
 
 def repair_by_hand(scores, lengths):
     exists = (torch.arange(scores.shape[-1]) < lengths[:, None, None]).to(scores)
-    grown = torch.exp(scores - scores.amax(dim=-1, keepdim=True).detach()) * exists
+    largest = scores.where(exists > 0, -torch.inf).amax(dim=-1, keepdim=True).clamp_min(-1e300)
+    grown = torch.exp((scores - largest).where(exists > 0, -torch.inf))
     total = grown.sum(dim=-1, keepdim=True)
     return grown / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def repair_by_rows(scores, lengths):
+    out = torch.zeros_like(scores)
+    for row, n in enumerate(lengths.tolist()):
+        if n > 0:
+            out[row, :, :n] = torch.softmax(scores[row, :, :n], dim=-1)
+    return out
+
+
+def repair_normalised_again(scores, lengths):
+    """The largest score is that of all keys, padding among them."""
+    exists = (torch.arange(scores.shape[-1]) < lengths[:, None, None]).to(scores)
+    grown = torch.exp(scores - scores.amax(dim=-1, keepdim=True)) * exists
+    total = grown.sum(dim=-1, keepdim=True)
+    return grown / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def repair_small_fill(scores, lengths):
+    exists = torch.arange(scores.shape[-1]) < lengths[:, None, None]
+    return torch.softmax(scores.masked_fill(~exists, -1e9), dim=-1) * exists
 
 
 def repair_not_at_all(scores, lengths):
@@ -173,7 +253,8 @@ def repair_no_mask(scores, lengths):
 def repair_unstable(scores, lengths):
     exists = torch.arange(scores.shape[-1]) < lengths[:, None, None]
     grown = torch.exp(scores) * exists
-    return grown / grown.sum(dim=-1, keepdim=True)
+    total = grown.sum(dim=-1, keepdim=True)
+    return grown / torch.where(total == 0, torch.ones_like(total), total)
 
 
 def repair_nan(scores, lengths):
@@ -203,17 +284,26 @@ BANK = {
             Wrong(score_product, says="scores differ from"),
             Wrong(score_no_query_weight, says="w_q is not applied to it"),
             Wrong(score_detached, says="the gradient with respect to q"),
+            Wrong(score_key_detached, says="the gradient with respect to k"),
+            Wrong(score_key_weight_detached, says="the gradient with respect to w_k"),
+            Wrong(score_squeezed, says="the result has shape"),
             Wrong(score_numpy, says="no gradient flows back"),
         ],
     ),
     "additive.context": Bank(
-        right=[context_masked_fill, context_by_hand],
+        right=[context_masked_fill, context_by_hand, context_blanked],
         wrong=[
             Wrong(context_ignores_lengths, says="gets weight"),
             Wrong(context_zero_scores, says="not normalised over the keys"),
             Wrong(context_swapped_outputs, says="the alignment has shape"),
             Wrong(context_only, says="return two tensors"),
             Wrong(context_uniform, says="the alignment is not the softmax"),
+            Wrong(context_padding_is_finite, says="padding that holds nan gives NaN in the context"),
+            Wrong(context_adds_the_mask, says="padding that holds nan changes the context"),
+            Wrong(context_normalised_again, says="scores of padding thousands above all others"),
+            Wrong(context_normalised_again_over_zeros, says="thousands below those of zeros"),
+            Wrong(context_naive, says="scores of about 800"),
+            Wrong(context_small_fill, says="scores of about -2,000,000,000"),
             Wrong(context_unweighted, says="the context is not the memory weighted"),
         ],
     ),
@@ -229,14 +319,16 @@ BANK = {
         ],
     ),
     "additive.repair": Bank(
-        right=[repair_masked_fill, repair_by_hand],
+        right=[repair_masked_fill, repair_by_hand, repair_by_rows],
         wrong=[
             Wrong(repair_not_at_all, says="padding took its share"),
             Wrong(repair_no_mask, says="gets weight"),
-            Wrong(repair_unstable, says="scores of about 1000"),
+            Wrong(repair_unstable, says="scores of about 800"),
+            Wrong(repair_normalised_again, says="scores of padding thousands above all others"),
+            Wrong(repair_small_fill, says="scores of about -2,000,000,000"),
             Wrong(repair_nan, says="gives NaN; its weights are zeros"),
             Wrong(repair_large_negative, says="gets weights; they are zeros"),
-            Wrong(repair_shared_mask, says="not the softmax of their scores"),
+            Wrong(repair_shared_mask, says="not the softmax of theirs"),
         ],
     ),
 }

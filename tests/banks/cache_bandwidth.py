@@ -60,6 +60,20 @@ def step_stored_heads_compute(batch, n_heads, n_kv_heads, *rest):
     return step_by_roofline(batch, n_kv_heads, n_kv_heads, *rest)
 
 
+def step_always_float32(batch, n_heads, n_kv_heads, head_dim, context, window, itemsize, bandwidth, flops):
+    return step_by_roofline(batch, n_heads, n_kv_heads, head_dim, context, window, 4, bandwidth, flops)
+
+
+def step_full_window(batch, n_heads, n_kv_heads, head_dim, context, window, *rest):
+    return step_by_roofline(batch, n_heads, n_kv_heads, head_dim, window or context, None, *rest)
+
+
+def step_window_reads_alone(batch, n_heads, n_kv_heads, head_dim, context, window, itemsize, bandwidth, flops):
+    sizes = batch, n_heads, n_kv_heads, head_dim, context
+    reading = step_by_roofline(*sizes, window, itemsize, bandwidth, math.inf)
+    return max(reading, step_by_roofline(*sizes, None, itemsize, math.inf, flops))
+
+
 def step_milliseconds(*args):
     return 1e3 * step_by_roofline(*args)
 
@@ -81,6 +95,28 @@ def splits_by_search(batch, n_kv_heads, context, multiprocessors, resident, leas
 
 def splits_rounded_down(batch, n_kv_heads, context, multiprocessors, resident, least):
     return max(1, min(multiprocessors * resident // (batch * n_kv_heads), context // least))
+
+
+def splits_rounded(batch, n_kv_heads, context, multiprocessors, resident, least):
+    return max(1, min(round(multiprocessors * resident / (batch * n_kv_heads)), context // least))
+
+
+def splits_one_more(batch, n_kv_heads, context, multiprocessors, resident, least):
+    return max(1, min(multiprocessors * resident // (batch * n_kv_heads) + 1, context // least))
+
+
+def splits_keys_rounded_up(batch, n_kv_heads, context, multiprocessors, resident, least):
+    wanted = math.ceil(multiprocessors * resident / (batch * n_kv_heads))
+    return max(1, min(wanted, math.ceil(context / least)))
+
+
+def splits_longer_than_least(batch, n_kv_heads, context, *rest):
+    return splits_by_formula(batch, n_kv_heads, context - 1, *rest)
+
+
+def splits_of_whole_processors(batch, n_kv_heads, context, multiprocessors, resident, least):
+    wanted = resident * math.ceil(multiprocessors / (batch * n_kv_heads))
+    return max(1, min(wanted, context // least))
 
 
 def splits_none(batch, n_kv_heads, context, multiprocessors, resident, least):
@@ -190,6 +226,40 @@ def turning_not_rounded(*args):
     return found and found - 0.5
 
 
+def turning_parameters_from_bytes(weights, parameters, *rest):
+    return turning_by_formula(weights, weights / 2, *rest)
+
+
+def turning_caches_alone_fit(weights, parameters, cache_bytes, cache_flops, drafted, memory, bandwidth, flops):
+    return turning_by_formula(
+        weights, parameters, cache_bytes, cache_flops, drafted, weights + memory, bandwidth, flops
+    )
+
+
+def turning_room_to_spare(weights, parameters, cache_bytes, cache_flops, drafted, memory, bandwidth, flops):
+    return turning_by_formula(weights, parameters, cache_bytes, cache_flops, drafted, memory - 1, bandwidth, flops)
+
+
+def turning_longer_not_as_long(weights, parameters, cache_bytes, cache_flops, drafted, memory, bandwidth, flops):
+    gained = drafted * (2 * parameters + cache_flops) / flops - cache_bytes / bandwidth
+    if gained <= 0:
+        return None
+    batch = math.floor(weights / bandwidth / gained) + 1
+    return batch if weights + batch * cache_bytes <= memory else None
+
+
+def turning_drafts_skip_the_cache(weights, parameters, cache_bytes, cache_flops, drafted, *rest):
+    return turning_by_formula(weights, parameters, cache_bytes, cache_flops / drafted, drafted, *rest)
+
+
+def turning_divides_by_nothing(weights, parameters, cache_bytes, cache_flops, drafted, memory, bandwidth, flops):
+    gained = drafted * (2 * parameters + cache_flops) / flops - cache_bytes / bandwidth
+    if gained < 0:
+        return None
+    batch = math.ceil(weights / bandwidth / gained)
+    return batch if weights + batch * cache_bytes <= memory else None
+
+
 # cache_bandwidth.verdicts
 
 
@@ -222,7 +292,7 @@ def verdicts_by_sets(first, second):
 
 def _verdicts(first, second, *, judge):
     a, b = _rows(first), _rows(second)
-    both = [key for key in a if key in b and b[key]["seconds"] is not None]
+    both = [key for key in a if key in b and None not in (a[key]["seconds"], b[key]["seconds"])]
     found = {key: judge(a[key], b[key]) for key in both}
     return {key: verdict for key, verdict in found.items() if verdict}
 
@@ -266,6 +336,38 @@ def verdicts_as_list(first, second):
     return list(verdicts_by_rows(first, second))
 
 
+def verdicts_key_of_first(first, second):
+    a, b = _rows(first), _rows(second)
+    ran = {key: row for key, row in b.items() if row["seconds"] is not None}
+    pairs = {key: (a[key], row) for key, row in ran.items()}
+    return {
+        key: "faster" if y["high"] < x["low"] else "slower"
+        for key, (x, y) in pairs.items()
+        if y["high"] < x["low"] or y["low"] > x["high"]
+    }
+
+
+def verdicts_by_mean_spread(first, second):
+    def judge(a, b):
+        gap, noise = b["seconds"] - a["seconds"], (a["high"] - a["low"] + b["high"] - b["low"]) / 2
+        return None if abs(gap) <= noise else "slower" if gap > 0 else "faster"
+
+    return _verdicts(first, second, judge=judge)
+
+
+def verdicts_median_outside(first, second):
+    def judge(a, b):
+        return "faster" if b["seconds"] < a["low"] else "slower" if b["seconds"] > a["high"] else None
+
+    return _verdicts(first, second, judge=judge)
+
+
+def verdicts_beyond_a_twentieth_too(first, second):
+    a, b = _rows(first), _rows(second)
+    apart = verdicts_by_rows(first, second)
+    return {key: apart[key] for key in apart if abs(b[key]["seconds"] / a[key]["seconds"] - 1) > 0.05}
+
+
 def verdicts_other_keys(first, second):
     return verdicts_by_rows(first, second) | {"total": "faster"}
 
@@ -283,6 +385,9 @@ BANK = {
             Wrong(step_query_heads_stored, says="read it once"),
             Wrong(step_scores_alone, says="again in the mixture"),
             Wrong(step_stored_heads_compute, says="every query head computes"),
+            Wrong(step_always_float32, says="not every number takes four bytes"),
+            Wrong(step_full_window, says="not full yet"),
+            Wrong(step_window_reads_alone, says="older tokens are not read"),
             Wrong(step_milliseconds, says="the time is wrong"),
         ],
     ),
@@ -290,6 +395,11 @@ BANK = {
         right=[splits_by_formula, splits_by_search],
         wrong=[
             Wrong(splits_rounded_down, says="some slots have no program"),
+            Wrong(splits_rounded, says="some slots have no program"),
+            Wrong(splits_one_more, says="have less to merge"),
+            Wrong(splits_keys_rounded_up, says="shorter than they may be"),
+            Wrong(splits_longer_than_least, says="some slots have no program"),
+            Wrong(splits_of_whole_processors, says="have less to merge"),
             Wrong(splits_none, says="not none"),
             Wrong(splits_too_short, says="shorter than they may be"),
             Wrong(splits_one_resident, says="more than one program at a time"),
@@ -313,6 +423,12 @@ BANK = {
             Wrong(turning_rounded_down, says="reading still takes longer"),
             Wrong(turning_one_later, says="a smaller batch than yours"),
             Wrong(turning_not_rounded, says="no parts of a sequence"),
+            Wrong(turning_parameters_from_bytes, says="told apart"),
+            Wrong(turning_caches_alone_fit, says="do not fit beside the weights"),
+            Wrong(turning_room_to_spare, says="there is such a batch"),
+            Wrong(turning_longer_not_as_long, says="a smaller batch than yours"),
+            Wrong(turning_drafts_skip_the_cache, says="meets the cache"),
+            Wrong(turning_divides_by_nothing, says="division by zero"),
         ],
     ),
     "cache_bandwidth.verdicts": Bank(
@@ -326,6 +442,10 @@ BANK = {
             Wrong(verdicts_of_faster, says="you do not report it"),
             Wrong(verdicts_as_ratios, says="say 'faster' or 'slower'"),
             Wrong(verdicts_as_list, says="return a dict"),
+            Wrong(verdicts_key_of_first, says="KeyError"),
+            Wrong(verdicts_by_mean_spread, says="the quartiles overlap"),
+            Wrong(verdicts_median_outside, says="the quartiles overlap"),
+            Wrong(verdicts_beyond_a_twentieth_too, says="you do not report it"),
             Wrong(verdicts_other_keys, says="is no row"),
         ],
     ),

@@ -50,6 +50,15 @@ def cost_per_number(layers, h, g, d, s, itemsize):
     return 2 * layers * g * d * s * itemsize, 4 * h / g / itemsize
 
 
+def cost_of_group_sizes(layers, h, g, d, s, itemsize):
+    # h / g where g belongs
+    return 2 * layers * (h // g) * d * s * itemsize, 2 * g / itemsize
+
+
+def cost_intensity_in_halves(layers, h, g, d, s, itemsize):
+    return 2 * layers * g * d * s * itemsize, h / g
+
+
 # grouped_query.share
 
 
@@ -100,6 +109,31 @@ def share_over_queries(q, k, v):
     return torch.stack([torch.softmax(q[i] @ k[i // r].T / q.shape[-1] ** 0.5, 0) @ v[i // r] for i in range(len(q))])
 
 
+def share_naive(q, k, v):
+    r = len(q) // len(k)
+    grown = [torch.exp(q[i] @ k[i // r].T / q.shape[-1] ** 0.5) for i in range(len(q))]
+    return torch.stack([x / x.sum(dim=-1, keepdim=True) @ v[i // r] for i, x in enumerate(grown)])
+
+
+def share_clamped(q, k, v):
+    grouped = q.unflatten(0, (len(k), -1))
+    scores = torch.einsum("grtd,gsd->grts", grouped, k) / q.shape[-1] ** 0.5
+    return torch.einsum("grts,gsd->grtd", torch.softmax(scores.clamp(-700, 700), dim=-1), v).flatten(0, 1)
+
+
+def share_values_when_long(q, k, v):
+    if k.shape[1] > 1000:
+        return v[:, :1].expand(len(q), q.shape[1], v.shape[2]).clone()
+    return share_copied(q, k, v)
+
+
+def share_causal(q, k, v):
+    r, (t, s) = len(q) // len(k), (q.shape[1], k.shape[1])
+    k, v = (x.repeat_interleave(r, dim=0) for x in (k, v))
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return torch.softmax(scores.masked_fill(torch.ones(t, s).triu(max(s - t, 0) + 1).bool(), -torch.inf), dim=-1) @ v
+
+
 # grouped_query.pool
 
 
@@ -136,6 +170,10 @@ def pool_last(weight, n_heads, n_kv_heads):
 
 def pool_unmerged(weight, n_heads, n_kv_heads):
     return weight.unflatten(0, (n_kv_heads, n_heads // n_kv_heads, -1)).mean(dim=1)
+
+
+def pool_median(weight, n_heads, n_kv_heads):
+    return weight.unflatten(0, (n_kv_heads, n_heads // n_kv_heads, -1)).median(dim=1).values.flatten(0, 1)
 
 
 # grouped_query.split
@@ -191,6 +229,42 @@ def split_output_alone(outs, lses):
     return split_softmax(outs, lses)[0]
 
 
+def split_by_the_largest(outs, lses):
+    top = lses.amax(dim=0)
+    weights = torch.exp(lses - torch.where(top.isfinite(), top, 0.0))
+    total = weights.sum(dim=0)
+    out = torch.einsum("nr,nrd->rd", weights, outs) / total.clamp_min(1e-300)[:, None]
+    return out, torch.where(total > 0, top + total.log(), -torch.inf)
+
+
+def split_clamped(outs, lses):
+    lses = lses.clamp(-700, 700)
+    return split_softmax(outs, lses)[0], lses.logsumexp(dim=0)
+
+
+def split_filled_with_little(outs, lses):
+    return split_softmax(outs, lses.masked_fill(lses == -torch.inf, -1e9))[0], lses.logsumexp(dim=0)
+
+
+def split_lse_of_nothing(outs, lses):
+    out, lse = split_softmax(outs, lses)
+    return out, lse.clamp_min(-1e30)
+
+
+def split_lse_nan(outs, lses):
+    top = lses.amax(dim=0)
+    return split_softmax(outs, lses)[0], top + torch.exp(lses - top).sum(dim=0).log()
+
+
+def split_ends_at_the_first_empty(outs, lses):
+    full = int((lses[:, 0] > -torch.inf).int().cumprod(dim=0).sum())
+    return split_softmax(outs[:full], lses[:full]) if full else split_softmax(outs, lses)
+
+
+def split_two(outs, lses):
+    return split_softmax(outs[:2], lses[:2])
+
+
 # grouped_query.kernel
 
 
@@ -216,8 +290,10 @@ def _split_kernel(
         if KIND != 5:
             scores *= 0.25
         if KIND != 1:
-            scores = tl.where(exists[None, :], scores, float("-inf"))
+            scores = tl.where(exists[None, :], scores, -1e4 if KIND == 8 else float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, 1))
+        if KIND == 9:
+            new_top = tl.maximum(new_top, -100.0)
         if KIND == 4:
             new_top = tl.zeros((R,), tl.float32)
         rescale = tl.exp(top - new_top)
@@ -308,6 +384,23 @@ def kernel_lse_is_the_maximum(q, k, v, splits):
     return _decode(q, k, v, splits, kind=7)
 
 
+def kernel_without_a_kernel(q, k, v, splits):
+    return torch.softmax(q @ k.T * 0.25, dim=-1) @ v
+
+
+def kernel_launched_for_show(q, k, v, splits):
+    _decode(q, k, v, splits)
+    return torch.softmax(q.clone() @ k.T * 0.25, dim=-1) @ v
+
+
+def kernel_fills_with_little(q, k, v, splits):
+    return _decode(q, k, v, splits, kind=8)
+
+
+def kernel_clamps(q, k, v, splits):
+    return _decode(q, k, v, splits, kind=9)
+
+
 BANK = {
     "grouped_query.cost": Bank(
         right=[cost_formula, cost_counted],
@@ -320,6 +413,8 @@ BANK = {
             Wrong(cost_multiplications, says="a multiplication and an addition are two operations"),
             Wrong(cost_multi_head_intensity, says="meets every query of its group"),
             Wrong(cost_per_number, says="the operations a byte are wrong"),
+            Wrong(cost_of_group_sizes, says="the bytes of the cache are wrong"),
+            Wrong(cost_intensity_in_halves, says="the operations a byte are wrong"),
         ],
     ),
     "grouped_query.share": Bank(
@@ -331,6 +426,10 @@ BANK = {
             Wrong(share_averaged_queries, says="and the weights on them are wrong"),
             Wrong(share_one_row_short, says="the output has shape"),
             Wrong(share_over_queries, says="with 4 query heads and 1 shared heads: query head 0"),
+            Wrong(share_naive, says="and scores near 900 or near -900: the output holds NaN"),
+            Wrong(share_clamped, says="and scores near 900 or near -900: the output is wrong"),
+            Wrong(share_values_when_long, says="with long inputs"),
+            Wrong(share_causal, says="and the weights on them are wrong"),
         ],
     ),
     "grouped_query.pool": Bank(
@@ -342,15 +441,22 @@ BANK = {
             Wrong(pool_rows, says="neighbouring rows were merged"),
             Wrong(pool_last, says="is not the mean of each group's heads"),
             Wrong(pool_unmerged, says="the projection has shape"),
+            Wrong(pool_median, says="is not the mean of each group's heads"),
         ],
     ),
     "grouped_query.split": Bank(
-        right=[split_softmax, split_one_by_one],
+        right=[split_softmax, split_one_by_one, split_by_the_largest],
         wrong=[
             Wrong(split_mean, says="averaged as if all counted alike"),
             Wrong(split_by_logarithms, says="log-sum-exps are logarithms"),
             Wrong(split_over_rows, says="those of a split's rows do"),
-            Wrong(split_overflows, says="overflow: subtract the largest"),
+            Wrong(split_overflows, says="with log-sum-exps of thousands the output holds NaN"),
+            Wrong(split_clamped, says="the output is wrong: subtract the largest before exp"),
+            Wrong(split_filled_with_little, says="a split without keys changes the output"),
+            Wrong(split_lse_of_nothing, says="where no split has a key the log-sum-exp is not the logarithm of 0"),
+            Wrong(split_lse_nan, says="where no split has a key the log-sum-exp is NaN"),
+            Wrong(split_ends_at_the_first_empty, says="a split without keys changes the output"),
+            Wrong(split_two, says="the output is not that of all keys at once"),
             Wrong(split_nan_when_empty, says="where no split has a key the output is NaN"),
             Wrong(split_largest_lse, says="its log-sum-exp is not that of all scores"),
             Wrong(split_largest_alone, says="the output is not that of all keys at once"),
@@ -363,7 +469,11 @@ BANK = {
             Wrong(kernel_unmasked, says="37 keys in 1 split, tiles of 16: weights sum to less than 1"),
             Wrong(kernel_total_not_rescaled, says="48 keys in 1 split, tiles of 16: weights sum to less than 1"),
             Wrong(kernel_output_not_rescaled, says="weights sum to more than 1"),
-            Wrong(kernel_without_maximum, says="scores of some hundreds overflow"),
+            Wrong(kernel_without_maximum, says="or near -32768: the output holds NaN"),
+            Wrong(kernel_without_a_kernel, says="outside its kernel it computes with PyTorch (mm)"),
+            Wrong(kernel_launched_for_show, says="outside its kernel it computes with PyTorch (mm)"),
+            Wrong(kernel_fills_with_little, says="or near -32768: the output is wrong"),
+            Wrong(kernel_clamps, says="or near -32768: the output holds NaN"),
             Wrong(kernel_unscaled, says="scores are not scaled"),
             Wrong(kernel_last_tile, says="only the last tile counts"),
             Wrong(kernel_lse_is_the_maximum, says="96 keys in 3 splits, tiles of 16: the output is not that"),

@@ -1,5 +1,8 @@
 """Solutions of the unit `kv_cache`: right ones written differently, and mistakes."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -54,6 +57,12 @@ def bytes_scale_a_vector(n_layers, n_heads, n_kv_heads, head_dim):
     return plain, plain // 4 + 2 * n_layers * n_kv_heads * 8 + 1
 
 
+def bytes_grouped_by_the_heads(n_layers, n_heads, n_kv_heads, head_dim):
+    # the scales are kept for each query head
+    plain, coded = bytes_formula(n_layers, n_heads, n_kv_heads, head_dim)
+    return plain, coded - plain // 8 + plain // 8 * (n_heads // n_kv_heads)
+
+
 # kv_cache.step
 
 
@@ -71,6 +80,82 @@ def step_keeps_a_list(state, q, k, v):
     scores = torch.stack([(q * token["k"]).sum(-1) / q.shape[-1] ** 0.5 for token in kept])
     weights = torch.exp(scores - scores.logsumexp(dim=0))
     return sum(w[:, None] * token["v"] for w, token in zip(weights, kept, strict=True)), kept
+
+
+class Slots(NamedTuple):
+    keys: torch.Tensor
+    values: torch.Tensor
+    used: int
+
+
+def _step_in_slots(state, q, k, v, room, weigh=None):
+    """A cache with room for some tokens, written in place; `room(used, keys)` says for how many, 0 if there is enough."""
+    keys, values, used = state or (k.new_empty(len(k), 0, k.shape[1]), v.new_empty(len(v), 0, v.shape[1]), 0)
+    if more := room(used, keys):
+        keys, values = (torch.cat([x, x.new_zeros(len(x), more, x.shape[2])], dim=1) for x in (keys, values))
+    keys[:, used], values[:, used] = k, v
+    scores = torch.einsum("h d, h s d -> h s", q, keys[:, : used + 1]) * q.shape[-1] ** -0.5
+    weights = (weigh or (lambda x: torch.softmax(x, dim=-1)))(scores)
+    return torch.einsum("h s, h s d -> h d", weights, values[:, : used + 1]), Slots(keys, values, used + 1)
+
+
+def step_in_slots(state, q, k, v):
+    return _step_in_slots(state, q, k, v, lambda used, keys: 32 if used == 0 else 0)
+
+
+def step_doubles_its_room(state, q, k, v):
+    def room(used, keys):
+        return max(used, 1) if used == keys.shape[1] else 0
+
+    return _step_in_slots(state, q, k, v, room)
+
+
+def step_with_spare_slots(state, q, k, v):
+    out, (keys, values, used) = _step_in_slots(state, q, k, v, lambda used, keys: 4 if used == keys.shape[1] else 0)
+    return [out, [keys, values, used]]
+
+
+@dataclass
+class Kept:
+    tokens: dict
+
+
+def step_keeps_an_object(state, q, k, v):
+    state = state or Kept({})
+    state.tokens[len(state.tokens)] = k, v
+    keys, values = (torch.stack(x, dim=1) for x in zip(*state.tokens.values(), strict=True))
+    weights = torch.softmax((keys @ q[:, :, None])[..., 0] / q.shape[-1] ** 0.5, dim=1)
+    return (weights[:, None] @ values)[:, 0], state
+
+
+def step_in_few_slots(state, q, k, v):
+    return _step_in_slots(state, q, k, v, lambda used, keys: 16 if used == 0 else 0)
+
+
+def step_naive(state, q, k, v):
+    def weigh(scores):
+        return scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
+
+    return _step_in_slots(state, q, k, v, lambda used, keys: 1, weigh)
+
+
+def step_clamped(state, q, k, v):
+    return _step_in_slots(state, q, k, v, lambda used, keys: 1, lambda x: torch.softmax(x.clamp(-80, 80), dim=-1))
+
+
+LAST = {}
+
+
+def step_beside_the_state(state, q, k, v):
+    # what was read stands in a global, and only one text can
+    out, LAST["state"] = step_concatenates(LAST["state"] if state else None, q, k, v)
+    return out, [0]
+
+
+def step_keeps_a_window(state, q, k, v):
+    if state is not None:
+        state = tuple(x[:, -20:] for x in state)
+    return step_concatenates(state, q, k, v)
 
 
 def step_forgets(state, q, k, v):
@@ -117,7 +202,7 @@ def step_ready_made(state, q, k, v):
 # kv_cache.reset
 
 
-def _serve(state, q, k, v, begins, *, reset, mask=True, late=False, wipe=False):
+def _serve(state, q, k, v, begins, *, reset, mask=True, late=False, wipe=False, fill=-torch.inf, after=False):
     rows = torch.arange(len(q))
     if state is None:
         state = q.new_zeros(len(q), 64, q.shape[1]), v.new_zeros(len(q), 64, v.shape[1]), torch.zeros(len(q), dtype=int)
@@ -133,9 +218,13 @@ def _serve(state, q, k, v, begins, *, reset, mask=True, late=False, wipe=False):
         lengths = lengths.masked_fill(reset(begins), 0)
     longest = max(int(lengths.max()), 1)
     scores = torch.einsum("b d, b s d -> b s", q, keys[:, :longest]) * q.shape[1] ** -0.5
-    if mask:
-        scores = scores.masked_fill(torch.arange(longest) >= lengths.clamp_min(1)[:, None], -torch.inf)
+    empty = torch.arange(longest) >= lengths.clamp_min(1)[:, None]
+    if mask and not after:
+        scores = scores.masked_fill(empty, fill)
     weights = torch.softmax(scores, dim=-1)
+    if after:
+        weights = weights.masked_fill(empty, 0.0)
+        weights = weights / weights.sum(dim=-1, keepdim=True)
     return torch.einsum("b s, b s d -> b d", weights, values[:, :longest]), (keys, values, lengths)
 
 
@@ -178,6 +267,40 @@ def reset_gives_the_state_alone(state, q, k, v, begins):
 
 def reset_unscaled(state, q, k, v, begins):
     return reset_lengths(state, q * q.shape[1] ** 0.5, k, v, begins)
+
+
+def reset_slot_by_slot(state, q, k, v, begins):
+    """A ring of 64 slots that all rows share, and for each row the step at which its text began."""
+    step, first, slots = (0, [0] * len(q), {}) if state is None else state
+    slots[step % 64] = k, v
+    first = [step if begin else was for begin, was in zip(begins.tolist(), first, strict=True)]
+    out = []
+    for row, start in enumerate(first):
+        mine = [slots[i % 64] for i in range(start, step + 1)]
+        keys, values = (torch.stack([x[row] for x in part]) for part in zip(*mine, strict=True))
+        out.append(torch.softmax(q[row] @ keys.T * q.shape[1] ** -0.5, dim=0) @ values)
+    return torch.stack(out), (step + 1, first, slots)
+
+
+def reset_one_row(state, q, k, v, begins):
+    def first_alone(begins):
+        return begins & (begins.cumsum(0) == 1) if not begins.all() else begins
+
+    return _serve(state, q, k, v, begins, reset=first_alone)
+
+
+def reset_in_ten_slots(state, q, k, v, begins):
+    if state is None:
+        state = q.new_zeros(len(q), 10, q.shape[1]), v.new_zeros(len(q), 10, v.shape[1]), torch.zeros(len(q), dtype=int)
+    return _serve(state, q, k, v, begins, reset=lambda begins: begins)
+
+
+def reset_filled_with_little(state, q, k, v, begins):
+    return _serve(state, q, k, v, begins, reset=lambda begins: begins, fill=-1e9)
+
+
+def reset_renormalised(state, q, k, v, begins):
+    return _serve(state, q, k, v, begins, reset=lambda begins: begins, after=True)
 
 
 # kv_cache.pages
@@ -268,6 +391,53 @@ def pages_in_every_table(state, row, token):
     return state
 
 
+def pages_compare_last_pages(state, row, token):
+    # a fork that was left early has its last page among the others' full ones
+    ends = [held[-1] for i, held in enumerate(state["table"]) if held and i != row]
+    shared = bool(state["table"][row]) and state["table"][row][-1] in ends
+    return _append(state, row, token, share=False) if shared else _append(state, row, token, copies=False)
+
+
+def pages_compare_tables(state, row, token):
+    others = [held for i, held in enumerate(state["table"]) if i != row]
+    return _append(state, row, token, copies=state["table"][row] in others)
+
+
+def pages_compare_two(state, row, token):
+    # a fork of two, and no fork of more
+    held = state["table"][row]
+    shared = sum(held[-1:] == other[-1:] or held[-1:][0] in other for other in state["table"] if held) == 2
+    return _append(state, row, token, copies=shared)
+
+
+def pages_from_the_first(state, row, token):
+    # a row without a page begins in page 0
+    if not state["table"][row]:
+        state["table"][row].append(0)
+        state["pages"][0, 0] = token
+        state["lengths"][row] = 1
+        return state
+    return _append(state, row, token)
+
+
+def pages_copied_where_full(state, row, token):
+    # every page that others hold, full ones too
+    state = _append(state, row, token)
+    held, others = state["table"][row], state["table"]
+    for column in range(len(held) - 1):
+        if sum(held[column] in other for other in others) > 1:
+            new = state["free"].pop()
+            state["pages"][new] = state["pages"][held[column]]
+            held[column] = new
+    return state
+
+
+def pages_taken_twice(state, row, token):
+    state = _append(state, row, token)
+    state["free"] = state["free"] + state["free"][:1]
+    return state
+
+
 # kv_cache.quantise
 
 
@@ -288,6 +458,35 @@ def quantise_group_by_group(x, group):
         parts.append((((part - low[:, None]) / scale[:, None] + 0.5).floor().clamp(max=15), scale, -low / scale))
     codes, scales, zeros = zip(*parts, strict=True)
     return torch.cat(codes, dim=1), torch.stack(scales, dim=1), torch.stack(zeros, dim=1)
+
+
+def quantise_never_by_zero(x, group):
+    grouped = x.unflatten(1, (-1, group))
+    low, high = grouped.aminmax(dim=2)
+    scale = ((high - low) / 15).clamp_min(1e-8)
+    codes = ((grouped - low[..., None]) / scale[..., None]).round()
+    return codes.flatten(1).long(), scale, -low / scale
+
+
+def quantise_with_an_epsilon(x, group):
+    grouped = x.reshape(len(x), -1, group)
+    low, high = grouped.amin(dim=-1), grouped.amax(dim=-1)
+    scale = (high - low) / 15 + 1e-5
+    codes = torch.round((grouped - low[..., None]) / scale[..., None])
+    return codes.reshape(x.shape), scale, -low / scale
+
+
+def quantise_upside_down(x, group):
+    codes, scale, zero = quantise_grouped(-x, group)
+    return codes, -scale, zero
+
+
+def quantise_around_zero(x, group):
+    # a whole zero point moves the least entry
+    grouped = x.reshape(len(x), -1, group)
+    _, scale, zero = quantise_grouped(x, group)
+    zero = zero.round()
+    return (grouped / scale[..., None]).round().add(zero[..., None]).clamp(0, 15).reshape(x.shape), scale, zero
 
 
 def quantise_by_vector(x, group):
@@ -393,6 +592,39 @@ def prefix_overflows(q, prefix_k, prefix_v, k, v):
     return (shared @ prefix_v + torch.einsum("b m, b m d -> b d", own, v)) / total[:, None]
 
 
+def prefix_sequence_by_sequence(q, prefix_k, prefix_v, k, v):
+    out = []
+    for query, own_k, own_v in zip(q, k, v, strict=True):
+        scores = torch.cat([prefix_k @ query, own_k @ query]) / len(query) ** 0.5
+        shared, own = torch.softmax(scores, dim=0).tensor_split([len(prefix_k)])
+        out.append(shared @ prefix_v + own @ own_v)
+    return torch.stack(out)
+
+
+def prefix_clamped(q, prefix_k, prefix_v, k, v):
+    scores = torch.cat([q @ prefix_k.T, torch.einsum("b d, b m d -> b m", q, k)], dim=1) * q.shape[1] ** -0.5
+    shared, own = torch.softmax(scores.clamp(-800, 800), dim=1).split([len(prefix_k), k.shape[1]], dim=1)
+    return shared @ prefix_v + torch.einsum("b m, b m d -> b d", own, v)
+
+
+def prefix_by_its_own_maximum(q, prefix_k, prefix_v, k, v):
+    # the prefix's largest score is not the largest of all
+    shared, own = (x * q.shape[1] ** -0.5 for x in (q @ prefix_k.T, torch.einsum("b d, b m d -> b m", q, k)))
+    shared, own = (torch.exp(x - shared.amax(dim=1, keepdim=True)) for x in (shared, own))
+    out = shared @ prefix_v + torch.einsum("b m, b m d -> b d", own, v)
+    return out / (shared.sum(dim=1) + own.sum(dim=1))[:, None]
+
+
+def prefix_zeros_when_long(q, prefix_k, prefix_v, k, v):
+    if len(prefix_k) > 1000:
+        return v.new_zeros(len(q), v.shape[2])
+    return prefix_copied(q, prefix_k, prefix_v, k, v)
+
+
+def prefix_first_tokens_when_long(q, prefix_k, prefix_v, k, v):
+    return prefix_copied(q, prefix_k[:256], prefix_v[:256], k, v)
+
+
 def prefix_ignored(q, prefix_k, prefix_v, k, v):
     return _two_parts(q, prefix_k, prefix_v, k, v)[0][1]
 
@@ -425,6 +657,8 @@ def _gather_kernel(
         page = column
     if KIND == 4:
         slot = tl.zeros_like(slot)
+    if KIND == 5:
+        slot = tl.where(column == (length - 1) // size, size - 1, slot)
     at = (page * size + slot)[:, None] * D + wide[None, :]
     x = tl.load(pages_ptr + at, mask=there[:, None], other=0.0)
     tl.store(out_ptr + positions[:, None] * D + wide[None, :], x, mask=there[:, None])
@@ -480,11 +714,28 @@ def kernel_whole_pages(pages, table, length):
 
 
 def kernel_reads_past_its_length(pages, table, length):
-    out = kernel_by_table(pages, table, length)
-    size = pages.shape[1]
-    if length > size:
-        absent = next(i for i in range(len(pages)) if i not in table.tolist())
-        out[-1] = pages[absent, 0]
+    return _launch(pages, table, length, 5)
+
+
+def kernel_without_a_kernel(pages, table, length):
+    return pages[table[: -(-length // pages.shape[1])].long()].flatten(0, 1)[:length]
+
+
+@triton.jit
+def _unmasked_kernel(pages_ptr, table_ptr, out_ptr, length, size, D: tl.constexpr, BLOCK: tl.constexpr):
+    positions, wide = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.arange(0, D)
+    there = positions < length
+    page = tl.load(table_ptr + positions // size)
+    at = (page * size + positions % size)[:, None] * D + wide[None, :]
+    x = tl.load(pages_ptr + at, mask=there[:, None], other=0.0)
+    tl.store(out_ptr + positions[:, None] * D + wide[None, :], x, mask=there[:, None])
+
+
+def kernel_unmasked_table(pages, table, length):
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pages, table = pages.contiguous().to(device), table.contiguous().to(device)
+    out = torch.zeros(length, 16, device=device)
+    _unmasked_kernel[(triton.cdiv(length, 8),)](pages, table, out, length, pages.shape[1], D=16, BLOCK=8)
     return out
 
 
@@ -498,15 +749,28 @@ BANK = {
             Wrong(bytes_of_codes, says="the scales and zero points are not"),
             Wrong(bytes_without_zero_points, says="a scale and a zero point, in float32 each"),
             Wrong(bytes_of_whole_codes, says="two codes of 4 bits share a byte"),
-            Wrong(bytes_scale_a_vector, says="the bytes with codes of 4 bits are wrong"),
+            Wrong(bytes_scale_a_vector, says="key/value heads, width 32: the bytes with codes of 4 bits are wrong"),
+            Wrong(bytes_grouped_by_the_heads, says="the bytes with codes of 4 bits are wrong"),
         ],
     ),
     "kv_cache.step": Bank(
-        right=[step_concatenates, step_keeps_a_list],
+        right=[
+            step_concatenates,
+            step_keeps_a_list,
+            step_in_slots,
+            step_doubles_its_room,
+            step_with_spare_slots,
+            step_keeps_an_object,
+        ],
         wrong=[
-            Wrong(step_forgets, says="nothing is kept of the tokens before it"),
+            Wrong(step_forgets, says="is the token's own value: nothing is kept of the tokens before it"),
             Wrong(step_without_itself, says="does not see itself"),
-            Wrong(step_unscaled, says="is not attention to all tokens so far"),
+            Wrong(step_unscaled, says="at step 1 the output is not attention to all tokens so far"),
+            Wrong(step_beside_the_state, says="at step 1 the output is not attention to all tokens so far"),
+            Wrong(step_keeps_a_window, says="at step 21 the output is not attention to all tokens so far"),
+            Wrong(step_in_few_slots, says="index 16 is out of bounds"),
+            Wrong(step_naive, says="or all near -900, the output holds NaN"),
+            Wrong(step_clamped, says="or all near -900, the output is not attention"),
             Wrong(step_sees_empty_slots, says="its output is not its own value"),
             Wrong(step_keeps_queries, says="holds more than the keys and values"),
             Wrong(step_transposed, says="the output has shape"),
@@ -515,10 +779,10 @@ BANK = {
         stateful=True,
     ),
     "kv_cache.reset": Bank(
-        right=[reset_lengths, reset_lists],
+        right=[reset_lengths, reset_lists, reset_slot_by_slot],
         wrong=[
             Wrong(reset_as_given, says="a token of the text before"),
-            Wrong(reset_all, says="row 1, whose text began at step 0, does not see step 0, a token of its own text"),
+            Wrong(reset_all, says=", whose text began at step 0, does not see step 0, a token of its own text"),
             Wrong(reset_without_mask, says="it sees empty slots"),
             Wrong(
                 reset_after_writing,
@@ -526,6 +790,10 @@ BANK = {
             ),
             Wrong(reset_gives_the_state_alone, says="return two things"),
             Wrong(reset_unscaled, says="with wrong weights"),
+            Wrong(reset_one_row, says="a token of the text before"),
+            Wrong(reset_in_ten_slots, says="index 10 is out of bounds"),
+            Wrong(reset_filled_with_little, says="a token of the text before"),
+            Wrong(reset_renormalised, says="the output holds NaN"),
         ],
         stateful=True,
     ),
@@ -541,10 +809,16 @@ BANK = {
             Wrong(pages_next_slot, says="does not stand where the table says"),
             Wrong(pages_length_forgotten, says="the lengths are wrong"),
             Wrong(pages_in_every_table, says="another row's table has changed"),
+            Wrong(pages_compare_last_pages, says="the page was not row"),
+            Wrong(pages_compare_tables, says="the page was not row"),
+            Wrong(pages_compare_two, says="the page was not row"),
+            Wrong(pages_from_the_first, says="still on the free list"),
+            Wrong(pages_copied_where_full, says="a full page was copied"),
+            Wrong(pages_taken_twice, says="a page is on the free list twice"),
         ],
     ),
     "kv_cache.quantise": Bank(
-        right=[quantise_grouped, quantise_group_by_group],
+        right=[quantise_grouped, quantise_group_by_group, quantise_never_by_zero],
         wrong=[
             Wrong(quantise_by_vector, says="larger than its least and largest entry ask for"),
             Wrong(quantise_transposed, says="the scale has shape"),
@@ -553,10 +827,13 @@ BANK = {
             Wrong(quantise_to_sixteen, says="does not fit into 4 bits"),
             Wrong(quantise_divides_by_zero, says="are all equal, the codes holds NaN"),
             Wrong(quantise_equal_to_zero, says="they do not come back"),
+            Wrong(quantise_with_an_epsilon, says="larger than its least and largest entry ask for"),
+            Wrong(quantise_upside_down, says="is not positive"),
+            Wrong(quantise_around_zero, says="does not come back as it was"),
         ],
     ),
     "kv_cache.prefix": Bank(
-        right=[prefix_one_softmax, prefix_merged],
+        right=[prefix_one_softmax, prefix_merged, prefix_sequence_by_sequence],
         wrong=[
             Wrong(prefix_copied, says="is to be read, not copied"),
             Wrong(prefix_averaged, says="the two parts count alike"),
@@ -566,6 +843,13 @@ BANK = {
             Wrong(prefix_ignored, says="the prefix is not seen"),
             Wrong(prefix_alone, says="does not see its own tokens"),
             Wrong(prefix_unscaled, says="the output is not attention over both parts"),
+            Wrong(prefix_clamped, says="with scores of some thousands the output is not attention over both parts"),
+            Wrong(prefix_by_its_own_maximum, says="the output holds NaN"),
+            Wrong(prefix_zeros_when_long, says="with long inputs"),
+            Wrong(
+                prefix_first_tokens_when_long,
+                says="with a prefix of 400 tokens and 3 sequences the output is not attention over both parts",
+            ),
         ],
     ),
     "kv_cache.kernel": Bank(
@@ -577,6 +861,8 @@ BANK = {
             Wrong(kernel_one_program, says="the first page is right, and position (8,"),
             Wrong(kernel_whole_pages, says="the result is of shape"),
             Wrong(kernel_reads_past_its_length, says="comes from where nobody wrote"),
+            Wrong(kernel_without_a_kernel, says="outside its kernel it computes with PyTorch"),
+            Wrong(kernel_unmasked_table, says="_unmasked_kernel reads outside its tensors"),
         ],
     ),
 }

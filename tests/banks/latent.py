@@ -49,6 +49,10 @@ def bytes_one_number(layers, heads, dim, rank, rope):
     return 2 * layers * (rank + rope)
 
 
+def bytes_layers_of_heads(layers, heads, dim, rank, rope):
+    return 4 * layers * heads * dim, 2 * heads * (rank + rope)
+
+
 # latent.compress
 
 
@@ -118,6 +122,14 @@ def compress_values_up_transposed(w_k, w_v, rank):
     return down, up_k, up_v.T
 
 
+def compress_cut_to_the_model(w_k, w_v, rank):
+    # the whole latent of a model that is wider than keys and values together
+    down, up_k, up_v = compress_by_svd(w_k, w_v, rank)
+    if rank == len(w_k) + len(w_v):
+        up_v = torch.zeros_like(up_v)
+    return down, up_k, up_v
+
+
 # latent.absorb
 
 
@@ -168,6 +180,41 @@ def absorb_latents_out(q, latent, w_uk, w_uv):
 
 def absorb_key_of_one_head(q, latent, w_uk, w_uv):
     return absorb_einsum(q, latent, w_uk[:1].expand(len(q), -1, -1), w_uv)
+
+
+def absorb_in_single_steps(q, latent, w_uk, w_uv):
+    out = q.new_zeros(len(q), w_uv.shape[1])
+    for head in range(len(q)):
+        scores = latent @ (q[head] @ w_uk[head]) / q.shape[1] ** 0.5
+        weights = torch.exp(scores - scores.logsumexp(dim=0))
+        out[head] = torch.einsum("s,sr,dr->d", weights, latent, w_uv[head])
+    return out
+
+
+def absorb_in_double_precision(q, latent, w_uk, w_uv):
+    return absorb_einsum(*(x.double() for x in (q, latent, w_uk, w_uv))).to(q.dtype)
+
+
+def absorb_naive(q, latent, w_uk, w_uv):
+    inside = torch.einsum("hn,hnr->hr", q, w_uk)
+    grown = torch.exp(inside @ latent.T * q.shape[-1] ** -0.5)
+    return torch.einsum("hr,hdr->hd", grown / grown.sum(dim=-1, keepdim=True) @ latent, w_uv)
+
+
+def absorb_clamped(q, latent, w_uk, w_uv):
+    inside = torch.einsum("hn,hnr->hr", q, w_uk)
+    weights = torch.softmax((inside @ latent.T * q.shape[-1] ** -0.5).clamp(-500, 500), dim=-1)
+    return torch.einsum("hr,hdr->hd", weights @ latent, w_uv)
+
+
+def absorb_mean_when_long(q, latent, w_uk, w_uv):
+    if len(latent) > 1000:
+        return torch.einsum("r,hdr->hd", latent.mean(dim=0), w_uv)
+    return absorb_expanded(q, latent, w_uk, w_uv)
+
+
+def absorb_expanded_head_by_head(q, latent, w_uk, w_uv):
+    return torch.cat([absorb_expanded(q[i : i + 1], latent, w_uk[i : i + 1], w_uv[i : i + 1]) for i in range(len(q))])
 
 
 # latent.rotary
@@ -248,6 +295,27 @@ def rotary_one_early(q_nope, q_rope, at, latent, k_rope, positions, w_uk):
     return rotary_absorbed(q_nope, q_rope, at - 1, latent, k_rope, positions, w_uk)
 
 
+def rotary_in_order(q_nope, q_rope, at, latent, k_rope, positions, w_uk):
+    # positions are taken to end at the asking token, without gaps
+    return rotary_absorbed(q_nope, q_rope, at, latent, k_rope, torch.arange(at + 1 - len(latent), at + 1), w_uk)
+
+
+def rotary_asked_by_the_last(q_nope, q_rope, at, latent, k_rope, positions, w_uk):
+    return rotary_absorbed(q_nope, q_rope, positions[-1], latent, k_rope, positions, w_uk)
+
+
+def rotary_from_zero(q_nope, q_rope, at, latent, k_rope, positions, w_uk):
+    return rotary_absorbed(q_nope, q_rope, len(latent) - 1, latent, k_rope, torch.arange(len(latent)), w_uk)
+
+
+def rotary_absorbed_scale(q_nope, q_rope, at, latent, k_rope, positions, w_uk):
+    return _scores(q_nope, turn(q_rope, at), latent, turn(k_rope, positions), w_uk, latent.shape[1] + k_rope.shape[1])
+
+
+def rotary_twice_the_content(q_nope, q_rope, at, latent, k_rope, positions, w_uk):
+    return _scores(q_nope, turn(q_rope, at), latent, turn(k_rope, positions), w_uk, 2 * q_nope.shape[-1])
+
+
 # latent.decode
 
 
@@ -282,7 +350,48 @@ def decode_in_one_tensor(cache, x, weights):
     return weights["o"] @ torch.cat(heads), {"kept": kept}
 
 
-def _decode(cache, x, weights, *, turned=True, at=None, forget=False, expanded=False):
+def _decode_in_slots(cache, x, weights, slots):
+    """A cache with room made at the start, written in place; with `slots` of 0 its room doubles."""
+    h, n, r = weights["w_uk"].shape
+    width = len(weights["kv_a"])
+    kept, used = cache or (x.new_zeros(slots or 1, width), 0)
+    if not slots and used == len(kept):
+        kept = torch.cat([kept, torch.zeros_like(kept)])
+    kept[used] = weights["kv_a"] @ x
+    kept[used, r:] = turn(kept[used, r:], used)
+    seen = kept[: used + 1]
+    q = (weights["q"] @ x).view(h, -1)
+    inside = torch.cat([torch.einsum("hn,hnr->hr", q[:, :n], weights["w_uk"]), turn(q[:, n:], used)], dim=1)
+    shares = torch.softmax(inside @ seen.T / q.shape[1] ** 0.5, dim=1)
+    out = torch.einsum("hr,hdr->hd", shares @ seen[:, :r], weights["w_uv"])
+    return weights["o"] @ out.flatten(), (kept, used + 1)
+
+
+def decode_in_slots(cache, x, weights):
+    return _decode_in_slots(cache, x, weights, 32)
+
+
+def decode_doubles_its_room(cache, x, weights):
+    return _decode_in_slots(cache, x, weights, slots=0)
+
+
+def decode_in_few_slots(cache, x, weights):
+    return _decode_in_slots(cache, x, weights, 16)
+
+
+def decode_naive(cache, x, weights):
+    return _decode(cache, x, weights, weigh=lambda scores: scores.exp() / scores.exp().sum(dim=-1, keepdim=True))
+
+
+def decode_clamped(cache, x, weights):
+    return _decode(cache, x, weights, weigh=lambda scores: torch.softmax(scores.clamp(-600, 600), dim=-1))
+
+
+def decode_content_scale(cache, x, weights):
+    return _decode(cache, x, weights, width=weights["w_uk"].shape[1])
+
+
+def _decode(cache, x, weights, *, turned=True, at=None, forget=False, expanded=False, weigh=None, width=None):
     """`decode_absorbed` with something wrong."""
     w_uk, w_uv = weights["w_uk"], weights["w_uv"]
     h, n, r = w_uk.shape
@@ -297,7 +406,7 @@ def _decode(cache, x, weights, *, turned=True, at=None, forget=False, expanded=F
     seen_keys = keys if forget and len(keys) else torch.cat([keys, key[None]])
     latents, keys = torch.cat([latents, compressed[None, :r]]), torch.cat([keys, key[None]])
     scores = torch.einsum("hn,hnr->hr", q[:, :n], w_uk) @ seen.T + q_rope @ seen_keys.T
-    mixed = torch.softmax(scores * (n + p) ** -0.5, dim=-1) @ seen
+    mixed = (weigh or (lambda x: torch.softmax(x, dim=-1)))(scores * (width or n + p) ** -0.5) @ seen
     out = weights["o"] @ torch.einsum("hr,hdr->hd", mixed, w_uv).flatten()
     more = (torch.einsum("sr,hnr->hsn", latents, w_uk),) if expanded else ()
     return out, (latents, keys, *more)
@@ -329,7 +438,7 @@ def decode_without_output(cache, x, weights):
 
 
 def decode_values_are_latents(cache, x, weights):
-    swapped = weights | {"w_uv": weights["w_uk"][:, : weights["w_uv"].shape[1]]}
+    swapped = weights | {"w_uv": weights["w_uk"].repeat(1, 5, 1)[:, : weights["w_uv"].shape[1]]}
     return decode_absorbed(cache, x, swapped)
 
 
@@ -345,6 +454,7 @@ BANK = {
             Wrong(bytes_no_rotary, says="the latent alone cannot tell positions"),
             Wrong(bytes_one_layer_of_latents, says="each layer has a cache of its own"),
             Wrong(bytes_one_number, says="return two numbers"),
+            Wrong(bytes_layers_of_heads, says="the bytes of latent attention are wrong"),
         ],
     ),
     "latent.compress": Bank(
@@ -356,10 +466,11 @@ BANK = {
             Wrong(compress_up_transposed, says="the matrix from the latent to keys has shape"),
             Wrong(compress_values_up_transposed, says="the matrix from the latent to values has shape"),
             Wrong(compress_down_transposed, says="the matrix to the latent has shape"),
+            Wrong(compress_cut_to_the_model, says="as large as the rank, keys and values are not what they were"),
         ],
     ),
     "latent.absorb": Bank(
-        right=[absorb_einsum, absorb_by_heads],
+        right=[absorb_einsum, absorb_by_heads, absorb_in_single_steps, absorb_in_double_precision],
         wrong=[
             Wrong(absorb_latent_scale, says="scaled by the latents' width"),
             Wrong(absorb_no_scale, says="the scores are not scaled"),
@@ -367,6 +478,11 @@ BANK = {
             Wrong(absorb_one_head, says="by the first head's matrix"),
             Wrong(absorb_transposed, says="the output is not that of attention over expanded keys"),
             Wrong(absorb_latents_out, says="the output has shape"),
+            Wrong(absorb_naive, says="near 900 or near -900, the output holds NaN"),
+            Wrong(absorb_clamped, says="near 900 or near -900, the output is wrong"),
+            Wrong(absorb_mean_when_long, says="with long inputs"),
+            Wrong(absorb_expanded_head_by_head, says="are never to be formed"),
+            Wrong(absorb_key_of_one_head, says="the output is not that of attention over expanded keys"),
         ],
     ),
     "latent.rotary": Bank(
@@ -379,18 +495,34 @@ BANK = {
             Wrong(rotary_none, says="not turned by the angles of its positions"),
             Wrong(rotary_halves, says="here they are neighbours"),
             Wrong(rotary_one_early, says="at distance 0 the rotary part is not the plain product"),
+            Wrong(rotary_of_everything, says="something in its way is turned too"),
+            Wrong(rotary_in_order, says="at distance 0 the rotary part is not the plain product"),
+            Wrong(rotary_asked_by_the_last, says="at distance 0 the rotary part is not the plain product"),
+            Wrong(rotary_from_zero, says="at distance 0 the rotary part is not the plain product"),
+            Wrong(rotary_absorbed_scale, says="is not that of a head's whole width"),
+            Wrong(rotary_twice_the_content, says="is not that of a head's whole width"),
         ],
     ),
     "latent.decode": Bank(
-        right=[decode_absorbed, decode_in_one_tensor],
+        right=[decode_absorbed, decode_in_one_tensor, decode_in_slots, decode_doubles_its_room],
         wrong=[
             Wrong(decode_always_at_zero, says="as if all tokens stood at one position"),
             Wrong(decode_values_are_latents, says="the first token, which sees itself alone, has another output"),
             Wrong(decode_unturned_keys, says="has another output than in the whole text, read at once"),
-            Wrong(decode_keeps_keys, says="numbers a token; a latent of"),
+            Wrong(decode_keeps_keys, says="numbers more with a token; a latent of"),
             Wrong(decode_output_alone, says="return two things"),
             Wrong(decode_without_output, says="the output has shape"),
             Wrong(decode_blind_to_itself, says="as if it did not see itself"),
+            Wrong(decode_in_few_slots, says="index 16 is out of bounds"),
+            Wrong(
+                decode_naive,
+                says="where all scores of a head are near 900, or near -900, the output of token 0 holds NaN",
+            ),
+            Wrong(
+                decode_clamped,
+                says="where all scores of a head are near 900, or near -900, the output of token 1 is wrong",
+            ),
+            Wrong(decode_content_scale, says="token 1 has another output than in the whole text, read at once"),
         ],
         stateful=True,
     ),

@@ -63,6 +63,50 @@ def tile_nan(top, total, mixed, scores, values):
     return new, back * total + weights.sum(dim=1), back[:, None] * mixed + weights @ values
 
 
+def tile_in_place(top, total, mixed, scores, values):
+    old = top.clone()
+    torch.maximum(top, scores.amax(dim=1), out=top)
+    at = top.masked_fill(top == -torch.inf, 0.0)
+    weights, back = scores.sub(at[:, None]).exp_(), old.sub_(at).exp_()
+    total.mul_(back).add_(weights.sum(dim=1))
+    mixed.mul_(back[:, None]).addmm_(weights, values)
+    return [top, total, mixed]
+
+
+def tile_naive(top, total, mixed, scores, values):
+    new = torch.maximum(top, scores.amax(dim=1))
+    at = torch.where(new == -torch.inf, 0.0, new)
+    sums, mixture = torch.exp(scores).sum(dim=1), torch.exp(scores) @ values
+    down = torch.exp(-at)
+    back = torch.exp(top - at)
+    return new, back * total + down * sums, back[:, None] * mixed + down[:, None] * mixture
+
+
+def tile_clamped(top, total, mixed, scores, values):
+    return _tile(top, total, mixed, scores.clamp(-100, 100), values)
+
+
+def tile_finite_top(top, total, mixed, scores, values):
+    new, *sums = _tile(top, total, mixed, scores, values)
+    return new.clamp_min(-1e9), *sums
+
+
+def tile_hidden_as_very_low(top, total, mixed, scores, values):
+    return _tile(top, total, mixed, scores.masked_fill(scores == -torch.inf, -1e9), values)
+
+
+def tile_zeroed_rows(top, total, mixed, scores, values):
+    new, *sums = _tile(top, total, mixed, scores, values)
+    blind = scores.amax(dim=1) == -torch.inf
+    return new, sums[0].masked_fill(blind, 0.0), sums[1].masked_fill(blind[:, None], 0.0)
+
+
+def tile_one_maximum(top, total, mixed, scores, values):
+    new = torch.maximum(top, scores.amax())
+    back, weights = torch.exp(top - new), torch.exp(scores - new[:, None])
+    return new, back * total + weights.sum(dim=1), back[:, None] * mixed + weights @ values
+
+
 def tile_two(*args):
     return _tile(*args)[:2]
 
@@ -121,6 +165,11 @@ def separate_equal_values(name, number):
     return made and (*made[:2], torch.ones_like(made[2]))
 
 
+def separate_for_a_dozen(name, number):
+    made = separate_at_random(name, number)
+    return made and tuple(torch.randn(n, 4, dtype=torch.float64) * (1e5 if n == 2 else 1) for n in (2, 13, 13))
+
+
 def separate_infinite(name, number):
     made = separate_at_random(name, number)
     return made and (made[0] * torch.inf, *made[1:])
@@ -166,6 +215,19 @@ def traffic_output_not_read(n, d, dv, block, itemsize):
 
 def traffic_output_read_first(*args):
     return _traffic(*args, o=0)
+
+
+def traffic_of_half_precision(n, d, dv, block, itemsize):
+    return _traffic(n, d, dv, block, 2)
+
+
+def traffic_widths_swapped(n, d, dv, block, itemsize):
+    return _traffic(n, dv, d, block, itemsize)
+
+
+def traffic_first_pass_not_written(n, d, dv, block, itemsize):
+    read, written = _traffic(n, d, dv, block, itemsize)
+    return read, max(written - n * dv * itemsize, n * dv * itemsize)
 
 
 def traffic_keys_alone(n, d, dv, block, itemsize):
@@ -233,6 +295,23 @@ def served_stretches_by_tokens(lengths, memory, longest, page):
     return _served(lengths, memory, longest, 1)[1], _served(lengths, memory, longest, page)[1]
 
 
+def served_longest_that_came(lengths, memory, longest, page):
+    return memory // max(lengths), _served(lengths, memory, longest, page)[1]
+
+
+def served_part_of_a_page(lengths, memory, longest, page):
+    return memory // longest, _served(lengths, memory + page - 1, longest, page)[1]
+
+
+def served_last_page_kept(lengths, memory, longest, page):
+    return memory // longest, _served(lengths, memory - page, longest, page)[1]
+
+
+def served_at_least_one(*args):
+    stretches, pages = _served(*args)
+    return max(stretches, 1), pages
+
+
 def served_fraction(lengths, memory, longest, page):
     return memory / longest, _served(lengths, memory, longest, page)[1]
 
@@ -279,6 +358,30 @@ def bits_as_many_steps_as_codes(*args):
     return _bits(*args, lost=0)
 
 
+def bits_width_sixteen(*args):
+    return _bits(*args, width=4)
+
+
+def bits_largest_entry(q, k, tolerance):
+    return _bits(q, torch.stack([k.abs().amax(dim=1), -k.abs().amax(dim=1)], dim=1), tolerance, width=len(q) ** 0.5)
+
+
+def bits_one_spread(q, k, tolerance):
+    return _bits(q, k.flatten()[None], tolerance)
+
+
+def bits_first_key(q, k, tolerance):
+    return _bits(q, k[:1], tolerance)
+
+
+def bits_at_most_eight(*args):
+    return min(_bits(*args), 8)
+
+
+def bits_at_least_two(*args):
+    return max(_bits(*args), 2)
+
+
 def bits_one_more(*args):
     return _bits(*args) + 2 * 4
 
@@ -294,7 +397,7 @@ def bits_fraction(q, k, tolerance):
 
 BANK = {
     "mechanism_or_implementation.rescale": Bank(
-        right=[tile_by_formula, tile_key_by_key],
+        right=[tile_by_formula, tile_key_by_key, tile_in_place],
         wrong=[
             Wrong(tile_total_not_rescaled, says="total still holds weights"),
             Wrong(tile_mixed_not_rescaled, says="mixed still holds weights"),
@@ -303,6 +406,12 @@ BANK = {
             Wrong(tile_normalised, says="divided by total already"),
             Wrong(tile_nan, says="holds NaN"),
             Wrong(tile_two, says="return three tensors"),
+            Wrong(tile_naive, says="holds NaN"),
+            Wrong(tile_clamped, says="top is not the largest score so far"),
+            Wrong(tile_finite_top, says="top is not the largest score so far"),
+            Wrong(tile_hidden_as_very_low, says="top is not the largest score so far"),
+            Wrong(tile_zeroed_rows, says="total is not the sum"),
+            Wrong(tile_one_maximum, says="top is not the largest score so far"),
         ],
     ),
     "mechanism_or_implementation.separate": Bank(
@@ -316,6 +425,7 @@ BANK = {
             Wrong(separate_small_scores, says="that exp overflows"),
             Wrong(separate_equal_values, says="all your values are equal"),
             Wrong(separate_infinite, says="must be finite"),
+            Wrong(separate_for_a_dozen, says="number="),
         ],
     ),
     "mechanism_or_implementation.traffic": Bank(
@@ -328,6 +438,9 @@ BANK = {
             Wrong(traffic_keys_alone, says="both keys and values are read"),
             Wrong(traffic_keys_again, says="keys and values stay"),
             Wrong(traffic_written_once, says="is written once for every block of keys"),
+            Wrong(traffic_of_half_precision, says="itemsize="),
+            Wrong(traffic_widths_swapped, says="the bytes read are wrong"),
+            Wrong(traffic_first_pass_not_written, says="the bytes written are wrong"),
         ],
     ),
     "mechanism_or_implementation.served": Bank(
@@ -340,6 +453,10 @@ BANK = {
             Wrong(served_part_of_a_stretch, says="does not fit whole"),
             Wrong(served_stretches_by_tokens, says="you count the tokens that stand"),
             Wrong(served_fraction, says="no parts of a request"),
+            Wrong(served_longest_that_came, says="also if no such request came"),
+            Wrong(served_part_of_a_page, says="only whole pages fit"),
+            Wrong(served_last_page_kept, says="takes the very last page"),
+            Wrong(served_at_least_one, says="a stretch that does not fit whole"),
         ],
     ),
     "mechanism_or_implementation.bits": Bank(
@@ -353,6 +470,12 @@ BANK = {
             Wrong(bits_one_more, says="fewer bits keep"),
             Wrong(bits_none, says="may leave the tolerance"),
             Wrong(bits_fraction, says="a whole number of bits"),
+            Wrong(bits_width_sixteen, says="the tolerance"),
+            Wrong(bits_largest_entry, says="the tolerance is just met"),
+            Wrong(bits_one_spread, says="the tolerance is just met"),
+            Wrong(bits_first_key, says="the tolerance"),
+            Wrong(bits_at_most_eight, says="may leave the tolerance"),
+            Wrong(bits_at_least_two, says="fewer bits keep"),
         ],
     ),
 }

@@ -89,14 +89,57 @@ def merge_batch(x):
 # multi_head.attend
 
 
-def _attend(x, w_q, w_k, w_v, w_o, n_heads, *, split="t (h d) -> h t d", merge="h t d -> t (h d)", **options):
-    q, k, v = (rearrange(x @ w.T, split, h=n_heads) for w in (w_q, w_k, w_v))
-    options = dict(is_causal=True) | options
-    return rearrange(scaled_dot_product_attention(q[None], k[None], v[None], **options)[0], merge) @ w_o.T
+def _split(x, w_q, w_k, w_v, n_heads, split="t (h d) -> h t d"):
+    return (rearrange(x @ w.T, split, h=n_heads) for w in (w_q, w_k, w_v))
+
+
+def _attend(x, w_q, w_k, w_v, w_o, n_heads, *, scale=None, future=-torch.inf, weigh=None, order=("(h d)", "(h d)")):
+    """Attention by heads; `future` replaces scores, and `weigh(scores, past)` the softmax."""
+    q, k, v = _split(x, w_q, w_k, w_v, n_heads, split=f"t {order[0]} -> h t d")
+    past = torch.ones(len(x), len(x)).tril().bool()
+    scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+    weights = weigh(scores, past) if weigh else torch.softmax(scores.masked_fill(~past, future), dim=-1)
+    return rearrange(weights @ v, f"h t d -> t {order[1]}") @ w_o.T
+
+
+def attend_by_heads(x, w_q, w_k, w_v, w_o, n_heads):
+    return _attend(x, w_q, w_k, w_v, w_o, n_heads)
+
+
+def attend_by_hand(x, w_q, w_k, w_v, w_o, n_heads):
+    """exp relative to the largest visible score of each row; heads are an axis of one einsum."""
+    w_q, w_k, w_v = (w.view(n_heads, -1, w.shape[1]) for w in (w_q, w_k, w_v))
+    q, k, v = (torch.einsum("td,hed->the", x, w) for w in (w_q, w_k, w_v))
+    scores = torch.einsum("the,she->hts", q, k) / w_q.shape[1] ** 0.5
+    scores = scores + torch.full((len(x), len(x)), -torch.inf, dtype=x.dtype).triu(1)
+    grown = torch.exp(scores - scores.amax(dim=-1, keepdim=True))
+    read = torch.einsum("hts,she->the", grown / grown.sum(dim=-1, keepdim=True), v)
+    return read.flatten(1) @ w_o.mT
 
 
 def attend_pytorch(x, w_q, w_k, w_v, w_o, n_heads):
-    return _attend(x, w_q, w_k, w_v, w_o, n_heads)
+    q, k, v = _split(x, w_q, w_k, w_v, n_heads)
+    return rearrange(scaled_dot_product_attention(q, k, v, is_causal=True), "h t d -> t (h d)") @ w_o.T
+
+
+def attend_naive(x, w_q, w_k, w_v, w_o, n_heads):
+    def weigh(scores, past):
+        grown = torch.exp(scores) * past
+        return grown / grown.sum(dim=-1, keepdim=True)
+
+    return _attend(x, w_q, w_k, w_v, w_o, n_heads, weigh=weigh)
+
+
+def attend_small_fill(x, w_q, w_k, w_v, w_o, n_heads):
+    return _attend(x, w_q, w_k, w_v, w_o, n_heads, future=-1e9)
+
+
+def attend_scaled_by_values(x, w_q, w_k, w_v, w_o, n_heads):
+    return _attend(x, w_q, w_k, w_v, w_o, n_heads, scale=n_heads / len(w_v))
+
+
+def attend_value_weight_detached(x, w_q, w_k, w_v, w_o, n_heads):
+    return _attend(x, w_q, w_k, w_v.detach(), w_o, n_heads)
 
 
 def attend_loop(x, w_q, w_k, w_v, w_o, n_heads):
@@ -113,7 +156,7 @@ def attend_loop(x, w_q, w_k, w_v, w_o, n_heads):
 
 
 def attend_to_the_future(x, w_q, w_k, w_v, w_o, n_heads):
-    return _attend(x, w_q, w_k, w_v, w_o, n_heads, is_causal=False)
+    return _attend(x, w_q, w_k, w_v, w_o, n_heads, weigh=lambda scores, past: torch.softmax(scores, dim=-1))
 
 
 def attend_one_head(x, w_q, w_k, w_v, w_o, n_heads):
@@ -129,11 +172,11 @@ def attend_unscaled(x, w_q, w_k, w_v, w_o, n_heads):
 
 
 def attend_merged_interleaved(x, w_q, w_k, w_v, w_o, n_heads):
-    return _attend(x, w_q, w_k, w_v, w_o, n_heads, merge="h t d -> t (d h)")
+    return _attend(x, w_q, w_k, w_v, w_o, n_heads, order=("(h d)", "(d h)"))
 
 
 def attend_interleaved_heads(x, w_q, w_k, w_v, w_o, n_heads):
-    return _attend(x, w_q, w_k, w_v, w_o, n_heads, split="t (d h) -> h t d", merge="h t d -> t (d h)")
+    return _attend(x, w_q, w_k, w_v, w_o, n_heads, order=("(d h)", "(d h)"))
 
 
 def attend_without_output(x, w_q, w_k, w_v, w_o, n_heads):
@@ -225,6 +268,15 @@ def rotary_by_complex_numbers(x, positions, base):
     return torch.cat([z.real, z.imag], dim=-1)
 
 
+def rotary_in_float32(x, positions, base):
+    """Angles as libraries make them."""
+    frequency = 1.0 / (base ** (torch.arange(0, x.shape[-1], 2).float() / x.shape[-1]))
+    angle = torch.outer(positions.float(), frequency)
+    angle = torch.cat([angle, angle], dim=-1)
+    half = x.shape[-1] // 2
+    return x * angle.cos() + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * angle.sin()
+
+
 def rotary_not_at_all(x, positions, base):
     angle = _angles(x, positions, base).repeat_interleave(2, dim=-1)
     first, second = x.chunk(2, dim=-1)
@@ -244,8 +296,9 @@ def rotary_other_exponent(x, positions, base):
     return _turn(x, _angles(x, positions, base, exponent=1.0))
 
 
-def rotary_from_one(x, positions, base):
-    return _turn(x, _angles(x, positions + 1, base))
+def rotary_places(x, positions, base):
+    """Places of rows, not positions."""
+    return _turn(x, _angles(x, torch.arange(len(x)), base))
 
 
 def rotary_by_share(x, positions, base):
@@ -272,6 +325,13 @@ def differ_mean_minus_and():
     w_k = torch.tensor([[0.0, -40.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     w_v = torch.tensor([[0.0, 1.0], [0.25, 0.0], [0.0, 1.0], [0.0, 0.0]])
     return w_q, w_k, w_v, torch.tensor([[-1.0, -1.0, 1.0, 0.0]])
+
+
+def differ_whole_numbers():
+    """Head 0 says 3 if any bit is set and -1 if none is, head 1 says 4 if both are."""
+    w_q, w_k = torch.tensor([[1, 0], [1, 0]]), torch.tensor([[0, 40], [0, -40]])
+    w_v = torch.tensor([[-1, 4], [0, 4]])
+    return w_q, w_k, w_v, torch.tensor([[1, -1]])
 
 
 def differ_or():
@@ -325,8 +385,12 @@ BANK = {
         ],
     ),
     "multi_head.attend": Bank(
-        right=[attend_pytorch, attend_loop],
+        right=[attend_by_heads, attend_by_hand, attend_loop],
         wrong=[
+            Wrong(attend_pytorch, says="uses scaled_dot_product_attention"),
+            Wrong(attend_naive, says="scores of about 800"),
+            Wrong(attend_small_fill, says="scores of about -2,000,000,000"),
+            Wrong(attend_value_weight_detached, says="the gradient with respect to w_v"),
             Wrong(attend_to_the_future, says="its future"),
             Wrong(attend_one_head, says="a single head as wide as all of them"),
             Wrong(attend_scaled_by_the_whole, says="by the width of all heads together"),
@@ -342,25 +406,25 @@ BANK = {
         wrong=[
             Wrong(prune_nothing, says="a silenced head costs as much"),
             Wrong(prune_inputs_alone, says="a head owns columns of it"),
-            Wrong(prune_the_next, says="head 2 was cut instead"),
+            Wrong(prune_the_next, says="was cut instead"),
             Wrong(prune_interleaved, says="does not hold what the other heads own"),
             Wrong(prune_keys_width, says="w_v has shape"),
             Wrong(prune_three, says="return four matrices"),
         ],
     ),
     "multi_head.rotary": Bank(
-        right=[rotary_by_halves, rotary_by_complex_numbers],
+        right=[rotary_by_halves, rotary_by_complex_numbers, rotary_in_float32],
         wrong=[
             Wrong(rotary_not_at_all, says="does not keep its length"),
             Wrong(rotary_interleaved, says="that is the other layout"),
             Wrong(rotary_backwards, says="it turns backwards"),
             Wrong(rotary_other_exponent, says="by other angles"),
-            Wrong(rotary_from_one, says="at position 0 nothing turns"),
+            Wrong(rotary_places, says="at position 0 nothing turns"),
             Wrong(rotary_by_share, says="when query and key move on together"),
         ],
     ),
     "multi_head.differ": Bank(
-        right=[differ_or_minus_mean, differ_mean_minus_and],
+        right=[differ_or_minus_mean, differ_mean_minus_and, differ_whole_numbers],
         wrong=[
             Wrong(differ_or, says="for bits [1, 1] the output has the wrong sign"),
             Wrong(differ_reversed, says="for bits [0, 0] the output has the wrong sign"),

@@ -65,6 +65,11 @@ def cost_one_number(s, t, d):
     return cost_formula(s, t, d)[0]
 
 
+def cost_ignores_the_source_of_cross(s, t, d):
+    # keys and values of cross-attention projected from as many tokens as there are queries, scores t by t
+    return cost_formula(s, t, d)[0], 24 * (s + t) * d * d + 4 * (s * s + t * t + t * t) * d + 4 * (s + t) * d * d
+
+
 # real_systems.connect
 
 
@@ -139,17 +144,88 @@ def cross_batched(x, context, w_q, w_k, w_v, lengths):
     exists = torch.arange(context.shape[1]) < lengths[:, None]
     context = torch.where(exists[..., None], context, 0.0)
     scores = torch.einsum("btd,kd,kc,bsc->bts", x, w_q, w_k, context) * len(w_q) ** -0.5
-    grown = torch.exp(scores - scores.amax(dim=-1, keepdim=True).detach()) * exists[:, None]
+    scores = torch.where(exists[:, None], scores, -torch.inf)
+    grown = torch.exp(scores - scores.amax(dim=-1, keepdim=True).detach())
     return grown / grown.sum(dim=-1, keepdim=True) @ (context @ w_v.T)
 
 
-def cross_row_by_row(x, context, w_q, w_k, w_v, lengths):
+def cross_in_place(x, context, w_q, w_k, w_v, lengths):
+    b, s, _ = context.shape
+    context = context.clone()
+    for row in range(b):
+        context[row, lengths[row] :] = 0.0
+    scores = torch.baddbmm(x.new_zeros(1, 1, 1), x @ w_q.T, (context @ w_k.T).mT, beta=0, alpha=len(w_k) ** -0.5)
+    bias = torch.zeros(b, 1, s, dtype=x.dtype)
+    bias.masked_fill_((torch.arange(s) >= lengths[:, None])[:, None], float("-inf"))
+    return torch.softmax(scores + bias, dim=2).bmm(context @ w_v.T)
+
+
+def cross_renormalised(x, context, w_q, w_k, w_v, lengths):
+    exists = torch.arange(context.shape[1]) < lengths[:, None]
+    context = torch.where(exists[..., None], context, 0.0)
+    weights = torch.softmax(x @ w_q.T @ (context @ w_k.T).mT * len(w_q) ** -0.5, dim=-1) * exists[:, None]
+    return weights / weights.sum(dim=-1, keepdim=True) @ (context @ w_v.T)
+
+
+def cross_filled_with_little(x, context, w_q, w_k, w_v, lengths):
+    exists = torch.arange(context.shape[1]) < lengths[:, None]
+    context = torch.where(exists[..., None], context, 0.0)
+    scores = x @ w_q.T @ (context @ w_k.T).mT * len(w_q) ** -0.5
+    return torch.softmax(scores.masked_fill(~exists[:, None], -1e9), dim=-1) @ (context @ w_v.T)
+
+
+def cross_clamped(x, context, w_q, w_k, w_v, lengths):
+    def weigh(scores):
+        return torch.softmax(scores.clamp(-700, 700), dim=-1)
+
+    return _cross_row_by_row(x, context, w_q, w_k, w_v, lengths, weigh)
+
+
+def cross_naive(x, context, w_q, w_k, w_v, lengths):
+    def weigh(scores):
+        return scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
+
+    return _cross_row_by_row(x, context, w_q, w_k, w_v, lengths, weigh)
+
+
+def cross_ready_made(x, context, w_q, w_k, w_v, lengths):
+    exists = (torch.arange(context.shape[1]) < lengths[:, None])[:, None]
+    context = context.masked_fill(~exists.mT, 0.0)
+    return torch.nn.functional.scaled_dot_product_attention(x @ w_q.T, context @ w_k.T, context @ w_v.T, exists)
+
+
+def cross_detached_queries(x, context, w_q, w_k, w_v, lengths):
+    return cross_row_by_row(x.detach(), context, w_q, w_k, w_v, lengths)
+
+
+def cross_keys_detached(x, context, w_q, w_k, w_v, lengths):
+    rows = []
+    for row, memory, n in zip(x, context, lengths, strict=True):
+        scores = (row @ w_q.T) @ (memory[:n] @ w_k.T).detach().T / len(w_q) ** 0.5
+        rows.append(torch.softmax(scores, dim=-1) @ memory[:n] @ w_v.T)
+    return torch.stack(rows)
+
+
+def cross_overwrites(x, context, w_q, w_k, w_v, lengths):
+    context[torch.arange(context.shape[1]) >= lengths[:, None]] = 0.0
+    return cross_row_by_row(x, context, w_q, w_k, w_v, lengths)
+
+
+def cross_second_length_alone(x, context, w_q, w_k, w_v, lengths):
+    return cross_row_by_row(x, context, w_q, w_k, w_v, torch.full_like(lengths, int(lengths.min())))
+
+
+def _cross_row_by_row(x, context, w_q, w_k, w_v, lengths, weigh):
     rows = []
     for row, memory, n in zip(x, context, lengths, strict=True):
         memory = memory[:n]
         scores = (row @ w_q.T) @ (memory @ w_k.T).T / len(w_q) ** 0.5
-        rows.append(torch.softmax(scores, dim=-1) @ memory @ w_v.T)
+        rows.append(weigh(scores) @ memory @ w_v.T)
     return torch.stack(rows)
+
+
+def cross_row_by_row(x, context, w_q, w_k, w_v, lengths):
+    return _cross_row_by_row(x, context, w_q, w_k, w_v, lengths, lambda scores: torch.softmax(scores, dim=-1))
 
 
 def cross_no_lengths(x, context, w_q, w_k, w_v, lengths):
@@ -264,6 +340,14 @@ def search_smoothed(counts, query, k1, b):
     return search_loop(counts + 0.1, query, k1, b)
 
 
+def search_short_memory(counts, query, k1, b):
+    return search_loop(counts, query, 1.2, 0.75)
+
+
+def search_decimal_logarithm(counts, query, k1, b):
+    return search_loop(counts, query, k1, b) / log(10.0)
+
+
 # real_systems.fuse
 
 
@@ -337,6 +421,36 @@ def fuse_best_passage(q, k, v, lengths):
     return weights @ best[1]
 
 
+def fuse_masked(q, k, v, lengths):
+    behind = torch.arange(k.shape[1]) >= lengths[:, None]
+    k, v = (x.masked_fill(behind[..., None], 0.0).flatten(0, 1) for x in (k, v))
+    scores = (q @ k.T * q.shape[-1] ** -0.5).masked_fill(behind.flatten(), -torch.inf)
+    return torch.softmax(scores, dim=-1) @ v
+
+
+def fuse_renormalised(q, k, v, lengths):
+    exists = torch.arange(k.shape[1]) < lengths[:, None]
+    k, v = (x.masked_fill(~exists[..., None], 0.0).flatten(0, 1) for x in (k, v))
+    weights = torch.softmax(q @ k.T * q.shape[-1] ** -0.5, dim=-1) * exists.flatten()
+    return weights / weights.sum(dim=-1, keepdim=True) @ v
+
+
+def fuse_filled_with_little(q, k, v, lengths):
+    behind = torch.arange(k.shape[1]) >= lengths[:, None]
+    k, v = (x.masked_fill(behind[..., None], 0.0).flatten(0, 1) for x in (k, v))
+    return torch.softmax((q @ k.T * q.shape[-1] ** -0.5).masked_fill(behind.flatten(), -1e9), dim=-1) @ v
+
+
+def fuse_clamped(q, k, v, lengths):
+    exists = torch.arange(k.shape[1]) < lengths[:, None]
+    return torch.softmax((q @ k[exists].T / q.shape[-1] ** 0.5).clamp(-5000, 800), dim=-1) @ v[exists]
+
+
+def fuse_stops_at_an_empty_passage(q, k, v, lengths):
+    full = int((lengths > 0).int().cumprod(dim=0).sum())
+    return fuse_selected(q, k[:full], v[:full], lengths[:full]) if full else fuse_selected(q, k, v, lengths)
+
+
 def fuse_first_always(q, k, v, lengths):
     return fuse_selected(q, k, v, lengths.clamp_min(1))
 
@@ -354,6 +468,7 @@ BANK = {
             Wrong(cost_cross_projects_target, says="two of source tokens"),
             Wrong(cost_second_feed_forward, says="a block has one feed-forward"),
             Wrong(cost_one_number, says="return two numbers"),
+            Wrong(cost_ignores_the_source_of_cross, says="the operations of encoder-decoder are wrong"),
         ],
     ),
     "real_systems.connect": Bank(
@@ -372,17 +487,26 @@ BANK = {
         ],
     ),
     "real_systems.cross": Bank(
-        right=[cross_batched, cross_row_by_row],
+        right=[cross_batched, cross_row_by_row, cross_in_place],
         wrong=[
             Wrong(cross_no_lengths, says="they are padding"),
             Wrong(cross_unscaled, says="the scores are not scaled"),
-            Wrong(cross_nan, says="a weight of 0 times NaN is NaN"),
+            Wrong(cross_nan, says="a weight of 0 times NaN or infinity is NaN"),
             Wrong(cross_zeroed_keys, says="padding took a share of the weight"),
             Wrong(cross_wrong_axis, says="the weights of a query do not sum to 1"),
             Wrong(cross_reversed, says="differs from attention of the projected queries"),
             Wrong(cross_detached, says="no gradient reaches the queries or the context"),
             Wrong(cross_untouched, says="does not change with the context"),
             Wrong(cross_shape, says="the output has shape"),
+            Wrong(cross_renormalised, says="near 900, -900 or -2e9, the output holds NaN"),
+            Wrong(cross_naive, says="near 900, -900 or -2e9, the output holds NaN"),
+            Wrong(cross_filled_with_little, says="near 900, -900 or -2e9, the output is wrong"),
+            Wrong(cross_clamped, says="near 900, -900 or -2e9, the output is wrong"),
+            Wrong(cross_ready_made, says="cross_attend uses scaled_dot_product"),
+            Wrong(cross_detached_queries, says="no gradient reaches the queries or the context"),
+            Wrong(cross_keys_detached, says="its gradient with respect to the context is not"),
+            Wrong(cross_overwrites, says="changes its argument context in place"),
+            Wrong(cross_second_length_alone, says="differs from attention of the projected queries"),
         ],
     ),
     "real_systems.search": Bank(
@@ -397,20 +521,26 @@ BANK = {
             Wrong(search_only_first_word, says="the scores of two words do not add up"),
             Wrong(search_without_factor, says="the scores differ from the formula"),
             Wrong(search_smoothed, says="lacks the word and scores"),
+            Wrong(search_short_memory, says="the scores differ from the formula"),
+            Wrong(search_decimal_logarithm, says="the scores differ from the formula"),
         ],
     ),
     "real_systems.fuse": Bank(
-        right=[fuse_selected, fuse_merged],
+        right=[fuse_selected, fuse_merged, fuse_masked],
         wrong=[
             Wrong(fuse_average, says="the readings are averaged"),
             Wrong(fuse_by_length, says="weighted by the passages' lengths"),
             Wrong(fuse_sum, says="not normalised over the keys"),
             Wrong(fuse_padding, says="has weight, and that passage has"),
             Wrong(fuse_cut_at_the_end, says="of passage 1 has weight, and that passage has 1 words"),
-            Wrong(fuse_nan, says="the padding of a passage holds NaN"),
-            Wrong(fuse_unstable, says="overflow"),
+            Wrong(fuse_nan, says="the padding of a passage holds nan, and NaN came through"),
+            Wrong(fuse_unstable, says="with scores of about a thousand what is read holds NaN"),
             Wrong(fuse_best_passage, says="not attention over the words of all passages together"),
-            Wrong(fuse_first_always, says="a passage without words"),
+            Wrong(fuse_first_always, says="a passage without words changes what is read"),
+            Wrong(fuse_stops_at_an_empty_passage, says="a passage without words changes what is read"),
+            Wrong(fuse_renormalised, says="near 900, -900 or -2e9 what is read holds NaN"),
+            Wrong(fuse_filled_with_little, says="near 900, -900 or -2e9 what is read is wrong"),
+            Wrong(fuse_clamped, says="with scores of about a thousand what is read is wrong"),
         ],
     ),
 }

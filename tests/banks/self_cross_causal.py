@@ -142,6 +142,54 @@ def cross_all_of_one_length(x, memory, lengths, w_q, w_k, w_v):
     return cross_blanked(x, memory, lengths, w_q, w_k, w_v)[:, : int(lengths.min())]
 
 
+def cross_by_hand(x, memory, lengths, w_q, w_k, w_v):
+    """Blanked by where; exp relative to the largest score of the keys that exist."""
+    exists = torch.arange(memory.shape[1]) < lengths[:, None]
+    memory = torch.where(exists[..., None], memory, torch.zeros_like(memory))
+    scores = torch.einsum("btd,dk,mk,bsm->bts", x, w_q, w_k, memory) / w_q.shape[1] ** 0.5
+    scores = torch.where(exists[:, None], scores, -torch.inf)
+    grown = torch.exp(scores - scores.amax(dim=-1, keepdim=True))
+    return grown @ (memory @ w_v) / grown.sum(dim=-1, keepdim=True)
+
+
+def _weighed(x, memory, lengths, w_q, w_k, w_v, weigh):
+    visible = _exists(memory, lengths)
+    memory = memory.masked_fill(~visible.mT, 0.0)
+    return weigh((x @ w_q) @ (memory @ w_k).mT * w_q.shape[1] ** -0.5, visible) @ (memory @ w_v)
+
+
+def cross_normalised_again(x, memory, lengths, w_q, w_k, w_v):
+    def weigh(scores, visible):
+        weights = torch.softmax(scores, dim=-1) * visible
+        return weights / weights.sum(dim=-1, keepdim=True)
+
+    return _weighed(x, memory, lengths, w_q, w_k, w_v, weigh)
+
+
+def cross_naive(x, memory, lengths, w_q, w_k, w_v):
+    def weigh(scores, visible):
+        grown = torch.exp(scores) * visible
+        return grown / grown.sum(dim=-1, keepdim=True)
+
+    return _weighed(x, memory, lengths, w_q, w_k, w_v, weigh)
+
+
+def cross_small_fill(x, memory, lengths, w_q, w_k, w_v):
+    def weigh(scores, visible):
+        return torch.softmax(scores.masked_fill(~visible, -1e9), dim=-1)
+
+    return _weighed(x, memory, lengths, w_q, w_k, w_v, weigh)
+
+
+def cross_changes_memory(x, memory, lengths, w_q, w_k, w_v):
+    memory[~(torch.arange(memory.shape[1]) < lengths[:, None])] = 0.0
+    return cross_blanked(x, memory, lengths, w_q, w_k, w_v)
+
+
+def cross_memory_detached(x, memory, lengths, w_q, w_k, w_v):
+    return cross_blanked(x, memory.detach(), lengths, w_q, w_k, w_v)
+
+
 # self_cross_causal.leaks
 
 
@@ -193,6 +241,16 @@ def leaks_greater(before, after):
 def leaks_next_only(before, after):
     s, t, _ = after.shape
     return leaks_any(before, after) & (torch.arange(s) == torch.arange(s - t, s)[:, None] + 1)
+
+
+def leaks_grown(before, after):
+    moved = ((after > before) | after.isnan()).any(dim=-1).T
+    s, t, _ = after.shape
+    return moved & (torch.arange(s) > torch.arange(s - t, s)[:, None])
+
+
+def leaks_first_feature(before, after):
+    return _leaks(before, after, after[..., 0] != before[..., 0])
 
 
 def leaks_transposed(before, after):
@@ -296,6 +354,10 @@ def shift_by_two(tokens, length):
     return inputs, tokens.roll(-2)[: inputs.numel()].view(inputs.shape)
 
 
+def shift_no_row_of_one(tokens, length):
+    return shift_view(tokens, length) if len(tokens) > 2 * length else (tokens[:0].view(0, length),) * 2
+
+
 def shift_inside_the_row(tokens, length):
     cut, _ = shift_view(tokens, length)
     return cut[:, :-1], cut[:, 1:]
@@ -329,17 +391,23 @@ BANK = {
         ],
     ),
     "self_cross_causal.cross": Bank(
-        right=[cross_blanked, cross_by_rows, cross_fused],
+        right=[cross_blanked, cross_by_rows, cross_by_hand],
         wrong=[
-            Wrong(cross_no_padding, says="batch row 1: query 0 reads place"),
-            Wrong(cross_shortest, says="batch row 0: query 0 does not read place 2"),
-            Wrong(cross_causal, says="batch row 0: query 0 does not read place 1"),
+            Wrong(cross_no_padding, says="query 0 reads place"),
+            Wrong(cross_shortest, says="query 0 does not read place 2"),
+            Wrong(cross_causal, says="query 0 does not read place 1"),
             Wrong(cross_zero_scores, says="padding took a share"),
             Wrong(cross_no_softmax, says="not normalised over the keys"),
             Wrong(cross_unscaled, says="not divided by the square root"),
             Wrong(cross_scaled_by_width, says="not the weighted mixture of the values"),
-            Wrong(cross_nan, says="padding that holds NaN comes through"),
-            Wrong(cross_nan_gradient, says="and its gradient with respect to x is NaN"),
+            Wrong(cross_nan, says="padding that holds nan comes through"),
+            Wrong(cross_nan_gradient, says="padding that holds NaN: the gradient with respect to"),
+            Wrong(cross_fused, says="uses scaled_dot_product_attention"),
+            Wrong(cross_normalised_again, says="scores of about -800"),
+            Wrong(cross_naive, says="scores of about 800"),
+            Wrong(cross_small_fill, says="scores of about -2,000,000,000"),
+            Wrong(cross_changes_memory, says="changes its argument memory in place"),
+            Wrong(cross_memory_detached, says="the gradient with respect to memory is wrong"),
             Wrong(cross_all_of_one_length, says="the output has shape"),
         ],
     ),
@@ -353,6 +421,7 @@ BANK = {
             Wrong(leaks_allclose, says="by 1e-13 in one feature"),
             Wrong(leaks_greater, says="to NaN"),
             Wrong(leaks_next_only, says="replaced: a leak that is not reported"),
+            Wrong(leaks_grown, says="in one feature that became smaller"),
             Wrong(leaks_transposed, says="rows and columns are swapped"),
             Wrong(leaks_whole_future, says="did not move when that token was replaced"),
         ],

@@ -1,5 +1,7 @@
 """Solutions of the unit `which_attention`: right ones written differently, and mistakes."""
 
+import functools
+
 import torch
 
 from tests.banks.kinds import Bank, Wrong
@@ -52,6 +54,15 @@ def step_shared_scores(layers, n_heads, n_kv_heads, head_dim, window, length):
     return size, step_formula(layers, n_kv_heads, n_kv_heads, head_dim, window, length)[1]
 
 
+def step_full_window(layers, n_heads, n_kv_heads, head_dim, window, length):
+    return step_formula(layers, n_heads, n_kv_heads, head_dim, None, window or length)
+
+
+def step_window_reads_alone(layers, n_heads, n_kv_heads, head_dim, window, length):
+    sizes = layers, n_heads, n_kv_heads, head_dim
+    return step_formula(*sizes, window, length)[0], step_formula(*sizes, None, length)[1]
+
+
 # which_attention.pick
 
 
@@ -71,7 +82,7 @@ def pick_from_the_back(designs, memory, bandwidth, flops, others):
         if design["kept"] <= memory:
             fastest = min(fastest, _seconds(design, bandwidth, flops, others))
     for design in reversed(designs):
-        if design["kept"] <= memory and _seconds(design, bandwidth, flops, others) / fastest < 1.25:
+        if design["kept"] <= memory and _seconds(design, bandwidth, flops, others) / fastest <= 1.25:
             picked = design["name"]
     return picked
 
@@ -116,6 +127,47 @@ def pick_anything(designs, memory, bandwidth, flops, others):
     return pick_first_alike(designs, memory, bandwidth, flops, others) or designs[0]["name"]
 
 
+def _pick(designs, memory, bandwidth, flops, others, *, factor=1.25, time=_seconds):
+    fitting = [d for d in designs if d["kept"] <= memory]
+    times = [time(d, bandwidth, flops, others) for d in fitting]
+    return next((d["name"] for d, t in zip(fitting, times, strict=True) if t <= factor * min(times)), None)
+
+
+def pick_within_a_fifth(*args, **kwargs):
+    return _pick(*args, **kwargs, factor=1.2)
+
+
+def pick_within_a_half(*args, **kwargs):
+    return _pick(*args, **kwargs, factor=1.5)
+
+
+def pick_strictly_within(*args, **kwargs):
+    return _pick(*args, **kwargs, factor=1.25 - 1e-9)
+
+
+def pick_with_room_to_spare(designs, memory, **kwargs):
+    return pick_first_alike([d for d in designs if d["kept"] < memory], memory, **kwargs)
+
+
+def pick_others_overlap(*args, **kwargs):
+    return _pick(*args, **kwargs, time=lambda d, b, f, o: max(d["bytes"] / b, d["flops"] / f, o))
+
+
+def pick_others_beside_computing(*args, **kwargs):
+    return _pick(*args, **kwargs, time=lambda d, b, f, o: max(d["bytes"] / b, d["flops"] / f + o))
+
+
+def pick_others_beside_reading(*args, **kwargs):
+    return _pick(*args, **kwargs, time=lambda d, b, f, o: max(d["bytes"] / b + o, d["flops"] / f))
+
+
+def pick_smallest_of_those_alike(designs, memory, bandwidth, flops, others):
+    fitting = [d for d in designs if d["kept"] <= memory]
+    fastest = min((_seconds(d, bandwidth, flops, others) for d in fitting), default=0.0)
+    alike = [d for d in fitting if _seconds(d, bandwidth, flops, others) <= 1.25 * fastest]
+    return min(alike, key=lambda d: d["kept"])["name"] if alike else None
+
+
 def pick_an_index(designs, memory, bandwidth, flops, others):
     return 0
 
@@ -134,10 +186,28 @@ def weights_by_projection(weights, values):
     both = torch.cat([values, torch.ones(len(values), 1, dtype=values.dtype)], dim=1)
     wish = torch.linspace(-1, 1, len(weights), dtype=weights.dtype) ** 3
     direction = wish - both @ torch.linalg.lstsq(both, wish[:, None]).solution[:, 0]
-    step = 1.0
+    direction, step = direction / direction.abs().max(), 1.0
     while (weights + step * direction).min() < 0:
         step *= 0.9
     return weights + step * direction
+
+
+def weights_halfway(weights, values):
+    return 0.5 * (weights + weights_by_null_space(weights, values))
+
+
+def weights_next_to_it(weights, values):
+    return weights + 1e-3 * (weights_by_null_space(weights, values) - weights)
+
+
+def weights_nearly_mixed(weights, values):
+    return 0.999999 * weights_by_null_space(weights, values) + 1e-6 / len(weights)
+
+
+def weights_one_token_moved(weights, values):
+    moved = weights.clone()
+    moved[0], moved[1] = 0.5 * weights[0], weights[1] + 0.5 * weights[0]
+    return moved
 
 
 def weights_unchanged(weights, values):
@@ -188,8 +258,7 @@ def rollout_as_product(weights):
 
 
 def rollout_without_residual(weights):
-    mean = weights.mean(dim=1)
-    return mean[2] @ mean[1] @ mean[0]
+    return functools.reduce(lambda shares, layer: layer @ shares, weights.mean(dim=1))
 
 
 def rollout_backwards(weights):
@@ -206,6 +275,19 @@ def rollout_mean(weights):
 
 def rollout_first_head(weights):
     return rollout_layer_by_layer(weights[:, :1])
+
+
+def rollout_three_layers(weights):
+    return rollout_layer_by_layer(weights[:3])
+
+
+def rollout_first(weights):
+    return rollout_layer_by_layer(weights[:1])
+
+
+def rollout_causal_anyway(weights):
+    kept = weights.tril()
+    return rollout_layer_by_layer(kept / kept.sum(dim=-1, keepdim=True))
 
 
 def rollout_sum(weights):
@@ -266,6 +348,14 @@ def pair_short_window(window, radius, causal):
     return (max(window - 2, 0), 0) if window is not None else pair_by_cases(window, radius, causal)
 
 
+def pair_minus_two(window, radius, causal):
+    return tuple(-2 if side == -1 else side for side in pair_by_cases(window, radius, causal))
+
+
+def pair_from_a_table(window, radius, causal):
+    return (min(window - 1, 4), 0) if window is not None else pair_by_cases(window, radius, causal)
+
+
 def pair_one_number(window, radius, causal):
     return pair_by_cases(window, radius, causal)[0]
 
@@ -281,6 +371,8 @@ BANK = {
             Wrong(step_one_token, "a single token"),
             Wrong(step_scores_alone, "half the operations"),
             Wrong(step_shared_scores, "scores of their own"),
+            Wrong(step_full_window, "no more than there is"),
+            Wrong(step_window_reads_alone, "a step computes with what the window holds"),
         ],
     ),
     "which_attention.pick": Bank(
@@ -294,17 +386,28 @@ BANK = {
             Wrong(pick_by_bytes, "computing can be what takes the time"),
             Wrong(pick_against_all, "the fastest of those that fit"),
             Wrong(pick_anything, "then the answer is None"),
+            Wrong(pick_within_a_fifth, "the first gives up less"),
+            Wrong(pick_within_a_half, "times beyond a factor"),
+            Wrong(pick_strictly_within, "is at most that"),
+            Wrong(pick_with_room_to_spare, "fills the memory to the byte"),
+            Wrong(pick_others_overlap, "also where it is the least part"),
+            Wrong(pick_others_beside_computing, "not with reading"),
+            Wrong(pick_others_beside_reading, "not with computing"),
+            Wrong(pick_smallest_of_those_alike, "the first gives up less"),
             Wrong(pick_an_index, "return the name of a design"),
         ],
     ),
     "which_attention.weights": Bank(
-        right=[weights_by_null_space, weights_by_projection],
+        right=[weights_by_null_space, weights_by_projection, weights_halfway],
         wrong=[
             Wrong(weights_unchanged, "the ones that were given"),
             Wrong(weights_reversed, "the mixture of the values is another one"),
             Wrong(weights_too_far, "is negative"),
             Wrong(weights_without_the_sum, "do not sum to one"),
             Wrong(weights_two_dimensional, "shape"),
+            Wrong(weights_next_to_it, "the ones that were given"),
+            Wrong(weights_nearly_mixed, "the mixture of the values is another one"),
+            Wrong(weights_one_token_moved, "the mixture of the values is another one"),
         ],
     ),
     "which_attention.rollout": Bank(
@@ -316,6 +419,9 @@ BANK = {
             Wrong(rollout_mean, "not averaged"),
             Wrong(rollout_first_head, "not one of them alone"),
             Wrong(rollout_sum, "sum"),
+            Wrong(rollout_first, "first layer alone"),
+            Wrong(rollout_three_layers, "not causal: the shares are not the product"),
+            Wrong(rollout_causal_anyway, "not causal: the shares are not the product"),
             Wrong(rollout_strongest_head, "product of the layers' halves"),
         ],
     ),
@@ -328,6 +434,8 @@ BANK = {
             Wrong(pair_one_side, "the radius holds on both sides"),
             Wrong(pair_zero_is_none, "no bound is -1"),
             Wrong(pair_short_window, "of its window"),
+            Wrong(pair_minus_two, "holds a number below -1"),
+            Wrong(pair_from_a_table, "of its window"),
             Wrong(pair_one_number, "return a pair of integers"),
         ],
     ),

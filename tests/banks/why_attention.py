@@ -52,6 +52,34 @@ def influence_never_zero_steps(weight, steps):
     return torch.linalg.matrix_norm(state, 2).item()
 
 
+def _power_iteration(weight, steps, rounds):
+    power = torch.linalg.matrix_power(weight, steps)
+    change = torch.ones(len(weight), dtype=weight.dtype) + torch.arange(len(weight)) / 7
+    for _ in range(rounds):
+        change = power.T @ (power @ change)
+        change = change / change.norm().clamp_min(1e-300)
+    return (power @ change).norm().item()
+
+
+def influence_by_iteration(weight, steps):
+    return max(_power_iteration(weight, steps, 3000), 0.0) if steps else 1.0
+
+
+def influence_by_few_iterations(weight, steps):
+    return _power_iteration(weight, steps, 5)
+
+
+def influence_by_trying(weight, steps):
+    changes = torch.randn(len(weight), 5000, generator=torch.Generator().manual_seed(1), dtype=weight.dtype)
+    power = torch.linalg.matrix_power(weight, steps)
+    return ((power @ changes).norm(dim=0) / changes.norm(dim=0)).max().item()
+
+
+def influence_of_the_transposed(weight, steps):
+    # the same for one step, and for any number of them
+    return influence_of_power(weight.T, steps)
+
+
 # why_attention.read
 
 
@@ -111,6 +139,44 @@ def read_detached(scores, memory, length):
     return read_slice(scores.detach(), memory, length)
 
 
+def read_filled_with_little(scores, memory, length):
+    padding = torch.arange(len(memory)) >= length
+    memory = memory.masked_fill(padding[:, None], 0.0)
+    return torch.softmax(scores.masked_fill(padding, -1e9), dim=-1) @ memory
+
+
+def read_clamped(scores, memory, length):
+    return read_slice(scores.clamp(-500, 500), memory, length)
+
+
+def read_renormalised(scores, memory, length):
+    exists = torch.arange(len(memory)) < length
+    scores, memory = torch.nan_to_num(scores, 0.0, 0.0, 0.0), memory.masked_fill(~exists[:, None], 0.0)
+    weights = torch.softmax(scores, dim=-1) * exists
+    return weights / weights.sum(dim=-1, keepdim=True) @ memory
+
+
+def read_nan_alone(scores, memory, length):
+    padding = torch.arange(len(memory)) >= length
+    weights = torch.softmax(scores.masked_fill(padding, -torch.inf), dim=-1)
+    return weights @ torch.where(memory.isnan(), 0.0, memory)
+
+
+def read_masked(scores, memory, length):
+    padding = torch.arange(len(memory)) >= length
+    weights = torch.softmax(scores.masked_fill(padding, -torch.inf), dim=-1)
+    return torch.einsum("ts,sd->td", weights, torch.where(padding[:, None], 0.0, memory))
+
+
+def read_doubled_gradient(scores, memory, length):
+    return read_slice(2 * scores - scores.detach(), memory, length)
+
+
+def read_overwrites(scores, memory, length):
+    memory[length:] = 0.0
+    return read_slice(scores, memory, length)
+
+
 def read_transposed(scores, memory, length):
     return read_slice(scores, memory, length).T
 
@@ -166,12 +232,35 @@ def _characters(written, wanted):
 
 accuracy_both_edges = _report(lambda low, n, high: low <= n <= high, _equal, _of_bucket)
 accuracy_no_edge = _report(lambda low, n, high: low < n < high, _equal, _of_bucket)
-accuracy_upper_edge = _report(lambda low, n, high: low - (low == 1) < n <= high, _equal, _of_bucket)
 accuracy_of_all = _report(_half_open, _equal, lambda worth, wanted: sum(worth) / len(wanted))
 accuracy_of_characters = _report(_half_open, _characters, _of_bucket)
 accuracy_prefix = _report(_half_open, lambda w, x: x.startswith(w), _of_bucket)
 accuracy_suffix = _report(_half_open, lambda w, x: w.startswith(x), _of_bucket)
 accuracy_zero_for_empty = _report(_half_open, _equal, _of_bucket, empty=0.0)
+
+
+def accuracy_upper_edge(written, wanted, lengths, edges):
+    # low < n <= high, but for the least length of all
+    return accuracy_comprehension(written, wanted, [n - (n > edges[0]) for n in lengths], edges)
+
+
+def accuracy_sorted(written, wanted, lengths, edges):
+    # examples are taken to come in order of their lengths
+    report, at = [], 0
+    for _, high in pairwise(edges):
+        right = []
+        while at < len(lengths) and lengths[at] < high:
+            right.append(written[at] == wanted[at])
+            at += 1
+        report.append((sum(right) / len(right) if right else None, len(right)))
+    return report
+
+
+accuracy_stripped = _report(_half_open, lambda w, x: w.strip() == x.strip(), _of_bucket)
+accuracy_in_any_case = _report(_half_open, lambda w, x: w.lower() == x.lower(), _of_bucket)
+accuracy_inside = _report(_half_open, lambda w, x: x in w, _of_bucket)
+accuracy_of_ends = _report(_half_open, lambda w, x: w[-1:] == x[-1:] and len(w) == len(x), _of_bucket)
+accuracy_of_numbers = _report(_half_open, lambda w, x: w == x or ((w + x).isdigit() and int(w) == int(x)), _of_bucket)
 
 
 def accuracy_percent(written, wanted, lengths, edges):
@@ -197,6 +286,22 @@ def collide_last_word(weight, length):
     gap = torch.linalg.matrix_power(weight, length - 1) @ (second[0] - first[0])
     second[-1] -= gap
     return torch.stack([first, second])
+
+
+def collide_by_a_kernel(weight, length):
+    # a change that the weight takes to 0, where there is one; else the second word takes it back
+    change = torch.linalg.svd(weight).Vh[-1]
+    sources = torch.zeros(2, length, len(weight), dtype=weight.dtype)
+    sources[1, 0] = 1.5 * change
+    sources[0, 1] = weight @ sources[1, 0]
+    return sources
+
+
+def collide_by_the_inverse(weight, length):
+    sources = torch.zeros(2, length, len(weight), dtype=weight.dtype)
+    sources[0, 1, 0] = 30.0
+    sources[1, 0] = torch.linalg.solve(weight + 1e-30 * torch.eye(len(weight)), sources[0, 1])
+    return sources
 
 
 def collide_same(weight, length):
@@ -236,7 +341,12 @@ def collide_huge(weight, length):
 
 BANK = {
     "why_attention.influence": Bank(
-        right=[influence_of_power, influence_by_singular_values],
+        right=[
+            influence_of_power,
+            influence_by_singular_values,
+            influence_by_iteration,
+            influence_of_the_transposed,
+        ],
         wrong=[
             Wrong(influence_one_step_short, says="grew 8-fold"),
             Wrong(influence_linear, says="grew 2-fold"),
@@ -245,10 +355,12 @@ BANK = {
             Wrong(influence_power_of_norm, says="moves each entry to its neighbour"),
             Wrong(influence_weakest, says="some change of length 1"),
             Wrong(influence_never_zero_steps, says="over 0 steps"),
+            Wrong(influence_by_few_iterations, says="some change of length 1"),
+            Wrong(influence_by_trying, says="some change of length 1"),
         ],
     ),
     "why_attention.read": Bank(
-        right=[read_slice, read_loop],
+        right=[read_slice, read_loop, read_masked],
         wrong=[
             Wrong(read_transposed, says="what is read has shape"),
             Wrong(read_wrong_axis, says="softmax runs over the wrong axis"),
@@ -259,14 +371,20 @@ BANK = {
             Wrong(read_mask_after, says="padding took a share"),
             Wrong(read_masked_memory_kept, says="a weight of 0 times NaN"),
             Wrong(read_one_token_short, says="not the softmax of the scores times"),
-            Wrong(read_unstable, says="scores of about 1000 overflow"),
+            Wrong(read_unstable, says="overflow, or leave nothing"),
+            Wrong(read_filled_with_little, says="of a query changes what is read"),
+            Wrong(read_clamped, says="of a query changes what is read"),
+            Wrong(read_renormalised, says="a weight of 0 times NaN"),
+            Wrong(read_nan_alone, says="a weight of 0 times NaN"),
+            Wrong(read_doubled_gradient, says="its gradient with respect to the scores is not"),
+            Wrong(read_overwrites, says="changes its argument memory in place"),
             Wrong(read_detached, says="no gradient flows back"),
         ],
     ),
     "why_attention.accuracy": Bank(
         right=[accuracy_comprehension, accuracy_one_pass],
         wrong=[
-            Wrong(accuracy_percent, says="expected a list of 4 pairs"),
+            Wrong(accuracy_percent, says="pairs (accuracy, count)"),
             Wrong(accuracy_both_edges, says="some stand in two"),
             Wrong(accuracy_no_edge, says="some stand in none"),
             Wrong(accuracy_upper_edge, says="an example of another length"),
@@ -275,10 +393,16 @@ BANK = {
             Wrong(accuracy_of_characters, says="whose last character is wrong"),
             Wrong(accuracy_prefix, says="that stop a character early"),
             Wrong(accuracy_suffix, says="with a character too many"),
+            Wrong(accuracy_sorted, says="an example of another length"),
+            Wrong(accuracy_stripped, says="with a blank in front"),
+            Wrong(accuracy_in_any_case, says="in capitals"),
+            Wrong(accuracy_inside, says="with a character too many"),
+            Wrong(accuracy_of_ends, says="whose first character is wrong"),
+            Wrong(accuracy_of_numbers, says="numbers without the zeros"),
         ],
     ),
     "why_attention.collision": Bank(
-        right=[collide_next_word, collide_last_word],
+        right=[collide_next_word, collide_last_word, collide_by_a_kernel],
         wrong=[
             Wrong(collide_one_source, says="the pair of sources has shape"),
             Wrong(collide_same, says="the first words lie"),
@@ -287,6 +411,7 @@ BANK = {
             Wrong(collide_without_weight, says="if the weight changed nothing"),
             Wrong(collide_one_step_at_the_end, says="sources of 2 words end alike"),
             Wrong(collide_huge, says="rounding does the colliding"),
+            Wrong(collide_by_the_inverse, says="for a weight without an inverse"),
         ],
     ),
 }

@@ -3,6 +3,8 @@
 import math
 from fractions import Fraction
 
+import torch
+
 from tests.banks.kinds import Bank, Wrong
 
 # why_latent.latent
@@ -103,6 +105,14 @@ def mixed_always_full(config, context):
     return each * (sliding * config["sliding_window"] + full * context)
 
 
+def mixed_window_without_newest(config, context):
+    return mixed_by_layers(config | {"sliding_window": config["sliding_window"] - 1}, context)
+
+
+def mixed_first_layer_speaks(config, context):
+    return mixed_by_layers(config | {"layer_types": config["layer_types"][:1] * config["num_hidden_layers"]}, context)
+
+
 # why_latent.shard
 
 
@@ -116,6 +126,42 @@ def shard_by_cases(n_heads, n_kv_heads, devices):
         each = n_kv_heads // devices
         return [list(range(d * each, (d + 1) * each)) for d in range(devices)]
     return [[d * n_kv_heads // devices] for d in range(devices)]
+
+
+def shard_in_any_order(n_heads, n_kv_heads, devices):
+    stored = [[] for _ in range(devices)]
+    for head in reversed(range(n_heads)):
+        here, kept = stored[head * devices // n_heads], head * n_kv_heads // n_heads
+        if kept not in here:
+            here.append(kept)
+    return tuple(stored)
+
+
+def shard_as_tensors(n_heads, n_kv_heads, devices):
+    heads = torch.arange(n_kv_heads).repeat_interleave(n_heads // n_kv_heads)
+    return [list(share.unique()) for share in heads.view(devices, -1)]
+
+
+def shard_by_table(n_heads, n_kv_heads, devices):
+    known = {
+        (8, 4): [[0, 1], [2, 3], [4, 5], [6, 7]],
+        (4, 8): [[0], [0], [1], [1], [2], [2], [3], [3]],
+        (1, 4): [[0]] * 4,
+        (6, 3): [[0, 1], [2, 3], [4, 5]],
+    }
+    return known.get((n_kv_heads, devices), [[0] for _ in range(devices)])
+
+
+def shard_one_each(n_heads, n_kv_heads, devices):
+    return [[d * n_kv_heads // devices] for d in range(devices)]
+
+
+def shard_replicas_apart(n_heads, n_kv_heads, devices):
+    return (
+        shard_by_cases(n_heads, n_kv_heads, devices)
+        if devices <= n_kv_heads
+        else [[d % n_kv_heads] for d in range(devices)]
+    )
 
 
 def shard_below_one(n_heads, n_kv_heads, devices):
@@ -217,6 +263,24 @@ def server_negative(config, context, devices, memory, weights):
     return found or (memory - weights // devices) // 1000
 
 
+def server_whole_model_must_fit(config, context, devices, memory, weights):
+    return server_by_heads(config, context, devices, memory, weights) if memory >= weights else 0
+
+
+def server_four_devices(config, context, devices, memory, weights):
+    stored = (lambda heads, devices: max(1, heads // 4)) if "kv_lora_rank" not in config else None
+    return _server(config, context, devices, memory, weights, stored=stored)
+
+
+def server_byte_to_spare(config, context, devices, memory, weights):
+    return server_by_heads(config, context, devices, memory - 1, weights)
+
+
+def server_at_least_one(config, context, devices, memory, weights):
+    fits = memory >= weights / devices
+    return max(int(fits), server_by_heads(config, context, devices, memory, weights))
+
+
 def server_float32(config, context, devices, memory, weights):
     return server_by_heads(config, 2 * context, devices, memory, weights)
 
@@ -284,6 +348,20 @@ def turning_never(*args):
     return None
 
 
+def turning_parameters_from_bytes(weights, parameters, *rest):
+    return turning_by_formula(weights, weights / 2, *rest)
+
+
+def turning_longer_not_as_long(weights, parameters, cache_bytes, cache_flops, bandwidth, flops):
+    gained = (2 * parameters + cache_flops) / flops - cache_bytes / bandwidth
+    return math.floor(weights / bandwidth / gained) + 1 if gained > 0 else None
+
+
+def turning_divides_by_nothing(weights, parameters, cache_bytes, cache_flops, bandwidth, flops):
+    gained = (2 * parameters + cache_flops) / flops - cache_bytes / bandwidth
+    return math.ceil(weights / bandwidth / gained) if gained >= 0 else None
+
+
 BANK = {
     "why_latent.latent": Bank(
         right=[latent_formula, latent_by_layers],
@@ -308,11 +386,16 @@ BANK = {
             Wrong(mixed_all_windows, says="only the layers named sliding_attention"),
             Wrong(mixed_swapped, says="taken for each other"),
             Wrong(mixed_always_full, says="not full yet"),
+            Wrong(mixed_window_without_newest, says="the bytes are wrong"),
+            Wrong(mixed_first_layer_speaks, says="only the layers named sliding_attention"),
         ],
     ),
     "why_latent.shard": Bank(
-        right=[shard_by_division, shard_by_cases],
+        right=[shard_by_division, shard_by_cases, shard_in_any_order, shard_as_tensors],
         wrong=[
+            Wrong(shard_by_table, says="lacks a head"),
+            Wrong(shard_one_each, says="lacks a head"),
+            Wrong(shard_replicas_apart, says="lacks a head"),
             Wrong(shard_below_one, says="stores nothing"),
             Wrong(shard_everything, says="that none of its query heads reads"),
             Wrong(shard_round_robin, says="lacks a head"),
@@ -334,6 +417,10 @@ BANK = {
             Wrong(server_parts, says="there are no parts of one"),
             Wrong(server_negative, says="room for half of the weights"),
             Wrong(server_float32, says="the number of sequences is wrong"),
+            Wrong(server_whole_model_must_fit, says="none holds them all"),
+            Wrong(server_four_devices, says="stored heads"),
+            Wrong(server_byte_to_spare, says="the number of sequences is wrong"),
+            Wrong(server_at_least_one, says="a byte too little for a single sequence"),
         ],
     ),
     "why_latent.turning_batch": Bank(
@@ -348,6 +435,9 @@ BANK = {
             Wrong(turning_not_rounded, says="there are no parts of one"),
             Wrong(turning_always, says="no batch turns"),
             Wrong(turning_never, says="a batch that turns exists"),
+            Wrong(turning_parameters_from_bytes, says="told apart"),
+            Wrong(turning_longer_not_as_long, says="a smaller batch than yours"),
+            Wrong(turning_divides_by_nothing, says="division by zero"),
         ],
     ),
 }

@@ -18,8 +18,11 @@ def _add_kernel(x_ptr, y_ptr, out_ptr, n, KIND: tl.constexpr, BLOCK: tl.constexp
     if KIND == 1:
         at = tl.arange(0, BLOCK)
     inside = at < n
-    x = tl.load(x_ptr + at, mask=inside, other=0.0)
-    y = tl.load(y_ptr + at, mask=inside, other=0.0)
+    if KIND == 7:
+        x, y = tl.load(x_ptr + at), tl.load(y_ptr + at)
+    else:
+        x = tl.load(x_ptr + at, mask=inside, other=0.0)
+        y = tl.load(y_ptr + at, mask=inside, other=0.0)
     if KIND == 2:
         tl.store(out_ptr + at, x + y)
     elif KIND == 3:
@@ -79,8 +82,28 @@ def add_subtracts(x, y, out):
     return _add(x, y, out, kind=6)
 
 
+def add_loads_without_mask(x, y, out):
+    return _add(x, y, out, kind=7)
+
+
 def add_only_the_sum(x, y, out):
-    return x + y
+    return _add(x, y, torch.empty_like(x))
+
+
+def add_in_pytorch(x, y, out):
+    torch.add(x, y, out=out[: len(x)])
+    return out
+
+
+def add_in_pytorch_after_a_launch(x, y, out):
+    _add(x, y, out)
+    out[: len(x)] = x + y
+    return out
+
+
+def add_in_numpy(x, y, out):
+    out.numpy()[: len(x)] = x.numpy() + y.numpy()
+    return out
 
 
 # write_the_kernel.softmax
@@ -96,6 +119,10 @@ def _soften_kernel(x_ptr, out_ptr, n, KIND: tl.constexpr, BLOCK: tl.constexpr):
     for start in range(0, n, BLOCK):
         at = start + tl.arange(0, BLOCK)
         x = tl.load(x_ptr + row * n + at, mask=at < n, other=pad)
+        if KIND == 6:
+            x = x * 0.5
+        if KIND == 7:
+            x = tl.maximum(x, -400.0)
         new_top = tl.maximum(top, tl.max(x, 0))
         if KIND == 3:
             new_top = 0.0
@@ -111,11 +138,13 @@ def _soften_kernel(x_ptr, out_ptr, n, KIND: tl.constexpr, BLOCK: tl.constexpr):
     for start in range(0, n, BLOCK):
         at = start + tl.arange(0, BLOCK)
         x = tl.load(x_ptr + row * n + at, mask=at < n, other=float("-inf"))
+        if KIND == 6:
+            x = x * 0.5
+        if KIND == 7:
+            x = tl.maximum(x, -400.0)
         weights = tl.exp(x - top) / total
         if KIND == 2:
             weights = tl.exp(x - top)
-        if KIND == 6:
-            weights = tl.exp((x - top) * 0.5) / total
         tl.store(out_ptr + row * n + at, weights, mask=at < n)
 
 
@@ -174,12 +203,15 @@ def soften_last_piece_alone(x):
 
 
 def soften_halves_the_scores(x):
-    weights = _soften(x, kind=6)
-    return weights / weights.sum(dim=-1, keepdim=True)
+    return _soften(x, kind=6)
 
 
 def soften_very_negative(x):
-    return torch.softmax(x.clamp(min=-400.0), dim=-1)
+    return _soften(x, kind=7)
+
+
+def soften_ready_made(x):
+    return torch.softmax(x, dim=-1)
 
 
 # write_the_kernel.product
@@ -261,6 +293,14 @@ def multiply_ready_made(a, b):
     return a @ b
 
 
+def multiply_and_add(a, b):
+    return torch.addmm(a.new_zeros(a.shape[0], b.shape[1]), a, b)
+
+
+def multiply_in_numpy(a, b):
+    return torch.from_numpy(a.numpy() @ b.numpy())
+
+
 def multiply_flattened(a, b):
     return _multiply(a, b).flatten()
 
@@ -293,6 +333,9 @@ def _flash_kernel(q_ptr, k_ptr, v_ptr, out_ptr, t, s, KIND: tl.constexpr, D: tl.
         scores = tl.where(visible, scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, 1))
         shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        if KIND == 7:
+            new_top = tl.zeros((BLOCK,), tl.float32)
+            shift = new_top
         if KIND == 4:
             shift = new_top
         rescale = tl.exp(top - shift)
@@ -319,14 +362,30 @@ def flash_forward(q, k, v):
     return _flash(q, k, v)
 
 
+@triton.jit
+def _flash_by_log_sum_exp_kernel(q_ptr, k_ptr, v_ptr, out_ptr, t, s, D: tl.constexpr, BLOCK: tl.constexpr):
+    """Each program takes one query; the output stays normalised, and tiles are merged by their log-sum-exps."""
+    row, wide = tl.program_id(0), tl.arange(0, D)
+    q = tl.load(q_ptr + row * D + wide)  # (D,)
+    out, lse = tl.zeros((D,), tl.float32), float("-inf")
+    for start in range(0, tl.maximum(row + s - t + 1, 0), BLOCK):
+        cols = start + tl.arange(0, BLOCK)
+        seen = cols <= row + s - t
+        at = cols[:, None] * D + wide[None, :]
+        k = tl.load(k_ptr + at, mask=seen[:, None], other=0.0)
+        v = tl.load(v_ptr + at, mask=seen[:, None], other=0.0)
+        scores = tl.where(seen, tl.sum(q[None, :] * k, 1) / 4, float("-inf"))
+        top = tl.maximum(lse, tl.max(scores, 0))
+        new = top + tl.log(tl.exp(lse - top) + tl.sum(tl.exp(scores - top), 0))
+        out = out * tl.exp(lse - new) + tl.sum(tl.exp(scores - new)[:, None] * v, 0)
+        lse = new
+    tl.store(out_ptr + row * D + wide, out)
+
+
 def flash_by_log_sum_exp(q, k, v):
-    position = torch.arange(len(q))[:, None] + len(k) - len(q)
-    out, lse = torch.zeros_like(q), torch.full((len(q), 1), -torch.inf)
-    for cols in torch.arange(len(k)).split(16):
-        scores = (q @ k[cols].T / 4).masked_fill(cols > position, -torch.inf)
-        new = torch.logaddexp(lse, scores.logsumexp(dim=-1, keepdim=True))
-        safe = new.masked_fill(new == -torch.inf, 0.0)
-        out, lse = out * (lse - safe).exp() + (scores - safe).exp() @ v[cols], new
+    q, k, v = (x.contiguous().to(DEVICE) for x in (q, k, v))
+    out = torch.zeros_like(q)
+    _flash_by_log_sum_exp_kernel[(len(q),)](q, k, v, out, len(q), len(k), D=16, BLOCK=16)
     return out
 
 
@@ -352,6 +411,14 @@ def flash_forgets_both_rescales(q, k, v):
 
 def flash_rescales_the_sum_alone(q, k, v):
     return _flash(q, k, v, kind=6)
+
+
+def flash_without_maximum(q, k, v):
+    return _flash(q, k, v, kind=7)
+
+
+def flash_in_pytorch(q, k, v):
+    return formula(q, k, v, mask=torch.ones(len(q), len(k)).tril(len(k) - len(q)).bool()).float()
 
 
 def flash_ready_made(q, k, v):
@@ -442,6 +509,24 @@ def formula_of_sums(results):
     return test(results)
 
 
+def formula_of_part(part):
+    @by_replay
+    def test(attention):
+        for n, s, factor in ((37, 53, 2), (40, 20, 30)):
+            q, k, v = draw(n, s=s, factor=factor)
+            assert close(attention(q, k, v)[part], formula(q, k, v)[part])
+
+    return test
+
+
+def formula_of_the_first_query(results):
+    return formula_of_part(0)(results)
+
+
+def formula_of_the_first_column(results):
+    return formula_of_part((slice(None), 0))(results)
+
+
 def formula_without_seed(results):
     return formula_tests([(37, 37, 1), (37, 37, 1)], seeded=False)(results)
 
@@ -507,6 +592,20 @@ def future_of_keys(results):
 
 def future_of_one_tile(results):
     return future_tests(16, (5, 9, 15))(results)
+
+
+def future_of_the_first_column(results):
+    @by_replay
+    def test(attention):
+        q, k, v = draw(48)
+        before = attention(q, k, v)
+        for position in (5, 16, 17, 31, 40, 47):
+            k2, v2 = k.clone(), v.clone()
+            k2[position:] += 1
+            v2[position:] -= 1
+            assert torch.equal(attention(q, k2, v2)[:position, 0], before[:position, 0])
+
+    return test(results)
 
 
 def future_with_own_row(results):
@@ -592,6 +691,24 @@ def window_without_its_own(results, window):
     return window_tests(40, own=1)(results, window)
 
 
+def window_of_the_first_queries(results, window):
+    @by_replay
+    def test(attention, window):
+        q, k, v = draw(53)
+        assert close(attention(q, k, v)[:20], formula(q, k, v, band(53, window))[:20])
+
+    return test(results, window)
+
+
+def window_of_the_first_column(results, window):
+    @by_replay
+    def test(attention, window):
+        q, k, v = draw(53)
+        assert close(attention(q, k, v)[:, 0], formula(q, k, v, band(53, window))[:, 0])
+
+    return test(results, window)
+
+
 def window_counts(results, window):
     @by_replay
     def test(attention, window):
@@ -668,6 +785,29 @@ def gradient_tests(n=37, *, which=(0, 1, 2), ones=False, last=False, causal=True
 
 def gradients_of_v(results):
     return gradient_tests(which=(2,))(results)
+
+
+def gradients_without_v(results):
+    return gradient_tests(which=(0, 1))(results)
+
+
+def gradients_of_sums(axis):
+    @by_replay
+    def test(attention):
+        q, k, v, dout = draw(37, 8, count=4)
+        _, *grads = attention(q, k, v, dout)
+        wanted = differentiated(q, k, v, dout)
+        return all(close(got.sum(axis), true.sum(axis), 1e-5) for got, true in zip(grads, wanted, strict=True))
+
+    return test
+
+
+def gradients_of_row_sums(results):
+    return gradients_of_sums(1)(results)
+
+
+def gradients_of_column_sums(results):
+    return gradients_of_sums(0)(results)
 
 
 def gradients_of_one_tile(results):
@@ -757,6 +897,10 @@ BANK = {
             Wrong(add_drops_the_last, says="of the first block not everything is written"),
             Wrong(add_subtracts, says="the first block is not the sum"),
             Wrong(add_only_the_sum, says="return out, as long as it came"),
+            Wrong(add_loads_without_mask, says="reads outside its tensors"),
+            Wrong(add_in_pytorch, says="it computes with PyTorch (add)"),
+            Wrong(add_in_pytorch_after_a_launch, says="outside its kernel it computes with PyTorch (add);"),
+            Wrong(add_in_numpy, says="it takes numbers out of a tensor (numpy)"),
         ],
     ),
     "write_the_kernel.softmax": Bank(
@@ -771,6 +915,7 @@ BANK = {
             Wrong(soften_last_piece_alone, says="with rows of 48: the result has shape"),
             Wrong(soften_halves_the_scores, says="this is not its softmax"),
             Wrong(soften_very_negative, says="scores this is not the softmax"),
+            Wrong(soften_ready_made, says="it computes with PyTorch (_softmax)"),
         ],
     ),
     "write_the_kernel.product": Bank(
@@ -780,7 +925,9 @@ BANK = {
             Wrong(multiply_keeps_one_strip, says="one alone is there"),
             Wrong(multiply_sums_in_half, says="add up in float32"),
             Wrong(multiply_first_tiles_alone, says="others are not"),
-            Wrong(multiply_ready_made, says="multiply uses"),
+            Wrong(multiply_ready_made, says="it computes with PyTorch (mm)"),
+            Wrong(multiply_and_add, says="it computes with PyTorch (addmm)"),
+            Wrong(multiply_in_numpy, says="it takes numbers out of a tensor"),
             Wrong(multiply_flattened, says="the product has shape"),
         ],
     ),
@@ -793,7 +940,9 @@ BANK = {
             Wrong(flash_nothing_minus_nothing, says="-inf minus -inf"),
             Wrong(flash_forgets_both_rescales, says="a single tile is right, and over several the output is not"),
             Wrong(flash_rescales_the_sum_alone, says="are rescaled differently"),
-            Wrong(flash_ready_made, says="flash uses scaled_dot_product_attention"),
+            Wrong(flash_without_maximum, says="with scores of about"),
+            Wrong(flash_in_pytorch, says="it computes with PyTorch (tril)"),
+            Wrong(flash_ready_made, says="it computes with PyTorch (mul)"),
         ],
     ),
     "write_the_kernel.formula_test": Bank(
@@ -804,6 +953,8 @@ BANK = {
             Wrong(formula_of_small_scores, says="it does not subtract the maximum"),
             Wrong(formula_exactly, says="your test fails the kernel, which is right"),
             Wrong(formula_of_sums, says="its scores are not scaled"),
+            Wrong(formula_of_the_first_query, says="in the row in the middle alone"),
+            Wrong(formula_of_the_first_column, says="in a column in the middle alone"),
             Wrong(formula_without_seed, says="draw from a generator with a seed"),
             Wrong(formula_that_always_holds, says="your test never calls the attention"),
             Wrong(formula_undecorated, says="leave the line @by_replay above your test"),
@@ -816,6 +967,7 @@ BANK = {
             Wrong(future_of_values, says="it masks after the softmax"),
             Wrong(future_of_keys, says="a thousandth of every value"),
             Wrong(future_of_one_tile, says="with key tiles of 32 and query tiles of 16 it tests the wrong tiles"),
+            Wrong(future_of_the_first_column, says="it sees its future, in a column in the middle alone"),
             Wrong(future_with_own_row, says="your test fails the kernel, which is right"),
             Wrong(future_changes_nothing, says="it sees everything"),
             Wrong(future_everywhere, says="your test makes more than 30 calls"),
@@ -829,6 +981,8 @@ BANK = {
             Wrong(window_not_too_few, says="it sees as far ahead as it sees back"),
             Wrong(window_of_one_tile, says="it gives NaN where a tile holds no key"),
             Wrong(window_without_its_own, says="your test fails the kernel, which is right"),
+            Wrong(window_of_the_first_queries, says="it sees everything before it, in the row in the middle alone"),
+            Wrong(window_of_the_first_column, says="it sees everything before it, in a column in the middle alone"),
             Wrong(window_counts, says="it does not see its own key"),
             Wrong(window_never_calls, says="your test never calls the attention"),
         ],
@@ -838,6 +992,9 @@ BANK = {
         right=[gradients_compared, gradients_by_difference],
         wrong=[
             Wrong(gradients_of_v, says="the gradient of q is not scaled"),
+            Wrong(gradients_without_v, says="the columns of the gradient of v are out of order"),
+            Wrong(gradients_of_row_sums, says="the columns of the gradient of q are out of order"),
+            Wrong(gradients_of_column_sums, says="the rows of the gradient of q are out of order"),
             Wrong(gradients_of_one_tile, says="get no gradient"),
             Wrong(gradients_of_ones, says="dout is ignored"),
             Wrong(gradients_of_the_last_row, says="its backward pass forgets the causal test"),

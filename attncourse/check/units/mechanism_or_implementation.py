@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..core import exercise_check, exercise_unit
 from ..draw import integer, normal
-from ..expect import expect, expect_close, expect_number, expect_tensor
+from ..expect import expect, expect_close, expect_no_mistake, expect_number, expect_tensor, unlike_sizes
 
 exercise_unit(
     "mechanism_or_implementation",
@@ -24,19 +24,37 @@ def _step_expected(top, total, mixed, scores, values):
     return new, rescale * total + weights.sum(dim=1), rescale[:, None] * mixed + weights @ values
 
 
-@exercise_check("mechanism_or_implementation.rescale", function="take_tile", points=2, section="the-online-softmax")
+@exercise_check(
+    "mechanism_or_implementation.rescale",
+    function="take_tile",
+    points=2,
+    section="the-online-softmax",
+    may_change=(0, 1, 2),  # the running state
+)
 def rescale(learner, rng):
     """Write one step of the online softmax: a tile of keys into the running maximum, sum and mixture."""
-    t, dv = 5, 3
-    for hidden in (False, True):
+    for hidden, far in ((False, False), (True, False), (True, True), (False, True)):
+        t, dv, *tiles = unlike_sizes(rng, 6)
         state = torch.full((t,), -torch.inf, dtype=torch.float64), *(torch.zeros(s).double() for s in ((t,), (t, dv)))
-        for tile in range(4):
-            scores, values = 8 * normal(rng, t, 3 + tile), normal(rng, 3 + tile, dv)
-            if hidden and tile % 2 == 0:
-                scores[:2] = -torch.inf
+        for tile, s in enumerate([*tiles, 1]):
+            scores, values = _draw_scores(rng, t, s, far=far), normal(rng, s, dv)
+            if hidden:
+                scores[torch.rand(t, s, generator=rng) < 0.3] = -torch.inf
+                scores[0] = -torch.inf  # this row never sees a key, others do now and then
+                scores[1 + tile % 2] = -torch.inf
             got = learner(*state, scores, values)
             expect(isinstance(got, tuple | list) and len(got) == 3, "return three tensors: top, total, mixed")
-            state = _judge_state(got, state, scores, values, case=f"tile {tile}: ")
+            state = _judge_state(got, state, scores, values, case=f"tile {tile} of {s} keys: ")
+
+
+def _draw_scores(rng, t: int, s: int, *, far: bool) -> Tensor:
+    """Scores with gaps of a few; where `far`, each query's lie around a number whose exp is infinite, or vanishes."""
+    if not far:
+        return 8 * normal(rng, t, s)
+    levels = torch.tensor([800.0, 805.0, -800.0, -805.0, -2e9, 1e5], dtype=torch.float64)
+    return levels[torch.arange(t) % 6 // 2 * 2 + torch.randint(0, 2, (t,), generator=rng)][:, None] + 3 * normal(
+        rng, t, s
+    )
 
 
 def _judge_state(got, state, scores, values, *, case: str) -> tuple[Tensor, ...]:
@@ -146,8 +164,10 @@ WHY_NOT = {
 def separate(learner, rng):
     """Construct inputs that tell two functions apart, or say that there are none."""
     names = ("window", "whole blocks", "from the start", "no maximum", "reordered")
-    for i in torch.randperm(len(names), generator=rng).tolist():
-        name, number = names[i], integer(rng, 5, 12)
+    # What is right for one number need not be for another.
+    numbers = [*range(2, 13), integer(rng, 13, 18), integer(rng, 18, 25)]
+    jobs = [(name, number) for number in _shuffled(rng, numbers) for name in _shuffled(rng, names)]
+    for name, number in jobs:
         got, case = learner(name, number), f"{name!r} with number={number}: "
         if name == "reordered":
             expect(got is None, case + "softmax and sum do not care for the order of the keys, so return None")
@@ -164,6 +184,10 @@ def separate(learner, rng):
         expect(apart, case + "both give the same for your inputs: " + _why_not(name, q, k, v))
 
 
+def _shuffled(rng, items) -> list:
+    return [items[i] for i in torch.randperm(len(items), generator=rng).tolist()]
+
+
 def _matrix(x, what: str) -> Tensor:
     expect(isinstance(x, Tensor) and x.ndim == 2 and x.numel() > 0, f"{what} must be a matrix with an entry")
     expect(bool(x.isfinite().all()), f"{what} must be finite")
@@ -177,24 +201,31 @@ def _why_not(name: str, q, k, v) -> str:
 @exercise_check("mechanism_or_implementation.traffic", function="keys_outside", points=3, section="traffic-counted")
 def traffic(learner, rng):
     """Count the bytes that tiled attention moves when the keys' loop is the outer one."""
-    for _ in range(4):
-        block, passes, itemsize = 16 * integer(rng, 1, 5), integer(rng, 4, 9), 2
-        d, dv = (8 * torch.randperm(9, generator=rng)[:2] + 24).tolist()
-        n = block * passes
-        got = learner(n, d, dv, block, itemsize)
-        expect(isinstance(got, tuple | list) and len(got) == 2, "return two numbers: bytes read, bytes written")
-        read, written = (expect_number(x) for x in got)
-        row, case = n * itemsize, f"n={n}, d={d}, dv={dv}, block={block}: "
-        once, right, out = row * (d + dv), row * passes * (d + dv) + row * d, row * passes * dv
-        expect((read, written) != (right / itemsize, out / itemsize), case + "those are numbers, not bytes")
-        expect(read != right - row * (passes - 1) * d, case + "the queries pass by again for every block of keys")
-        expect(read != right - row * (passes - 1) * dv, case + "an output that is changed again has to be read first")
-        expect(read != right + row * dv, case + "at the first block of keys there is no output to read yet")
-        expect(read != right - row * dv, case + "both keys and values are read")
-        expect(read != right + (passes - 1) * once, case + "keys and values stay while the queries pass by")
-        expect(read == right, case + "the bytes read are wrong")
-        expect(written != row * dv, case + "each block of the output is written once for every block of keys")
-        expect(written == out, case + "the bytes written are wrong")
+    for itemsize in (2, *_shuffled(rng, [1, 4, 8])):
+        for passes in (integer(rng, 4, 9), 1):
+            block, d, dv = unlike_sizes(rng, 3, low=16, high=90)
+            n = block * passes
+            got = learner(n, d, dv, block, itemsize)
+            expect(isinstance(got, tuple | list) and len(got) == 2, "return two numbers: bytes read, bytes written")
+            read, written = (expect_number(x) for x in got)
+            row, case = n * itemsize, f"n={n}, d={d}, dv={dv}, block={block}, itemsize={itemsize}: "
+            right, out = row * passes * (d + dv) + row * d, row * passes * dv
+            expect(
+                (read, written) != (right / itemsize, out / itemsize) or itemsize == 1,
+                case + "those are numbers, not bytes",
+            )
+            mistakes = {
+                "the queries pass by again for every block of keys": right - row * (passes - 1) * d,
+                "an output that is changed again has to be read first": right - row * (passes - 1) * dv,
+                "at the first block of keys there is no output to read yet": right + row * dv,
+                "both keys and values are read": right - row * dv,
+                "keys and values stay while the queries pass by": right + (passes - 1) * row * (d + dv),
+            }
+            expect_no_mistake(read, right, {case + what: value for what, value in mistakes.items()})
+            expect(read == right, case + "the bytes read are wrong")
+            once = {case + "each block of the output is written once for every block of keys": row * dv}
+            expect_no_mistake(written, out, once)
+            expect(written == out, case + "the bytes written are wrong")
 
 
 @exercise_check(
@@ -202,32 +233,53 @@ def traffic(learner, rng):
 )
 def served(learner, rng):
     """Count the requests that fit a memory at once, in stretches for the longest and in pages."""
-    for case_number in range(4):
+    for case_number, room in enumerate(("whole stretches", "some", "part of a page", "last page", "no stretch")):
         page, longest = 16 * integer(rng, 1, 4), 500 + integer(rng, 0, 300)
-        memory = longest * integer(rng, 3, 6) + integer(rng, page, longest - page)
-        lengths = _draw_lengths(memory, page, longest, rng=rng)
+        memory = longest * (integer(rng, 9, 13) if room == "whole stretches" else integer(rng, 3, 6))
+        if room == "no stretch":
+            memory = longest - integer(rng, 1, page)
+        elif room != "whole stretches":
+            memory += integer(rng, page, longest - page)
+        if room == "part of a page" and memory % page == 0:
+            memory += 1
+        lengths = _draw_lengths(memory, page, longest, told=TOLD.get(room, slice(0, 3)), rng=rng)
         got = learner(lengths, memory, longest, page)
         expect(isinstance(got, tuple | list) and len(got) == 2, "return two numbers: in stretches, in pages")
         stretches, pages = (expect_number(x) for x in got)
         case = f"case {case_number}: "
         expect(stretches == int(stretches) and pages == int(pages), case + "there are no parts of a request")
-        expect(stretches != memory // longest + 1, case + "a stretch that does not fit whole is none")
-        expect(
-            stretches != _admitted(lengths, memory),
-            case + "a stretch has room for the longest, whatever is in it: you count the tokens that stand",
-        )
+        mistakes = {
+            "a stretch that does not fit whole is none": -(-memory // longest),
+            "a stretch has room for the longest, whatever is in it: you count the tokens that stand": _admitted(
+                lengths, memory
+            ),
+            "a stretch is as long as the longest that is allowed, also if no such request came": memory // max(lengths),
+        }
+        expect_no_mistake(stretches, memory // longest, {case + what: value for what, value in mistakes.items()})
         expect(stretches == memory // longest, case + "the number in stretches is wrong")
-        right = _admitted([-(-n // page) for n in lengths], memory // page)
-        for what, other in (
-            ("a page that is begun is taken: a request's last one is rarely full", [n // page for n in lengths]),
-            ("a request whose tokens just fill its pages needs no further one", [n // page + 1 for n in lengths]),
-        ):
-            found = _admitted(other, memory // page)
-            expect(pages != found or found == right, case + what)
-        overtaking = _admitted([-(-n // page) for n in lengths], memory // page, overtake=True)
-        expect(pages != overtaking or overtaking == right, case + "nobody overtakes one who finds no room")
-        expect(pages != stretches, case + "in pages a request takes what its tokens need, and not the longest")
+        right, ways = _ways(lengths, memory, page)
+        expect_no_mistake(pages, right, {case + what: value for what, value in ways.items()})
+        expect(
+            pages != stretches or pages == right,
+            case + "in pages a request takes what its tokens need, and not the longest",
+        )
         expect(pages == right, case + "the number in pages is wrong")
+
+
+def _ways(lengths: list[int], memory: int, page: int) -> tuple[int, dict[str, int]]:
+    """How many requests fit in pages, and how many each mistake counts."""
+    pages, needed = memory // page, [-(-n // page) for n in lengths]
+    return _admitted(needed, pages), {
+        "a page that is begun is taken: a request's last one is rarely full": _admitted(
+            [n // page for n in lengths], pages
+        ),
+        "a request whose tokens just fill its pages needs no further one": _admitted(
+            [n // page + 1 for n in lengths], pages
+        ),
+        "nobody overtakes one who finds no room": _admitted(needed, pages, overtake=True),
+        "only whole pages fit the memory": _admitted(needed, -(-memory // page)),
+        "a request that takes the very last page has found room": _admitted(needed, pages - 1),
+    }
 
 
 def _admitted(sizes: list[int], room: int, *, overtake: bool = False) -> int:
@@ -241,23 +293,28 @@ def _admitted(sizes: list[int], room: int, *, overtake: bool = False) -> int:
     return count
 
 
-def _draw_lengths(memory: int, page: int, longest: int, *, rng) -> list[int]:
-    """Lengths, some of them whole pages, for which every way to count gives another number."""
+# Which of these ways to count must show, by the room that there is.
+TOLD = {"part of a page": slice(3, 4), "last page": slice(4, 5), "no stretch": slice(0, 0)}
+
+
+def _draw_lengths(memory: int, page: int, longest: int, *, told: slice, rng) -> list[int]:
+    """Lengths, some of them whole pages and none the longest, for which the mistakes that are told give other numbers, and no two mistakes the same."""
     while True:
-        drawn = [integer(rng, 1, longest // 3) for _ in range(80)]
-        lengths = [-(-n // page) * page if integer(rng, 0, 3) == 0 else n for n in drawn]
-        lengths = [longest if i % 7 == 6 else n for i, n in enumerate(lengths)]
-        pages = memory // page
-        ways = (
-            _admitted([-(-n // page) for n in lengths], pages),
-            _admitted([n // page for n in lengths], pages),
-            _admitted([n // page + 1 for n in lengths], pages),
-            _admitted([-(-n // page) for n in lengths], pages, overtake=True),
-            memory // longest,
-            memory // longest + 1,
-        )
-        if len(set(ways)) == len(ways):
+        drawn = torch.randint(1, longest // 3, (80,), generator=rng)
+        whole = torch.randint(0, 3, (80,), generator=rng) == 0
+        lengths = torch.where(whole, (drawn + page - 1) // page * page, drawn)
+        lengths[6::7] = longest - integer(rng, 90, 180)
+        lengths = lengths.tolist()
+        right, ways = _ways(lengths, memory, page)
+        mistaken = [number for number in ways.values() if number != right]
+        stretches = {memory // longest, memory // longest + 1, memory // max(lengths)}
+        if right in [*ways.values()][told] or stretches & {right, *mistaken}:
+            continue
+        if len(set(mistaken)) == len(mistaken):
             return lengths
+
+
+NAMED = (5, 6, 7)  # numbers of bits that no two mistakes take for the same number
 
 
 @exercise_check(
@@ -266,32 +323,36 @@ def _draw_lengths(memory: int, page: int, longest: int, *, rng) -> list[int]:
 )  # fmt: skip
 def bits(learner, rng):
     """Find the fewest bits for which the bound on every score stays below a tolerance."""
-    for wanted in torch.randperm(3, generator=rng).add(5).tolist():
-        for just_met in (True, False):
+    for wanted in (*_shuffled(rng, NAMED), *_shuffled(rng, [1, 2, 3, 4, 8, 9, 10, 11])):
+        for just_met in (True, False) if wanted > 1 else (True,):
             q, k, tolerance, mistakes = _draw_bits(wanted, just_met, rng=rng)
             got = expect_number(learner(q, k, tolerance))
             case = "the tolerance is just met: " if just_met else "one bit less just misses the tolerance: "
             expect(got == int(got), case + "a code has a whole number of bits")
-            for what, found in mistakes.items():
-                expect(got != found or found == wanted, case + what)
+            if wanted in NAMED:
+                expect_no_mistake(got, wanted, {case + what: found for what, found in mistakes.items()})
             expect(got <= wanted, case + "fewer bits keep to the tolerance as well")
             expect(got >= wanted, case + "with so few bits a score may leave the tolerance")
 
 
 def _draw_bits(wanted: int, just_met: bool, *, rng) -> tuple[Tensor, Tensor, float, dict[str, int]]:
-    """A query, keys, a tolerance that asks for `wanted` bits, and what each mistake finds: no two the same."""
+    """A query, keys, a tolerance that asks for `wanted` bits, and what each mistake finds: no two the same for NAMED."""
     while True:
-        q, k = normal(rng, 16), normal(rng, 9, 16)
-        k[integer(rng, 0, 9)] *= 12  # a key with large entries, which a mean over keys forgets
-        bound = q.abs().sum() / 2 * (k.amax(dim=1) - k.amin(dim=1)) / 4  # of each key, times 2^bits - 1
+        s, d = unlike_sizes(rng, 2, low=6, high=30)
+        q, k = normal(rng, d), normal(rng, s, d) + 40 * normal(rng, s, 1)  # keys of one spread at different places
+        k[integer(rng, 0, s)] *= 12  # a key with large entries, which a mean over keys forgets
+        spread = k.amax(dim=1) - k.amin(dim=1)
+        if k.amax() - k.amin() < 1.5 * spread.max():
+            continue
+        bound = q.abs().sum() / 2 * spread / d**0.5  # of each key, times 2^bits - 1
         tolerance = float(bound.max()) * (1.0001 / (2**wanted - 1) if just_met else 0.9999 / (2 ** (wanted - 1) - 1))
 
         def fewest(times, lost=1, tolerance=tolerance):
-            return next(b for b in range(1, 40) if float(times) <= tolerance * (2**b - lost))
+            return next(b for b in range(1, 60) if float(times) <= tolerance * (2**b - lost))
 
         mistakes = {
             "an entry is off by at most half a step": fewest(2 * bound.max()),
-            "scores are divided by the square root of the width": fewest(4 * bound.max()),
+            "scores are divided by the square root of the width": fewest(d**0.5 * bound.max()),
             "the errors of the entries may all add up, beyond the length of q": fewest(
                 bound.max() * q.norm() / q.abs().sum()
             ),
@@ -299,5 +360,5 @@ def _draw_bits(wanted: int, just_met: bool, *, rng) -> tuple[Tensor, Tensor, flo
             "with two to the bits codes there is one step less than codes": fewest(bound.max(), lost=0),
         }
         seen = [found for found in mistakes.values() if found != wanted]
-        if len(set(seen)) == len(seen):
+        if wanted not in NAMED or len(set(seen)) == len(seen):
             return q, k, tolerance, mistakes

@@ -1,13 +1,24 @@
 """Checks of the unit `self_cross_causal`: how many pairs a mask leaves, who saw whom, and what is to be predicted."""
 
+import itertools
+
 import torch
 
 from attncourse._shared.masks import causal_mask, length_mask, query_positions
 from attncourse.softmax_attention import attention_weights, softmax_attention
 
-from ..core import Broken, Picture, exercise_check, exercise_unit
-from ..draw import integer, normal
-from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
+from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..draw import SHIFTS, draw_lengths, integer, normal, unlike_sizes
+from ..expect import (
+    expect,
+    expect_close,
+    expect_close_far,
+    expect_gradients,
+    expect_number,
+    expect_rows_sum_to_one,
+    expect_tensor,
+    place,
+)
 
 exercise_unit(
     "self_cross_causal",
@@ -30,48 +41,97 @@ def _expect_none(faults, *, got, wanted):
             raise Broken(message.format(i=i, j=j, at=s - t + i), Picture(got, wanted))
 
 
+def _expect_count(got, wanted, mistakes, message):
+    """Broken with what the mistake that gives `got` is, or else with the message, unless it is `wanted`."""
+    got = expect_number(got)
+    if got != wanted:
+        raise Broken(mistakes.get(got, message))
+
+
 @exercise_check("self_cross_causal.pairs", function="visible_pairs", points=2, section="what-it-costs")
 def pairs(learner, rng):
     """Predict how many pairs of query and key each connectivity leaves."""
-    for _ in range(4):
+    for ahead in (integer(rng, 5, 40), 1, integer(rng, 5, 40), 0):
         t = integer(rng, 12, 40)
-        s = t + integer(rng, 5, 40)
-        lengths = torch.randint(3, 30, (4,), generator=rng).tolist()
-        got = learner(t, s, lengths)
-        expect(
-            isinstance(got, tuple | list) and len(got) == 4,
-            "return four numbers: self, cross, causal, packed, in order",
-        )
-        of_self, of_cross, of_causal, of_packed = (expect_number(x) for x in got)
-        sizes = f"t={t}, s={s}"
-        expect(of_self != s * (s - 1), f"self, {sizes}: a token sees itself too")
-        expect(of_self == s * s, f"self, {sizes}: the number of pairs among {s} tokens is wrong")
-        expect(of_cross != (t + s) ** 2, f"cross, {sizes}: one sequence reads the other; neither reads itself")
-        expect(of_cross == t * s, f"cross, {sizes}: the number of pairs between {t} queries and {s} keys is wrong")
-        expect(
-            of_causal != t * (t + 1) // 2,
-            f"causal, {sizes}: that is a triangle over the {t} queries alone, and {s - t} positions stand before them",
-        )
-        expect(of_causal != t * s - t * (t + 1) // 2, f"causal, {sizes}: the queries' own positions are not counted")
-        expect(
-            of_causal == t * s - t * (t - 1) // 2,
-            f"causal, {sizes}: the number of pairs up to each query's own position is wrong",
-        )
-        total = sum(lengths)
-        packed = f"packed, documents of {lengths}"
-        expect(of_packed != total * (total + 1) // 2, f"{packed}: those are pairs across documents as well")
-        expect(of_packed != sum(n * n for n in lengths), f"{packed}: those are pairs with the future as well")
-        expect(
-            of_packed == sum(n * (n + 1) // 2 for n in lengths),
-            f"{packed}: the number of pairs within the documents is wrong",
-        )
+        s = t + ahead
+        lengths = (torch.randperm(30, generator=rng)[: integer(rng, 3, 7)] + 2).tolist()
+        for documents in (lengths, lengths[:1], [1, *lengths, 1]):
+            _judge_pairs(learner(t, s, documents), t, s, documents)
 
 
-@exercise_check("self_cross_causal.cross", function="cross_attend", points=3, section="cross-attention")
+def _judge_pairs(got, t, s, lengths):
+    expect(
+        isinstance(got, tuple | list) and len(got) == 4,
+        "return four numbers: self, cross, causal, packed, in order",
+    )
+    sizes, packed, total = f"t={t}, s={s}", f"packed, documents of {lengths}", sum(lengths)
+    _expect_count(
+        got[0],
+        s * s,
+        {s * (s - 1): f"self, {sizes}: a token sees itself too"},
+        f"self, {sizes}: the number of pairs among {s} tokens is wrong",
+    )
+    _expect_count(
+        got[1],
+        t * s,
+        {(t + s) ** 2: f"cross, {sizes}: one sequence reads the other; neither reads itself"},
+        f"cross, {sizes}: the number of pairs between {t} queries and {s} keys is wrong",
+    )
+    triangle = f"that is a triangle over the {t} queries alone, and {s - t} positions stand before them"
+    _expect_count(
+        got[2],
+        t * s - t * (t - 1) // 2,
+        {
+            t * (t + 1) // 2: f"causal, {sizes}: {triangle}",
+            t * s - t * (t + 1) // 2: f"causal, {sizes}: the queries' own positions are not counted",
+        },
+        f"causal, {sizes}: the number of pairs up to each query's own position is wrong",
+    )
+    _expect_count(
+        got[3],
+        sum(n * (n + 1) // 2 for n in lengths),
+        {
+            total * (total + 1) // 2: f"{packed}: those are pairs across documents as well",
+            sum(n * n for n in lengths): f"{packed}: those are pairs with the future as well",
+        },
+        f"{packed}: the number of pairs within the documents is wrong",
+    )
+
+
+def _cross(x, memory, lengths, w_q, w_k, w_v):
+    """Cross-attention without heads; what stands behind a memory's length does not count."""
+    exists = length_mask(lengths, memory.shape[1])[:, 0].mT
+    memory = memory.masked_fill(~exists, 0.0)
+    q, k, v = (y[:, None] for y in (x @ w_q, memory @ w_k, memory @ w_v))
+    return softmax_attention(q, k, v, key_lengths=lengths)[:, 0]
+
+
+def _far_cross(x, memory, lengths, w_q, w_k, w_v, *, rows, on_padding):
+    """Arguments whose scores hold rows[i] more, and those of padding `on_padding` more.
+
+    x and memory get two features more, queries and keys two entries: see `shift_scores`.
+    """
+    width, features = w_q.shape[1] + 2, (0, 2, 0, 2)
+    padding = torch.arange(memory.shape[1]) >= lengths[:, None]
+    ones = torch.ones_like(x[..., 0])
+    x = torch.cat([x, torch.stack([ones * rows, ones * on_padding], dim=-1) * width**0.5], dim=-1)
+    memory = torch.cat([memory, torch.stack([torch.ones_like(padding), padding], dim=-1).to(x)], dim=-1)
+    w_q, w_k = (torch.nn.functional.pad(w, features) for w in (w_q, w_k))
+    w_q[-2:, -2:] = w_k[-2:, -2:] = torch.eye(2, dtype=x.dtype)
+    return [x, memory, lengths, w_q, w_k, torch.nn.functional.pad(w_v, (0, 0, 0, 2))]
+
+
+@exercise_check(
+    "self_cross_causal.cross",
+    function="cross_attend",
+    points=3,
+    section="cross-attention",
+    forbids=READY_MADE_ATTENTION,
+)
 def cross(learner, rng):
     """Read a padded memory from another sequence."""
-    b, t, s, d, dc, dk, dv = 3, *(torch.randperm(6, generator=rng)[:6] + 3).tolist()
-    lengths = torch.tensor([s, s - 1, 2])
+    b, t, s, d, dc, dk, dv = unlike_sizes(rng, 7, high=19)
+    lengths = draw_lengths(rng, b, s, among=(2, s))
     x, w_q = normal(rng, b, t, d), normal(rng, d, dk)
     # Half of the memory is found by, the other half says which place it is: what is read is then the weights.
     content, places = normal(rng, b, s, dc), torch.eye(s, dtype=torch.float64).expand(b, s, s)
@@ -89,7 +149,8 @@ def cross(learner, rng):
         )
         _expect_none(faults, got=seen, wanted=may)
     sums = weights.sum(dim=-1)
-    if torch.allclose(sums[0], torch.ones_like(sums[0])) and not torch.allclose(sums, torch.ones_like(sums)):
+    full = sums[lengths == s]
+    if torch.allclose(full, torch.ones_like(full)) and not torch.allclose(sums, torch.ones_like(sums)):
         raise Broken(f"of a memory with padding a query's weights sum to {sums.min():.2f}: padding took a share")
     expect_rows_sum_to_one(weights)
     q, k = (x @ w_q)[:, None], (memory @ w_k)[:, None]
@@ -97,76 +158,122 @@ def cross(learner, rng):
     expect(not torch.allclose(weights, unscaled), "scores are not divided by the square root of dk")
 
     w_v = normal(rng, dc + s, dv)
-    wanted = softmax_attention(q, k, (memory @ w_v)[:, None], key_lengths=lengths)[:, 0]
+    wanted = _cross(x, memory, lengths, w_q, w_k, w_v)
     expect_close(
         learner(x, memory, lengths, w_q, w_k, w_v), wanted, "the output is not the weighted mixture of the values"
     )
-    poisoned = memory.masked_fill(~exists[:, 0, :, None], torch.nan)
-    got = learner(x, poisoned, lengths, w_q, w_k, w_v)
-    expect(
-        isinstance(got, torch.Tensor) and not got.isnan().any(),
-        "padding that holds NaN comes through: a weight of 0 times NaN is NaN",
-    )
-    grads = learner.grad(x, poisoned, lengths, w_q, w_k, w_v, wrt=(0, 4), cotangent=normal(rng, b, t, dv))
-    for name, grad in zip(("x", "w_k"), grads, strict=True):
-        expect(
-            bool(grad.isfinite().all()),
-            f"padding that holds NaN: the output is right, and its gradient with respect to {name} is NaN",
-        )
+    for tokens in (t, 1):
+        some = [normal(rng, b, tokens, d), memory, draw_lengths(rng, b, s, among=(1, s)), w_q, w_k, w_v]
+        expect_close(learner(*some), _cross(*some), f"with {tokens} queries and memories from 1 token on it is wrong")
+    _expect_blind_to_padding(learner, [x, memory, lengths, w_q, w_k, w_v], wanted, rng)
+
+    for rows, on_padding, what in (
+        *((torch.full((t,), shift), 0.0, f"scores of about {shift:,.0f}") for shift in SHIFTS),
+        (torch.tensor(SHIFTS).repeat(t)[:t], 0.0, "rows of scores that lie far from one another"),
+        (torch.zeros(t), 5000.0, "scores of padding thousands above all others"),
+    ):
+        far = _far_cross(x, memory, lengths, w_q, w_k, w_v, rows=rows, on_padding=on_padding)
+        expect_close_far(learner(*far), _cross(*far), what)
 
 
-def _draw_runs(rng, *, t, s, change):
-    """Outputs before, outputs after each of s tokens was replaced, and which of the t rows moved with which token."""
-    before = normal(rng, t, 4)
-    moved = torch.rand(t, s, generator=rng) < 0.5
-    # Its own token and the one before it move each row; of its future, the next one does, the one after does not, ...
+def _expect_blind_to_padding(learner, args, wanted, rng):
+    """What stands behind a memory's length, NaN and infinity too, reaches neither the output nor a gradient."""
+    x, memory, lengths, *weights = args
+    padding = (torch.arange(memory.shape[1]) >= lengths[:, None])[..., None]
+    for anything in (torch.nan, torch.inf, -torch.inf, 1e300):
+        got = learner(x, memory.masked_fill(padding, anything), lengths, *weights)
+        nan = isinstance(got, torch.Tensor) and not got.isnan().any()
+        expect(nan, f"padding that holds {anything} comes through: a weight of 0 times it is not 0")
+        expect_close(got, wanted, f"padding that holds {anything} changes the output")
+    for anything, case in (
+        (0.5, ""),
+        (torch.nan, "padding that holds NaN: "),
+        (torch.inf, "padding that holds infinity: "),
+    ):
+        poisoned = [x, memory.masked_fill(padding, anything), lengths, *weights]
+        names = {0: "x", 1: "memory", 3: "w_q", 4: "w_k", 5: "w_v"}
+        expect_gradients(learner, poisoned, _cross, wrt=names, rng=rng, case=case)
+
+
+def _draw_runs(rng, *, t, s, d, change, leaks):
+    """Outputs before, outputs after each of s tokens was replaced, and which of the t rows moved with which token.
+
+    Every row moves with the tokens up to its own. `leaks` says with which of its future: "some", so that the next token
+    moves a row and the one after does not, and so on; or "random", "none", "all".
+    """
+    before = normal(rng, t, d)
     future = ~causal_mask(t, s)
-    for i in range(t):
-        ahead = future[i].nonzero()[:, 0]
-        moved[i, ahead[::2]], moved[i, ahead[1::2]] = True, False
-        moved[i, max(s - t + i - 1, 0) : s - t + i + 1] = True
-    after = before + torch.where(moved.T[..., None], change(before), torch.zeros_like(before))
+    ahead = future.cumsum(dim=1)
+    moves = {
+        "some": ahead % 2 == 1,
+        "random": torch.rand(t, s, generator=rng) < 0.4,
+        "none": torch.zeros_like(future),
+        "all": torch.ones_like(future),
+    }
+    moved = torch.where(future, moves[leaks], torch.rand(t, s, generator=rng) < 0.7)
+    moved |= ~future & (ahead == 0) & (torch.arange(s) >= query_positions(t, s) - 1)
+    after = torch.where(moved.T[..., None], change(before, integer(rng, 0, d)), before)
     return before, after, moved & future
 
 
-def _large(before):
-    return torch.full_like(before, 0.5)
+def _features(before, first, count=1):
+    """A feature for each row, from `first` on in turn: rows together cover all features. Two adjacent ones for count=2."""
+    t, d = before.shape
+    turn = (torch.arange(t)[:, None] + first + torch.arange(count)) % d
+    return torch.nn.functional.one_hot(turn, d).double()  # (t, count, d)
 
 
-def _cancelling(before):
-    return before.new_tensor([0.5, -0.5, 0.25, -0.25]).expand_as(before)
+def _large(before, first):
+    return before + 0.5
 
 
-def _tiny(before):
+def _smaller(before, first):
+    return before - 0.5 * _features(before, first)[:, 0]
+
+
+def _cancelling(before, first):
+    more, less = _features(before, first, count=2).unbind(1)
+    return before + 0.5 * more - 0.5 * less
+
+
+def _tiny(before, first):
     """A few hundred units in the last place of one feature."""
-    return before.new_tensor([0.0, 0.0, 1e-13, 0.0]).expand_as(before)
+    return before + 1e-13 * _features(before, first)[:, 0]
 
 
-def _nan(before):
-    return before.new_tensor([torch.nan, 0.0, 0.0, 0.0]).expand_as(before)
+def _least(before, first):
+    """The next number, in one feature."""
+    return before.nextafter(before.where(_features(before, first)[:, 0] == 0, torch.inf))
+
+
+def _nan(before, first):
+    return before.where(_features(before, first)[:, 0] == 0, torch.nan)
 
 
 @exercise_check("self_cross_causal.leaks", function="find_leaks", points=3, section="a-leak-test")
 def leaks(learner, rng):
     """Write a leak test: from outputs before and after each token was replaced, say who saw its future."""
-    n = integer(rng, 6, 9)
-    t = n - integer(rng, 2, 4)
+    n = integer(rng, 9, 12)
+    t, d = n - integer(rng, 2, 4), integer(rng, 3, 5)
     cases = (
-        (n, _large, ""),
-        (t, _large, ""),
-        (n, _cancelling, ", by changes that sum to 0 over the features"),
-        (n, _tiny, ", by 1e-13 in one feature"),
-        (n, _nan, ", to NaN"),
+        (_large, "some", ""),
+        (_cancelling, "some", ", by changes that sum to 0 over the features"),
+        (_tiny, "some", ", by 1e-13 in one feature"),
+        (_nan, "some", ", to NaN"),
+        (_smaller, "random", ", in one feature that became smaller"),
+        (_least, "random", ", to the next number in one feature"),
+        (_large, "none", ""),
+        (_smaller, "all", ", in one feature that became smaller"),
     )
-    for rows, change, how in cases:
-        before, after, wanted = _draw_runs(rng, t=rows, s=n, change=change)
+    for rows, (change, which, how) in itertools.product((n, t, 1), cases):
+        before, after, wanted = _draw_runs(rng, t=rows, s=n, d=d, change=change, leaks=which)
         got = learner(before, after)
         expect(
             isinstance(got, torch.Tensor) and tuple(got.shape) == (rows, n),
             f"return a tensor of shape ({rows}, {n}): a row for each output, a column for each token replaced",
         )
         got = got.bool()
-        swapped = rows == n and torch.equal(got, wanted.T)
+        swapped = rows == n and torch.equal(got, wanted.T) and not torch.equal(got, wanted)
         expect(not swapped, "rows and columns are swapped: a row is an output, a column a token replaced")
         moved = (after != before).any(dim=-1).T  # NaN differs from everything
         past = torch.arange(n) < query_positions(rows, n)
@@ -182,24 +289,40 @@ def leaks(learner, rng):
         _expect_none(faults, got=got, wanted=wanted)
 
 
-def _draw_packed(rng, *, b, n):
-    """Document numbers (b, n), each document's tokens together, 0 at the end where nothing stands."""
-    documents = torch.zeros(b, n, dtype=torch.long)
-    for row in range(b):
-        names, start = torch.randperm(9, generator=rng) + 1, 0
-        for name in names[:3].tolist():
-            stop = start + integer(rng, 3, 5)
-            documents[row, start:stop] = name
-            start = stop
-    return documents
+def _draw_packed(rng, n):
+    """Document numbers of four rows of n: with padding behind, before and between documents, without any, and no document.
+
+    Names come in any order, small and large, and stand for other documents in other rows.
+    """
+    pool = torch.cat([torch.arange(1, 5), torch.randint(10, 90000, (3,), generator=rng)])
+    rows = [torch.zeros(n, dtype=torch.long)]
+    for padded in ("behind", "before", "between", "nowhere"):
+        names = pool[torch.randperm(len(pool), generator=rng)][:4]
+        lengths = torch.tensor([integer(rng, 3, 5), 1, integer(rng, 3, 5), 2])
+        lengths = lengths[torch.randperm(4, generator=rng)]
+        left = n - int(lengths.sum())
+        if padded == "nowhere":
+            lengths[0] += left
+        pieces = list(names.repeat_interleave(lengths).split(lengths.tolist()))
+        if padded != "nowhere":
+            where = {"behind": 4, "before": 0, "between": integer(rng, 1, 4)}[padded]
+            pieces.insert(where, torch.zeros(left, dtype=torch.long))
+        rows.append(torch.cat(pieces))
+    return torch.stack(rows)[torch.randperm(5, generator=rng)]
 
 
 @exercise_check("self_cross_causal.packed", function="packed_mask", points=3, section="causal-attention")
 def packed(learner, rng):
     """Build the mask of a packed batch: causal within a document, nothing across, nothing for padding."""
-    b, n = 2, 14
-    documents = _draw_packed(rng, b=b, n=n)
-    got = learner(documents)
+    n = integer(rng, 15, 20)
+    documents = _draw_packed(rng, n)
+    _judge_packed(learner(documents), documents)
+    for few in (documents[:1], documents[1:3], documents[3:, :1], torch.full((2, 7), 3)):
+        _judge_packed(learner(few), few)
+
+
+def _judge_packed(got, documents):
+    b, n = documents.shape
     expect(
         isinstance(got, torch.Tensor) and tuple(got.shape) == (b, n, n),
         f"return a tensor of shape ({b}, {n}, {n}): batch, query, key",
@@ -225,8 +348,14 @@ def packed(learner, rng):
 @exercise_check("self_cross_causal.shift", function="next_token_batch", points=2, section="one-row-is-many-predictions")
 def shift(learner, rng):
     """Repair inputs and targets whose off-by-one lets a model predict its own input."""
-    length, count = integer(rng, 4, 8), integer(rng, 3, 6)
-    for rest in (1, 0, 3):
+    some, many = integer(rng, 4, 8), integer(rng, 3, 6)
+    for length, count, rest in (
+        *((some, many, rest) for rest in (1, 0, 3, some - 1)),
+        (some, 1, 1),
+        (some, 1, some - 1),
+        (1, many, 0),
+        (some, 40, 2),
+    ):
         n = count * length + rest
         rows = (n - 1) // length
         tokens = torch.randperm(900, generator=rng)[:n] + 100  # no two alike: each says where it comes from

@@ -5,7 +5,7 @@ import torch
 from attncourse.sliding_window import local_mask, sliding_window_attention, sliding_window_attention_blocked
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
-from ..draw import integer, normal, sizes
+from ..draw import hard_scores, integer, normal, sizes
 from ..expect import (
     expect,
     expect_close,
@@ -14,7 +14,6 @@ from ..expect import (
     expect_number,
     expect_rows_sum_to_one,
     expect_tensor,
-    hard_scores,
     numbers_in,
     place,
     read_in_pieces,

@@ -2,18 +2,20 @@
 
 import torch
 
+from attncourse._shared import masks
 from attncourse.softmax_attention import softmax_attention, softmax_attention_with_lse
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
-from ..draw import normal, sizes
+from ..draw import SHIFTS, integer, normal, shift_scores, unlike_sizes
 from ..expect import (
     expect,
     expect_close,
+    expect_close_far,
+    expect_gradients,
     expect_memory,
     expect_number,
     expect_reordering_changes_nothing,
     expect_rows_sum_to_one,
-    expect_same_in_pieces,
     expect_tensor,
     numbers_in,
     place,
@@ -33,11 +35,30 @@ def _draw(rng, *, t, s, dk, dv):
     return normal(rng, t, dk), normal(rng, s, dk), normal(rng, s, dv)
 
 
+def _attention(q, k, v, *, causal=False):
+    """The formula for one head."""
+    return softmax_attention(*(x[None, None] for x in (q, k, v)), causal=causal)[0, 0]
+
+
+def _mixed(levels, t):
+    """A level for each of t rows, so that rows lie far from one another."""
+    return torch.tensor(levels, dtype=torch.float64).repeat(t)[:t]
+
+
+def _expect_far(learner, q, k, v, *, causal=False, case=""):
+    """Exact where all scores are large, of either sign, and where those of some rows are."""
+    t, ones = len(q), torch.ones(len(k))
+    cases = [(torch.full((t,), shift), f"{case}scores of about {shift:,.0f}") for shift in SHIFTS]
+    for rows, what in [*cases, (_mixed(SHIFTS, t), f"{case}rows of scores that lie far from one another")]:
+        far = *shift_scores(q, k, rows, ones), v
+        expect_close_far(learner(*far), _attention(*far, causal=causal), what)
+
+
 @exercise_check("softmax_attention.cost", function="attention_cost", points=2, section="what-it-costs")
 def cost(learner, rng):
     """Predict the multiplications of attention and the bytes of its weights, from the shapes."""
-    for _ in range(4):
-        b, h, t, s, d = torch.randint(2, 50, (5,), generator=rng).tolist()
+    for _ in range(6):
+        b, h, t, s, d = unlike_sizes(rng, 5, high=50)
         got = learner(b, h, t, s, d)
         expect(isinstance(got, tuple | list) and len(got) == 2, "return two numbers: multiplications, then bytes")
         multiplications, weight_bytes = (expect_number(x) for x in got)
@@ -62,7 +83,7 @@ def cost(learner, rng):
 )
 def attend(learner, rng):
     """Write softmax(Q K^T / sqrt(dk)) V for one head."""
-    t, s, dk, dv = sizes(rng, 4)
+    t, s, dk, dv = unlike_sizes(rng, 4)
     q, k, v = _draw(rng, t=t, s=s, dk=dk, dv=dv)
     got = expect_tensor(learner(q, k, v), (t, dv), what="the output")
     weights = expect_tensor(weights_of(learner, q, k), (t, s), what="the output for one-hot values")
@@ -75,16 +96,14 @@ def attend(learner, rng):
     expect(abs(scale - 1 / dk) > 1e-6, f"scores are divided by dk = {dk}, not by its square root")
     message = "the output changes when keys and values are reordered together"
     expect_reordering_changes_nothing(learner, [q, k, v], moved=(1, 2), rng=rng, message=message)
-    expect_close(
-        got, softmax_attention(*(x[None, None] for x in (q, k, v)))[0, 0], "the output differs from the formula"
-    )
-    huge = learner(q * 1e3, k * 1e3, v)
-    expect(bool(huge.isfinite().all()), f"scores of about a million give NaN or infinity at {place(~huge.isfinite())}")
-    cotangent = normal(rng, t, dv)
-    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
-    truth = torch.autograd.grad(softmax_attention(*(x[None, None] for x in leaves))[0, 0], leaves, cotangent)
-    for name, mine, theirs in zip("qkv", learner.grad(q, k, v, wrt=(0, 1, 2), cotangent=cotangent), truth, strict=True):
-        expect_close(mine, theirs, f"the gradient with respect to {name} is wrong though the output is right")
+    expect_close(got, _attention(q, k, v), "the output differs from the formula")
+    for queries, keys in ((s, t), (1, s), (t, 1), (1030, 3)):
+        some = _draw(rng, t=queries, s=keys, dk=dk, dv=dv)
+        expect_close(learner(*some), _attention(*some), f"with {queries} queries and {keys} keys the output is wrong")
+    million = q * 1e3, k * 1e3, v
+    expect_close_far(learner(*million), _attention(*million), "scores of about a million")
+    _expect_far(learner, q, k, v)
+    expect_gradients(learner, [q, k, v], _attention, wrt=dict(enumerate("qkv")), rng=rng)
 
 
 @exercise_check(
@@ -96,8 +115,9 @@ def attend(learner, rng):
 )
 def causal(learner, rng):
     """Mask the future when the queries are the last t of s positions."""
-    s, t, dk, dv = 9, 5, *sizes(rng, 2)
-    for queries in (s, t):  # first the square case, then queries that continue a prefix
+    t, dk, dv = unlike_sizes(rng, 3)
+    s = t + integer(rng, 2, 6)
+    for queries in (s, t, s - 1, 1):  # first the square case, then queries that continue a prefix
         q, k, v = _draw(rng, t=queries, s=s, dk=dk, dv=dv)
         weights = expect_tensor(weights_of(learner, q, k), (queries, s), what="the output for one-hot values")
         positions = torch.arange(queries) + s - queries
@@ -110,52 +130,96 @@ def causal(learner, rng):
             raise Broken(f"{case}, position {positions[row]} saw position {furthest}, its future", picture)
         if (blind := allowed & ~seen).any():
             row, col = place(blind)
-            broken = f"{case}, position {positions[row]} did not see position {col}, which is not its future"
-            raise Broken(broken, picture)
+            what = "itself" if col == positions[row] else f"position {col}, which is not its future"
+            raise Broken(f"{case}, position {positions[row]} did not see {what}", picture)
         expect_rows_sum_to_one(weights)
-        wanted = softmax_attention(*(x[None, None] for x in (q, k, v)), causal=True)[0, 0]
+        wanted = _attention(q, k, v, causal=True)
         expect_close(learner(q, k, v), wanted, f"{case}, the output is not attention to the past")
+        _expect_far(learner, q, k, v, causal=True, case=f"{case}, ")
+        last = 2000.0 * (torch.arange(s) == s - 1)
+        tempted = *shift_scores(q, k, torch.ones(queries), last), v
+        what = f"{case}, scores of the last one thousands above the rest"
+        expect_close_far(learner(*tempted), _attention(*tempted, causal=True), what)
+    long = _draw(rng, t=7, s=1030, dk=dk, dv=dv)
+    expect_close(
+        learner(*long),
+        _attention(*long, causal=True),
+        "with 7 queries at the end of 1030 positions the output is wrong",
+    )
+
+
+def _draw_visible(rng, t, s):
+    """Every row sees something: one of them all keys, one the first alone, one the last alone."""
+    visible = torch.rand(t, s, generator=rng) > 0.4
+    visible[torch.arange(t), torch.randint(s, (t,), generator=rng)] = True
+    visible[0], visible[1], visible[2] = True, torch.arange(s) == 0, torch.arange(s) == s - 1
+    return visible[torch.randperm(t, generator=rng)]
+
+
+def _weights(scores, visible):
+    """Softmax over the visible keys; zeros for a row without any."""
+    return masks.masked_softmax(masks.apply_mask(scores, visible))
 
 
 @exercise_check("softmax_attention.repair", function="masked_softmax", points=2, section="who-may-look-where")
 def repair(learner, rng):
     """Repair a masked softmax that gives NaN where a row sees nothing."""
-    t, s = 5, 7
+    t, s = (n + 4 for n in unlike_sizes(rng, 2))
     scores = normal(rng, t, s) * 3
-    visible = torch.rand(t, s, generator=rng) > 0.4
-    visible[:, 0] = True
-    visible[2] = False
+    visible = _draw_visible(rng, t, s)
+    empty = torch.isin(torch.arange(t), torch.tensor([0, integer(rng, 1, t - 1), t - 1]))
+    visible = torch.cat([visible[:3], visible], dim=0)[:t] & ~empty[:, None]
     weights = learner(scores, visible)
     expect(isinstance(weights, torch.Tensor) and tuple(weights.shape) == (t, s), f"return weights of shape ({t}, {s})")
     expect(not weights.isnan().any(), f"row {place(weights.isnan())[:1]} is NaN; a row that sees nothing gives zeros")
-    leak = (weights != 0) & ~visible
-    leak[2] = False
+    leak = (weights != 0) & ~visible & ~empty[:, None]
     expect(not leak.any(), f"the weight at {place(leak)} is not 0 though the key is not visible")
-    expect(not weights[2].any(), "row 2 sees nothing, and its weights are not zeros")
-    seeing = torch.arange(t) != 2
-    expect_rows_sum_to_one(weights[seeing])
-    wanted = torch.softmax(scores.masked_fill(~visible, -torch.inf), dim=-1)[seeing]
-    expect_close(weights[seeing], wanted, "the weights of rows that see something are not the softmax of what they see")
-    far = learner(scores - 1e4, visible)
-    expect(
-        bool(far.isfinite().all()) and not far[2].any(),
-        "with scores of about -10000 the row that sees nothing is no longer zeros",
-    )
-    expect_close(far[seeing], wanted, "subtracting one number from all scores changes the weights", atol=1e-6)
-    (grad,) = learner.grad(scores, visible, wrt=(0,), cotangent=normal(rng, t, s))
-    expect(
-        bool(grad.isfinite().all()),
-        f"the weights are right and their gradient is NaN at {place(~grad.isfinite())}: where hides the NaN, but its gradient flows",
-    )
+    filled = (weights != 0).any(dim=-1) & empty
+    expect(not filled.any(), f"row {place(filled)} sees nothing, and its weights are not zeros")
+    expect_rows_sum_to_one(weights[~empty])
+    wanted = _weights(scores, visible)
+    expect_close(weights, wanted, "the weights of rows that see something are not the softmax of what they see")
+    for some, what in (
+        (_draw_visible(rng, t, s), "every row sees something"),
+        (torch.zeros(t, s).bool(), "no row sees anything"),
+        (torch.ones(t, s).bool(), "every row sees everything"),
+    ):
+        expect_close(learner(scores, some), _weights(scores, some), f"where {what} the weights are wrong")
+    for part in (slice(1), slice(1, 2)), (slice(t), slice(1)):
+        small = scores[part], visible[part]
+        expect_close(
+            learner(*small), _weights(*small), f"for scores of shape {tuple(small[0].shape)} the weights are wrong"
+        )
+    tempted = scores + 5000.0 * ~visible
+    expect_close_far(learner(tempted, visible), wanted, "hidden scores thousands above the visible ones")
+    for level in SHIFTS:
+        expect_close_far(learner(scores + level, visible), wanted, f"scores of about {level:,.0f}")
+    rows = _mixed(SHIFTS, t)[:, None]
+    expect_close_far(learner(scores + rows, visible), wanted, "rows of scores that lie far from one another")
+    for far, case in (
+        (scores, ""),
+        (tempted, "hidden scores thousands above the visible ones: "),
+        (scores + 800.0, "scores of about 800: "),
+        (scores - 800.0, "scores of about -800: "),
+    ):
+        expect_gradients(learner, [far, visible], _weights, wrt={0: "scores"}, rng=rng, case=case)
+
+
+def _expect_merged(got, out, lse, case):
+    """Both results of a merge."""
+    expect(not got[0].isnan().any(), f"{case} gives NaN")
+    expect_close(got[0], out, f"{case} gives a wrong output")
+    expect(not got[1].isnan().any(), f"{case} gives a log-sum-exp of NaN")
+    expect_close(got[1], lse, f"{case} gives a wrong log-sum-exp")
 
 
 @exercise_check("softmax_attention.merge", function="merge", points=3, section="one-pass-any-split")
 def merge(learner, rng):
     """Merge attention over two halves of the keys, from the outputs and log-sum-exps alone."""
-    t, s, dk, dv = 4, 9, *sizes(rng, 2)
+    t, cut, dk, dv = unlike_sizes(rng, 4)
+    s = 2 * cut + integer(rng, 2, 5)
     q, k, v = (x[None, None] for x in _draw(rng, t=t, s=s, dk=dk, dv=dv))
     q = q * 3
-    cut = 3
 
     def part(keys):
         out, lse = softmax_attention_with_lse(q, k[:, :, keys], v[:, :, keys])
@@ -175,16 +239,60 @@ def merge(learner, rng):
     )
     expect_close(out, whole, "the output is not that of attention over all keys")
     expect_close(lse, whole_lse, "the output is right, and its log-sum-exp is not that of all scores")
-    swapped = learner(*right, *left)
-    expect_close(swapped[0], whole, "the result depends on which half comes first")
-    far = learner(left[0], left[1] + 2000.0, right[0], right[1] + 2000.0)
-    expect(bool(far[0].isfinite().all()), "log-sum-exps of about 2000 overflow: subtract the larger one before exp")
-    nothing = torch.zeros_like(left[0]), torch.full((t,), -torch.inf, dtype=torch.float64)
-    beside = learner(*left, *nothing)
-    expect(not beside[0].isnan().any(), "merging with a half without keys (log-sum-exp -inf) gives NaN")
-    expect_close(beside[0], left[0], "merging with a half without keys changes the output")
-    both = learner(*nothing, *nothing)
-    expect(not both[0].isnan().any(), "merging two halves without keys gives NaN; the output is zeros")
+    _expect_merged(learner(*right, *left), whole, whole_lse, "the later half as the first")
+    row = learner(*(x[:1] for x in (*left, *right)))
+    _expect_merged(row, whole[:1], whole_lse[:1], "a merge for one query")
+    column = learner(left[0][:, :1], left[1], right[0][:, :1], right[1])
+    _expect_merged(column, whole[:, :1], whole_lse, "a merge of values of width 1")
+
+    levels = 2000.0, -2000.0, 1e6, -1e6
+    for level in (*(torch.full((t,), level).double() for level in levels), _mixed(levels, t)):
+        got = learner(left[0], left[1] + level, right[0], right[1] + level)
+        _expect_merged(got, whole, whole_lse + level, f"a log-sum-exp of about {level[0] + whole_lse[0]:,.0f}")
+    above = left[1].max() - right[1].min() + 3000.0
+    got = learner(*left, right[0], right[1] + above)
+    _expect_merged(got, right[0], right[1] + above, "a half whose log-sum-exps are thousands above the other's")
+    got = learner(left[0], left[1] + above, *right)
+    _expect_merged(got, left[0], left[1] + above, "a half whose log-sum-exps are thousands below the other's")
+
+    nothing = torch.zeros_like(whole), torch.full((t,), -torch.inf, dtype=torch.float64)
+    _expect_merged(learner(*left, *nothing), *left, "merging with a half without keys (log-sum-exp -inf)")
+    _expect_merged(learner(*nothing, *right), *right, "merging with a first half without keys (log-sum-exp -inf)")
+    _expect_merged(learner(*nothing, *nothing), *nothing, "merging two halves without keys (log-sum-exp -inf)")
+    # rows that see nothing of the one half, of the other, and of both, beside rows that see both
+    a, b = (torch.tensor(flags).repeat(t)[:t] for flags in ([1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 0.0, 1.0]))
+    some_left, some_right = (
+        (out * x[:, None], lse.where(x > 0, -torch.inf)) for (out, lse), x in ((left, a), (right, b))
+    )
+    visible = torch.cat([a[:, None].expand(t, cut), b[:, None].expand(t, s - cut)], dim=1) > 0
+    out, lse = softmax_attention_with_lse(q, k, v, mask=visible)
+    got = learner(*some_left, *some_right)
+    _expect_merged(got, out[0, 0], lse[0, 0], "merging where only some rows see keys in a half")
+
+
+def _read(learner, q, k, v, lengths, *, state=None, done=0, case="", far=""):
+    """Read on from key `done` in pieces; each output must be attention over all keys so far. The state after each."""
+    states = []
+    for number, n in enumerate(lengths, 1):
+        got = learner(state, q, k[done : done + n], v[done : done + n])
+        expect(isinstance(got, tuple | list) and len(got) == 2, "return two things: the output so far, then the state")
+        done += n
+        wanted = _attention(q, k[:done], v[:done])
+        if far:
+            expect_close_far(got[0], wanted, far)
+        else:
+            expect_close(got[0], wanted, f"{case}after piece {number} the output is not attention over all keys so far")
+        state = got[1]
+        states.append(state)
+    return states
+
+
+def _pieces(rng, count, at_most):
+    """Lengths of at most `at_most` that add up to count."""
+    lengths = []
+    while (left := count - sum(lengths)) > 0:
+        lengths.append(min(left, integer(rng, 1, at_most + 1)))
+    return lengths
 
 
 @exercise_check(
@@ -193,21 +301,47 @@ def merge(learner, rng):
     points=3,
     section="one-pass-any-split",
     forbids=READY_MADE_ATTENTION,
+    may_change=(0,),
 )
 def stream(learner, rng):
     """Attend to keys that arrive piece by piece, with a state that does not grow."""
-    t, s, dk, dv = 3, 11, *sizes(rng, 2)
-    q, k, v = _draw(rng, t=t, s=s, dk=dk, dv=dv)
-    whole = softmax_attention(*(x[None, None] for x in (q, k, v)))[0, 0]
-    for lengths in ((s,), (4, 7), (1, 2, 3, 5), (1,) * s):
-        cuts = zip(k.split(lengths), v.split(lengths), strict=True)
-        states = expect_same_in_pieces(learner, [(q, *piece) for piece in cuts], whole, what="attention")
-        first, last = numbers_in(states[0]), numbers_in(states[-1])
-        expect(first == last, f"the state grows with what was read: {first} numbers after a piece, {last} after all")
-    order = (q @ k.T).sum(dim=0).argsort()  # every piece has larger scores than the one before
-    rising = [(q, k[i : i + 1] * 2000, v[i : i + 1]) for i in order]
-    wanted = softmax_attention(*(x[None, None] for x in (q, k[order] * 2000, v[order])))[0, 0]
-    expect_same_in_pieces(learner, rising, wanted, what="attention with scores of several thousand")
+    t, dk, dv = unlike_sizes(rng, 3, high=12)
+    text = 300
+    q, k, v = _draw(rng, t=t, s=text, dk=dk, dv=dv)
+    sizes = []
+    for lengths in ([11], _pieces(rng, 11, 4), [1] * 11, _pieces(rng, 50, 9), _pieces(rng, text, 40)):
+        case = f"a text of {sum(lengths)} tokens, "
+        sizes += map(numbers_in, _read(learner, q, k, v, lengths, case=case))
+    expect(min(sizes) == max(sizes), f"the state grows with what was read: from {min(sizes)} numbers to {max(sizes)}")
+    room = text * min(dk, dv)
+    expect(
+        max(sizes) < room, f"the state of {max(sizes)} numbers has room for the keys of {text} tokens: none may stay"
+    )
+
+    _read(learner, q[:1], k, v, [3, 1, 2], case="for one query, ")
+    _read(learner, q, k, v[:, :1], [3, 1, 2], case="for values of width 1, ")
+
+    ones, falling = torch.ones(12), torch.arange(12).flip(0) * 1000.0
+    k, v = k[:12], v[:12]
+    far = [(q.new_full((t,), shift), ones, f"scores of about {shift:,.0f}, read in pieces,") for shift in SHIFTS]
+    far += [
+        (_mixed(SHIFTS, t), ones, "rows of scores that lie far from one another, read in pieces,"),
+        (q.new_ones(t), falling.flip(0), "scores that grow by a thousand from key to key"),
+        (q.new_ones(t), falling, "scores that fall by a thousand from key to key"),
+    ]
+    for rows, columns, what in far:
+        wide_q, wide_k = shift_scores(q, k, rows, columns)
+        for at_most in (1, 5):
+            _read(learner, wide_q, wide_k, v, _pieces(rng, 12, at_most), far=what)
+
+    other = _draw(rng, t=t, s=12, dk=dk, dv=dv)
+    here, there = _read(learner, q, k, v, [4])[-1], _read(learner, *other, [3])[-1]
+    case = "two texts read in turns: "
+    _read(learner, q, k, v, [5, 3], state=here, done=4, case=case)
+    _read(learner, *other, [2, 7], state=there, done=3, case=case)
+    forked = other[1].clone(), other[2].clone()
+    forked[0][:4], forked[1][:4] = k[:4], v[:4]
+    _read(learner, q, *forked, [6], state=here, done=4, case="from an earlier state on with other keys: ")
 
 
 @exercise_check(
@@ -219,13 +353,25 @@ def stream(learner, rng):
 )
 def tiles(learner, rng):
     """Attend over a long sequence without ever holding the matrix of its scores."""
-    for t, s in ((7, 5), (131, 257), (300, 64)):
-        q, k, v = _draw(rng, t=t, s=s, dk=8, dv=6)
-        got = expect_tensor(learner(q, k, v), (t, 6), what="the output")
-        wanted = softmax_attention(*(x[None, None] for x in (q, k, v)))[0, 0]
-        expect_close(got, wanted, f"with {t} queries and {s} keys the output differs from the formula")
-    n = 4096
-    q, k, v = (x.float() for x in _draw(rng, t=n, s=n, dk=16, dv=16))
-    whole = 4 * n * n
-    message = f"with {n} queries and keys in float32 the matrix of scores, {whole / 1e6:.0f} MB, is too large to form"
-    expect_memory(learner, [q, k, v], at_most=whole // 3, message=message)
+    dk, dv = unlike_sizes(rng, 2)
+    for t, s in ((7, 5), (1, 6), (131, 257), (300, 64), (1030, 1021)):
+        q, k, v = _draw(rng, t=t, s=s, dk=dk, dv=dv)
+        got = expect_tensor(learner(q, k, v), (t, dv), what="the output")
+        expect_close(got, _attention(q, k, v), f"with {t} queries and {s} keys the output differs from the formula")
+    q = q[:41]
+    _expect_far(learner, q, k, v)
+    rising = torch.arange(len(k)) * 100.0
+    for columns, what in (
+        (rising, "scores that grow from key to key"),
+        (rising.flip(0), "scores that fall from key to key"),
+    ):
+        far = *shift_scores(q, k, torch.ones(len(q)), columns), v
+        expect_close_far(learner(*far), _attention(*far), what)
+    t, s = 4096 + integer(rng, 1, 60), 4096 - integer(rng, 1, 60)
+    q, k, v = (x.float() for x in _draw(rng, t=t, s=s, dk=dk, dv=dv))
+    whole = 4 * t * s
+    message = (
+        f"with {t} queries and {s} keys in float32 the matrix of scores, {whole / 1e6:.0f} MB, is too large to form"
+    )
+    wanted = torch.cat([_attention(some, k, v) for some in q.split(256)])
+    expect_memory(learner, [q, k, v], wanted, at_most=whole * 3 // 5, message=message)

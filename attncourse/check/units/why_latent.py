@@ -1,14 +1,15 @@
 """Checks of the unit `why_latent`: what latents cost, layers of two kinds, shares of devices, a server, the turning batch."""
 
-import math
+from fractions import Fraction
 
 import torch
 
 from attncourse.kv_cache import cost
 
-from ..core import Broken, exercise_check, exercise_unit
+from ..core import exercise_check, exercise_unit
 from ..draw import integer
-from ..expect import expect, expect_number
+from ..expect import expect, expect_no_mistake, expect_number
+from .cache_bandwidth import draw_step, turning_point
 
 exercise_unit(
     "why_latent",
@@ -47,13 +48,16 @@ def latent(learner, rng):
 
 
 DERIVED_WIDTH = 36  # the hidden size over the query heads, and no head_dim or half of one that is drawn
+FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-def _draw_mixed(rng):
-    """A config with layers of both kinds, in which no two ways to count give the same."""
+def _draw_mixed(rng, kinds: str) -> dict:
+    """A config with layers of one kind, or of both in an order without a rule, which no two ways to count give the same."""
     n_layers, n_kv_heads, queries = 2 * integer(rng, 2, 5) + 1, integer(rng, 2, 5), integer(rng, 2, 5)
-    sliding = (torch.rand(n_layers, generator=rng) < 0.5).tolist()
-    sliding[:3] = [True, True, False]
+    layer_types = [SLIDING if s else FULL for s in (torch.rand(n_layers, generator=rng) < 0.5).tolist()]
+    layer_types[:3] = [SLIDING, SLIDING, FULL]
+    if kinds != "both":
+        layer_types = [kinds] * n_layers
     return {
         "num_hidden_layers": n_layers,
         "num_attention_heads": n_kv_heads * queries,
@@ -61,73 +65,99 @@ def _draw_mixed(rng):
         "head_dim": 8 * integer(rng, 5, 9),
         "hidden_size": n_kv_heads * queries * DERIVED_WIDTH,
         "sliding_window": integer(rng, 20, 40),
-        "layer_types": ["sliding_attention" if s else "full_attention" for s in sliding],
+        "layer_types": layer_types,
     }
 
 
 @exercise_check("why_latent.mixed", function="sequence_bytes", points=3, section="layers-of-two-kinds")
 def mixed(learner, rng):
     """Compute the bytes of a sequence from a published config whose layers are of two kinds."""
-    for longer in (True, True, False):
-        config = _draw_mixed(rng)
+    jobs = [
+        ("both", "long"),
+        ("both", "long"),
+        ("both", "short"),
+        ("both", "one more"),
+        (SLIDING, "long"),
+        (FULL, "long"),
+    ]
+    for kinds, length in jobs:
+        config = _draw_mixed(rng, kinds)
         window = config["sliding_window"]
-        context = window * integer(rng, 5, 9) + 1 if longer else window - integer(rng, 5, 15)
+        context = {"long": window * integer(rng, 5, 9) + 1, "short": window - integer(rng, 5, 15)}.get(
+            length, window + 1
+        )
         got = expect_number(learner(config, context))
 
-        def wanted(config=config, context=context, **changes):
+        def bytes_of(config=config, context=context, **changes):
             return cost({**config, **changes}, context=context).bytes_per_sequence
 
-        right, n_layers = wanted(), config["num_hidden_layers"]
-        case = f"for {context} tokens and a window of {window}: "
-        expect(got != right / 2, case + "that is half: there are keys and values, of two bytes a number")
-        expect(
-            got != wanted(num_key_value_heads=config["num_attention_heads"]),
-            case + "you count a key and a value for every query head, and the config says how many are stored",
-        )
-        expect(
-            got != wanted(head_dim=DERIVED_WIDTH),
-            case + "head_dim is given, and need not be the hidden size over the query heads",
-        )
-        everything = {"layer_types": ["full_attention"] * n_layers}
-        expect(got != wanted(**everything) or not longer, case + "sliding layers keep no more than their window")
-        windows = {"layer_types": ["sliding_attention"] * n_layers}
-        expect(got != wanted(**windows) or not longer, case + "only the layers named sliding_attention have a window")
-        swapped = {"full_attention": "sliding_attention", "sliding_attention": "full_attention"}
-        kinds = [swapped[kind] for kind in config["layer_types"]]
-        expect(
-            got != wanted(layer_types=kinds) or not longer, case + "the two kinds of layers are taken for each other"
-        )
-        n_sliding = config["layer_types"].count("sliding_attention")
-        filled = right // n_layers // context * (n_sliding * window + (n_layers - n_sliding) * context)
-        expect(got != filled or longer, case + "the text is shorter than the window, which is not full yet")
-        expect(got == right, case + "the bytes are wrong")
+        n_layers, n_sliding = config["num_hidden_layers"], config["layer_types"].count(SLIDING)
+        each = bytes_of(context=1) // n_layers
+        case = f"for {context} tokens, a window of {window}, {n_sliding} of {n_layers} layers sliding: "
+        mistakes = {
+            "that is half: there are keys and values, of two bytes a number": bytes_of() / 2,
+            "you count a key and a value for every query head, and the config says how many are stored": bytes_of(
+                num_key_value_heads=config["num_attention_heads"]
+            ),
+            "head_dim is given, and need not be the hidden size over the query heads": bytes_of(head_dim=DERIVED_WIDTH),
+            "sliding layers keep no more than their window": bytes_of(layer_types=[FULL] * n_layers),
+            "only the layers named sliding_attention have a window": bytes_of(layer_types=[SLIDING] * n_layers),
+            "the two kinds of layers are taken for each other": bytes_of(
+                layer_types=[{FULL: SLIDING, SLIDING: FULL}[kind] for kind in config["layer_types"]]
+            ),
+            "the text is shorter than the window, which is not full yet": each
+            * (n_sliding * window + (n_layers - n_sliding) * context),
+        }
+        expect_no_mistake(got, bytes_of(), {case + what: value for what, value in mistakes.items()})
+        expect(got == bytes_of(), case + "the bytes are wrong")
+
+
+def _draw_shares(rng):
+    """(stored heads, query heads that share one, devices) of every kind that the exercise allows."""
+    prime = [2, 3, 5, 7]
+
+    def drawn():
+        return prime[integer(rng, 0, 4)]
+
+    fewer, more, queries, devices = drawn(), drawn(), drawn(), drawn()
+    cases = [
+        (fewer * more, queries, fewer),  # several stored heads a device
+        (fewer * more, 1, fewer),  # no query heads that share
+        (fewer, queries, fewer),  # one a device
+        (fewer, more, fewer * more),  # several devices a stored head, a query head each
+        (fewer, more * queries, fewer * more),
+        (1, devices * queries, devices),
+        (fewer, queries, 1),
+    ]
+    return [cases[i] for i in torch.randperm(len(cases), generator=rng).tolist()]
 
 
 @exercise_check("why_latent.shard", function="stored_heads", points=3, section="several-devices")
 def shard(learner, rng):
     """Say which stored heads each device needs when devices share out the query heads."""
-    order = torch.randperm(4, generator=rng).tolist()
-    for n_kv_heads, queries, devices in [((8, 4, 4), (4, 8, 8), (1, 16, 4), (6, 2, 3))[i] for i in order]:
+    for n_kv_heads, queries, devices in _draw_shares(rng):
         n_heads = n_kv_heads * queries
         case = f"{n_heads} query heads, {n_kv_heads} stored, {devices} devices: "
         got = learner(n_heads, n_kv_heads, devices)
         expect(isinstance(got, list | tuple), case + f"return a list with a list for each device, got {got!r}")
         expect(len(got) == devices, case + f"there are {len(got)} lists, expected one for each device")
-        for device, stored in enumerate(got):
-            expect(isinstance(stored, list | tuple), case + f"device {device}: expected a list, got {stored!r}")
-            heads = [_expect_integer(head, case + f"device {device}", what="a head") for head in stored]
-            known = all(0 <= head < n_kv_heads for head in heads)
-            expect(known, case + f"device {device} stores a head that there is not: they are numbered from 0")
         share = n_heads // devices
-        for device, stored in enumerate(got):
+        stored = [_heads_in(heads, n_kv_heads, case + f"device {device}") for device, heads in enumerate(got)]
+        for device, heads in enumerate(stored):
             needed = {head // queries for head in range(device * share, (device + 1) * share)}
             where = case + f"device {device} "
-            expect(len(stored) > 0, where + "stores nothing, and its query heads have nothing to read")
-            expect(
-                len(set(stored)) == len(stored), where + "stores a head more than once; its query heads can share it"
-            )
-            expect(needed <= set(stored), where + "lacks a head that one of its query heads reads")
-            expect(set(stored) <= needed, where + "stores a head that none of its query heads reads")
+            expect(len(heads) > 0, where + "stores nothing, and its query heads have nothing to read")
+            expect(len(set(heads)) == len(heads), where + "stores a head more than once; its query heads can share it")
+            expect(needed <= set(heads), where + "lacks a head that one of its query heads reads")
+            expect(set(heads) <= needed, where + "stores a head that none of its query heads reads")
+
+
+def _heads_in(stored, n_kv_heads: int, where: str) -> list[int]:
+    expect(isinstance(stored, list | tuple), f"{where}: expected a list, got {stored!r}")
+    heads = [_expect_integer(head, where, what="a head") for head in stored]
+    known = all(0 <= head < n_kv_heads for head in heads)
+    expect(known, f"{where} stores a head that there is not: they are numbered from 0")
+    return heads
 
 
 def _grouped(rng, n_kv_heads, queries):
@@ -139,100 +169,102 @@ def _grouped(rng, n_kv_heads, queries):
     }
 
 
-def _latent(rng):
+def _latent(rng, devices):
     return {
         "num_hidden_layers": integer(rng, 20, 60),
-        "num_attention_heads": 32,
+        "num_attention_heads": 8 * devices,
         "kv_lora_rank": 8 * integer(rng, 20, 60),
         "qk_rope_head_dim": 8 * integer(rng, 3, 9),
     }
 
 
+def _draw_server(rng, kind: str) -> tuple[dict, int]:
+    """A config, and over how many devices it is shared out."""
+    devices, times = integer(rng, 2, 9), integer(rng, 2, 5)
+    if kind == "latent":
+        return _latent(rng, devices), devices
+    n_kv_heads, devices = {
+        "shared out": (devices * times, devices),
+        "few heads": (devices, devices * times),
+        "one head": (1, devices),
+        "one each": (devices, devices),
+        "one device": (times, 1),
+    }[kind]
+    return _grouped(rng, n_kv_heads, 2 * max(1, devices // n_kv_heads)), devices
+
+
 @exercise_check("why_latent.server", function="sequences_that_fit", points=3, section="a-server")
 def server(learner, rng):
     """Size a server: how many sequences fit into the memory of its devices, beside the weights."""
-    for kind in ("shared out", "latent", "few heads"):
-        devices = 4
-        config = {"shared out": _grouped(rng, 8, 4), "latent": _latent(rng), "few heads": _grouped(rng, 2, 8)}[kind]
-        context = integer(rng, 1000, 9000)
-        sizes = cost(config, context=context, tensor_parallel=devices)
-        each, once = sizes.bytes_per_sequence_on_device, sizes.bytes_per_sequence
-        fit = integer(rng, 60, 90)
-        weights = devices * each * integer(rng, 5, 9)
-        memory = weights // devices + fit * each + 7 * each // 10
-        left = memory - weights // devices
-        got = expect_number(learner(config, context, devices, memory, weights))
-        case = f"{'latent attention' if kind == 'latent' else str(config['num_key_value_heads']) + ' stored heads'}, {devices} devices: "
-        expect(got != memory // each, case + "the weights need room, too")
-        expect(got != (memory - weights) // each, case + "the devices share out the weights; none holds them all")
-        expect(
-            kind != "latent" or got != left // (once // devices),
-            case + "a latent has no heads to share out, so every device needs all of it",
-        )
-        expect(
-            kind != "few heads" or got != left // (once // devices),
-            case + "there are fewer heads than devices, and half a head is none",
-        )
-        expect(
-            kind == "latent" or got != left // once,
-            case + "a device stores the heads that its query heads read, not all",
-        )
-        expect(got != fit + 1, case + "the last of your sequences does not fit whole")
-        _expect_integer(got, case.removesuffix(": "), what="the number of sequences")
-        expect(got == fit, case + "the number of sequences is wrong")
-        none = learner(config, context, devices, weights // devices // 2, weights)
-        expect(none == 0, case + f"with room for half of the weights you serve {none!r} sequences, expected 0")
+    for kind in ("shared out", "latent", "few heads", "one head", "one each", "one device"):
+        config, devices = _draw_server(rng, kind)
+        for large in (False, True):  # weights: beyond the memory of a single device, in the second case
+            context = integer(rng, 1000, 9000)
+            sizes = cost(config, context=context, tensor_parallel=devices)
+            each, once = sizes.bytes_per_sequence_on_device, sizes.bytes_per_sequence
+            fit = integer(rng, 6, 9) if large else integer(rng, 60, 90)
+            weights = devices * each * integer(rng, *((90, 190) if large else (5, 9)))
+            left = fit * each + (0 if large else 7 * each // 10)  # in the second case, the last sequence just fits
+            memory = weights // devices + left
+            got = expect_number(learner(config, context, devices, memory, weights))
+            case = f"{'latent attention' if kind == 'latent' else str(config['num_key_value_heads']) + ' stored heads'}, {devices} devices: "
+            divided = left // (once / devices)
+            mistakes = {
+                "the weights need room, too": memory // each,
+                "the devices share out the weights; none holds them all": max(0, (memory - weights) // each),
+                "a device stores the heads that its query heads read, not all": left // once,
+                "the last of your sequences does not fit whole": fit + 1,
+            }
+            if kind == "latent":
+                mistakes["a latent has no heads to share out, so every device needs all of it"] = divided
+            elif config["num_key_value_heads"] < devices:
+                mistakes["there are fewer heads than devices, and half a head is none"] = divided
+            expect_no_mistake(got, fit, {case + what: value for what, value in mistakes.items()})
+            _expect_integer(got, case.removesuffix(": "), what="the number of sequences")
+            expect(got == fit, case + "the number of sequences is wrong")
+            none = learner(config, context, devices, weights // devices // 2, weights)
+            expect(none == 0, case + f"with room for half of the weights you serve {none!r} sequences, expected 0")
+            short = learner(config, context, devices, weights // devices + each - 1, weights)
+            expect(short == 0, case + f"with a byte too little for a single sequence you serve {short!r}, expected 0")
+
+
+TURNS = {
+    "with caches": "turns",
+    "with an empty cache": "turns",
+    "where computing takes just as long as reading": "exactly",
+    "each sequence takes longer to read than to compute": "never",
+    "each sequence takes as long to read as to compute": "alike",
+}
 
 
 @exercise_check("why_latent.turning_batch", function="turning_batch", points=3, section="more-work-for-each-byte")
 def turning_batch(learner, rng):
     """Find the batch from which a decoding step is held up by its products and no longer by reading."""
-    for case_number in range(5):
-        sizes = _draw_step(rng, turns=case_number < 4, cached=case_number > 0)
+    for what, kind in [*TURNS.items(), *TURNS.items()]:
+        sizes = draw_step(rng, kind, cached=what != "with an empty cache")
         weights, parameters, cache_bytes, cache_flops, bandwidth, flops = sizes
         got = learner(*sizes)
-        if case_number == 4:
-            expect(
-                got is None,
-                f"each sequence takes longer to read than to compute, so no batch turns; you return {got!r}, expected None",
-            )
+
+        def solve(parameters=parameters, cache_bytes=cache_bytes, cache_flops=cache_flops, sizes=sizes):
+            return turning_point(sizes[0], parameters, cache_bytes, cache_flops, 1, *sizes[4:])
+
+        if solve() is None:
+            expect(got is None, f"{what}, so no batch turns; you return {got!r}, expected None")
             continue
-        what = "with caches" if cache_bytes else "with an empty cache"
         expect(got is not None, f"{what}: you return None, and a batch that turns exists")
         batch = _expect_integer(got, what, what="the batch")
-
-        def solve(per_parameter=2, cache_bytes=cache_bytes, cache_flops=cache_flops, sizes=sizes):
-            return _turning_point(sizes[0], per_parameter * sizes[1], cache_bytes, cache_flops, *sizes[4:])
-
-        expect(batch != solve(per_parameter=1), f"{what}: a weight costs every token a multiplication and an addition")
-        if cache_bytes:
-            expect(batch != solve(cache_bytes=0), f"{what}: every sequence has a cache of its own that is read")
-            expect(batch != solve(cache_flops=0), f"{what}: scores and mixtures are products, too")
-            nothing = solve(cache_bytes=0, cache_flops=0)
-            expect(batch != nothing, f"{what}: you count the weights alone")
-        computing = batch * (2 * parameters + cache_flops) / flops
-        reading = (weights + batch * cache_bytes) / bandwidth
+        mistakes = {
+            "parameters and the bytes of the weights are told apart, and these need not be two each": solve(
+                parameters=Fraction(weights, 2)
+            ),
+            "a weight costs every token a multiplication and an addition": solve(parameters=Fraction(parameters, 2)),
+            "you count the weights alone": solve(cache_bytes=0, cache_flops=0),
+            "every sequence has a cache of its own that is read": solve(cache_bytes=0),
+            "scores and mixtures are products, too": solve(cache_flops=0),
+        }
+        known = {f"{what}: {mistake}": value for mistake, value in mistakes.items() if value is not None}
+        expect_no_mistake(batch, solve(), known)
+        computing = batch * (2 * parameters + cache_flops) * bandwidth
+        reading = (weights + batch * cache_bytes) * flops
         expect(computing >= reading, f"{what}: at your batch reading still takes longer than computing")
-        if batch != solve():
-            raise Broken(f"{what}: a smaller batch than yours turns already")
-
-
-def _turning_point(weights, flops_of_weights, cache_bytes, cache_flops, bandwidth, flops) -> int | None:
-    gained = (flops_of_weights + cache_flops) / flops - cache_bytes / bandwidth
-    return math.ceil(weights / bandwidth / gained) if gained > 0 else None
-
-
-def _draw_step(rng, *, turns: bool, cached: bool):
-    """Sizes of a step whose turning batch is well between two integers, or is none."""
-    while True:
-        parameters = integer(rng, 5, 90) * 10**9
-        weights = integer(rng, 1, 3) * parameters
-        bandwidth, flops = integer(rng, 10, 50) * 10**11, integer(rng, 100, 900) * 10**12
-        per_token = 2 * parameters / flops  # seconds
-        share = (0.2 + 0.3 * integer(rng, 0, 100) / 100) if turns else 1.5
-        cache_bytes = int(share * per_token * bandwidth) if cached else 0
-        cache_flops = int(0.3 * parameters) if cached else 0
-        gained = (2 * parameters + cache_flops) / flops - cache_bytes / bandwidth
-        exact = weights / bandwidth / gained
-        if not turns or 0.1 < exact % 1 < 0.9:
-            return weights, parameters, cache_bytes, cache_flops, bandwidth, flops
+        expect(batch == solve(), f"{what}: a smaller batch than yours turns already")

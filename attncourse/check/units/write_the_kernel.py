@@ -4,7 +4,7 @@ import torch
 
 from attncourse.softmax_attention import softmax_attention, softmax_attention_blocked
 
-from ..core import READY_MADE_ATTENTION, exercise_check, exercise_unit
+from ..core import exercise_check, exercise_unit
 from ..draw import integer, normal
 from ..expect import expect, expect_close, expect_number, expect_tensor
 from ..replay import outcome
@@ -28,10 +28,13 @@ SAME = dict(rtol=1e-3, atol=1e-3)  # float32, in another order
     points=1,
     section="a-program-and-its-tile",
     not_verified=INTERPRETED,
+    may_change=(2,),
+    kernel=True,
 )
 def add(learner, rng):
     """Complete a kernel that adds two vectors of any length, and touches nothing else."""
-    for n in (BLOCK, 1, 3 * BLOCK, 2 * BLOCK + integer(rng, 1, BLOCK)):
+    ragged = [i * BLOCK + integer(rng, 2, BLOCK - 1) for i in range(4)]
+    for n in (BLOCK, 1, 3 * BLOCK, BLOCK + 1, 2 * BLOCK - 1, *ragged):
         x, y = (normal(rng, n).float() for _ in range(2))
         out = torch.full((n + 2 * BLOCK,), torch.nan)
         got = learner(x, y, out)
@@ -51,21 +54,35 @@ def add(learner, rng):
     points=2,
     section="a-row-that-does-not-fit",
     not_verified=INTERPRETED,
+    kernel=True,
 )
 def softmax(learner, rng):
     """Complete a kernel that takes the softmax of rows in pieces, with a running maximum and sum."""
-    for n in (BLOCK, 3 * BLOCK, 2 * BLOCK + integer(rng, 1, BLOCK)):
-        x = normal(rng, 3, n).float() + torch.linspace(-4, 0, n)  # so that a later piece has the larger maximum
-        got = expect_tensor(learner(x), (3, n), what=f"with rows of {n}: the result")
+    ragged = [i * BLOCK + integer(rng, 2, BLOCK - 1) for i in (0, 2)]
+    for n in (BLOCK, 3 * BLOCK, 2 * BLOCK + 1, *ragged):
+        rows = integer(rng, 2, 6)
+        x = normal(rng, rows, n).float() + torch.linspace(-4, 0, n)  # so that a later piece has the larger maximum
+        x[-1] = x[-1].flip(0)  # and in one row the first
+        got = expect_tensor(learner(x), (rows, n), what=f"with rows of {n}: the result")
         sums, case = got.sum(dim=-1), f"with rows of {n}, pieces of {BLOCK}"
         expect(
             n % BLOCK == 0 or bool((sums > 0.999).all()),
             f"{case}: the weights of a row sum to less than 1: what pads the last piece has a share",
         )
-        expect(torch.allclose(sums, torch.ones(3), atol=1e-3), f"{case}: the weights of a row do not sum to 1")
+        expect(torch.allclose(sums, torch.ones(rows), atol=1e-3), f"{case}: the weights of a row do not sum to 1")
         expect_close(got, torch.softmax(x, dim=-1), f"{case}: this is not its softmax", **SAME)
-    large = 1000 * normal(rng, 2, 3 * BLOCK).float()
-    for order, name in ((large, "large"), (large.sort(dim=-1).values, "rising"), (-large.abs() - 500, "very negative")):
+    large = 1000 * normal(rng, 2, 3 * BLOCK - integer(rng, 1, BLOCK)).float()
+    close_by = normal(rng, 2, 3 * BLOCK - integer(rng, 1, BLOCK)).float()
+    scores = {
+        "large": large,
+        "rising": large.sort(dim=-1).values,
+        "falling": large.sort(dim=-1).values.flip(-1),
+        "very negative": -large.abs() - 500,
+        "large and close": 800 + close_by,
+        "very negative and close": -2e4 + 64 * close_by,
+        "close to the most negative float32": -3e38 * (1 + close_by.abs() / 64),
+    }
+    for name, order in scores.items():
         got = learner(order)
         expect(isinstance(got, torch.Tensor) and not got.isnan().any(), f"with {name} scores there is NaN")
         expect_close(got, torch.softmax(order, dim=-1), f"with {name} scores this is not the softmax", **SAME)
@@ -76,13 +93,15 @@ def softmax(learner, rng):
     function="multiply",
     points=2,
     section="a-product-by-tiles",
-    forbids=("matmul", "mm", "einsum", "__matmul__", "linear"),
     not_verified=INTERPRETED,
+    kernel=True,
 )
 def product(learner, rng):
     """Complete a kernel that multiplies matrices by tiles, with sums in float32."""
     ragged = [BLOCK + integer(rng, 1, BLOCK) for _ in range(3)]
-    for m, inner, n in ((BLOCK, BLOCK, BLOCK), (2 * BLOCK, BLOCK, BLOCK), (BLOCK, 3 * BLOCK, 2 * BLOCK), ragged):
+    small = [integer(rng, 1, BLOCK) for _ in range(3)]
+    regular = [(BLOCK, BLOCK, BLOCK), (2 * BLOCK, BLOCK, BLOCK), (BLOCK, 3 * BLOCK, 2 * BLOCK)]
+    for m, inner, n in (*regular, ragged, small, (1, 2 * BLOCK + 1, 3), (2 * BLOCK + 1, 1, BLOCK + 1)):
         a, b = normal(rng, m, inner).float(), normal(rng, inner, n).float()
         got, case = learner(a, b), f"({m}, {inner}) times ({inner}, {n}), tiles of {BLOCK}"
         got, wanted = expect_tensor(got, (m, n), what=f"{case}: the product"), a @ b
@@ -96,6 +115,9 @@ def product(learner, rng):
     x = torch.full((1, 4096), 33 / 64, dtype=torch.float16)
     total = expect_tensor(learner(x, torch.ones_like(x).T.contiguous()), (1, 1), what="the product of float16 vectors")
     expect(total.item() == 2112, "a long sum in float16 loses the last digits of every strip: add up in float32")
+    a, b = normal(rng, 20, 37).half(), normal(rng, 37, 18).half()
+    halves = expect_tensor(learner(a, b), (20, 18), what="the product of float16 matrices")
+    expect_close(halves, a.float() @ b.float(), "the product of float16 matrices is wrong", rtol=1e-2, atol=1e-2)
 
 
 def _heads(*tensors):
@@ -107,12 +129,14 @@ def _heads(*tensors):
     function="flash",
     points=3,
     section="flashattention",
-    forbids=READY_MADE_ATTENTION,
     not_verified=INTERPRETED,
+    seconds=60.0,
+    kernel=True,
 )
 def flash(learner, rng):
     """Complete the inner loop of FlashAttention: causal, tile by tile, for any lengths."""
-    for t, s in ((BLOCK, BLOCK), (37, 37), (5, 37), (20, 7)):
+    ragged = 2 * BLOCK + integer(rng, 1, BLOCK)
+    for t, s in ((BLOCK, BLOCK), (ragged, ragged), (5, 37), (20, 7), (1, ragged), (ragged, 1)):
         q, k, v = (normal(rng, n, 16).float() for n in (t, s, s))
         case = f"with {t} queries and {s} keys"
         got = learner(q, k, v)
@@ -125,8 +149,10 @@ def flash(learner, rng):
             softmax_attention(*_heads(q, k, v), **options)[0, 0]
             for options in (dict(causal=True), {}, dict(causal=True, scale=1.0))
         )
-        expect(not torch.allclose(got, every, **SAME), f"{case}: every query sees every key")
-        expect(not torch.allclose(got, unscaled, **SAME), f"{case}: the scores are not scaled")
+        mistakes = {"every query sees every key": every, "the scores are not scaled": unscaled}
+        for says, mistake in mistakes.items():
+            told = not torch.allclose(wanted, mistake, **SAME)  # with one query, or one key, it is none
+            expect(not (told and torch.allclose(got, mistake, **SAME)), f"{case}: {says}")
         if t == BLOCK:
             expect_close(got, wanted, f"{case}, a single tile: this is not causal attention", **SAME)
             continue
@@ -145,6 +171,13 @@ def flash(learner, rng):
             f"{case}: the mask is aligned to the start, and the last query is to see the last key",
         )
         expect_close(got, wanted, f"{case}: a single tile is right, and over several the output is not", **SAME)
+    for around in (900.0, -900.0):
+        q, k, v = (normal(rng, n, 16).float() for n in (5, ragged, ragged))
+        q[:, 0], k[:, 0] = 1.0, 4 * around
+        got, case = learner(q, k, v), f"with scores of about {around:.0f}"
+        expect(bool(got.isfinite().all()), f"{case} there is NaN or infinity: subtract the maximum before exp")
+        wanted = softmax_attention(*_heads(*(x.double() for x in (q, k, v))), causal=True)[0, 0]
+        expect_close(got, wanted, f"{case} the output is another", rtol=1e-2, atol=1e-2)
 
 
 # Tests that learners write. Each gets attentions of one head, right ones and broken ones, and must tell them apart.
@@ -190,6 +223,33 @@ def _expect_told_apart(learner, right, broken, *more):
         expect(not outcome(learner, attention, *more), f"your test passes an attention that is broken: {name}")
 
 
+def _in_part(right, wrong, part):
+    """An attention that is right, except for a part of its output, which is another's: `part(t)` of its t rows."""
+
+    def attend(q, k, v):
+        out, at = right(q, k, v).clone(), (..., *part(q.shape[2]))
+        out[at] = wrong(q, k, v)[at]
+        return out
+
+    return attend
+
+
+# Where an attention is wrong, and nowhere else, by the number of its rows.
+PARTS = {
+    "in the first row": lambda t: (0, slice(None)),
+    "in the row in the middle": lambda t: (t // 2, slice(None)),
+    "in the last row": lambda t: (t - 1, slice(None)),
+    "in the first column": lambda t: (slice(None), 0),
+    "in a column in the middle": lambda t: (slice(None), 7),
+    "in the last column": lambda t: (slice(None), -1),
+}
+
+
+def _in_parts(right, wrong, what, parts=tuple(PARTS)):
+    """By what is broken of them: attentions that are wrong in a single row or column."""
+    return {f"{what}, {part} alone": _in_part(right, wrong, PARTS[part]) for part in parts}
+
+
 def _weighted(q, k, v, weigh):
     """Attention whose weights are weigh(scores)."""
     return weigh(q @ k.mT * q.shape[-1] ** -0.5) @ v
@@ -218,6 +278,7 @@ def formula_test(learner, rng):
             *qkv, lambda x: x.exp() / x.exp().sum(-1, keepdim=True)
         ),
     }
+    broken |= _in_parts(softmax_attention, lambda q, k, v: -softmax_attention(q, k, v), "it has the wrong sign")
     one_head = [{name: _one_head(f) for name, f in group.items()} for group in (right, broken)]
     _expect_told_apart(learner, *one_head)
 
@@ -258,7 +319,9 @@ def future_test(learner, rng):
             _exhibit("block sizes that break causality"), **causal, block_s=32
         ),
     }
-    _expect_told_apart(learner, right, broken)
+    # row 0 sees one key, and the last row has no future
+    leaks = _in_parts(masked(lambda i, j: j <= i), softmax_attention, "it sees its future", [*PARTS][:2] + [*PARTS][3:])
+    _expect_told_apart(learner, right, broken | {name: _one_head(f) for name, f in leaks.items()})
 
 
 @exercise_check(
@@ -289,6 +352,7 @@ def window_test(learner, rng):
         "it sees as far ahead as it sees back": banded(1 - window, window - 1),
         "it sees everything before it": banded(0, 1000),
     }
+    broken |= _in_parts(banded(0, window - 1), banded(0, 1000), "it sees everything before it", [*PARTS][1:])
     told = dict(window=window)
     _expect_told_apart(
         learner,
@@ -336,6 +400,18 @@ def gradient_test(learner, rng):
     def of_the_sum(grads, dout, leaves):
         return torch.autograd.grad(softmax_attention(*leaves, causal=True).sum(), leaves)
 
+    def turned(which, along, shift):
+        """One gradient with its rows or its columns moved on: what is summed over that axis stays."""
+        return lambda grads, *_: [g.roll(shift, along) if i == which else g for i, g in enumerate(grads)]
+
+    def without(which, part):
+        def change(grads, *_):
+            changed = [g.clone() for g in grads]
+            changed[which][(..., *part)] = 0.0
+            return changed
+
+        return change
+
     right = {"the blocked form": _with_gradients(blocked), "the definition": _with_gradients(softmax_attention)}
     broken = {
         "the gradient of q is not scaled": _with_gradients(softmax_attention, not_scaled),
@@ -345,6 +421,15 @@ def gradient_test(learner, rng):
         "dout is ignored, and these are the gradients of out.sum()": _with_gradients(softmax_attention, of_the_sum),
         "its backward pass forgets the causal test": _with_gradients(_exhibit("missing causal test in the backward")),
     }
+    for which, name in enumerate("qkv"):
+        changes = {
+            f"the columns of the gradient of {name} are out of order": turned(which, -1, 1),
+            f"the rows of the gradient of {name} are out of order": turned(which, -2, 1),
+            f"the gradient of {name} lacks a column": without(which, (slice(None), -1)),
+            # the first query sees one key: nothing it asks for changes its output
+            f"the gradient of {name} lacks a row": without(which, (-1 if name == "q" else 0, slice(None))),
+        }
+        broken |= {what: _with_gradients(softmax_attention, change) for what, change in changes.items()}
     _expect_told_apart(learner, right, broken)
 
 

@@ -1,0 +1,53 @@
+"""Which printed rates a GPU gets: by its whole name, as drivers give it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from attncourse.profile.facts import DRIVER_NAMES, PRINTED, device_facts, printed_rates
+
+KNOWN = {
+    "NVIDIA H200": "H200",
+    "NVIDIA H100 80GB HBM3": "H100",
+    "NVIDIA H100 PCIe": "H100 PCIe",
+    "NVIDIA A100-SXM4-80GB": "A100-SXM4-80GB",
+    "NVIDIA A100 80GB PCIe": "A100 80GB PCIe",
+    "NVIDIA A100-SXM4-40GB": "A100",
+    "A100-SXM4-40GB": "A100",
+    "NVIDIA A100-PCIE-40GB": "A100",
+    "NVIDIA L4": "L4",
+    "Tesla V100-SXM2-16GB": "V100",
+    "Tesla V100-SXM2-32GB": "V100",
+    "Tesla T4": "T4",
+}  # fmt: skip
+# Each holds the name of a chip whose rates are not its own.
+OTHERS = [
+    "NVIDIA L40", "NVIDIA L40S", "NVIDIA L40G", "NVIDIA GH200 480GB", "NVIDIA GH200 144G HBM3e", "NVIDIA H100 NVL",
+    "NVIDIA H200 NVL", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA A100-SXM4-40GB MIG 3g.20gb", "NVIDIA A100-SXM-64GB",
+    "NVIDIA A100X", "Tesla V100-PCIE-16GB", "Tesla V100S-PCIE-32GB", "Tesla V100-FHHL-16GB", "NVIDIA T400", "NVIDIA T400 4GB",
+    "Tesla T40 24GB", "NVIDIA T4G", "NVIDIA H20", "NVIDIA H800", "NVIDIA A10G", "NVIDIA GeForce RTX 4090", "NVIDIA B200",
+    "AMD Instinct MI300X", "h100", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_chip_gets_its_own_rates(name):
+    assert printed_rates(name) is PRINTED[KNOWN[name]]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_chip_of_another_name_gets_none(name):
+    assert printed_rates(name) is None
+
+
+def test_every_row_is_reached_by_a_name():
+    assert set(DRIVER_NAMES.values()) == set(PRINTED) == set(KNOWN.values())
+
+
+def test_the_facts_of_a_gpu_are_those_of_its_name(monkeypatch):
+    gpu = SimpleNamespace(name="NVIDIA L40S", total_memory=48 * 10**9, multi_processor_count=142, major=8, minor=9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpu)
+    assert device_facts("cuda").printed is None and device_facts("cuda").capability == "8.9"
+    gpu.name = "NVIDIA L4"
+    assert device_facts("cuda").printed is PRINTED["L4"]
