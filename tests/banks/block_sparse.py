@@ -516,7 +516,7 @@ BANK = {
             Wrong(layers_without_itself, "though all of the past is reached"),
             Wrong(layers_at_least_one, "a layer is counted, though it has itself already"),
             Wrong(layers_by_squaring, "the number of layers is wrong"),
-            Wrong(layers_last_row, "and the whole past after it, the number of layers is wrong"),
+            Wrong(layers_last_row, "and later the whole past, the number of layers is wrong"),
             Wrong(layers_first_column, "positions, the number of layers is wrong"),
         ],
     ),

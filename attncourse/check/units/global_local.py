@@ -7,7 +7,7 @@ import torch
 from attncourse.global_local import global_local_attention, global_local_attention_blocked, global_local_mask
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
-from ..draw import hard_scores, integer, normal, sizes
+from ..draw import hard_scores, integer, normal, unlike_sizes
 from ..expect import expect, expect_close, expect_memory, expect_no_mistake, expect_number, expect_tensor, place
 
 exercise_unit(
@@ -132,7 +132,7 @@ def symmetric(learner, rng):
 
 
 def _expect_symmetric(learner, rng, t, radius, hubs):
-    dk, dv = sizes(rng, 2)
+    dk, dv = unlike_sizes(rng, 2, high=12)
     q, k, v = normal(rng, t, dk), normal(rng, t, dk), normal(rng, t, dv)
     one_hot = torch.eye(t, dtype=torch.float64)
     weights = expect_tensor(learner(q, k, one_hot, radius, hubs), (t, t), what="the output for one-hot values")
@@ -154,7 +154,7 @@ def _expect_symmetric(learner, rng, t, radius, hubs):
 
 def _expect_exact_for_hard_scores(learner, rng, t, radius):
     """Scores that overflow, vanish or stand below a finite fill, with global tokens at two pairs of places."""
-    dk, dv = sizes(rng, 2)
+    dk, dv = unlike_sizes(rng, 2, high=12)
     v = normal(rng, t, dv)
     places = (
         torch.randperm(t - 2, generator=rng)[:4] + 1
@@ -262,7 +262,7 @@ def _longformer(x, w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs):
 
 def _draw_head(rng, t):
     """Inputs, and the six matrices."""
-    d, dk, dv = sizes(rng, 3, least=4)
+    d, dk, dv = unlike_sizes(rng, 3, low=4)
     return [normal(rng, t, d), *(normal(rng, width, d) / 2 for width in (dk, dk, dv, dk, dk, dv))]
 
 
@@ -340,7 +340,7 @@ def blocks(learner, rng):
 
 
 def _expect_blocks(learner, rng, t, radius, hubs):
-    dk, dv = sizes(rng, 2, least=5)
+    dk, dv = unlike_sizes(rng, 2, low=5)
     q, k, v = normal(rng, t, dk), normal(rng, t, dk), normal(rng, t, dv)
     got = expect_tensor(learner(q, k, v, radius, hubs), (t, dv), what="the output")
     wanted = (_attention if t < 1000 else _in_blocks)(q, k, v, radius, hubs)

@@ -5,7 +5,7 @@ import torch
 from attncourse.linear_attention import identity, linear_attention, linear_attention_blocked
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
-from ..draw import integer, normal, sizes
+from ..draw import integer, normal, unlike_sizes
 from ..expect import (
     expect,
     expect_blind_to_future,
@@ -33,7 +33,7 @@ FLOAT32 = dict(rtol=1e-5, atol=5e-6)  # what was rounded to float32 on its way i
 
 def _draw(rng, *, t, s, spread=1.0):
     """Queries, keys and values whose widths differ. With a spread most features are exp(x) near 0 or x + 1 far from it."""
-    dk, dv = sizes(rng, 2)
+    dk, dv = unlike_sizes(rng, 2, high=12)
     q, k = ((spread * normal(rng, n, dk)).clamp_min(-9.0) for n in (t, s))
     return q, k, normal(rng, s, dv)
 
@@ -257,7 +257,7 @@ def _expect_right_over_a_long_text(learner, steep, rng):
 def delta(learner, rng):
     """One step of the delta rule: write only what the memory does not say already."""
     for _ in range(2):
-        dk, dv = sizes(rng, 2)
+        dk, dv = unlike_sizes(rng, 2, high=12)
         S, key, value = normal(rng, dk, dv), normal(rng, dk), normal(rng, dv)
         _expect_replacement(learner, rng, S, key / key.norm(), value)
         for beta in (0.2 + 0.5 * torch.rand((), generator=rng).item(), 1.0, 1.5):

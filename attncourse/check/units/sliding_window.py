@@ -5,7 +5,7 @@ import torch
 from attncourse.sliding_window import local_mask, sliding_window_attention, sliding_window_attention_blocked
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
-from ..draw import hard_scores, integer, normal, sizes
+from ..draw import hard_scores, integer, normal, unlike_sizes
 from ..expect import (
     expect,
     expect_close,
@@ -31,7 +31,7 @@ exercise_unit(
 
 def _draw(rng, t, s):
     """Queries, keys and values whose widths differ."""
-    dk, dv = sizes(rng, 2)
+    dk, dv = unlike_sizes(rng, 2, high=12)
     return normal(rng, t, dk), normal(rng, s, dk), normal(rng, s, dv)
 
 
@@ -64,7 +64,7 @@ def _expect_pattern(seen, wanted, case):
 def cost(learner, rng):
     """Predict the pairs that a causal window leaves, and the positions that a stack of such layers hears."""
     for _ in range(3):
-        window, dilation, layers = sizes(rng, 3)
+        window, dilation, layers = unlike_sizes(rng, 3, high=12)
         reach = (window - 1) * dilation
         for n, pattern in (
             (layers * reach + integer(rng, 2, 9), (window, dilation, layers)),
@@ -180,7 +180,7 @@ def repair(learner, rng):
 
 def _expect_exact_for_hard_scores(learner, rng, t, s, window):
     """Local attention of scores that overflow, vanish or stand below a finite fill."""
-    dk, dv = sizes(rng, 2)
+    dk, dv = unlike_sizes(rng, 2, high=12)
     v = normal(rng, s, dv)
     for case, q, k in hard_scores(rng, t, s, dk):
         got = expect_tensor(learner(q, k, v, window), (t, dv), what=f"{case}, the output")
