@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ..core import exercise_check, exercise_unit
-from ..draw import integer, normal
-from ..expect import expect, expect_close, expect_no_mistake, expect_number, expect_tensor, unlike_sizes
+from ..draw import integer, normal, unlike_sizes
+from ..expect import expect, expect_close, expect_no_mistake, expect_number, expect_tensor
 
 exercise_unit(
     "mechanism_or_implementation",
