@@ -418,7 +418,7 @@ BANK = {
             Wrong(server_negative, says="room for half of the weights"),
             Wrong(server_float32, says="the number of sequences is wrong"),
             Wrong(server_whole_model_must_fit, says="none holds them all"),
-            Wrong(server_four_devices, says="stored heads"),
+            Wrong(server_four_devices, says="the number of sequences is wrong"),
             Wrong(server_byte_to_spare, says="the number of sequences is wrong"),
             Wrong(server_at_least_one, says="a byte too little for a single sequence"),
         ],

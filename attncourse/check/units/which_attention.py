@@ -219,7 +219,7 @@ def translate(learner, rng):
             )
         if (wanted & ~seen).any():
             raise Broken(f"for {case}, a query does not see all that it should" + _how_few(told), picture)
-        expect(min(pair) >= -1, f"for {case}, the pair holds a number below -1, and no bound is -1")
+        expect(min(pair) >= -1, f"for {case}, the pair holds a number below -1, which says nothing")
 
 
 def _how_far(told: dict, ahead: torch.Tensor) -> str:

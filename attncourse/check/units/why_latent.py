@@ -180,7 +180,7 @@ def _latent(rng, devices):
 
 def _draw_server(rng, kind: str) -> tuple[dict, int]:
     """A config, and over how many devices it is shared out."""
-    devices, times = integer(rng, 2, 9), integer(rng, 2, 5)
+    devices, times = integer(rng, 3, 9), integer(rng, 2, 5)
     if kind == "latent":
         return _latent(rng, devices), devices
     n_kv_heads, devices = {
