@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attncourse.grade.seccomp import MACHINES, one_process_filter
 from attncourse.grade.transport import printable, well_formed
 from attncourse.grade.wire import MAX_DEPTH, MAX_JSON, MAX_TENSORS, Malformed, pack, receive
 
@@ -169,41 +168,3 @@ def test_messages_cannot_steer_a_terminal_or_fill_a_disk():
     assert answer["message"].startswith(" [2J  boom\nline") and len(answer["message"]) == 3000
     answer["message"].encode()
     assert printable("größer ≤ 1") == "größer ≤ 1"
-
-
-def filter_decision(program: bytes, *, audit: int, number: int, argument: int = 0) -> int:
-    """What the kernel would decide: a small interpreter of the few BPF instructions that the filter uses."""
-    steps = list(struct.iter_unpack("=HBBI", program))
-    data, accumulator, at = {0: number, 4: audit, 16: argument}, 0, 0
-    while True:
-        code, if_true, if_false, operand = steps[at]
-        at += 1
-        if code == 0x06:
-            return operand
-        if code == 0x20:
-            accumulator = data[operand]
-            continue
-        holds = {0x15: accumulator == operand, 0x35: accumulator >= operand, 0x45: bool(accumulator & operand)}[code]
-        at += if_true if holds else if_false
-
-
-@pytest.mark.parametrize("machine", MACHINES)
-def test_the_filter_forbids_processes_and_leaves_threads(machine):
-    audit, clone, clone3, refused = MACHINES[machine]
-    program = one_process_filter(machine)
-    allow, not_permitted, not_there = 0x7FFF0000, 0x00050001, 0x00050026
-    for number in refused.values():
-        assert filter_decision(program, audit=audit, number=number) == not_permitted
-    assert filter_decision(program, audit=audit, number=clone, argument=17) == not_permitted
-    assert filter_decision(program, audit=audit, number=clone, argument=0x003D0F00) == allow
-    assert filter_decision(program, audit=audit, number=clone3) == not_there
-    assert filter_decision(program, audit=audit, number=0) == allow
-    assert filter_decision(program, audit=audit ^ 1, number=0) == 0x80000000
-    if machine == "x86_64":
-        assert filter_decision(program, audit=audit, number=0x40000000 + 57) == not_permitted
-
-
-@pytest.mark.bad_input
-def test_a_processor_without_known_calls_is_refused():
-    with pytest.raises(ValueError, match="x86_64, aarch64, this machine is vax"):
-        one_process_filter("vax")
