@@ -201,7 +201,9 @@ def test_each_unit_s_notebook_finds_what_its_release_imports_and_no_file_of_a_me
         assert {"check/__init__.py", "grade/worker.py"} <= {*files}
         assert not [file for file in files if file.split("/")[0] in answers or file.startswith("check/units/")], unit
         of_shared = [file for file in files if file.startswith("_shared/")]
-        assert {*of_shared} <= {f"_shared/{name}.py" for name in ("__init__", "kernel", "launch", "validate")}, unit
+        assert {*of_shared} <= {
+            f"_shared/{name}.py" for name in ("__init__", "kernel", "launch", "precision", "validate")
+        }, unit
         assert ("check/replay.py" in files) == (unit == "write_the_kernel")
 
 
