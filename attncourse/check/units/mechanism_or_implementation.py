@@ -92,13 +92,13 @@ def _judge_state(got, state, scores, values, *, case: str) -> tuple[Tensor, ...]
             right[1] or not torch.allclose(got[1], back * total + weights.sum(dim=1)),
             case + "when top rises, what stands so far must become smaller, not larger",
         )
-    expect_close(got[1], wanted[1], case + "total is not the sum of exp(score - top)")
+    expect_close(got[1], wanted[1], case + "total is not the sum of exp(score - top)", rtol=1e-9, atol=1e-12)
     seen = wanted[1].clamp_min(1e-300)[:, None]
     expect(
         right[2] or not torch.allclose(got[2], wanted[2] / seen),
         case + "mixed is divided by total already: then the next tile cannot be added",
     )
-    expect_close(got[2], wanted[2], case + "mixed is not the sum of exp(score - top) value")
+    expect_close(got[2], wanted[2], case + "mixed is not the sum of exp(score - top) value", rtol=1e-9, atol=1e-12)
     return wanted
 
 
