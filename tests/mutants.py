@@ -291,6 +291,8 @@ def _other_constants(value) -> list:
     if isinstance(value, int):
         return [value + 1, value - 1]
     if isinstance(value, float):
+        if value == 0:
+            return [1.0]
         return [-1e4 if value < 0 else 1e4, -1e9] if abs(value) > 1e30 else [2 * value, value / 2, -value]
     if value == "-inf":
         return ["-1e4", "-1e9"]

@@ -424,7 +424,7 @@ CLASS = {
         "",
     ),
     "talks-without-end": (
-        RIGHT | {"rows": wrapped("rows", "for _ in range(1_100):\n    print('x' * (1 << 20))")},
+        RIGHT | {"rows": wrapped("rows", "for _ in range(300):\n    print('x' * (1 << 20))")},
         "marked",
         ALL,
         PASSED,

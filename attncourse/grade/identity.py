@@ -286,8 +286,10 @@ class Collection:
 
     def _without_shared_parts(self, places: dict[str, _Place]) -> dict[str, _Place]:
         """Without the folders that every learner has, as an assignment's within each learner's."""
-        inside = [set(place.parts) for place in _voters(places) if place.parts]
-        shared = set.intersection(*inside) if inside else set()
+        voters = _voters(places)
+        inside = [set(place.parts) for place in voters if place.parts]
+        # a folder beside a class of files is not one that every learner has
+        shared = set.intersection(*inside) if 2 * len(inside) > len(voters) else set()
         kept = {
             label: replace(place, parts=tuple(part for part in place.parts if part not in shared))
             for label, place in places.items()
