@@ -8,6 +8,7 @@ import importlib.metadata
 import logging
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from jupyter_cache import get_cache
@@ -22,7 +23,9 @@ CACHE = ROOT / "_build" / ".jupyter_cache"
 def surroundings(root: Path) -> str:
     """A hash of what a chapter's outputs depend on beside its cells: the package, the recorded measurements, the versions."""
     digest = hashlib.sha256(sys.version.encode())
-    for name, version in sorted((d.metadata["Name"], d.version) for d in importlib.metadata.distributions()):
+    # of the environment's own folder: what else lies on the search path differs between one process and another
+    installed = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
+    for name, version in sorted((d.metadata["Name"], d.version) for d in installed):
         digest.update(f"{name} {version}\n".encode())
     folders = (root / "attncourse", root / "book" / "measurements")
     for path in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
