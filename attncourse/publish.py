@@ -20,7 +20,8 @@ BOOTSTRAP = """\
 import importlib.util
 import os
 
-if importlib.util.find_spec("attncourse") is None and {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & os.environ.keys():
+hosted = {{"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}} & os.environ.keys()
+if importlib.util.find_spec("attncourse") is None and hosted:
     # --no-deps, and triton only where it is missing: the torch and triton of Colab and Kaggle stay as they are.
     triton = "" if importlib.util.find_spec("triton") else "triton"
     %pip install -q --no-deps {absent} $triton "attncourse @ git+{repository}@{tag}"

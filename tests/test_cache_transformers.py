@@ -5,6 +5,7 @@ read three times: as little of it as was given, all of it, and as the class woul
 """
 
 import json
+import sys
 import warnings
 
 import pytest
@@ -158,6 +159,12 @@ VARIANTS = [
     ("zamba", {"num_hidden_layers": 12, "attn_layer_period": 4, "attn_layer_offset": 1}),
     ("zaya", SOME | {"layer_types": ["hybrid", "hybrid_sliding"] * 3, "sliding_window": 64}),
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def models_without_kernels_for_gpus(monkeypatch):
+    """transformers takes the kernels of flash-linear-attention where it finds them, and they need a GPU."""
+    monkeypatch.setitem(sys.modules, "fla", None)
 
 
 def configuration(kind, given):

@@ -14,7 +14,8 @@ from attncourse.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 METHODS = {"read_text": 0, "write_text": 1, "open": 1, "NamedTemporaryFile": 1, "TemporaryFile": 1}  # encoding's place
-NOT_FILES = {"os", "archive", "zipfile", "webbrowser"}  # whose `open` takes no encoding
+# whose `open` and `read_text` take no encoding
+NOT_FILES = {"os", "archive", "zipfile", "webbrowser", "distribution"}
 SOURCES = [p for folder in ("attncourse", "tests", "benchmarks") for p in sorted((ROOT / folder).rglob("*.py"))]
 NOTEBOOKS = sorted(path for folder in ("book", "solutions") for path in (ROOT / folder).rglob("*.ipynb"))
 
