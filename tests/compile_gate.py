@@ -258,11 +258,12 @@ def look_up_room(room: str) -> dict[int, list[dict] | None]:
     record, found, known = read_record(room), {}, []
     for capability in SHARED_LIMIT:
         tasks = [*_tasks(room, capability)]
-        found[capability] = [record[t["key"]] for t in tasks] if all(t["key"] in record for t in tasks) else None
-        known += [task for task in tasks if task["key"] in record]
+        entries = [record.get((task["key"], task["case"])) for task in tasks]
+        found[capability] = None if None in entries else entries
+        known += [(task, entry) for task, entry in zip(tasks, entries, strict=True) if entry]
     if known:
-        task = random.choice(known)
-        recorded, compiled = record[task["key"]], _compile(task)
+        task, recorded = random.choice(known)
+        compiled = _compile(task)
         assert compiled == recorded, f"recorded is {recorded}, and the compiler says {compiled}: {RECORD_ANEW}"
     return found
 
@@ -286,6 +287,7 @@ def _task(kernel, case: str, dtype: str, known: dict, config: dict, capability: 
     arguments = dict(dtype=dtype, constants=constants)
     return {
         "key": _key(source_of(kernel, **arguments), options, capability),
+        "case": case,
         "build": partial(compile_kernel, kernel, case=case, options=options, capability=capability, **arguments),
     }
 
@@ -303,10 +305,11 @@ def _key(source, options: dict, capability: int) -> str:
     return hashlib.sha256(repr((source.hash(), sorted(options.items()), compiler)).encode()).hexdigest()[:32]
 
 
-def read_record(room: str) -> dict[str, dict]:
-    """What the compiler made of a room's kernels when they were recorded, by key."""
+def read_record(room: str) -> dict[tuple[str, str], dict]:
+    """What the compiler made of a room's kernels when they were recorded, by key and case: two cases may be one kernel."""
     path = RECORDS / f"{room}.json"
-    return {entry["key"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return {(entry["key"], entry["case"]): entry for entry in entries}
 
 
 def write_record(room: str) -> None:

@@ -343,7 +343,7 @@ def test_drawing_repeats_by_its_generator():
         (lambda: train(Noisy(), noisy_loss, steps=0), "steps and every must be at least 1, got 0, 100"),
         (lambda: train(Noisy(), noisy_loss, steps=1, clip=0.0), "clip must be positive, got 0.0"),
         (lambda: mean_loss(Noisy(), noisy_loss, draws=0), "draws must be at least 1, got 0"),
-        (lambda: choose(torch.zeros(1, 3), temperature=-1), "temperature must be at least 0, got -1"),
+        (lambda: choose(torch.zeros(1, 3), temperature=-1), "temperature must be at least 0 and finite, got -1"),
         (lambda: choose(torch.zeros(1, 3), temperature=1), "give a torch.Generator as rng"),
         (lambda: choose(torch.zeros(1, 3), top_k=4), r"top_k must lie in 1\.\.3.*got 4"),
         (lambda: generate(build_decoder(), [], steps=1), "at least one prompt, got 0"),

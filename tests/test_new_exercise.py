@@ -133,7 +133,8 @@ def test_a_new_unit_and_its_further_exercises_are_green_from_the_start(course):
 
     for arguments in (("format", "--check"), ("check",)):
         python(course, "-m", "ruff", *arguments, "--no-cache", "attncourse/check/units", "tests/banks", "solutions")
-    tests = ("tests/test_banks.py", "tests/test_exercises.py", "-k", "windows or sharpen or bank or step or registered")
+    own = "windows or sharpen or has_a_bank or in_step or are_those_with_a_source"
+    tests = ("tests/test_banks.py", "tests/test_exercises.py", "-k", own)
     passed = python(course, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests)
     assert " passed" in passed and "skipped" not in passed
 

@@ -1,0 +1,22 @@
+"""A pytest plugin, `-p tests.few_cases`: of each test's cases a few, from the first to the last.
+
+For a run that asks something of every test's code, and not of all of its numbers.
+"""
+
+MOST = 3
+
+
+def pytest_collection_modifyitems(config, items):
+    by_test = {}
+    for item in items:
+        by_test.setdefault((item.path, item.cls, item.originalname), []).append(item)
+    kept = {item for cases in by_test.values() for item in _spread(cases)}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+def _spread(cases: list) -> list:
+    """As many as MOST of the cases, evenly spaced, the first and the last among them."""
+    if len(cases) <= MOST:
+        return cases
+    return [cases[i * (len(cases) - 1) // (MOST - 1)] for i in range(MOST)]
