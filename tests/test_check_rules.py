@@ -216,6 +216,13 @@ def before_the_start_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
     tl.store(out_ptr + at, tl.load(x_ptr + at, mask=at < n) * 2 + 0 * before, mask=at < n)
 
 
+@triton.jit
+def sum_kernel(x_ptr, out_ptr, n, OTHER: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n, other=0.0) if OTHER else tl.load(x_ptr + at, mask=at < n)
+    tl.store(out_ptr, tl.sum(x.to(tl.float32), 0))
+
+
 def wrapped(kernel, x):
     out = torch.empty_like(x)
     kernel[(triton.cdiv(len(x), 16),)](x, out, len(x), BLOCK=16)
@@ -284,6 +291,21 @@ def test_a_kernel_of_the_learner_s_does_the_work_inside_its_tensors(function, sa
     with pytest.raises(Broken) as caught:
         learner(x)
     assert says in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU what lies behind a mask is anything")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_what_a_load_masks_and_does_not_name_is_no_zero(dtype):
+    def total(x, named):
+        out = torch.empty(1)
+        sum_kernel[(1,)](x, out, len(x), OTHER=named, BLOCK=64)
+        return out
+
+    learner, x = LocalLearner(total, "total", kernel=True), torch.ones(37, dtype=dtype)
+    assert learner(x, True).item() == 37 and learner(x, False).isnan()
+    out = torch.empty(1)
+    sum_kernel[(1,)](x, out, 37, OTHER=False, BLOCK=64)
+    assert out.item() == 37, "outside a check the interpreter is as it was"
 
 
 def merges(x):

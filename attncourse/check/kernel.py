@@ -1,8 +1,8 @@
 """Whether a Triton kernel of the learner's did the work, and stayed inside its tensors.
 
 Between a wrapper's entry and its return there may be allocations, views, copies and launches, and no arithmetic. Where
-Triton interprets, every load and store is compared with the memory of the tensors that the kernel was given; compiled,
-nothing can be seen of them.
+Triton interprets, every load and store is compared with the memory of the tensors that the kernel was given, and a masked
+load that does not say what else it gives (`other`) gives NaN: on a GPU that is undefined. Compiled, nothing can be seen.
 """
 
 import contextlib
@@ -130,7 +130,8 @@ def _within_tensors(kernel: Any, refuse: Callable[[str], None]) -> Iterator[None
         return
     spans: list[tuple[int, int]] = []
     executor, real = triton_interpreter.GridExecutor, triton_interpreter._interpreter
-    to_host = executor._init_args_hst
+    to_host, builder = executor._init_args_hst, triton_interpreter.interpreter_builder
+    masked_load = builder.create_masked_load
 
     def to_host_and_noted(self, *args, **kwargs):
         moved = to_host(self, *args, **kwargs)
@@ -165,8 +166,24 @@ def _within_tensors(kernel: Any, refuse: Callable[[str], None]) -> Iterator[None
             check(pointers, value.dtype.itemsize, mask, "writes")
             return real.atomic_rmw(operation, pointers, value, mask, sem)
 
+    def undefined_behind_the_mask(pointers: Any, mask: Any, other: Any, *options: Any) -> Any:
+        if other is None:
+            dtype = pointers.get_element_ty()
+            other = triton_interpreter.TensorHandle(_undefined(pointers.data, dtype), dtype)
+        return masked_load(pointers, mask, other, *options)
+
     executor._init_args_hst, triton_interpreter._interpreter = to_host_and_noted, Bounded()
+    builder.create_masked_load = undefined_behind_the_mask
     try:
         yield
     finally:
         executor._init_args_hst, triton_interpreter._interpreter = to_host, real
+        builder.create_masked_load = masked_load
+
+
+def _undefined(pointers: np.ndarray, dtype: Any) -> np.ndarray:
+    """NaN, or the largest number where there is none, in an array of the pointers' shape."""
+    kind = triton_interpreter._get_np_dtype(dtype)
+    # the interpreter's bfloat16 is an unsigned integer, whose largest is a NaN
+    largest = {"f": lambda: np.nan, "b": lambda: True}.get(kind.kind, lambda: np.iinfo(kind).max)()
+    return np.full(pointers.shape, largest, kind)

@@ -136,7 +136,7 @@ def _heads(*tensors):
 def flash(learner, rng):
     """Complete the inner loop of FlashAttention: causal, tile by tile, for any lengths."""
     ragged = 2 * BLOCK + integer(rng, 1, BLOCK)
-    for t, s in ((BLOCK, BLOCK), (ragged, ragged), (5, 37), (20, 7), (1, ragged), (ragged, 1)):
+    for t, s in ((BLOCK, BLOCK), (ragged, ragged), (5, 37), (20, 7), (1, ragged), (ragged, 1), (2 * BLOCK + 1, 41)):
         q, k, v = (normal(rng, n, 16).float() for n in (t, s, s))
         case = f"with {t} queries and {s} keys"
         got = learner(q, k, v)
