@@ -25,7 +25,7 @@ endif
 TORCH_PINS_TRITON := 'import importlib.metadata as m, sys; sys.exit(not any(r.startswith("triton==") for r in m.requires("torch")))'
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test chapters bench bench-compare bench-grading compile-record mutants exercises bootstrap format clean
+.PHONY: help book serve test chapters bench bench-compare bench-grading compile-record mutants pretend-gpu exercises bootstrap format clean
 
 help: ## Show what there is
 	@echo "make TARGET, where TARGET is one of:"
@@ -88,6 +88,12 @@ compile-record: $(INSTALLED) ## Compile every kernel for every chip and record w
 
 mutants: $(INSTALLED) ## Judge every small change of every right solution (over an hour; UNITS="latent kv_cache" for some)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(UNITS) --jobs 2
+
+# What would go wrong only where there is a GPU, found without one: tensors stay on the CPU.
+pretend-gpu: export PYTHONPATH = tests/pretend_gpu
+pretend-gpu: $(INSTALLED) ## Run every chapter and test as where there is a GPU that the course is told to leave alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run_chapters
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 exercises: $(INSTALLED) ## Regenerate exercises/ from solutions/
 	$(BIN)/python -m attncourse release

@@ -1,5 +1,6 @@
 """An executable course on attention: one folder ("room") a mechanism, each as definition, module and kernel."""
 
+from ._shared.device import device
 from ._shared.launch import prepare_interpreter
 
 prepare_interpreter()
@@ -7,4 +8,4 @@ prepare_interpreter()
 from .notebook import print_versions, show  # noqa: E402
 
 __version__ = "0.1.0"
-__all__ = ["print_versions", "show"]
+__all__ = ["device", "print_versions", "show"]

@@ -3,6 +3,8 @@
 import importlib.metadata
 import inspect
 
+from ._shared.device import device
+
 
 def show(*functions):
     """The source of functions, kernels or classes of the package, highlighted; where they stand is in the first line."""
@@ -26,5 +28,4 @@ def print_versions() -> None:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"no {name}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(", ".join([*versions, device]))
+    print(", ".join([*versions, torch.cuda.get_device_name() if device() == "cuda" else "CPU"]))

@@ -1,14 +1,13 @@
 """Where tests run: on CUDA where it is there, else on the CPU with Triton's interpreter."""
 
 import pytest
-import torch
 
-import attncourse  # noqa: F401  (lets Triton interpret where there is no GPU)
+import attncourse  # (which lets Triton interpret where there is no GPU)
 
 
 def pytest_collection_modifyitems(items):
     """A test marked gpu is skipped, and counted as skipped, where there is none."""
-    if torch.cuda.is_available():
+    if attncourse.device() == "cuda":
         return
     for item in items:
         if item.get_closest_marker("gpu"):
@@ -18,7 +17,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture
 def device() -> str:
     """The device that kernels run on here."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return attncourse.device()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ What they show goes into jupyter-cache, where `make test` compares it with what 
 import hashlib
 import importlib.metadata
 import logging
+import os
 import shutil
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ from pathlib import Path
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
 
+from attncourse import device
 from attncourse.chapters import chapters
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +24,7 @@ CACHE = ROOT / "_build" / ".jupyter_cache"
 
 def surroundings(root: Path) -> str:
     """A hash of what a chapter's outputs depend on beside its cells: the package, the recorded measurements, the versions."""
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256(f"{sys.version} {device()} {os.environ.get('PYTHONPATH')}".encode())
     # of the environment's own folder: what else lies on the search path differs between one process and another
     installed = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
     for name, version in sorted((d.metadata["Name"], d.version) for d in installed):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import attncourse
 from attncourse.profile.compiled import SHARED_LIMIT, Build, compile_elsewhere
 from attncourse.softmax_attention import softmax_attention, softmax_attention_loop, softmax_attention_with_lse
 from attncourse.testing import assert_causal, assert_within_budget, make_qkv
@@ -164,7 +165,7 @@ def test_kernel_an_exhibit_whose_line_is_gone_says_so():
 
 
 def test_kernel_heads_far_apart_hold_what_was_put_there():
-    x = draw("cuda" if torch.cuda.is_available() else "cpu", 1, 3, 5, 16, dtype=torch.float16)
+    x = draw(attncourse.device(), 1, 3, 5, 16, dtype=torch.float16)
     far = museum.far_apart(x)
     assert far.stride(1) == 2**30 and torch.equal(far, x)
     with pytest.raises(ValueError, match="fit three times, got 4"):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+import attncourse
 from attncourse.__main__ import main
 from attncourse.profile import measure
 from attncourse.profile.cases import CASES, Draw, softmax_case
@@ -273,7 +274,7 @@ def test_bad_input_is_named(call, message):
         call()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(attncourse.device() == "cuda", reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_named(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["profile", "--device", "cuda"])

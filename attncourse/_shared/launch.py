@@ -9,18 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .device import device
 from .validate import require
 
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def prepare_interpreter() -> None:
-    """Without CUDA, let Triton interpret, if it is not imported yet.
+    """Where the course works on a CPU, let Triton interpret, if it is not imported yet.
 
     Triton reads the variable whenever a kernel is defined, its own library's among them. So it must be set before the
     first import of Triton, which PyTorch may do on its own: the package calls this before anything else.
     """
-    if "triton" not in sys.modules and not torch.cuda.is_available():
+    if "triton" not in sys.modules and device() == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")
     if interpreting() and interpreter_cannot_loop():
         from . import kernel  # noqa: F401  (which mends it, for kernels that are not the package's, too)

@@ -340,7 +340,7 @@ class LocalLearner:
                     measured.append(python_peak())
 
             # PyTorch's own allocations, then NumPy's and Python's, which tracemalloc counts
-            measured[1:] = [peak_memory(run, device="cpu") + measured[1]]
+            measured[1:] = [peak_memory(run) + measured[1]]
             return measured[0]
 
         result = self._run(*copies, measure)

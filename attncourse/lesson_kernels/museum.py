@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attncourse._shared.device import device
 from attncourse._shared.validate import require
 from attncourse.softmax_attention import softmax_attention
 from attncourse.testing import make_qkv
@@ -174,8 +175,7 @@ def far_apart(x: Tensor) -> Tensor:
 
 
 def _draw(t: int, s: int, **like) -> tuple[Tensor, Tensor, Tensor]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return make_qkv(**{"b": 1, "h": 1, "t": t, "s": s, "dk": 16, "dtype": torch.float32, "device": device, **like})
+    return make_qkv(**{"b": 1, "h": 1, "t": t, "s": s, "dk": 16, "dtype": torch.float32, "device": device(), **like})
 
 
 def _same(got: Tensor, wanted: Tensor) -> None:
@@ -254,16 +254,18 @@ PROPERTIES: dict[str, Callable[[Attention], None]] = {
 
 
 def verdicts(attend: Attention, *, differentiable: bool = False) -> dict[str, bool | None]:
-    """Which property holds of an attention; None for that of the gradients where it has none."""
+    """Which property holds of an attention; None for that of the gradients where it has none, and where memory is short."""
     return {
         name: None if test is has_the_definitions_gradients and not differentiable else _holds(test, attend)
         for name, test in PROPERTIES.items()
     }
 
 
-def _holds(test: Callable[[Attention], None], attend: Attention) -> bool:
+def _holds(test: Callable[[Attention], None], attend: Attention) -> bool | None:
     try:
         test(attend)
     except AssertionError:
         return False
+    except torch.OutOfMemoryError:
+        return None
     return True

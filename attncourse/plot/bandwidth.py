@@ -1,5 +1,6 @@
 """Pictures of decoding against a device's memory: predicted times, the bandwidth reached, overhead, a chip's use, whole models."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -76,7 +77,7 @@ def floor_and_wall(
 
     Args:
         points: design -> bytes, seconds.
-        lines: design -> seconds of overhead, bytes a second.
+        lines: design -> seconds of overhead, bytes a second, inf where sizes make no difference.
     """
     _, ax = plt.subplots(figsize=(6.4, 3.8))
     sizes = sorted(size for xs, _ in points.values() for size in xs)
@@ -86,7 +87,8 @@ def floor_and_wall(
         look = _look(i)
         ax.plot([x / 1e6 for x in xs], [1e6 * t for t in seconds], look["marker"], color=look["color"], label=name)
         ax.plot([x / 1e6 for x in grid], [1e6 * (overhead + x / bandwidth) for x in grid], color=look["color"], lw=1)
-        ax.axvline(overhead * bandwidth / 1e6, color=look["color"], ls=":", lw=1)
+        if math.isfinite(bandwidth):
+            ax.axvline(overhead * bandwidth / 1e6, color=look["color"], ls=":", lw=1)
     ax.set(xscale="log", yscale="log", xlabel="MB that a step reads", ylabel="microseconds of a step")
     ax.set_title(title, fontsize=8)
     ax.legend()

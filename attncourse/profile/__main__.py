@@ -5,9 +5,9 @@ import math
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-import torch
 from tabulate import tabulate
 
+from attncourse import device
 from attncourse.profile import describe_device
 from attncourse.profile.rows import ROOMS, Row, measure_room
 
@@ -30,7 +30,7 @@ def main() -> None:
     """Measure and print one table; a room that fails, or is killed for its memory, costs its own lines alone."""
     parser = argparse.ArgumentParser(prog="python -m attncourse.profile", description=__doc__)
     parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=list(ROOMS))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=device())
     arguments = parser.parse_args()
     table = []
     for room in arguments.rooms:
@@ -43,7 +43,7 @@ def main() -> None:
             continue
         table += [[room, row.what, row.unit, *judge(row)] for row in rows]
     print(tabulate(table, headers=["room", "what", "kind", "measured", "wanted", "verdict"], disable_numparse=True))
-    print(describe_device())
+    print(describe_device(arguments.device))
 
 
 if __name__ == "__main__":

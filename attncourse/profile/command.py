@@ -11,6 +11,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
+from attncourse._shared.device import device
 from attncourse._shared.validate import require
 
 from .cases import CASES
@@ -89,14 +90,12 @@ def run(args: argparse.Namespace) -> int:
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
     """--device, the GPU where there is one."""
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="%(default)s"
-    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=device(), help="%(default)s")
 
 
-def check_device(device: str) -> None:
+def check_device(name: str) -> None:
     """The device is there."""
-    require(device == "cpu" or torch.cuda.is_available(), "--device cuda needs a GPU that PyTorch sees; there is none")
+    require(name in ("cpu", device()), "--device cuda needs a GPU that PyTorch sees; there is none")
 
 
 def begin_record(name: str, *, device: str, dtype: str, progress: Callable[[str], None]) -> Record:

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 
-def describe_device() -> str:
-    """Name and size of the device that measurements on this machine come from, with PyTorch's version."""
+def describe_device(device: str | torch.device = "cpu") -> str:
+    """Name and size of the device that measured tensors are on, with PyTorch's version."""
     version = f"torch {torch.__version__}"
-    if torch.cuda.is_available():
-        gpu = torch.cuda.get_device_properties(0)
+    if torch.device(device).type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
         return f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, {version}"
     threads = torch.get_num_threads()
     return f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}, {version}"

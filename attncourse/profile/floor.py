@@ -14,7 +14,7 @@ from attncourse._shared.validate import require
 
 @dataclass(frozen=True)
 class Floor:
-    """Seconds that a call takes whatever its size, and the bytes a second that it tends to."""
+    """Seconds that a call takes whatever its size, and the bytes a second that it tends to: inf where no size tells."""
 
     overhead: float
     bandwidth: float
@@ -25,15 +25,18 @@ class Floor:
 
     @property
     def half(self) -> float:
-        """Bytes at which overhead and moving take equally long: below, a smaller cache hardly helps."""
+        """Bytes at which overhead and moving take equally long: below, a smaller cache hardly helps; inf if they never do."""
         return self.overhead * self.bandwidth
 
 
 def fit_floor(sizes: Sequence[float], seconds: Sequence[float]) -> Floor:
     """The line with the least squared relative errors, so that the short calls count as much as the long ones.
 
+    Where times do not grow with the sizes, all of them are overhead: a device with much bandwidth shows that of sizes that
+    are launched more slowly than read.
+
     Raises:
-        ValueError: fewer than two sizes, a time that is not positive, or times that do not grow with the sizes.
+        ValueError: fewer than two sizes, or a time that is not positive.
     """
     require(
         len(sizes) == len(seconds) and len(set(sizes)) >= 2 and min(seconds, default=0) > 0,
@@ -47,5 +50,6 @@ def fit_floor(sizes: Sequence[float], seconds: Sequence[float]) -> Floor:
     if overhead < 0:  # a line through nothing is the best that makes sense
         ratio = x / unit / t
         overhead, slope = 0.0, float(ratio.sum() / (ratio**2).sum())
-    require(slope > 0, f"the times do not grow with the sizes, got {[*seconds]} for {[*sizes]}")
+    if slope <= 0:
+        return Floor(float((1 / t).sum() / (1 / t**2).sum()), float("inf"))
     return Floor(overhead, float(unit) / slope)

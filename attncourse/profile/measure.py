@@ -68,7 +68,7 @@ def measure_form(
         calls = [lambda x=x: case.forms[form](*x) for x in inputs]
         with torch.no_grad():
             timing = time_calls(calls, device=device, seconds=seconds, clock=clock)
-            peak = peak_memory(calls[0], device=device)
+            peak = peak_memory(calls[0])
     except Exception as error:  # whatever a form cannot do on this device: named, and the others go on
         return replace(empty, problem=describe_problem(error))
     return replace(empty, seconds=timing.median, low=timing.low, high=timing.high, peak_bytes=peak)

@@ -13,31 +13,30 @@ from torch.profiler import ProfilerActivity, profile
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
-def peak_memory(call: Callable[[], object], *, device: str | None = None) -> int:
-    """Bytes at the peak of what `call` allocates (its result included).
+def peak_memory(call: Callable[[], object]) -> int:
+    """Bytes at the peak of what `call` allocates (its result included), where its tensors are: CPU and GPU together.
 
-    `device` is "cpu" or "cuda"; unless told, the GPU where there is one. On CUDA from the allocator's own counter; on a
-    CPU from the allocator events that PyTorch's profiler records, summed in order of time. What Triton's interpreter
-    allocates through NumPy is not seen.
+    On CUDA from the allocator's own counter, on a CPU from the allocator events that PyTorch's profiler records, summed in
+    order of time. What Triton's interpreter allocates through NumPy is not seen.
     """
-    if device != "cpu" and torch.cuda.is_available():
+    gc.collect()  # what is freed here was allocated before, and the profiler would complain of it on stderr
+    on_gpu = torch.cuda.is_initialized()  # only then can anything lie there
+    if on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        result = call()
-        torch.cuda.synchronize()
-        del result
-        return torch.cuda.max_memory_allocated() - before
-    gc.collect()  # what is freed here was allocated before, and the profiler would complain of it on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         result = call()
         del result
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+        if on_gpu:
+            torch.cuda.synchronize()
+    events = recorded.profiler.kineto_results.events()
+    events = [e for e in events if e.name() == "[memory]" and e.device_type() == torch._C._autograd.DeviceType.CPU]
     held = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         held += event.nbytes()
         peak = max(peak, held)
-    return peak
+    return peak + (torch.cuda.max_memory_allocated() - before if on_gpu else 0)
 
 
 def keep_freed_memory() -> None:

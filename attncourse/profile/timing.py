@@ -60,7 +60,7 @@ def median_seconds(
 
 def _wait() -> None:
     """Device work is asynchronous: a host clock means something only after it has ended."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 

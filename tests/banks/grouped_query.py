@@ -4,6 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
+import attncourse
 from tests.banks.kinds import Bank, Wrong
 
 # grouped_query.cost
@@ -313,7 +314,7 @@ def _split_kernel(
 
 
 def _decode(q, k, v, splits, kind=0):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = attncourse.device()
     q, k, v = (x.contiguous().to(device) for x in (q, k, v))
     each = -(-len(k) // (16 * splits)) * 16
     outs, lses = q.new_empty(splits, 16, 16), q.new_empty(splits, 16)
@@ -347,7 +348,7 @@ def _two_passes_kernel(
 
 
 def kernel_whole_split(q, k, v, splits):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = attncourse.device()
     q, k, v = (x.contiguous().to(device) for x in (q, k, v))
     each = -(-len(k) // (16 * splits)) * 16
     outs, lses = q.new_empty(splits, 16, 16), q.new_empty(splits, 16)

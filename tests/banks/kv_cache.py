@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch.nn.functional import scaled_dot_product_attention
 
+import attncourse
 from tests.banks.kinds import Bank, Wrong
 
 # kv_cache.bytes
@@ -665,7 +666,7 @@ def _gather_kernel(
 
 
 def _launch(pages, table, length, kind, programs=None):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = attncourse.device()
     pages, table = pages.contiguous().to(device), table.contiguous().to(device)
     out = torch.zeros(length, 16, device=device)
     programs = triton.cdiv(length, 8) if programs is None else programs
@@ -685,7 +686,7 @@ def _token_kernel(pages_ptr, table_ptr, out_ptr, size, D: tl.constexpr):
 
 
 def kernel_token_by_token(pages, table, length):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = attncourse.device()
     pages, table = pages.contiguous().to(device), table.contiguous().to(device)
     out = torch.empty(length, 16, device=device)
     _token_kernel[(length,)](pages, table, out, pages.shape[1], D=16)
@@ -732,7 +733,7 @@ def _unmasked_kernel(pages_ptr, table_ptr, out_ptr, length, size, D: tl.constexp
 
 
 def kernel_unmasked_table(pages, table, length):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = attncourse.device()
     pages, table = pages.contiguous().to(device), table.contiguous().to(device)
     out = torch.zeros(length, 16, device=device)
     _unmasked_kernel[(triton.cdiv(length, 8),)](pages, table, out, length, pages.shape[1], D=16, BLOCK=8)

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch.nn.functional import elu
 
+import attncourse
 from tests.banks.kinds import Bank, Wrong
 
 # linear_attention.bytes
@@ -405,7 +406,7 @@ def _scan_kernel(q_ptr, k_ptr, v_ptr, out_ptr, n, KIND: tl.constexpr, D: tl.cons
 
 
 def _launch(q, k, v, kind):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = attncourse.device()
     q, k, v = (x.contiguous().to(device) for x in (q, k, v))
     out = torch.empty_like(v)
     _scan_kernel[(1,)](q, k, v, out, len(q), KIND=kind, D=16, C=16)
@@ -427,7 +428,7 @@ def _columns_kernel(q_ptr, k_ptr, v_ptr, out_ptr, n, D: tl.constexpr):
 
 
 def kernel_token_by_token(q, k, v):
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = attncourse.device()
     q, k, v = (x.contiguous().to(device) for x in (q, k, v))
     out = torch.empty_like(v)
     _columns_kernel[(16,)](q, k, v, out, len(q), D=16)

@@ -4,10 +4,11 @@ import torch
 import triton
 import triton.language as tl
 
+import attncourse
 from attncourse.check.replay import by_replay
 from tests.banks.kinds import Bank, Wrong
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = attncourse.device()
 
 # write_the_kernel.add
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from attncourse import device
 from attncourse.softmax_attention import softmax_attention, softmax_attention_blocked
 
 from ..core import exercise_check, exercise_unit
@@ -198,8 +199,7 @@ def _one_head(attention, **settings):
 
 def _where_kernels_run(attention):
     """The same, with its inputs moved to the GPU where there is one, and its output back."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return lambda *qkv, **settings: attention(*(x.to(device) for x in qkv), **settings).cpu()
+    return lambda *qkv, **settings: attention(*(x.to(device()) for x in qkv), **settings).cpu()
 
 
 def _exhibit(name):

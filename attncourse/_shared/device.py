@@ -1,0 +1,23 @@
+"""Where the course works here: one decision, which everything else asks for."""
+
+import os
+
+import torch
+
+from .validate import require
+
+VARIABLE = "ATTNCOURSE_DEVICE"
+
+
+def device() -> str:
+    """ "cuda" where PyTorch sees a GPU, else "cpu"; or what the environment variable ATTNCOURSE_DEVICE says.
+
+    On "cpu" kernels are interpreted. The variable is to be set before the course is imported: Triton decides then.
+
+    Raises:
+        ValueError: the variable says neither, or asks for a GPU that PyTorch does not see.
+    """
+    told, seen = os.environ.get(VARIABLE, ""), torch.cuda.is_available()
+    require(told in ("", "cpu", "cuda"), f"{VARIABLE} must be cpu or cuda, or not be set, got {told!r}")
+    require(told != "cuda" or seen, f"{VARIABLE} asks for cuda, and PyTorch sees no GPU here")
+    return told or ("cuda" if seen else "cpu")
