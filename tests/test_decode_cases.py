@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -268,7 +269,7 @@ def replay(tmp_path, monkeypatch, capsys):
     cells = json.loads((ROOT / "book" / "cache_bandwidth.ipynb").read_text(encoding="utf-8"))["cells"]
     source = {cell["id"]: "".join(cell["source"]) for cell in cells}
     names = dict(
-        torch=torch, Path=Path, read_records=read_records, live_record=live_record, GRIDS=GRIDS, remark=remark,
+        attncourse=attncourse, math=math, Path=Path, read_records=read_records, live_record=live_record, GRIDS=GRIDS, remark=remark,
         bandwidth_reached=bandwidth_reached, floor_and_wall=floor_and_wall, fit_floor=fit_floor,
         decode_batches=decode_batches, decode_steps=decode_steps,
     )  # fmt: skip
