@@ -20,6 +20,7 @@ exercise_unit(
 
 INTERPRETED = "Neither runs your kernel compiled where there is no GPU: there Triton interprets it."
 BLOCK = 16  # of every kernel here
+BEHIND = 77.0  # what stands behind a tensor's end, to see whether it stays
 SAME = dict(rtol=1e-3, atol=1e-3)  # float32, in another order
 
 
@@ -38,10 +39,11 @@ def add(learner, rng):
     for n in (BLOCK, 1, 3 * BLOCK, BLOCK + 1, 2 * BLOCK - 1, *ragged):
         x, y = (normal(rng, n).float() for _ in range(2))
         out = torch.full((n + 2 * BLOCK,), torch.nan)
+        out[n:] = BEHIND
         got = learner(x, y, out)
         expect(isinstance(got, torch.Tensor) and got.shape == out.shape, "return out, as long as it came")
         case = f"with {n} elements and blocks of {BLOCK}"
-        expect(got[n:].isnan().all(), f"{case}: something is written behind the last element")
+        expect((got[n:] == BEHIND).all(), f"{case}: something is written behind the last element")
         expect(not got[:BLOCK][:n].isnan().any(), f"{case}: of the first block not everything is written")
         expect(not got[:n].isnan().any(), f"{case}: some blocks are not written")
         expect(not torch.equal(got[:n], x), f"{case}: that is x alone")
