@@ -184,6 +184,5 @@ def _within_tensors(kernel: Any, refuse: Callable[[str], None]) -> Iterator[None
 def _undefined(pointers: np.ndarray, dtype: Any) -> np.ndarray:
     """NaN, or the largest number where there is none, in an array of the pointers' shape."""
     kind = triton_interpreter._get_np_dtype(dtype)
-    # the interpreter's bfloat16 is an unsigned integer, whose largest is a NaN
-    largest = {"f": lambda: np.nan, "b": lambda: True}.get(kind.kind, lambda: np.iinfo(kind).max)()
-    return np.full(pointers.shape, largest, kind)
+    # the interpreter's bfloat16 is an unsigned integer, whose largest is a NaN; of booleans Triton loads bytes
+    return np.full(pointers.shape, np.nan if kind.kind == "f" else np.iinfo(kind).max, kind)
