@@ -10,6 +10,7 @@ import torch
 
 import attncourse
 from attncourse.profile import describe_device, median_seconds, peak_memory
+from attncourse.profile.command import check_device
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,3 +82,14 @@ def test_tensors_on_a_gpu_are_measured_there():
     assert 4_000_000 <= peak_memory(lambda: torch.ones(1000, 1000)) < 5_000_000
     assert torch.cuda.get_device_name() in describe_device("cuda") and "thread" in describe_device()
     assert median_seconds({"x": lambda: x @ x}, rounds=2)["x"] > 0
+
+
+@pytest.mark.bad_input
+def test_a_gpu_that_is_asked_for_and_not_used_is_told_apart_from_none(monkeypatch):
+    monkeypatch.setenv("ATTNCOURSE_DEVICE", "cpu")
+    with pytest.raises(ValueError, match="PyTorch sees; ATTNCOURSE_DEVICE says cpu"):
+        check_device("cuda")
+    monkeypatch.delenv("ATTNCOURSE_DEVICE")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="PyTorch sees; there is none"):
+            check_device("cuda")

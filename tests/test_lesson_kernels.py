@@ -144,6 +144,18 @@ def test_kernel_every_property_holds_of_what_the_exhibits_are_copies_of():
         assert all(found.values()), (module, found)
 
 
+def test_where_memory_is_short_a_property_is_not_shown(monkeypatch):
+    """Neither held nor broken; what fits is told as ever."""
+    (attend, *_) = museum.right_attentions().values()
+
+    def short(x):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(museum, "far_apart", short)
+    found = museum.verdicts(attend)
+    assert found["heads far apart"] is None and list(found.values()).count(True) == len(found) - 2
+
+
 @pytest.mark.parametrize("exhibit", museum.EXHIBITS, ids=lambda e: e.name)
 def test_kernel_an_exhibit_fails_the_test_that_catches_it_and_no_other(exhibit):
     """So each of the other tests, by itself, is one under which the fault survives."""

@@ -266,6 +266,6 @@ def _holds(test: Callable[[Attention], None], attend: Attention) -> bool | None:
         test(attend)
     except AssertionError:
         return False
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         return None
     return True

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
-from attncourse._shared.device import device
+from attncourse._shared.device import VARIABLE, device
 from attncourse._shared.validate import require
 
 from .cases import CASES
@@ -94,8 +95,9 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
 
 
 def check_device(name: str) -> None:
-    """The device is there."""
-    require(name in ("cpu", device()), "--device cuda needs a GPU that PyTorch sees; there is none")
+    """The device is there, and the course is not told to leave it alone."""
+    why = f"{VARIABLE} says {os.environ[VARIABLE]}" if os.environ.get(VARIABLE) else "there is none"
+    require(name in ("cpu", device()), f"--device cuda needs a GPU that PyTorch sees; {why}")
 
 
 def begin_record(name: str, *, device: str, dtype: str, progress: Callable[[str], None]) -> Record:
