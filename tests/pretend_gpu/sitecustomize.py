@@ -4,19 +4,20 @@ Whatever asks PyTorch instead of `attncourse.device()` then takes a GPU that is 
 other libraries get the true answer.
 """
 
+import contextlib
 import os
 import sys
 
 os.environ["ATTNCOURSE_DEVICE"] = "cpu"
 OURS = ("attncourse", "tests", "__main__", "test_", "conftest")
 
+with contextlib.suppress(ModuleNotFoundError):  # an environment that is being installed has none yet
+    import torch
 
-def _is_available() -> bool:
-    asking = sys._getframe(1).f_globals.get("__name__", "")
-    return asking.startswith(OURS) or _really()
+    _really = torch.cuda.is_available
 
+    def _is_available() -> bool:
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        return asking.startswith(OURS) or _really()
 
-import torch  # noqa: E402
-
-_really = torch.cuda.is_available
-torch.cuda.is_available = _is_available
+    torch.cuda.is_available = _is_available
