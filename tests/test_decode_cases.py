@@ -167,7 +167,7 @@ def small_bench(monkeypatch):
     monkeypatch.setattr(bench, "GRIDS", {"cpu": grid})
     monkeypatch.setattr(bench, "prefill_work", lambda size, *, device: iter([("linear_attention", "blocked", size)]))
     two = [(name, "blocked", size) for size in grid.sizes(itemsize=4) for name in ("decode_mqa", "decode_fp8")]
-    monkeypatch.setattr(bench, "decode_work", lambda grid, *, device: iter(two))
+    monkeypatch.setattr(bench, "decode_work", lambda grid, *, device, forms: iter(two))
     monkeypatch.setattr("attncourse.profile.limits.READ_BYTES", {"cpu": 2**20})
     monkeypatch.setattr("attncourse.profile.limits.MATRIX", {"cpu": 32})
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.cache import CacheShape
@@ -23,7 +24,7 @@ from attncourse.latent import (
     latent_flops,
 )
 
-from .cases import Case, Draw, Form, _kernel
+from .cases import Case, Draw, Form, _kernel, sdpa_form
 from .counts import Count, Size
 
 WINDOW, PAGE_SIZE = 1024, 16
@@ -37,9 +38,22 @@ def decode_count(size: Size, *, tokens: int, token_bytes: int, itemsize: int) ->
     return Count(flops, size.b * (tokens * token_bytes + queries))
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's fused attention, which takes fewer heads of keys than of queries."""
-    return scaled_dot_product_attention(q, k, v, enable_gqa=True)
+# PyTorch's fused attention, which takes fewer heads of keys than of queries.
+_sdpa = sdpa_form(enable_gqa=True)
+
+
+def flex_form() -> Form:
+    """FlexAttention as a form of queries, keys and values, compiled when it is first called, for those sizes alone."""
+    compiled = None
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        nonlocal compiled
+        if compiled is None:
+            torch.compiler.reset()  # or after some sizes it would not be compiled any more
+            compiled = torch.compile(flex_attention, dynamic=False)
+        return compiled(q, k, v, enable_gqa=True)
+
+    return attend
 
 
 def _step(size: Size, *, shared: int) -> Size:
@@ -60,6 +74,8 @@ def grouped_case(size: Size, draw: Draw, *, shared: int, window: int | None = No
         "blocked": grouped_query_decode,
         "triton": _kernel("grouped_query", "grouped_query_decode_triton"),
     }
+    if draw.device == "cuda":
+        forms["flex"] = flex_form()
     shape = CacheShape(size.g, (size.dk, size.dv))
     count = decode_count(size, tokens=tokens, token_bytes=token_nbytes(shape, dtype=draw.dtype), itemsize=draw.itemsize)
     what = _stored(size) + ("" if window is None else f", window {window}")
@@ -159,3 +175,5 @@ DECODE_CASES: dict[str, Callable[[Size, Draw], Case]] = {
     "decode_fp8": lambda size, draw: quantised_case(size, draw, codec=Fp8()),
     "decode_paged": paged_case,
 }
+# Those whose cache lies as FlexAttention takes it; it is among their forms on CUDA.
+FLEX_CASES = ("decode_mha", "decode_gqa_2", "decode_gqa_4", "decode_mqa", "decode_window")
