@@ -199,7 +199,7 @@ def grouped_query_cases(capability: int):
                     rows=rows, width=width, bits=32 if dtype == "fp32" else 16, capability=capability
                 )
                 known = {
-                    "PAGED": True, "WINDOW": False, "CODEC": codec.value, "K_GROUPS": 1, "V_GROUPS": 1, "DK": width,
+                    "LENGTHS": True, "STARTS": True, "PAGED": True, "WINDOW": False, "CODEC": codec.value, "K_GROUPS": 1, "V_GROUPS": 1, "DK": width,
                     "DV": width, "BLOCK_DK": width, "BLOCK_DV": width,
                 }  # fmt: skip
                 case = f"{dtype} d={width} {name} cache, {rows} rows"

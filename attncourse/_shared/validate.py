@@ -1,5 +1,9 @@
 """Errors that name the rule and the values received, shared by every form of a mechanism."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
@@ -44,9 +48,32 @@ def is_integer(x: object) -> bool:
     return isinstance(x, Tensor) and x.dtype != torch.bool and not (x.is_floating_point() or x.is_complex())
 
 
+_values_asked: ContextVar[bool | None] = ContextVar("values_asked", default=None)
+
+
+@contextmanager
+def checking_values(asked: bool | None = True) -> Iterator[None]:
+    """Whether checks look at what tensors hold (lengths, indices, slots) and not at their shapes alone.
+
+    They do on a CPU, and not on CUDA, unless told: there each look waits for the device, and no CUDA graph takes it.
+    None changes nothing.
+    """
+    token = _values_asked.set(_values_asked.get() if asked is None else asked)
+    try:
+        yield
+    finally:
+        _values_asked.reset(token)
+
+
 def has_values(x: Tensor) -> bool:
-    """Whether there are numbers to look at: there are none on the meta device, nor while a graph is traced."""
-    return x.numel() > 0 and not x.is_meta and not torch.compiler.is_compiling()
+    """Whether a check may look at the numbers: there are some, and looking is cheap or asked for (`checking_values`).
+
+    There are none on the meta device, nor while a graph is traced.
+    """
+    if x.numel() == 0 or x.is_meta or torch.compiler.is_compiling():
+        return False
+    asked = _values_asked.get()
+    return not x.is_cuda if asked is None else asked
 
 
 def check_mask(mask: Tensor | None, *, shape: tuple[int, int, int, int], like: Tensor) -> None:

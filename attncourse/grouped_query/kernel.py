@@ -14,7 +14,8 @@ from torch import Tensor
 
 from attncourse._shared.kernel import from_fp8, tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
-from attncourse._shared.validate import check_key_lengths, check_window, require
+from attncourse._shared.plan import Plan, plan_of
+from attncourse._shared.validate import check_key_lengths, check_window, checking_values, require
 from attncourse.softmax_attention.kernel import padded, softmax_attention_triton
 
 LOG2E = tl.constexpr(math.log2(math.e))
@@ -52,17 +53,21 @@ def _load_tokens(
 def _grouped_query_split_kernel(
     q_ptr, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, seqlens_ptr, starts_ptr, table_ptr,
     partial_ptr, lse_ptr, k_n, k_g, k_s, v_n, v_g, v_s, k_scale_n, k_scale_g, k_scale_s, v_scale_n, v_scale_g,
-    v_scale_s, table_b, g, rows_all, t, size, window, splits, scale,
-    PAGED: tl.constexpr, WINDOW: tl.constexpr, CODEC: tl.constexpr, K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr,
-    DK: tl.constexpr, DV: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
-    BLOCK_DV: tl.constexpr,
+    v_scale_s, table_b, g, rows_all, t, capacity, size, window, splits, scale,
+    LENGTHS: tl.constexpr, STARTS: tl.constexpr, PAGED: tl.constexpr, WINDOW: tl.constexpr, CODEC: tl.constexpr,
+    K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_R: tl.constexpr,
+    BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_R rows (a group's query heads, t queries each) against one split of the sequence's keys."""
     split, of_group = tl.program_id(0), tl.program_id(1)
     batch, head = (of_group // g).to(tl.int64), (of_group % g).to(tl.int64)
     rows = tl.program_id(2) * BLOCK_R + tl.arange(0, BLOCK_R)
-    length = tl.load(seqlens_ptr + batch).to(tl.int32)
-    start = tl.load(starts_ptr + batch).to(tl.int32)
+    length = capacity
+    if LENGTHS:  # nobody may have looked at them
+        length = tl.minimum(tl.load(seqlens_ptr + batch).to(tl.int32), capacity)
+    start = length - t
+    if STARTS:
+        start = tl.load(starts_ptr + batch).to(tl.int32)
     positions = start + rows % t
 
     # What any query may see, [first, length), in equal splits of whole tiles.
@@ -187,6 +192,27 @@ def grouped_query_decode_triton_with_lse(
     k: Tensor,
     v: Tensor,
     *,
+    window: int | None = None,
+    scale: float | None = None,
+    splits: int | None = None,
+    check_values: bool | None = None,
+    **tensors: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """A plan and its run: the output (b, h, t, dv) in q's dtype, and the float32 log-sum-exp (b, h, t).
+
+    Arguments and errors are those of `plan_grouped_query_decode`; but on CUDA no values are checked, unless told.
+    """
+    plan = plan_grouped_query_decode(
+        q, k, v, window=window, scale=scale, splits=splits, check_values=check_values, **tensors
+    )
+    return plan.run(q, k, v, **tensors)
+
+
+def plan_grouped_query_decode(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
     cache_seqlens: Tensor | None = None,
     starts: Tensor | None = None,
     block_table: Tensor | None = None,
@@ -197,14 +223,18 @@ def grouped_query_decode_triton_with_lse(
     window: int | None = None,
     scale: float | None = None,
     splits: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The output (b, h, t, dv) in q's dtype, and the float32 log-sum-exp (b, h, t).
+    check_values: bool | None = True,
+) -> Plan:
+    """What is decided once for all steps whose tensors lie as these; its run gives the output and the log-sum-exp.
+
+    The output is (b, h, t, dv) in q's dtype, the log-sum-exp float32 (b, h, t). Growing sequences keep their plan: what
+    grows is what `cache_seqlens` holds.
 
     Args:
         q: (b, h, t, dk), float32, float16 or bfloat16.
         k, v: contiguous caches (b, g, capacity, width), or pages (n_pages, g, page_size, width) with a block_table; of q's
             dtype, or codes int8 or float8_e4m3fn with scales. Entries of a vector are neighbours in memory.
-        cache_seqlens: (b,) tokens of each sequence, those of q included; the capacity unless told.
+        cache_seqlens: (b,) tokens of each sequence, those of q included; the capacity unless told, and never more.
         starts: (b,) where the first query of each sequence stands; cache_seqlens - t unless told.
         block_table: (b, max_pages) int32, the page of positions j page_size ...; entries beyond a sequence are not read.
         k_scale, v_scale, k_zero, v_zero: float32 (..., width / group) beside the codes; float8 codes have no zeros.
@@ -212,6 +242,7 @@ def grouped_query_decode_triton_with_lse(
         window: a query sees this many keys, its own included.
         scale: factor on q . k, dk ** -0.5 unless told.
         splits: into how many pieces a sequence's keys are cut; by the chip and the batch unless told.
+        check_values: whether lengths are looked at, which on CUDA waits for the device; None as `checking_values` says.
 
     Raises:
         ValueError: a shape, dtype, device, stride or range is wrong, or a gradient is asked for.
@@ -224,57 +255,66 @@ def grouped_query_decode_triton_with_lse(
     g, size, dv = *k.shape[1:3], v.shape[-1]
     capacity = size if block_table is None else _check_table(block_table, b=b, size=size, like=q)
     require(block_table is not None or len(k) == b, f"q and the caches must share the batch, got {b} and {len(k)}")
-    check_key_lengths(cache_seqlens, b=b, s=capacity, like=q)
-    if cache_seqlens is None:
-        cache_seqlens = torch.full((b,), capacity, dtype=torch.int32, device=q.device)
-    starts = cache_seqlens - t if starts is None else starts
-    require(
-        starts.shape == (b,) and starts.device == q.device and not starts.is_floating_point(),
-        f"starts must be ({b},) integers on {q.device}, got {tuple(starts.shape)} {starts.dtype} on {starts.device}",
-    )
+    with checking_values(check_values):
+        check_key_lengths(cache_seqlens, b=b, s=capacity, like=q)
+    if starts is not None:
+        require(
+            starts.shape == (b,) and starts.device == q.device and not starts.is_floating_point(),
+            f"starts must be ({b},) integers on {q.device}, got {tuple(starts.shape)} {starts.dtype} on {starts.device}",
+        )
     if splits is None:
         splits = choose_splits(b * g, capacity, multiprocessors=_multiprocessors(q))
     require(splits >= 1, f"splits must be at least 1, got {splits}")
-    plain = [x for x in (k, v) if codec == PLAIN.value]
 
-    def launch(q, *caches):
-        return _launch(
-            q, *(caches or (k, v)), k_scale, v_scale, k_zero, v_zero, cache_seqlens.contiguous(), starts.contiguous(),
-            block_table, codec=codec, window=window, scale=dk**-0.5 if scale is None else scale, splits=splits,
+    rows, width = h // g * t, max(padded(dk), padded(dv))
+    config = launch_config(rows=rows, width=width, bits=8 * q.element_size(), capability=device_capability(q))
+    parts = torch.empty(b * g * rows * splits, dv, device=q.device, dtype=torch.float32)
+    part_lse = torch.empty(len(parts), device=q.device, dtype=torch.float32)
+    scale = dk**-0.5 if scale is None else scale
+
+    def launch(q, k, v, **beside):
+        if 0 in (b, t, capacity):
+            return q.new_zeros(b, h, t, dv), torch.full((b, h, t), -torch.inf, device=q.device)
+        out, lse = in_exact_dtype(
+            lambda q, k, v: _launch(
+                q, k, v, parts, part_lse, **beside, codec=codec, capacity=capacity, window=window, scale=scale,
+                splits=splits, config=config,
+            ), q, k, v,
         )  # fmt: skip
+        return out.to(q.dtype), lse
 
-    if 0 in (b, t, capacity):
-        return q.new_zeros(b, h, t, dv), torch.full((b, h, t), -torch.inf, device=q.device)
-    out, lse = in_exact_dtype(launch, q, *plain)
-    return out.to(q.dtype), lse
+    return plan_of(
+        name, launch, q=q, k=k, v=v, cache_seqlens=cache_seqlens, starts=starts, block_table=block_table,
+        k_scale=k_scale, v_scale=v_scale, k_zero=k_zero, v_zero=v_zero,
+    )  # fmt: skip
 
 
 def _launch(
-    q, k, v, k_scale, v_scale, k_zero, v_zero, seqlens, starts, table, *, codec, window, scale, splits
+    q, k, v, parts, part_lse, *, cache_seqlens, starts, block_table, k_scale, v_scale, k_zero, v_zero, codec, capacity,
+    window, scale, splits, config,
 ):  # fmt: skip
     (b, h, t, dk), (g, size), dv = q.shape, k.shape[1:3], v.shape[-1]
     rows = h // g * t
     q = q.contiguous()  # of one or few tokens
-    partial = torch.empty(b * g * rows * splits, dv, device=q.device, dtype=torch.float32)
-    partial_lse = torch.empty(b * g * rows * splits, device=q.device, dtype=torch.float32)
     out = q.new_empty(b, h, t, dv)
     lse = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
-    bits, capability = q.element_size() * 8, device_capability(q)
-    config = launch_config(rows=rows, width=max(padded(dk), padded(dv)), bits=bits, capability=capability)
     # Unused pointers and strides are there for the signature alone.
     scales = [q if x is None else x for x in (k_scale, k_zero, v_scale, v_zero)]
     scale_strides = [n for x in (k_scale, v_scale) for n in ((0, 0, 0) if x is None else x.stride()[:3])]
+    lengths, first = (q if x is None else x.contiguous() for x in (cache_seqlens, starts))
     k, v = (x.view(torch.uint8) if codec == FP8.value else x for x in (k, v))
+    table = q if block_table is None else block_table
     grid = (splits, b * g, triton.cdiv(rows, config["BLOCK_R"]))
     _grouped_query_split_kernel[grid](
-        q, k, v, *scales, seqlens, starts, q if table is None else table, partial, partial_lse, *k.stride()[:3],
-        *v.stride()[:3], *scale_strides, 0 if table is None else table.stride(0), g, rows, t, size, window or 0, splits,
-        scale, PAGED=table is not None, WINDOW=window is not None, CODEC=codec,
+        q, k, v, *scales, lengths, first, table, parts, part_lse, *k.stride()[:3], *v.stride()[:3], *scale_strides,
+        0 if block_table is None else table.stride(0), g, rows, t, capacity, size, window or 0, splits, scale,
+        LENGTHS=cache_seqlens is not None, STARTS=starts is not None, PAGED=block_table is not None,
+        WINDOW=window is not None, CODEC=codec,
         K_GROUPS=1 if k_scale is None else k_scale.shape[-1], V_GROUPS=1 if v_scale is None else v_scale.shape[-1],
         DK=dk, DV=dv, BLOCK_DK=padded(dk), BLOCK_DV=padded(dv), **config,
     )  # fmt: skip
     _grouped_query_merge_kernel[(b * h * t,)](
-        partial, partial_lse, out, lse, splits, DV=dv, BLOCK_DV=padded(dv), num_warps=1, enable_fp_fusion=True
+        parts, part_lse, out, lse, splits, DV=dv, BLOCK_DV=padded(dv), num_warps=1, enable_fp_fusion=True
     )
     return out, lse
 

@@ -60,7 +60,8 @@ class ChannelCache(Layout):
     def append(self, *streams, counts=None) -> None:
         """As `Layout.append`; a block is encoded as soon as it is whole."""
         streams, counts = self._checked(streams, counts)
-        self._reserve(counts)
+        self._reserve(counts, most=streams[0].shape[2])
+        self._most += streams[0].shape[2]
         for row, (length, count) in enumerate(zip(self.lengths.tolist(), counts.tolist(), strict=True)):
             done, begun = divmod(length, self.block)
             for i, ((*fields, recent), x) in enumerate(zip(self.storage, streams, strict=True)):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attncourse._shared.cache import CacheShape
 from attncourse._shared.precision import autocast_dtype
-from attncourse._shared.validate import check_key_lengths, check_widths, is_integer, require
+from attncourse._shared.validate import check_key_lengths, check_widths, has_values, is_integer, require
 
 from .codec import Codec, Plain
 from .slots import kv_cache_append, kv_cache_gather
@@ -52,6 +52,8 @@ class Layout(ABC):
         require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
         self.shape, self.dtype, self.codec, self.impl = shape, dtype, codec or Plain(), impl
         self.lengths: Int[Tensor, " b"] = torch.zeros(b, dtype=torch.int32, device=device)
+        # No sequence is longer. It is counted on the host, so that room is checked without waiting for the device.
+        self._most = 0
 
     @property
     def device(self) -> torch.device:
@@ -68,8 +70,10 @@ class Layout(ABC):
                 gradient, which no cache keeps; then nothing is written.
         """
         streams, counts = self._checked(streams, counts)
-        self._reserve(counts)
-        steps = torch.arange(streams[0].shape[2], device=self.device)
+        c = streams[0].shape[2]
+        self._reserve(counts, most=c)
+        self._most += c
+        steps = torch.arange(c, device=self.device)
         positions = torch.where(steps < counts[:, None], self.lengths[:, None] + steps, -1)
         slots = self._slots(positions)
         write, _ = self._moves()
@@ -94,12 +98,13 @@ class Layout(ABC):
         Raises:
             ValueError: a length that is negative or more than the sequence has; then nothing is forgotten.
         """
-        check_key_lengths(lengths, b=len(self.lengths), s=int(self.lengths.max()), like=self.lengths)
-        longer = lengths > self.lengths
-        require(
-            not longer.any(),
-            f"truncate takes lengths up to {self.lengths.tolist()}, got {lengths.tolist()}",
-        )
+        check_key_lengths(lengths, b=len(self.lengths), s=self._most, like=self.lengths)
+        if has_values(lengths):
+            longer = lengths > self.lengths
+            require(
+                not longer.any(),
+                f"truncate takes lengths up to {self.lengths.tolist()}, got {lengths.tolist()}",
+            )
         self._release(lengths)
         self.lengths = lengths.to(torch.int32, copy=True)
 
@@ -130,8 +135,11 @@ class Layout(ABC):
         """Bytes of one token of one sequence."""
         return token_nbytes(self.shape, codec=self.codec, dtype=self.dtype)
 
-    def _reserve(self, counts: Tensor) -> None:
-        """Make room for the next counts[b] tokens, or raise and change nothing. Here each sequence has its own room."""
+    def _reserve(self, counts: Tensor, *, most: int) -> None:
+        """Make room for the next counts[b] <= most tokens, or raise and change nothing. Here each row has its own room."""
+        if self._most + most <= self.capacity:
+            return
+        self._most = int(self.lengths.max())
         require(
             int((self.lengths + counts).max()) <= self.capacity,
             f"the cache has room for {self.capacity} tokens a sequence, got lengths {self.lengths.tolist()} and "

@@ -192,7 +192,7 @@ class PagedCache(Layout):
                 filled[page] = max(filled.get(page, 0), min(size, length - i * size))
         return self.token_nbytes * sum(filled.values())
 
-    def _reserve(self, counts: Tensor) -> None:
+    def _reserve(self, counts: Tensor, *, most: int) -> None:
         pool, size, counts, lengths = self.pool, self.pool.page_size, counts.tolist(), self.lengths.tolist()
         needed = [pages_for(length + count, size) for length, count in zip(lengths, counts, strict=True)]
         require(

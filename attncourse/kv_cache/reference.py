@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attncourse._shared.cache import KeyValueCache, visible_in_cache, visible_through
-from attncourse._shared.validate import check_window, require
+from attncourse._shared.validate import check_window, has_values, require
 from attncourse.softmax_attention import softmax_attention
 
 
@@ -64,8 +64,9 @@ def query_positions(
     """Where the queries of the tokens that went in last stand: lengths - counts + 0, 1, ..."""
     c = q.shape[2]
     first = cache.lengths - (c if counts is None else counts)
+    enough = not has_values(first) or bool((first >= 0).all())
     require(
-        len(cache.lengths) == len(q) and bool((first >= 0).all()),
+        len(cache.lengths) == len(q) and enough,
         f"the queries are the last {c} tokens of the cache's sequences, got q {tuple(q.shape)} for lengths "
         f"{cache.lengths.tolist()}",
     )

@@ -75,7 +75,9 @@ class RingCache(Layout):
         twin._written = self._written[self._checked_rows(rows)]
         return twin
 
-    def _reserve(self, counts: Tensor) -> None:
+    def _reserve(self, counts: Tensor, *, most: int) -> None:
+        if most <= self.piece:
+            return
         require(
             int(counts.max()) <= self.piece,
             f"this ring takes pieces of at most {self.piece} tokens (piece=), got counts {counts.tolist()}",

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attncourse._shared.validate import require
+from attncourse._shared.validate import has_values, require
 
 from .codec import Codec
 
@@ -17,10 +17,11 @@ from .codec import Codec
 def check_slots(store: tuple[Tensor, ...], slots: Int[Tensor, "b c"]) -> None:
     """Slots are those of the storage, or -1."""
     n, size = store[0].shape[0], store[0].shape[2]
-    require(
-        slots.numel() == 0 or (int(slots.min()) >= -1 and int(slots.max()) < n * size),
-        f"slots must lie in 0..{n * size - 1} or be -1, for {n} blocks of {size}, got {slots.tolist()}",
-    )
+    if has_values(slots):
+        require(
+            int(slots.min()) >= -1 and int(slots.max()) < n * size,
+            f"slots must lie in 0..{n * size - 1} or be -1, for {n} blocks of {size}, got {slots.tolist()}",
+        )
 
 
 def check_tokens(store: tuple[Tensor, ...], x: Tensor, slots: Tensor, *, codec: Codec) -> None:
@@ -44,13 +45,15 @@ def page_slots(
         ValueError: a position beyond the table, or one whose page is not there.
     """
     column, columns = positions.clamp_min(0) // page_size, block_table.shape[1]
-    require(
-        positions.numel() == 0 or int(column.max()) < columns,
-        f"the block table has {columns} pages of {page_size} tokens a row, got positions {positions.tolist()}",
-    )
+    if has_values(positions):
+        require(
+            int(column.max()) < columns,
+            f"the block table has {columns} pages of {page_size} tokens a row, got positions {positions.tolist()}",
+        )
     page = block_table.long().gather(1, column.long())
-    absent = ((page < 0) & (positions >= 0)).any(dim=-1)
-    require(not absent.any(), f"no page holds some of the positions of rows {absent.nonzero()[:, 0].tolist()}")
+    if has_values(positions):
+        absent = ((page < 0) & (positions >= 0)).any(dim=-1)
+        require(not absent.any(), f"no page holds some of the positions of rows {absent.nonzero()[:, 0].tolist()}")
     return torch.where(positions >= 0, page * page_size + positions % page_size, -1)
 
 

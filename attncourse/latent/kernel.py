@@ -13,8 +13,9 @@ from torch import Tensor
 
 from attncourse._shared.kernel import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
+from attncourse._shared.plan import Plan, plan_of
 from attncourse._shared.precision import outside_autocast
-from attncourse._shared.validate import check_key_lengths, check_tensors, require
+from attncourse._shared.validate import check_key_lengths, check_tensors, checking_values, require
 
 from .checks import check_latent, check_table
 
@@ -45,8 +46,8 @@ def _latent_decode_split_kernel(
     exists = rows < h * t
     token, head = (rows // h).to(tl.int64), (rows % h).to(tl.int64)
     length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + batch).to(tl.int32)
+    if LENGTHS:  # nobody may have looked at them
+        length = tl.minimum(tl.load(lengths_ptr + batch).to(tl.int32), s)
     last = tl.zeros((BLOCK_Q,), tl.int32) + length
     if POSITIONS:
         last = tl.load(at_ptr + batch * t + token, mask=exists, other=0).to(tl.int32)
@@ -155,16 +156,40 @@ def latent_attention_triton(
     w_uk: Tensor,
     w_uv: Tensor,
     *,
+    scale: float | None = None,
+    splits: int | None = None,
+    check_values: bool | None = None,
+    **tensors: Tensor | None,
+) -> Tensor:
+    """`latent_attention_absorbed` by the kernels, for decoding: the output (b, h, t, dv), without gradients.
+
+    A plan and its run: arguments and errors are those of `plan_latent_decode`; but on CUDA no values are checked, unless
+    told.
+    """
+    inputs = (q_nope, q_rope, latent, k_rope, w_uk, w_uv)
+    plan = plan_latent_decode(*inputs, scale=scale, splits=splits, check_values=check_values, **tensors)
+    return plan.run(*inputs, **tensors)
+
+
+def plan_latent_decode(
+    q_nope: Tensor,
+    q_rope: Tensor,
+    latent: Tensor,
+    k_rope: Tensor,
+    w_uk: Tensor,
+    w_uv: Tensor,
+    *,
     key_lengths: Tensor | None = None,
     positions: Tensor | None = None,
     block_table: Tensor | None = None,
     scale: float | None = None,
     splits: int | None = None,
-) -> Tensor:
-    """`latent_attention_absorbed` by the kernels, for decoding: the output (b, h, t, dv), without gradients.
+    check_values: bool | None = True,
+) -> Plan:
+    """What is decided once for all steps whose tensors lie as these; its run gives the output (b, h, t, dv).
 
     Float32, float16 or bfloat16, latents of width to 512, any strides; products accumulate in float32, and those of
-    float32 inputs are exact (no tf32).
+    float32 inputs are exact (no tf32). Growing sequences keep their plan: what grows is what `key_lengths` holds.
 
     Args:
         latent, k_rope: (b, 1, s, width), or with a block_table pages (n_pages, 1, page_size, width).
@@ -173,51 +198,64 @@ def latent_attention_triton(
         block_table: (b, max_pages) integers; token j of sequence i stands in page block_table[i, j // page_size].
         scale: factor on the scores, (n + p) ** -0.5 unless told.
         splits: parts into which each sequence's cache is cut; enough to fill the device, unless told.
+        check_values: whether lengths are looked at, which on CUDA waits for the device; None as `checking_values` says.
 
     Raises:
         ValueError: as the reference, and for what the kernels cannot do: gradients, float64, wider latents, CPU tensors
             where Triton compiles.
     """
     inputs = dict(q_nope=q_nope, q_rope=q_rope, latent=latent, k_rope=k_rope, w_uk=w_uk, w_uv=w_uv)
-    _check(inputs, key_lengths, positions, block_table, splits)
-    scale = (q_nope.shape[-1] + q_rope.shape[-1]) ** -0.5 if scale is None else scale
+    with checking_values(check_values):
+        _check(inputs, key_lengths, positions, block_table, splits)
+    (b, h, t, n), (page, r) = q_nope.shape, latent.shape[2:]
+    s = page if block_table is None else page * block_table.shape[1]
+    config = launch_config(width=padded(r), bits=8 * q_nope.element_size(), capability=device_capability(q_nope))
+    blocks, tiles = triton.cdiv(h * t, config["BLOCK_Q"]), triton.cdiv(s, config["BLOCK_S"])
+    if splits is None:
+        splits = _enough_splits(q_nope, programs=max(b * blocks, 1), tiles=tiles)
+    parts = torch.empty(b, splits, h * t, r, device=latent.device, dtype=torch.float32)
+    part_lse = torch.empty(b, splits, h * t, device=latent.device, dtype=torch.float32)
+    scale = (n + q_rope.shape[-1]) ** -0.5 if scale is None else scale
 
-    def launch(q_nope, q_rope, latent, k_rope, w_uk, w_uv):
+    def kernels(q_nope, q_rope, latent, k_rope, w_uk, w_uv, *beside):
         # In float16 and bfloat16 these two products run on tensor cores too.
         q_latent = torch.einsum("bhtn,hnr->bhtr", q_nope, w_uk)
-        mixed = _decode(q_latent, q_rope, latent, k_rope, key_lengths, positions, block_table, scale, splits)
+        mixed = q_latent.new_empty(b, h, t, r)
+        if 0 in (*mixed.shape, s):
+            mixed.zero_()
+        else:
+            _launch(q_latent, q_rope, latent, k_rope, mixed, parts, part_lse, *beside, s=s, scale=scale, config=config)
         return (torch.einsum("bhtr,hdr->bhtd", mixed, w_uv),)
 
-    return in_exact_dtype(launch, *inputs.values())[0].to(q_nope.dtype)
+    @outside_autocast
+    def launch(q_nope, q_rope, latent, k_rope, w_uk, w_uv, *, key_lengths, positions, block_table):
+        inputs = (q_nope, q_rope, latent, k_rope, w_uk, w_uv)
+        beside = (key_lengths, positions, block_table)
+        return in_exact_dtype(lambda *inputs: kernels(*inputs, *beside), *inputs)[0].to(q_nope.dtype)
+
+    beside = dict(key_lengths=key_lengths, positions=positions, block_table=block_table)
+    return plan_of("latent_attention_triton", launch, **inputs, **beside)
 
 
-def _decode(q_latent, q_rope, latent, k_rope, key_lengths, positions, block_table, scale, splits):
-    """The mixtures of latents (b, h, t, r)."""
-    (b, h, t, r), p, paged = q_latent.shape, q_rope.shape[-1], block_table is not None
-    s = latent.shape[2] * (block_table.shape[1] if paged else 1)
-    out = q_latent.new_empty(b, h, t, r)
-    if 0 in (*out.shape, s):
-        return out.zero_()
-    bits, width = q_latent.element_size() * 8, padded(r)
-    config = launch_config(width=width, bits=bits, capability=device_capability(q_latent))
+def _launch(
+    q_latent, q_rope, latent, k_rope, out, parts, part_lse, key_lengths, positions, block_table, *, s, scale, config
+):  # fmt: skip
+    """The mixtures of latents, into out (b, h, t, r)."""
+    (b, h, t, r), p, paged, splits = q_latent.shape, q_rope.shape[-1], block_table is not None, parts.shape[1]
     blocks = triton.cdiv(h * t, config["BLOCK_Q"])
-    splits = splits or _enough_splits(q_latent, programs=b * blocks, tiles=triton.cdiv(s, config["BLOCK_S"]))
-    parts = torch.empty(b, splits, h * t, r, device=out.device, dtype=torch.float32)
-    lse = torch.empty(b, splits, h * t, device=out.device, dtype=torch.float32)
     lengths, at, table = (
         q_latent if x is None else x.contiguous() for x in (key_lengths, positions, block_table)
     )  # an absent one is never read
     _latent_decode_split_kernel[(blocks, splits, b)](
-        q_latent, q_rope, latent, k_rope, parts, lse, lengths, at, table,
+        q_latent, q_rope, latent, k_rope, parts, part_lse, lengths, at, table,
         *q_latent.stride(), *q_rope.stride(), *latent.stride()[::2], latent.stride(3), *k_rope.stride()[::2],
         k_rope.stride(3), *(table.stride() if paged else (0, 0)), h, t, s, splits, scale,
         R=r, P=p, PAGE=latent.shape[2], PAGED=paged, LENGTHS=key_lengths is not None, POSITIONS=positions is not None,
-        BLOCK_R=width, BLOCK_P=padded(p), **config,
+        BLOCK_R=padded(r), BLOCK_P=padded(p), **config,
     )  # fmt: skip
     _latent_decode_merge_kernel[(h * t, b)](
-        parts, lse, out, h, t, splits, R=r, BLOCK_R=width, num_warps=4, enable_fp_fusion=True
+        parts, part_lse, out, h, t, splits, R=r, BLOCK_R=padded(r), num_warps=4, enable_fp_fusion=True
     )
-    return out
 
 
 def _enough_splits(x: Tensor, *, programs: int, tiles: int) -> int:

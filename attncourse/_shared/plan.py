@@ -1,0 +1,69 @@
+"""A launch in two steps: a plan, which checks and decides, and its runs, which do neither.
+
+FlashInfer has the same cut (Ye et al. 2025, https://arxiv.org/abs/2501.01005, section 3.4): what depends on shapes is done
+once, and what is done for every token and layer is launches alone, which a CUDA graph can hold.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .validate import require
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tensor lies: what a plan was made for."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def __str__(self) -> str:
+        return f"{self.shape} with strides {self.strides}, {self.dtype} on {self.device}"
+
+
+def layout_of(x: Tensor | None) -> Layout | None:
+    """The layout of a tensor; None for one that is not given."""
+    return None if x is None else Layout(tuple(x.shape), x.stride(), x.dtype, x.device)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked launch, for tensors that lie as those that it was made of.
+
+    Buffers between kernels are the plan's own. So runs follow one another on one stream, and who captures a run in a CUDA
+    graph keeps the plan as long as the graph. What a run returns is new each time.
+
+    Attributes:
+        name: of the launcher.
+        launch: the kernels, by the tensors' names.
+        layouts: of each tensor that the launcher takes, in its order; None for one that was not given.
+    """
+
+    name: str
+    launch: Callable[..., Any]
+    layouts: Mapping[str, Layout | None]
+
+    def run(self, *tensors: Tensor, **named: Tensor | None) -> Any:
+        """The kernels on these tensors: no value is checked, nothing decided on the host, nothing read back.
+
+        Raises:
+            ValueError: a tensor lies otherwise than the plan was made for, or is there where none was, or is missing.
+        """
+        given = dict.fromkeys(self.layouts) | dict(zip(self.layouts, tensors, strict=False)) | named
+        for name, x in given.items():
+            require(name in self.layouts, f"{self.name} takes {', '.join(self.layouts)}, got {name}")
+            planned, got = self.layouts[name], layout_of(x)
+            if got != planned:
+                require(False, f"this plan of {self.name} was made for {name} {planned}, got {got}: make another plan")
+        return self.launch(**given)
+
+
+def plan_of(name: str, launch: Callable, **tensors: Tensor | None) -> Plan:
+    """The plan of a launcher for tensors that lie as these."""
+    return Plan(name, launch, {which: layout_of(x) for which, x in tensors.items()})
