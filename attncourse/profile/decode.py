@@ -67,13 +67,17 @@ def decode_batches(record: Record) -> list[int]:
     return sorted({m.size["b"] for m in record.measurements if m.mechanism in DESIGNS})
 
 
+def replayed(record: Record) -> bool:
+    """Whether steps of decoding were timed as steps of a replayed CUDA graph, beside calls from Python."""
+    return any(m.graph is not None for m in record.measurements if m.mechanism in DESIGNS)
+
+
 def clock_in_words(record: Record) -> str:
     """By which clock the record's steps of decoding are held against a limit, for the title of a figure."""
-    steps = [m for m in record.measurements if m.mechanism in DESIGNS and m.call is not None]
-    replayed = sum(m.graph is not None for m in steps)
-    if replayed == 0:
+    steps = [m for m in record.measurements if m.mechanism in DESIGNS and m.step is not None]
+    if not replayed(record):
         return "one call from Python"
-    if replayed == len(steps):
+    if all(m.graph is not None for m in steps):
         return "a step of a replayed CUDA graph"
     return "a step of a replayed CUDA graph, or one call from Python where there is no graph"
 

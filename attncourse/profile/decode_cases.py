@@ -24,7 +24,7 @@ from attncourse.latent import (
     latent_flops,
 )
 
-from .cases import Case, Draw, Form, _kernel, sdpa_form
+from .cases import Case, Draw, Form, Planned, _kernel, sdpa_form
 from .counts import Count, Size
 
 WINDOW, PAGE_SIZE = 1024, 16
@@ -56,6 +56,42 @@ def flex_form() -> Form:
     return attend
 
 
+Arranged = tuple[tuple[Tensor, ...], dict[str, Tensor]]
+
+
+def _in_order(*inputs: Tensor) -> Arranged:
+    return inputs, {}
+
+
+def _planned(room: str, launcher: str, planner: str, *, arrange: Callable[..., Arranged] = _in_order) -> Planned:
+    """A room's decoding kernels: its launcher as the call, and its planner's run, which is captured in a graph.
+
+    Args:
+        arrange: a case's inputs -> the tensors that both take in order, and those that they take by name.
+    """
+
+    def call(*inputs: Tensor) -> Tensor:
+        tensors, named = arrange(*inputs)
+        return _kernel(room, launcher, **named)(*tensors)
+
+    def plan(*inputs: Tensor) -> Form:
+        tensors, named = arrange(*inputs)
+        made = _kernel(room, planner, **named)(*tensors)
+
+        def run(*inputs: Tensor) -> Tensor:
+            tensors, named = arrange(*inputs)
+            out = made.run(*tensors, **named)
+            return out[0] if isinstance(out, tuple) else out  # beside a log-sum-exp
+
+        return run
+
+    return Planned(call, plan)
+
+
+def _grouped_kernel(*, arrange: Callable[..., Arranged] = _in_order) -> Planned:
+    return _planned("grouped_query", "grouped_query_decode_triton", "plan_grouped_query_decode", arrange=arrange)
+
+
 def _step(size: Size, *, shared: int) -> Size:
     """The size with one query, and a stored head for each `shared` query heads, or for all of them."""
     return replace(size, t=1, g=max(1, size.h // shared))
@@ -72,7 +108,7 @@ def grouped_case(size: Size, draw: Draw, *, shared: int, window: int | None = No
     forms = {
         "torch": _sdpa,
         "blocked": grouped_query_decode,
-        "triton": _kernel("grouped_query", "grouped_query_decode_triton"),
+        "triton": _grouped_kernel(),
     }
     if draw.device == "cuda":
         forms["flex"] = flex_form()
@@ -96,13 +132,16 @@ def quantised_case(size: Size, draw: Draw, *, codec: Codec, shared: int = SHARED
 
         return call
 
-    def kernel(q, *stored):
+    def beside(q, *stored):
         (k, *k_rest), (v, *v_rest) = stored[:fields], stored[fields:]
-        beside = dict(zip(("k_scale", "k_zero"), k_rest, strict=False))
-        beside |= dict(zip(("v_scale", "v_zero"), v_rest, strict=False))
-        return _kernel("grouped_query", "grouped_query_decode_triton", **beside)(q, k, v)
+        named = dict(zip(("k_scale", "k_zero"), k_rest, strict=False))
+        return (q, k, v), named | dict(zip(("v_scale", "v_zero"), v_rest, strict=False))
 
-    forms = {"torch": dequantised(_sdpa), "blocked": dequantised(grouped_query_decode), "triton": kernel}
+    forms = {
+        "torch": dequantised(_sdpa),
+        "blocked": dequantised(grouped_query_decode),
+        "triton": _grouped_kernel(arrange=beside),
+    }
     shape = CacheShape(size.g, (size.dk, size.dv))
     stored = token_nbytes(shape, codec=codec, dtype=draw.dtype)
     count = decode_count(size, tokens=size.s, token_bytes=stored, itemsize=draw.itemsize)
@@ -127,11 +166,14 @@ def paged_case(size: Size, draw: Draw, *, page_size: int = PAGE_SIZE, shared: in
 
         return call
 
-    def kernel(q, k, v, table, seqlens):
-        told = dict(block_table=table, cache_seqlens=seqlens)
-        return _kernel("grouped_query", "grouped_query_decode_triton", **told)(q, k, v)
+    def paged(q, k, v, table, seqlens):
+        return (q, k, v), dict(block_table=table, cache_seqlens=seqlens)
 
-    forms = {"torch": gathered(_sdpa), "blocked": gathered(grouped_query_decode), "triton": kernel}
+    forms = {
+        "torch": gathered(_sdpa),
+        "blocked": gathered(grouped_query_decode),
+        "triton": _grouped_kernel(arrange=paged),
+    }
     shape = CacheShape(size.g, (size.dk, size.dv))
     stored = token_nbytes(shape, dtype=draw.dtype)
     count = decode_count(size, tokens=size.s, token_bytes=stored, itemsize=draw.itemsize)
@@ -149,7 +191,7 @@ def latent_case(size: Size, draw: Draw) -> Case:
     forms = {
         "torch": _latent_sdpa,
         "blocked": latent_attention_blocked,
-        "triton": _kernel("latent", "latent_attention_triton"),
+        "triton": _planned("latent", "latent_attention_triton", "plan_latent_decode"),
     }
     numbers = b * (size.s * shape.cached + h * (size.dk + rope + size.dv)) + shape.up_projections
     count = Count(b * latent_flops(shape, "absorbed", t=1, s=size.s), draw.itemsize * numbers)

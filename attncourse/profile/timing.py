@@ -207,7 +207,7 @@ def _leave_capture(graph: torch.cuda.CUDAGraph, *, pool: tuple[int, int], stream
         graph.reset()
     with contextlib.suppress(RuntimeError):
         # A capture that ends well resets the generator that the other one left capturing.
-        x = torch.zeros(1, device="cuda")
+        x = torch.zeros(1, device=stream.device)
         with torch.cuda.graph(torch.cuda.CUDAGraph()):
             x.add_(1)
     torch.cuda.set_stream(stream)
