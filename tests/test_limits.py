@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from attncourse.profile import limits
+from attncourse.profile.compiled import Build, compile_elsewhere
 from attncourse.profile.kernel import read_sums
-from attncourse.profile.limits import Limits, fastest_read, measure_limits, plain_reads
+from attncourse.profile.limits import READ_SHAPES, Limits, fastest_read, measure_limits, plain_reads
 
 
 @pytest.mark.parametrize("n", [1, 15, 1024, 4096, 10_007])
@@ -77,6 +78,20 @@ def test_a_record_says_by_which_read_and_one_of_before_was_by_the_sum():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_on_old_chips_and_new_the_kernel_loads_16_bytes_at_once_and_spills_nothing():
+    kernel = "attncourse.profile.kernel:_read_sums_kernel"
+    builds = [
+        Build(kernel, "", "fp32", dict(BLOCK=block, TILES=tiles), dict(num_warps=warps), chip, aligned=("n",))
+        for chip in (75, 90)
+        for block, tiles, warps in READ_SHAPES
+    ]
+    for build, compiled in zip(builds, compile_elsewhere(builds), strict=True):
+        threads = 32 * build.options["num_warps"]
+        loads = [line for line in compiled.lines("ld.global") if ".v4." in line]
+        assert len(loads) * 4 * threads == build.constants["BLOCK"] * build.constants["TILES"], build
+        assert compiled.spills == 0
 
 
 @pytest.mark.gpu

@@ -269,7 +269,7 @@ def test_the_table_has_both_clocks_and_says_what_has_one(record):
     lines = describe_measurements((both, uncaptured, warm)).splitlines()
     assert "call ms" in lines[0] and "graph ms" in lines[0] and "measured ms" not in lines[0]
     cells = lines[2].split()
-    assert "80.0%" in cells and "1000" in cells and "625" in cells and "562..688" in cells
+    assert "80.0%" in cells and "1e+03" in cells and "625" in cells and "562..688" in cells
     assert "50.0%" in lines[3].split() and "-" in lines[3].split() and "j (cudnn)" in lines[4]
     assert "no graph, it waits: m h at b 1" in lines
     assert next(line for line in lines if line.startswith("not cold")).endswith(": m j at b 1")
