@@ -5,10 +5,12 @@ import json
 import math
 import re
 import subprocess
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 from torch.utils.flop_counter import FlopCounterMode
 
 import attncourse
@@ -18,10 +20,18 @@ from attncourse.kv_cache import ContiguousCache, Fp8, Int8, PagedCache, PagePool
 from attncourse.latent import latent_attention_absorbed
 from attncourse.profile import bench, measure
 from attncourse.profile.bench import GRIDS, Grid, decode_work, prefill_work, quick, record_name
-from attncourse.profile.cases import CASES, Draw
+from attncourse.profile.cases import CASES, Draw, Planned
 from attncourse.profile.counts import Count, Size
-from attncourse.profile.decode import DESIGNS, decode_batches, decode_steps, live_record, remark
-from attncourse.profile.decode_cases import DECODE_CASES
+from attncourse.profile.decode import (
+    DESIGNS,
+    clock_in_words,
+    decode_batches,
+    decode_steps,
+    live_record,
+    remark,
+    replayed,
+)
+from attncourse.profile.decode_cases import DECODE_CASES, FLEX_CASES
 from attncourse.profile.facts import DeviceFacts, device_facts, versions
 from attncourse.profile.floor import Floor, fit_floor
 from attncourse.profile.limits import Limits
@@ -81,6 +91,58 @@ def test_the_kernels_decode_as_float64_does(name):
     with torch.no_grad():
         out = case.forms["triton"](*case.inputs)
     torch.testing.assert_close(out.double(), expected(name, case.inputs), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", DECODE_CASES)
+def test_a_plan_for_some_inputs_decodes_others_that_lie_alike(name):
+    size = Size(b=2, h=4, g=4, t=1, s=37, dk=16, dv=16)
+    planned, others = (DECODE_CASES[name](size, Draw(seed=seed)) for seed in (0, 1))
+    assert isinstance(planned.forms["triton"], Planned)
+    clones = tuple(x.clone() for x in others.inputs)  # what takes turns
+    with torch.no_grad():
+        run = planned.forms["triton"].plan(*planned.inputs)
+        for inputs in (clones, planned.inputs):
+            torch.testing.assert_close(run(*inputs).double(), expected(name, inputs), rtol=1e-3, atol=1e-4)
+
+
+class DrawnElsewhere(Draw):
+    """Draws for "cuda" what lies on the processor."""
+
+    def __post_init__(self):
+        object.__setattr__(self, "rng", torch.Generator().manual_seed(self.seed))
+
+    def normal(self, *shape):
+        return torch.randn(*shape, generator=self.rng)
+
+
+@pytest.mark.parametrize("name", FLEX_CASES)
+def test_flex_attention_is_a_form_on_cuda_alone_and_decodes(name, monkeypatch):
+    assert "flex" not in DECODE_CASES[name](SIZE, Draw()).forms
+    compiled, real = [], torch.compile
+
+    def compile(function, **told):
+        if function is not flex_attention:  # which compiles on its own where it is not compiled
+            return real(function, **told)
+        compiled.append(told)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    case = DECODE_CASES[name](SIZE, DrawnElsewhere("cuda"))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of FlexAttention, that it is not compiled
+        for _ in range(2):
+            out = case.forms["flex"](*case.inputs)
+    assert compiled == [{"dynamic": False}]
+    torch.testing.assert_close(out.double(), expected(name, case.inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_the_grid_takes_flex_attention_where_a_case_has_it():
+    forms = {(name, form) for name, form, _ in decode_work(GRIDS["cuda"], device="cuda", forms=("triton", "flex"))}
+    assert {name for name, form in forms if form == "flex"} == set(FLEX_CASES)
+    assert {name for name, form in forms if form == "triton"} == set(DECODE_CASES)
+    assert {form for _, form, _ in decode_work(GRIDS["cuda"], device="cuda")} == {"triton", "torch"}
+    with pytest.raises(SystemExit):
+        main(["bench", "--device", "cpu", "--flex"])
 
 
 @pytest.mark.parametrize("name", DECODE_CASES)
@@ -167,7 +229,7 @@ def small_bench(monkeypatch):
     monkeypatch.setattr(bench, "GRIDS", {"cpu": grid})
     monkeypatch.setattr(bench, "prefill_work", lambda size, *, device: iter([("linear_attention", "blocked", size)]))
     two = [(name, "blocked", size) for size in grid.sizes(itemsize=4) for name in ("decode_mqa", "decode_fp8")]
-    monkeypatch.setattr(bench, "decode_work", lambda grid, *, device: iter(two))
+    monkeypatch.setattr(bench, "decode_work", lambda grid, *, device, forms: iter(two))
     monkeypatch.setattr("attncourse.profile.limits.READ_BYTES", {"cpu": 2**20})
     monkeypatch.setattr("attncourse.profile.limits.MATRIX", {"cpu": 32})
 
@@ -271,7 +333,8 @@ def replay(tmp_path, monkeypatch, capsys):
     names = dict(
         attncourse=attncourse, math=math, Path=Path, read_records=read_records, live_record=live_record, GRIDS=GRIDS, remark=remark,
         bandwidth_reached=bandwidth_reached, floor_and_wall=floor_and_wall, fit_floor=fit_floor,
-        decode_batches=decode_batches, decode_steps=decode_steps,
+        decode_batches=decode_batches, decode_steps=decode_steps, DECODE_CASES=DECODE_CASES, replayed=replayed,
+        clock_in_words=clock_in_words,
     )  # fmt: skip
     monkeypatch.chdir(tmp_path)
     plt.close("all")
@@ -297,10 +360,43 @@ def test_the_replay_shows_what_was_recorded_and_says_what_was_not(tmp_path, monk
     gpu = made_up_record(capability="7.5")
     write_record(gpu, tmp_path / "measurements" / "gpu.json")
     titles, printed = replay(tmp_path, monkeypatch, capsys)
-    assert titles == [f"recorded: {gpu.caption}"] * 2 + [f"recorded: {cpu.caption}"]
+    by = "\nby one call from Python"
+    assert titles == [f"recorded: {gpu.caption}{by}"] * 2 + [f"recorded: {cpu.caption}"]
     for part in ("MADE-UP GPU", "driver 1.2.3", "2026-01-02", torch.__version__):
         assert part in titles[0]
     assert "no record of one" not in printed and "overhead   10.0 us" in printed and "no matrix instructions" in printed
+
+
+def with_graphs(record):
+    """The record's steps replayed, too, in a fifth of a call's time; the first of them not cold."""
+    rows = [
+        m
+        if m.seconds is None
+        else dataclasses.replace(m, replay=m.seconds / 5, replay_low=m.low / 5, replay_high=m.high / 5, cold=i > 1)
+        for i, m in enumerate(record.measurements)
+    ]
+    return dataclasses.replace(record, measurements=tuple(rows))
+
+
+@pytest.mark.skipif(attncourse.device() == "cuda", reason="with a GPU the chapter measures")
+def test_the_replay_shows_both_clocks_and_says_which_is_which(tmp_path, monkeypatch, capsys):
+    (tmp_path / "measurements").mkdir()
+    gpu = with_graphs(made_up_record())
+    write_record(gpu, tmp_path / "measurements" / "gpu.json")
+    titles, printed = replay(tmp_path, monkeypatch, capsys)
+    assert titles == [f"recorded: {gpu.caption}\nby a step of a replayed CUDA graph"] * 2
+    assert (
+        "overhead    2.0 us (10.0 us called from Python)" in printed and "1 of the steps take turns in less" in printed
+    )
+
+
+def test_a_record_says_by_which_clock_its_steps_are_held_to_a_limit():
+    record = made_up_record()
+    assert not replayed(record) and clock_in_words(record) == "one call from Python"
+    graphs = with_graphs(record)
+    assert replayed(graphs) and clock_in_words(graphs) == "a step of a replayed CUDA graph"
+    mixed = dataclasses.replace(graphs, measurements=graphs.measurements[:9] + record.measurements[9:])
+    assert replayed(mixed) and "or one call from Python where there is no graph" in clock_in_words(mixed)
 
 
 def test_an_old_chip_is_remarked_on():

@@ -46,6 +46,20 @@ def test_the_bandwidth_is_in_gigabytes_beside_a_plain_read_in_each_panel():
     assert len({line.get_color() for line in left.lines}) == 3
 
 
+def test_calls_from_python_stand_hollow_beside_replayed_graphs():
+    graphs, calls = ({"x": {"a": {256: rate, 512: rate}}} for rate in (4e9, 1e9))
+    figure = bandwidth_reached(graphs, read=5e9, title="t", calls=calls)
+    _, graph, call = figure.axes[0].lines
+    assert [list(line.get_ydata()) for line in (graph, call)] == [[4.0, 4.0], [1.0, 1.0]]
+    assert graph.get_color() == call.get_color() and call.get_markerfacecolor() == "none"
+    assert graph.get_markerfacecolor() != "none"
+    names = ["plain read", "a", "graph replayed", "call from Python"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+    ax = floor_and_wall({"a": ([1e4], [2e-5])}, {"a": (1e-5, 1e10)}, title="t", calls={"a": ([1e4], [9e-5])})
+    assert list(ax.lines[-1].get_ydata()) == pytest.approx([90]) and ax.lines[-1].get_markerfacecolor() == "none"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "graph replayed", "call from Python"]
+
+
 def test_a_design_that_the_first_panel_lacks_has_its_own_colour_and_name():
     figure = bandwidth_reached({"x": {"a": {1: 1e9}}, "y": {"b": {1: 1e9}}}, read=1e9, title="t")
     colors = [ax.lines[1].get_color() for ax in figure.axes]

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import attncourse
+from attncourse import softmax_attention
 from attncourse.__main__ import main
 from attncourse.profile import measure
-from attncourse.profile.cases import CASES, Draw, softmax_case
+from attncourse.profile.cases import CASES, Draw, sdpa_backend, sdpa_form, softmax_case
 from attncourse.profile.command import describe_measurements
-from attncourse.profile.compare import pair_records
+from attncourse.profile.compare import Pair, compare_records, pair_records
 from attncourse.profile.counts import Count, Size, attention_count, banded_pairs, projection_count
 from attncourse.profile.facts import PRINTED, device_facts, versions
 from attncourse.profile.limits import Limits, measure_limits
@@ -213,6 +214,30 @@ def test_a_verdict_needs_more_than_noise(record, seconds, ratio, verdict):
     assert pair.ratio == ratio and pair.verdict == verdict and alone == [[], []]
 
 
+def replayed(record, seconds, graph):
+    """The record with one measurement by both clocks."""
+    one = timed(record, seconds).measurements[0]
+    told = dict(replay=graph, replay_low=0.9 * graph, replay_high=1.1 * graph, cold=True)
+    return dataclasses.replace(record, measurements=(dataclasses.replace(one, **told),))
+
+
+def test_each_clock_that_both_records_have_is_compared_by_itself(record):
+    first, second = replayed(record, 1.0, 0.5), replayed(record, 1.05, 0.25)
+    pairs, *_ = pair_records(first, second)
+    assert [(pair.clock, pair.ratio, pair.verdict) for pair in pairs] == [
+        ("call", 1.05, "within the noise"),
+        ("graph", 0.5, "faster"),
+    ]
+    assert [pair.clock for pair in pair_records(first, timed(record, 1.0))[0]] == ["call"]
+    (line,) = [line for line in compare_records(first, second).splitlines() if " graph " in line]
+    assert "500 (450..550)" in line and "250 (225..275)" in line and line.endswith("faster")
+
+
+def test_two_fused_attentions_are_told_apart_in_a_comparison(record):
+    both = [dataclasses.replace(timed(record, 1.0).measurements[0], backend=name) for name in ("cudnn", "flash")]
+    assert Pair(*both).form == "f (cudnn) / f (flash)" and Pair(both[0], both[0]).form == "f (cudnn)"
+
+
 def test_what_one_record_alone_has_is_said(record, tmp_path, capsys):
     other = dataclasses.replace(record.device, name="another")
     write_record(timed(record, 1.0), tmp_path / "a.json")
@@ -233,6 +258,48 @@ def test_what_is_no_record_is_refused(text, tmp_path):
 def test_the_table_says_what_did_not_run(record):
     text = describe_measurements(record.measurements)
     assert "50.0%" in text and "did not run, out of memory: m g" in text
+
+
+def test_the_table_has_both_clocks_and_says_what_has_one(record):
+    text = describe_measurements(record.measurements)
+    assert "graph" not in text and "measured ms" in text
+    both, call = replayed(record, 1.0, 0.625).measurements[0], record.measurements[0]
+    uncaptured = dataclasses.replace(call, form="h", replay_problem="it waits")
+    warm = dataclasses.replace(both, form="j", cold=False, backend="cudnn")
+    lines = describe_measurements((both, uncaptured, warm)).splitlines()
+    assert "call ms" in lines[0] and "graph ms" in lines[0] and "measured ms" not in lines[0]
+    cells = lines[2].split()
+    assert "80.0%" in cells and "1e+03" in cells and "625" in cells and "562..688" in cells
+    assert "50.0%" in lines[3].split() and "-" in lines[3].split() and "j (cudnn)" in lines[4]
+    assert "no graph, it waits: m h at b 1" in lines
+    assert next(line for line in lines if line.startswith("not cold")).endswith(": m j at b 1")
+
+
+@pytest.mark.parametrize("name", ["flash", "math"])
+def test_the_fused_attention_of_a_name_is_the_one_that_runs(name):
+    q, k, v = torch.randn(3, 2, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+    form = sdpa_form(name, is_causal=True)
+    assert sdpa_backend(lambda: form(q, k, v)) == name
+    torch.testing.assert_close(form(q, k, v), sdpa_form(is_causal=True)(q, k, v))
+    expected = softmax_attention.softmax_attention(q, k, v, causal=True)
+    torch.testing.assert_close(form(q, k, v), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(attncourse.device() == "cuda", reason="there is a GPU")
+def test_a_fused_attention_that_is_not_there_has_no_substitute():
+    q = torch.randn(1, 1, 4, 16)
+    with pytest.raises(RuntimeError):
+        sdpa_form("cudnn")(q, q, q)
+
+
+def test_the_form_torch_says_which_fused_attention_it_took():
+    told = dict(size=SMALL, device="cpu", dtype="float32", limits=LIMITS, seconds=0.0)
+    one = measure_form("softmax_attention", "torch", **told)
+    assert one.backend == sdpa_backend(
+        lambda: sdpa_form(is_causal=True, enable_gqa=True)(*CASES["softmax_attention"](SMALL, Draw()).inputs)
+    )
+    assert one.form_named == f"torch ({one.backend})" and one.cold is None and one.graph is None
+    assert measure_form("softmax_attention", "blocked", **told).form_named == "blocked"
 
 
 def test_the_command_measures_prints_and_writes(tmp_path, capsys, monkeypatch):
@@ -257,6 +324,7 @@ def test_the_command_measures_prints_and_writes(tmp_path, capsys, monkeypatch):
         (lambda: Size(b=1, h=3, g=2, t=1, s=1, dk=1, dv=1), "2 key/value heads must divide the 3 query heads"),
         (lambda: Size(b=0, h=2, g=2, t=1, s=1, dk=1, dv=1), "b must be an integer of at least 1, got 0"),
         (lambda: Roofline(0.0, 1.0), "positive rates, got 0.0 bytes/s"),
+        (lambda: sdpa_form("fast"), "backend must be one of flash, cudnn, efficient, math, or None, got 'fast'"),
         (lambda: time_calls([], device="cpu"), "give a call and a run, got 0 calls"),
         (lambda: measure_form("soft", "torch", size=SMALL, device="cpu", dtype="float32", limits=LIMITS), "got 'soft'"),
         (

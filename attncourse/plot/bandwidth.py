@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from .style import COLORS
 
@@ -42,12 +43,27 @@ def step_against_context(curves: Mapping[str, Mapping[int, float]], *, title: st
     return ax
 
 
-def bandwidth_reached(panels: Mapping[str, Mapping[str, Mapping[int, float]]], *, read: float, title: str) -> Figure:
+def _by_clock() -> list[Line2D]:
+    """What lines and marks mean where a graph's replay and a call from Python stand beside each other."""
+    return [
+        Line2D([], [], color="#555555", marker="o", ms=4, label="graph replayed"),
+        Line2D([], [], color="#555555", marker="o", ms=4, mfc="none", lw=0.7, alpha=0.6, label="call from Python"),
+    ]
+
+
+def bandwidth_reached(
+    panels: Mapping[str, Mapping[str, Mapping[int, float]]],
+    *,
+    read: float,
+    title: str,
+    calls: Mapping[str, Mapping[str, Mapping[int, float]]] | None = None,
+) -> Figure:
     """GB a second that each design's step reads, against the context, beside what a plain read reaches; a panel a batch.
 
     Args:
-        panels: panel's title -> design -> context -> bytes a second.
+        panels: panel's title -> design -> context -> bytes a second, by the clock that is held against the read.
         read: bytes a second of a plain read.
+        calls: the same by calls from Python where `panels` is by replayed graphs, drawn thin with hollow marks.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels) + 1.2, 3.6), sharey=True, squeeze=False)
     looks = {
@@ -58,12 +74,17 @@ def bandwidth_reached(panels: Mapping[str, Mapping[str, Mapping[int, float]]], *
         handles["plain read"] = ax.axhline(read / 1e9, color="#999999", ls=":")
         for design, rates in curves.items():
             (handles[design],) = ax.plot([*rates], [rate / 1e9 for rate in rates.values()], **looks[design])
+        for design, rates in (calls or {}).get(name, {}).items():
+            look = looks[design] | dict(mfc="none", lw=0.7, alpha=0.6)
+            ax.plot([*rates], [rate / 1e9 for rate in rates.values()], **look)
         ax.set(xscale="log", yscale="log", xlabel="tokens in the cache", title=name)
         _thousands(ax, sorted({n for rates in curves.values() for n in rates}), most=4)
     axes[0, 0].set_ylabel("GB a second")
     figure.suptitle(title, fontsize=8)
-    names = ["plain read", *looks]
-    figure.legend([handles[name] for name in names], names, loc="outside right center")
+    named = {name: handles[name] for name in ("plain read", *looks)}
+    if calls:
+        named |= {line.get_label(): line for line in _by_clock()}
+    figure.legend([*named.values()], [*named], loc="outside right center")
     return figure
 
 
@@ -72,12 +93,14 @@ def floor_and_wall(
     lines: Mapping[str, tuple[float, float]],
     *,
     title: str,
+    calls: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
 ) -> Axes:
     """Microseconds against the bytes that a step reads, measured as points, and overhead + bytes / bandwidth as lines.
 
     Args:
-        points: design -> bytes, seconds.
+        points: design -> bytes, seconds, by the clock that the lines are fitted to.
         lines: design -> seconds of overhead, bytes a second, inf where sizes make no difference.
+        calls: the same points by calls from Python where `points` is by replayed graphs, hollow.
     """
     _, ax = plt.subplots(figsize=(6.4, 3.8))
     sizes = sorted(size for xs, _ in points.values() for size in xs)
@@ -89,9 +112,14 @@ def floor_and_wall(
         ax.plot([x / 1e6 for x in grid], [1e6 * (overhead + x / bandwidth) for x in grid], color=look["color"], lw=1)
         if math.isfinite(bandwidth):
             ax.axvline(overhead * bandwidth / 1e6, color=look["color"], ls=":", lw=1)
+        if calls and name in calls:
+            xs, seconds = calls[name]
+            us = [1e6 * t for t in seconds]
+            ax.plot([x / 1e6 for x in xs], us, look["marker"], color=look["color"], mfc="none", alpha=0.6)
     ax.set(xscale="log", yscale="log", xlabel="MB that a step reads", ylabel="microseconds of a step")
     ax.set_title(title, fontsize=8)
-    ax.legend()
+    handles, _ = ax.get_legend_handles_labels()
+    ax.legend(handles=handles + (_by_clock() if calls else []))
     return ax
 
 

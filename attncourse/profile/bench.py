@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from attncourse._shared.validate import require
+
 from .cases import CASES
 from .command import add_device_option, begin_record, check_device, describe_limits, describe_measurements
 from .counts import Size
-from .decode_cases import DECODE_CASES
+from .decode_cases import DECODE_CASES, FLEX_CASES
 from .facts import DeviceFacts
 from .measure import SIZES, USUAL_DTYPE, measure_work, smallest_case
 from .record import Measurement, write_record
@@ -22,6 +24,7 @@ from .record import Measurement, write_record
 FOLDER = Path("book/measurements")
 # What a device decodes with here: the kernels on a GPU, plain PyTorch on a CPU, and what PyTorch has ready-made on both.
 DECODE_FORMS = {"cpu": ("blocked", "torch"), "cuda": ("triton", "torch")}
+FLEX = "flex"  # on CUDA, if asked for: it is compiled for each size, which takes longer than all else
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,13 @@ def quick(grid: Grid) -> Grid:
 def decode_work(
     grid: Grid, *, device: str, mechanisms: Iterable[str] = DECODE_CASES, forms: tuple[str, ...] | None = None
 ) -> Iterator[tuple[str, str, Size]]:
-    """The grid's decoding by each mechanism and form, sizes in the outer loop."""
+    """The grid's decoding by each mechanism and form, sizes in the outer loop; "flex" by the mechanisms that have it."""
     itemsize = getattr(torch, USUAL_DTYPE[device]).itemsize
     for size in grid.sizes(itemsize=itemsize):
         for mechanism in mechanisms:
             for form in DECODE_FORMS[device] if forms is None else forms:
-                yield mechanism, form, size
+                if form != FLEX or mechanism in FLEX_CASES:
+                    yield mechanism, form, size
 
 
 def prefill_work(size: Size, *, device: str) -> Iterator[tuple[str, str, Size]]:
@@ -100,6 +104,8 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     )
     add_device_option(parser)
     parser.add_argument("--out", metavar="DIR", type=Path, default=FOLDER, help="%(default)s")
+    parser.add_argument("--flex", action="store_true", help="decode with FlexAttention, too, compiled for each size of the "
+                        "grid (CUDA alone)")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="the smallest sizes alone, to see whether all runs")
     parser.set_defaults(run=run)
 
@@ -108,12 +114,14 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write, and print."""
     device = args.device
     check_device(device)
+    require(device == "cuda" or not args.flex, "--flex compiles FlexAttention for a GPU: it needs --device cuda")
     args.out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     grid, size = GRIDS[device], PREFILL[device]
     if args.quick:
         grid, size = quick(grid), replace(size, t=128, s=128)
-    work = [*prefill_work(size, device=device)], [*decode_work(grid, device=device)]
+    forms = DECODE_FORMS[device] + (FLEX,) * args.flex
+    work = [*prefill_work(size, device=device)], [*decode_work(grid, device=device, forms=forms)]
     dtype = USUAL_DTYPE[device]
     with tqdm(total=sum(map(len, work)), file=sys.stderr, disable=None) as bar:
         record = begin_record("bench", device=device, dtype=dtype, progress=bar.set_description_str)

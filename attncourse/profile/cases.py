@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from attncourse import (
     additive,
@@ -17,6 +20,7 @@ from attncourse import (
     sliding_window,
     softmax_attention,
 )
+from attncourse._shared.validate import require
 
 from .counts import (
     Count,
@@ -29,6 +33,31 @@ from .counts import (
 )
 
 Form = Callable[..., Tensor]
+# PyTorch's fused attentions by name. A processor has "flash" and "math"; a GPU those of its generation.
+SDPA_BACKENDS: dict[str, SDPBackend] = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A form in two parts: what a host decides once for inputs of these shapes, and what a device repeats.
+
+    Attributes:
+        call: both parts on some inputs, as any form is called.
+        plan: inputs -> the form that runs on these and on others of the same shapes, and decides nothing: it reads nothing
+            back, so that it can be captured in a CUDA graph.
+    """
+
+    call: Form
+    plan: Callable[..., Form]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The form, plan and run in one."""
+        return self.call(*inputs)
 
 
 @dataclass(frozen=True)
@@ -84,6 +113,56 @@ def _kernel(room: str, name: str, **options) -> Form:
         return getattr(importlib.import_module(f"attncourse.{room}.kernel"), name)(*inputs, **options)
 
     return launch
+
+
+def sdpa_form(backend: str | None = None, **options) -> Form:
+    """PyTorch's fused attention as a form of queries, keys and values: by one backend, or by the one that PyTorch takes.
+
+    A backend that cannot run on some inputs raises RuntimeError when it is called with them, and no other takes its place.
+
+    Args:
+        backend: a name of SDPA_BACKENDS; None for PyTorch's choice.
+        options: of scaled_dot_product_attention. `is_causal` is aligned to the start there.
+
+    Raises:
+        ValueError: no such backend.
+    """
+    require(
+        backend is None or backend in SDPA_BACKENDS,
+        f"backend must be one of {', '.join(SDPA_BACKENDS)}, or None, got {backend!r}",
+    )
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if backend is None:
+            return scaled_dot_product_attention(q, k, v, **options)
+        with sdpa_kernel(SDPA_BACKENDS[backend]):
+            return scaled_dot_product_attention(q, k, v, **options)
+
+    return attend
+
+
+class _FusedCalls(TorchDispatchMode):
+    """Notes which of PyTorch's fused attentions are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().removeprefix("aten::_scaled_dot_product_").split("_")[0]
+        if name in SDPA_BACKENDS:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def sdpa_backend(call: Callable[[], object]) -> str:
+    """Which backend scaled_dot_product_attention takes in a call that uses it, as a name of SDPA_BACKENDS.
+
+    "math" stands for the products and the softmax that PyTorch computes one after the other where nothing fused fits.
+    """
+    with _FusedCalls() as seen:
+        call()
+    return seen.names[0] if seen.names else "math"
 
 
 def _softmax(size: Size, draw: Draw, *, causal: bool) -> Case:

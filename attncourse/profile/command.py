@@ -5,7 +5,7 @@ import datetime
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -21,6 +21,7 @@ from .facts import DeviceFacts, device_facts, versions
 from .limits import Limits, measure_limits
 from .measure import SIZES, USUAL_DTYPE, measure_mechanisms
 from .record import Measurement, Record, read_record, write_record
+from .timing import Timing
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -117,7 +118,7 @@ def describe_limits(facts: DeviceFacts, limits: Limits) -> str:
     printed = facts.printed
     rows = [
         ["copy (read + written), GB/s", limits.copy / 1e9, printed and printed.bandwidth / 1e9],
-        ["read, GB/s", limits.read / 1e9, printed and printed.bandwidth / 1e9],
+        [f"read ({limits.read_by}), GB/s", limits.read / 1e9, printed and printed.bandwidth / 1e9],
     ]
     for dtype, rate in limits.matmul.items():
         peak = printed.matmul.get(dtype) if printed else None
@@ -127,20 +128,44 @@ def describe_limits(facts: DeviceFacts, limits: Limits) -> str:
 
 
 def describe_measurements(measurements: tuple[Measurement, ...]) -> str:
-    """One line a form: predicted and measured time, and the share of the limit; below, what did not run and why."""
+    """One line a form: predicted and measured time, and the share of the limit; below, what did not run and why.
+
+    Where a graph was replayed, its step stands beside the call from Python, and the share of the limit goes by it.
+    """
+    ran = [m for m in measurements if m.call is not None]
+    clocks = ("call", "graph") if any(m.graph for m in ran) else ("call",)
     rows = [
         [
-            m.mechanism, m.form, m.what, m.shape, m.flops / 1e9, m.bytes / 1e6, m.limit, 1e3 * m.predicted, 1e3 * m.seconds,
-            f"{1e3 * m.low:.3g}..{1e3 * m.high:.3g}", f"{m.fraction:.1%}", m.peak_bytes / 1e6,
+            m.mechanism, m.form_named, m.what, m.shape, m.flops / 1e9, m.bytes / 1e6, m.limit, 1e3 * m.predicted,
+            *(cell for clock in clocks for cell in _cells(getattr(m, clock))), f"{m.fraction:.1%}", m.peak_bytes / 1e6,
         ]
-        for m in measurements
-        if m.seconds is not None
+        for m in ran
     ]  # fmt: skip
-    headers = ["mechanism", "form", "setting", "size", "GFLOP", "MB", "limit", "predicted ms", "measured ms", "quartiles",
-               "of limit", "peak MB"]  # fmt: skip
-    table = tabulate(rows, headers=headers, floatfmt=".3g")
-    problems: dict[str, list[str]] = {}
+    times = ["measured ms", "quartiles"] if len(clocks) == 1 else ["call ms", "quartiles", "graph ms", "quartiles"]
+    headers = ["mechanism", "form", "setting", "size", "GFLOP", "MB", "limit", "predicted ms", *times, "of limit",
+               "peak MB"]  # fmt: skip
+    lines = [tabulate(rows, headers=headers, floatfmt=".3g", missingval="-")]
+    if len(clocks) > 1:
+        lines.append("call: one call from Python, the host's work in it; graph: a step of a replayed CUDA graph, which "
+                     "\"of limit\" goes by where there is one")  # fmt: skip
+    lines += _grouped("did not run", measurements, why=lambda m: m.problem)
+    lines += _grouped("no graph", measurements, why=lambda m: m.replay_problem)
+    warm = "the inputs that took turns are less than three second-level caches"
+    lines += _grouped("not cold", measurements, why=lambda m: warm if m.cold is False else None)
+    return "\n".join([*lines, ""])
+
+
+def _cells(timing: Timing | None) -> list:
+    """Median and quartiles in milliseconds."""
+    if timing is None:
+        return [None, None]
+    return [1e3 * timing.median, f"{1e3 * timing.low:.3g}..{1e3 * timing.high:.3g}"]
+
+
+def _grouped(head: str, measurements: Iterable[Measurement], *, why: Callable[[Measurement], str | None]) -> list[str]:
+    """A line for each reason, with the measurements that have it."""
+    found: dict[str, list[str]] = {}
     for m in measurements:
-        if m.problem is not None:
-            problems.setdefault(m.problem, []).append(f"{m.mechanism} {m.form} at {m.shape}")
-    return "\n".join([table, *(f"did not run, {why}: {', '.join(which)}" for why, which in problems.items()), ""])
+        if why(m) is not None:
+            found.setdefault(why(m), []).append(f"{m.mechanism} {m.form} at {m.shape}")
+    return [f"{head}, {reason}: {', '.join(which)}" for reason, which in found.items()]

@@ -10,7 +10,7 @@ from .bench import DECODE_FORMS, Grid, decode_work
 from .decode_cases import DECODE_CASES
 from .facts import DeviceFacts, device_facts, versions
 from .limits import measure_limits
-from .measure import USUAL_DTYPE, measure_form
+from .measure import USUAL_DTYPE, measure_form, measure_work
 from .record import Measurement, Record
 
 DESIGNS = {
@@ -36,14 +36,19 @@ def live_record(
 ) -> Record:
     """The limits of "cpu" or "cuda", and the grid's steps by the course's own form (a CPU's blocked, a GPU's kernel).
 
+    A CPU's steps run in this process, a GPU's in another, which a capture that fails cannot spoil for what follows here.
+
     Args:
         clock: what a CPU is timed by; time.thread_time on one thread beside other work.
     """
     dtype = USUAL_DTYPE[device]
     limits = measure_limits(device, dtypes=(getattr(torch, dtype),), clock=clock)
     work = decode_work(grid, device=device, mechanisms=list(mechanisms), forms=DECODE_FORMS[device][:1])
-    told = dict(device=device, dtype=dtype, limits=limits, seconds=grid.seconds, clock=clock)
-    measured = tuple(measure_form(mechanism, form, size=size, **told) for mechanism, form, size in work)
+    told = dict(device=device, dtype=dtype, limits=limits, seconds=grid.seconds)
+    if device == "cuda":
+        measured = tuple(measure_work(work, **told, progress=lambda what: None))
+    else:
+        measured = tuple(measure_form(name, form, size=size, **told, clock=clock) for name, form, size in work)
     return Record(device_facts(device), limits, versions(), datetime.date.today().isoformat(), command, measured)
 
 
@@ -60,6 +65,21 @@ def decode_steps(record: Record, *, batch: int) -> dict[str, dict[int, Measureme
 def decode_batches(record: Record) -> list[int]:
     """The batches with which the record decodes, smallest first."""
     return sorted({m.size["b"] for m in record.measurements if m.mechanism in DESIGNS})
+
+
+def replayed(record: Record) -> bool:
+    """Whether steps of decoding were timed as steps of a replayed CUDA graph, beside calls from Python."""
+    return any(m.graph is not None for m in record.measurements if m.mechanism in DESIGNS)
+
+
+def clock_in_words(record: Record) -> str:
+    """By which clock the record's steps of decoding are held against a limit, for the title of a figure."""
+    steps = [m for m in record.measurements if m.mechanism in DESIGNS and m.step is not None]
+    if not replayed(record):
+        return "one call from Python"
+    if all(m.graph is not None for m in steps):
+        return "a step of a replayed CUDA graph"
+    return "a step of a replayed CUDA graph, or one call from Python where there is no graph"
 
 
 def remark(facts: DeviceFacts) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.cache import CacheShape
@@ -23,7 +24,7 @@ from attncourse.latent import (
     latent_flops,
 )
 
-from .cases import Case, Draw, Form, _kernel
+from .cases import Case, Draw, Form, Planned, _kernel, sdpa_form
 from .counts import Count, Size
 
 WINDOW, PAGE_SIZE = 1024, 16
@@ -37,9 +38,58 @@ def decode_count(size: Size, *, tokens: int, token_bytes: int, itemsize: int) ->
     return Count(flops, size.b * (tokens * token_bytes + queries))
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's fused attention, which takes fewer heads of keys than of queries."""
-    return scaled_dot_product_attention(q, k, v, enable_gqa=True)
+# PyTorch's fused attention, which takes fewer heads of keys than of queries.
+_sdpa = sdpa_form(enable_gqa=True)
+
+
+def flex_form() -> Form:
+    """FlexAttention as a form of queries, keys and values, compiled when it is first called, for those sizes alone."""
+    compiled = None
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        nonlocal compiled
+        if compiled is None:
+            torch.compiler.reset()  # or after some sizes it would not be compiled any more
+            compiled = torch.compile(flex_attention, dynamic=False)
+        return compiled(q, k, v, enable_gqa=True)
+
+    return attend
+
+
+Arranged = tuple[tuple[Tensor, ...], dict[str, Tensor]]
+
+
+def _in_order(*inputs: Tensor) -> Arranged:
+    return inputs, {}
+
+
+def _planned(room: str, launcher: str, planner: str, *, arrange: Callable[..., Arranged] = _in_order) -> Planned:
+    """A room's decoding kernels: its launcher as the call, and its planner's run, which is captured in a graph.
+
+    Args:
+        arrange: a case's inputs -> the tensors that both take in order, and those that they take by name.
+    """
+
+    def call(*inputs: Tensor) -> Tensor:
+        tensors, named = arrange(*inputs)
+        return _kernel(room, launcher, **named)(*tensors)
+
+    def plan(*inputs: Tensor) -> Form:
+        tensors, named = arrange(*inputs)
+        made = _kernel(room, planner, **named)(*tensors)
+
+        def run(*inputs: Tensor) -> Tensor:
+            tensors, named = arrange(*inputs)
+            out = made.run(*tensors, **named)
+            return out[0] if isinstance(out, tuple) else out  # beside a log-sum-exp
+
+        return run
+
+    return Planned(call, plan)
+
+
+def _grouped_kernel(*, arrange: Callable[..., Arranged] = _in_order) -> Planned:
+    return _planned("grouped_query", "grouped_query_decode_triton", "plan_grouped_query_decode", arrange=arrange)
 
 
 def _step(size: Size, *, shared: int) -> Size:
@@ -58,8 +108,10 @@ def grouped_case(size: Size, draw: Draw, *, shared: int, window: int | None = No
     forms = {
         "torch": _sdpa,
         "blocked": grouped_query_decode,
-        "triton": _kernel("grouped_query", "grouped_query_decode_triton"),
+        "triton": _grouped_kernel(),
     }
+    if draw.device == "cuda":
+        forms["flex"] = flex_form()
     shape = CacheShape(size.g, (size.dk, size.dv))
     count = decode_count(size, tokens=tokens, token_bytes=token_nbytes(shape, dtype=draw.dtype), itemsize=draw.itemsize)
     what = _stored(size) + ("" if window is None else f", window {window}")
@@ -80,13 +132,16 @@ def quantised_case(size: Size, draw: Draw, *, codec: Codec, shared: int = SHARED
 
         return call
 
-    def kernel(q, *stored):
+    def beside(q, *stored):
         (k, *k_rest), (v, *v_rest) = stored[:fields], stored[fields:]
-        beside = dict(zip(("k_scale", "k_zero"), k_rest, strict=False))
-        beside |= dict(zip(("v_scale", "v_zero"), v_rest, strict=False))
-        return _kernel("grouped_query", "grouped_query_decode_triton", **beside)(q, k, v)
+        named = dict(zip(("k_scale", "k_zero"), k_rest, strict=False))
+        return (q, k, v), named | dict(zip(("v_scale", "v_zero"), v_rest, strict=False))
 
-    forms = {"torch": dequantised(_sdpa), "blocked": dequantised(grouped_query_decode), "triton": kernel}
+    forms = {
+        "torch": dequantised(_sdpa),
+        "blocked": dequantised(grouped_query_decode),
+        "triton": _grouped_kernel(arrange=beside),
+    }
     shape = CacheShape(size.g, (size.dk, size.dv))
     stored = token_nbytes(shape, codec=codec, dtype=draw.dtype)
     count = decode_count(size, tokens=size.s, token_bytes=stored, itemsize=draw.itemsize)
@@ -111,11 +166,14 @@ def paged_case(size: Size, draw: Draw, *, page_size: int = PAGE_SIZE, shared: in
 
         return call
 
-    def kernel(q, k, v, table, seqlens):
-        told = dict(block_table=table, cache_seqlens=seqlens)
-        return _kernel("grouped_query", "grouped_query_decode_triton", **told)(q, k, v)
+    def paged(q, k, v, table, seqlens):
+        return (q, k, v), dict(block_table=table, cache_seqlens=seqlens)
 
-    forms = {"torch": gathered(_sdpa), "blocked": gathered(grouped_query_decode), "triton": kernel}
+    forms = {
+        "torch": gathered(_sdpa),
+        "blocked": gathered(grouped_query_decode),
+        "triton": _grouped_kernel(arrange=paged),
+    }
     shape = CacheShape(size.g, (size.dk, size.dv))
     stored = token_nbytes(shape, dtype=draw.dtype)
     count = decode_count(size, tokens=size.s, token_bytes=stored, itemsize=draw.itemsize)
@@ -133,7 +191,7 @@ def latent_case(size: Size, draw: Draw) -> Case:
     forms = {
         "torch": _latent_sdpa,
         "blocked": latent_attention_blocked,
-        "triton": _kernel("latent", "latent_attention_triton"),
+        "triton": _planned("latent", "latent_attention_triton", "plan_latent_decode"),
     }
     numbers = b * (size.s * shape.cached + h * (size.dk + rope + size.dv)) + shape.up_projections
     count = Count(b * latent_flops(shape, "absorbed", t=1, s=size.s), draw.itemsize * numbers)
@@ -159,3 +217,5 @@ DECODE_CASES: dict[str, Callable[[Size, Draw], Case]] = {
     "decode_fp8": lambda size, draw: quantised_case(size, draw, codec=Fp8()),
     "decode_paged": paged_case,
 }
+# Those whose cache lies as FlexAttention takes it; it is among their forms on CUDA.
+FLEX_CASES = ("decode_mha", "decode_gqa_2", "decode_gqa_4", "decode_mqa", "decode_window")

@@ -1,25 +1,27 @@
 """Run the cases: each form by itself in a process that may die, so that nothing measured before it is lost."""
 
+import math
 import multiprocessing
 import time
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 
 import torch
+from torch import Tensor
 
 from attncourse._shared.validate import require
 
-from .cases import CASES, Case, Draw
+from .cases import CASES, Case, Draw, Form, Planned, sdpa_backend
 from .counts import Size
 from .decode_cases import DECODE_CASES
 from .limits import Limits
 from .memory import peak_memory
 from .record import Measurement
 from .roofline import Roofline
-from .timing import time_calls
+from .timing import graph_seconds, time_calls
 
 # At the sizes of a chapter of a book, on two cores; and at those of a model in training, on a GPU.
 SIZES = {
@@ -27,9 +29,14 @@ SIZES = {
     "cuda": Size(b=4, h=16, g=16, t=4096, s=4096, dk=64, dv=64),
 }
 USUAL_DTYPE = {"cpu": "float32", "cuda": "float16"}  # of what is measured: every GPU multiplies float16
-# Inputs that are rotated hold together at least this much, so that none is still in a cache when its turn comes.
+# Inputs that take turns hold together at least this much, and on a GPU this many times its second-level cache, unless so
+# many copies would be needed that there are fewer: a measurement on a GPU says whether it was cold.
 ROTATED_BYTES = 2**28
-MOST_COPIES = 64
+ROTATED_CACHES = 3
+MOST_COPIES = 512
+# Of a replayed graph. A replay of this many seconds has enough of them, however few: then a step is far longer than a launch.
+STEPS = 20
+REPLAY_SECONDS = 0.1
 ALL_CASES = ChainMap(CASES, DECODE_CASES)
 
 
@@ -44,9 +51,11 @@ def measure_form(
     seconds: float = 0.5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Measurement:
-    """One form, measured in this process for about so many seconds, as in `time_calls`.
+    """One form, measured in this process for about so many seconds a clock, as in `time_calls` and `graph_seconds`.
 
-    A form that runs out of memory, or that cannot run here, gives a measurement that says so.
+    On a GPU both clocks: a call from Python, and a step of a replayed graph (of what is planned for the inputs, where the
+    form has a plan). A form that runs out of memory, or that cannot run here, gives a measurement that says so; one that
+    cannot be captured keeps its first time. After a capture that failed, this process is in doubt: see `measure_work`.
 
     Raises:
         ValueError: no such mechanism, form or dtype.
@@ -62,16 +71,45 @@ def measure_form(
     )  # fmt: skip
     if form == "triton" and device == "cpu":
         return replace(empty, problem="Triton's interpreter shows what a kernel computes, not how fast")
+    cache = torch.cuda.get_device_properties(0).L2_cache_size if device == "cuda" else None
+    copies, cold = rotation(sum(x.nbytes for x in case.inputs), cache=cache)
     try:
-        copies = min(-(-ROTATED_BYTES // case.count.bytes), MOST_COPIES)
         inputs = [case.inputs, *(tuple(x.clone() for x in case.inputs) for _ in range(1, copies))]
         calls = [lambda x=x: case.forms[form](*x) for x in inputs]
         with torch.no_grad():
             timing = time_calls(calls, device=device, seconds=seconds, clock=clock)
             peak = peak_memory(calls[0])
+            backend = sdpa_backend(calls[0]) if form == "torch" else None
     except Exception as error:  # whatever a form cannot do on this device: named, and the others go on
         return replace(empty, problem=describe_problem(error))
-    return replace(empty, seconds=timing.median, low=timing.low, high=timing.high, peak_bytes=peak)
+    done = replace(
+        empty, seconds=timing.median, low=timing.low, high=timing.high, peak_bytes=peak, cold=cold, backend=backend
+    )
+    return done if device == "cpu" else replay_too(done, case.forms[form], inputs, seconds=seconds)
+
+
+def rotation(bytes_of_one: int, *, cache: int | None) -> tuple[int, bool | None]:
+    """How many inputs of so many bytes take turns, and whether together they are ROTATED_CACHES caches of this size.
+
+    None for the latter where the cache's size is not known.
+    """
+    wanted = max(ROTATED_BYTES, ROTATED_CACHES * (cache or 0))
+    copies = min(-(-wanted // bytes_of_one), MOST_COPIES)
+    return copies, None if cache is None else copies * bytes_of_one >= ROTATED_CACHES * cache
+
+
+def replay_too(
+    done: Measurement, form: Form, inputs: Sequence[tuple[Tensor, ...]], *, seconds: float = 0.5
+) -> Measurement:
+    """The measurement of a call, and beside it that of a step of a replayed graph, or why there is none."""
+    try:
+        with torch.no_grad():
+            run = form.plan(*inputs[0]) if isinstance(form, Planned) else form
+            steps = min(STEPS, math.ceil(REPLAY_SECONDS / done.seconds))
+            timing = graph_seconds([lambda x=x: run(*x) for x in inputs], steps=steps, seconds=seconds)
+    except Exception as error:
+        return replace(done, replay_problem=describe_problem(error))
+    return replace(done, replay=timing.median, replay_low=timing.low, replay_high=timing.high)
 
 
 def describe_problem(error: Exception) -> str:
@@ -103,14 +141,22 @@ def measure_work(
     progress: Callable[[str], None],
     seconds: float = 0.5,
 ) -> Iterator[Measurement]:
-    """Mechanisms, forms and sizes, one after another; a process that is killed costs its own line alone."""
+    """Mechanisms, forms and sizes, one after another; a process that is killed costs its own line alone.
+
+    On a GPU a process in which something failed ends: after an error of CUDA, or a capture that broke off, what else it
+    would measure means nothing.
+    """
     pool = _pool()
     try:
         for mechanism, form, size in work:
             progress(f"{mechanism}, {form}, {size.b} x {size.s} tokens")
             told = dict(size=size, device=device, dtype=dtype, limits=limits, seconds=seconds)
             try:
-                yield pool.submit(measure_form, mechanism, form, **told).result()
+                one = pool.submit(measure_form, mechanism, form, **told).result()
+                if device == "cuda" and (one.problem or one.replay_problem):
+                    pool.shutdown()
+                    pool = _pool()
+                yield one
             except BrokenProcessPool:
                 pool = _pool()
                 what = smallest_case(mechanism).what

@@ -9,6 +9,7 @@ from attncourse._shared.validate import require
 
 from .facts import DeviceFacts, Printed
 from .limits import Limits
+from .timing import Timing
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,16 @@ class Measurement:
         flops, bytes: counted from the shapes.
         predicted: seconds by the roofline of the limits measured on this device.
         limit: what the roofline says is short, "memory" or "compute".
-        seconds, low, high: the median and the quartiles; None where it did not run.
+        seconds, low, high: of one call from Python, the median and the quartiles; None where it did not run.
         peak_bytes: memory allocated at the peak, the result included; None where it did not run.
         problem: why it did not run, or None.
+        replay, replay_low, replay_high: seconds of a step of a replayed CUDA graph, the median and the quartiles; None on a
+            CPU, and where it could not be captured.
+        replay_problem: why a graph was not replayed on a GPU, or None.
+        cold: whether the inputs that took turns are at least three times as large as the GPU's second-level cache, so that
+            each step read from memory; None where that was not asked: on a CPU, and in records of before.
+        backend: which of PyTorch's fused attentions the form "torch" took, "flash", "cudnn", "efficient" or "math"; None
+            of other forms, and in records of before.
     """
 
     mechanism: str
@@ -41,11 +49,37 @@ class Measurement:
     high: float | None = None
     peak_bytes: int | None = None
     problem: str | None = None
+    replay: float | None = None
+    replay_low: float | None = None
+    replay_high: float | None = None
+    replay_problem: str | None = None
+    cold: bool | None = None
+    backend: str | None = None
+
+    @property
+    def call(self) -> Timing | None:
+        """One call from Python; on a GPU with the host's work in it. None where it did not run."""
+        return None if self.seconds is None else Timing(self.seconds, self.low, self.high)
+
+    @property
+    def graph(self) -> Timing | None:
+        """A step of a replayed graph: the device's work alone. None where there is no such time."""
+        return None if self.replay is None else Timing(self.replay, self.replay_low, self.replay_high)
+
+    @property
+    def step(self) -> Timing | None:
+        """What is held against a limit of the device: a step of the replayed graph where there is one, else a call."""
+        return self.graph or self.call
 
     @property
     def fraction(self) -> float | None:
-        """The share of the limit that was reached: predicted over measured time."""
-        return None if self.seconds is None else self.predicted / self.seconds
+        """The share of the limit that was reached: predicted over measured time, by the clock of `step`."""
+        return None if self.step is None else self.predicted / self.step.median
+
+    @property
+    def form_named(self) -> str:
+        """The form, and which of PyTorch's fused attentions it took: "torch (cudnn)"."""
+        return self.form if self.backend is None else f"{self.form} ({self.backend})"
 
     @property
     def shape(self) -> str:
