@@ -79,8 +79,9 @@ def test_right_solutions_pass(name, function, seed):
     assert verdict.passed and verdict.points == check.points, verdict
 
 
+# One draw: that a wrong program passes on none is what mutants ask, over many programs and several draws (tests/mutants.py).
 @pytest.mark.parametrize("name, wrong", WRONG)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SEEDS[:1])
 def test_wrong_solutions_fail_with_a_message_of_their_own(name, wrong, seed):
     check = CHECKS[name]
     learner = Recorder(check, wrong.function)
