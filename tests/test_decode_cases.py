@@ -360,8 +360,7 @@ def test_the_replay_shows_what_was_recorded_and_says_what_was_not(tmp_path, monk
     gpu = made_up_record(capability="7.5")
     write_record(gpu, tmp_path / "measurements" / "gpu.json")
     titles, printed = replay(tmp_path, monkeypatch, capsys)
-    by = "\nby one call from Python"
-    assert titles == [f"recorded: {gpu.caption}{by}"] * 2 + [f"recorded: {cpu.caption}"]
+    assert titles == [f"recorded, one call from Python\n{gpu.caption}"] * 2 + [f"recorded: {cpu.caption}"]
     for part in ("MADE-UP GPU", "driver 1.2.3", "2026-01-02", torch.__version__):
         assert part in titles[0]
     assert "no record of one" not in printed and "overhead   10.0 us" in printed and "no matrix instructions" in printed
@@ -384,7 +383,7 @@ def test_the_replay_shows_both_clocks_and_says_which_is_which(tmp_path, monkeypa
     gpu = with_graphs(made_up_record())
     write_record(gpu, tmp_path / "measurements" / "gpu.json")
     titles, printed = replay(tmp_path, monkeypatch, capsys)
-    assert titles == [f"recorded: {gpu.caption}\nby a step of a replayed CUDA graph"] * 2
+    assert titles == [f"recorded, a step of a replayed CUDA graph\n{gpu.caption}"] * 2
     assert (
         "overhead    2.0 us (10.0 us called from Python)" in printed and "1 of the steps take turns in less" in printed
     )

@@ -43,11 +43,12 @@ def step_against_context(curves: Mapping[str, Mapping[int, float]], *, title: st
     return ax
 
 
-def _by_clock() -> list[Line2D]:
-    """What lines and marks mean where a graph's replay and a call from Python stand beside each other."""
+def _by_clock(ls: str = "-") -> list[Line2D]:
+    """What marks mean where a graph's replay and a call from Python stand beside each other."""
+    look = dict(color="#555555", marker="o", ms=4, ls=ls)
     return [
-        Line2D([], [], color="#555555", marker="o", ms=4, label="graph replayed"),
-        Line2D([], [], color="#555555", marker="o", ms=4, mfc="none", lw=0.7, alpha=0.6, label="call from Python"),
+        Line2D([], [], **look, label="graph replayed"),
+        Line2D([], [], **look, mfc="none", lw=0.7, alpha=0.6, label="call from Python"),
     ]
 
 
@@ -119,7 +120,7 @@ def floor_and_wall(
     ax.set(xscale="log", yscale="log", xlabel="MB that a step reads", ylabel="microseconds of a step")
     ax.set_title(title, fontsize=8)
     handles, _ = ax.get_legend_handles_labels()
-    ax.legend(handles=handles + (_by_clock() if calls else []))
+    ax.legend(handles=handles + (_by_clock("") if calls else []))
     return ax
 
 
