@@ -126,9 +126,9 @@ for call in calls:
     assert "pip install triton" in said(call) and "Every other impl runs without it" in said(call)
 """
 OLD_TRITON = """
-import importlib.metadata, os
+import importlib.metadata, os, sys
 version = importlib.metadata.version
-importlib.metadata.version = lambda name: "3.6.0" if name == "triton" else version(name)
+importlib.metadata.version = lambda name: sys.argv[1] if name == "triton" else version(name)
 os.environ["TRITON_INTERPRET"] = "1"
 import torch
 import triton.language as tl
@@ -160,7 +160,31 @@ except Exception as error:
 else:
     raise SystemExit("the interpreter of this test is not the old one")
 import attncourse
-assert run() == 10.0
+"""
+MENDED = OLD_TRITON + "assert run() == 10.0"
+NO_INTERPRETER = """
+import importlib.metadata, os
+version = importlib.metadata.version
+importlib.metadata.version = lambda name: "3.6.0" if name == "triton" else version(name)
+os.environ["TRITON_INTERPRET"] = "1"
+import torch
+from triton.runtime import interpreter
+interpreter.GridExecutor.__call__ = lambda *_, **__: 1 / 0
+import attncourse
+"""
+SAYS_SO = """
+import importlib
+from attncourse.softmax_attention import SoftmaxAttention
+x = torch.randn(1, 5, 8)
+for impl in ("reference", "blocked", "torch"):
+    SoftmaxAttention(8, impl=impl)(x)
+for call in (lambda: SoftmaxAttention(8, impl="triton")(x), lambda: importlib.import_module("attncourse.additive.kernel")):
+    try:
+        call()
+    except ImportError as error:
+        assert "cannot interpret kernels beside NumPy" in str(error) and "pip install 'numpy<2.4'" in str(error), error
+    else:
+        raise SystemExit("a kernel was imported that cannot run")
 """
 
 
@@ -178,7 +202,16 @@ def test_without_triton_every_kernel_says_what_to_install():
 
 @pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.4.0", reason="an older NumPy converts such arrays")
 def test_loops_of_a_learners_kernel_run_in_an_old_interpreter():
-    run(OLD_TRITON)
+    run(MENDED, "3.6.0")
+
+
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.4.0", reason="an older NumPy converts such arrays")
+def test_an_old_interpreter_in_a_triton_that_counts_as_new_says_so_when_kernels_are_imported():
+    run(OLD_TRITON + SAYS_SO, "3.9.0")
+
+
+def test_an_interpreter_beyond_repair_says_so_when_kernels_are_imported_and_the_package_is_imported_all_the_same():
+    run(NO_INTERPRETER + SAYS_SO)
 
 
 @pytest.mark.parametrize(

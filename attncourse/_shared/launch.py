@@ -1,5 +1,6 @@
 """What the launchers of kernels share: where a kernel can run, and which inputs it takes there."""
 
+import contextlib
 import importlib.metadata
 import os
 import sys
@@ -24,7 +25,8 @@ def prepare_interpreter() -> None:
     if "triton" not in sys.modules and device() == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")
     if interpreting() and interpreter_cannot_loop():
-        from . import kernel  # noqa: F401  (which mends it, for kernels that are not the package's, too)
+        with contextlib.suppress(ImportError):  # (what imports a kernel is told; all else needs none)
+            from . import kernel  # noqa: F401  (which mends it, for kernels that are not the package's, too)
 
 
 def interpreter_cannot_loop() -> bool:
