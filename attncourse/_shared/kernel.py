@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .launch import interpreter_cannot_loop, interpreting
+from .launch import interpreter_is_old, interpreting
 
 try:
     import triton
@@ -31,7 +31,7 @@ def _let_interpreter_loop() -> None:
     interpreter._patch_lang_tensor = patch_and_mend
 
 
-if interpreter_cannot_loop():
+if interpreter_is_old():
     _let_interpreter_loop()
 
 
