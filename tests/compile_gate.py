@@ -249,6 +249,15 @@ def compile_room(room: str, capability: int) -> list[dict]:
     return [_compile(task) for task in _tasks(room, capability)]
 
 
+def first_of_each_kernel(capability: int) -> list[Compiled]:
+    """Every kernel of every room compiled once on one chip, in this process, whatever is recorded."""
+    tasks = {}
+    for room in CASES:
+        for kernel, *case in CASES[room](capability):
+            tasks.setdefault(kernel, (kernel, *case))
+    return [_task(*case, capability)["build"]() for case in tasks.values()]
+
+
 def look_up_room(room: str) -> dict[int, list[dict] | None]:
     """What the record says of a room on every chip, None where it lacks a case; one entry is tried, drawn each time.
 
