@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attncourse._shared.launch import interpreter_is_old
+from attncourse._shared.launch import triton_is_old
 from attncourse._shared.masks import (
     apply_mask,
     blank_padding,
@@ -217,7 +217,7 @@ def test_an_interpreter_beyond_repair_says_so_when_kernels_are_imported_and_the_
 @pytest.mark.parametrize(("triton", "old"), [("2.3.1", True), ("3.6.0", True), ("3.7.0", False), ("3.10.0+git", False)])
 def test_an_old_interpreter_is_known_by_its_version(triton, old, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", {"triton": triton}.__getitem__)
-    assert interpreter_is_old() == old
+    assert triton_is_old() == old
 
 
 def test_a_narrower_mask_keeps_what_is_finite_finite():

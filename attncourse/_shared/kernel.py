@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .launch import interpreter_is_old, interpreting
+from .launch import interpreting, triton_is_old
 
 try:
     import triton
@@ -31,7 +31,7 @@ def _let_interpreter_loop() -> None:
     interpreter._patch_lang_tensor = patch_and_mend
 
 
-if interpreter_is_old():
+if triton_is_old():
     _let_interpreter_loop()
 
 

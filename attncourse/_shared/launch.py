@@ -23,13 +23,13 @@ def prepare_interpreter() -> None:
     """
     if "triton" not in sys.modules and device() == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")
-    if interpreting() and interpreter_is_old():
+    if interpreting() and triton_is_old():
         with contextlib.suppress(ImportError):  # (what imports a kernel is told; all else needs none)
             from . import kernel  # noqa: F401  (which mends it, for kernels that are not the package's, too)
 
 
-def interpreter_is_old() -> bool:
-    """Whether this Triton is older than 3.7: its loops take arrays of one element for integers.
+def triton_is_old() -> bool:
+    """Whether this Triton is older than 3.7: in its interpreter, loops take arrays of one element for integers.
 
     NumPy 1.25 and newer warn of that, and from 2.4 on every loop over a range raises "only 0-dimensional arrays can be
     converted to Python scalars" (https://github.com/triton-lang/triton/issues/9171).
