@@ -25,7 +25,7 @@ endif
 TORCH_PINS_TRITON := 'import importlib.metadata as m, sys; sys.exit(not any(r.startswith("triton==") for r in m.requires("torch")))'
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test chapters bench bench-compare bench-grading compile-record mutants pretend-gpu exercises bootstrap format clean
+.PHONY: help book serve test chapters bench bench-compare bench-grading compile-record mutants pretend-gpu versions exercises bootstrap format clean
 
 help: ## Show what there is
 	@echo "make TARGET, where TARGET is one of:"
@@ -94,6 +94,9 @@ pretend-gpu: export PYTHONPATH = tests/pretend_gpu
 pretend-gpu: $(INSTALLED) ## Run every chapter and test as where there is a GPU that the course is told to leave alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run_chapters
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+versions: $(INSTALLED) ## Try the supported versions, each in its own environment (15 GB, over an hour; VERSIONS="lowest py312" for some)
+	$(BIN)/python -m tests.versions $(VERSIONS)
 
 exercises: $(INSTALLED) ## Regenerate exercises/ from solutions/
 	$(BIN)/python -m attncourse release

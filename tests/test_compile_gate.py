@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests import compile_gate
+
 ROOT = Path(__file__).parents[1]
 KERNEL = """
 import triton
@@ -68,3 +72,14 @@ def test_the_key_holds_what_the_result_depends_on_and_not_where_the_kernel_stand
 
 def test_a_record_that_the_compiler_contradicts_is_refused(tmp_path):
     run(FALSE_RECORD, tmp_path)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_gate_is_skipped_where_triton_is_old_and_only_there(old, monkeypatch):
+    monkeypatch.setattr(compile_gate, "triton_is_old", lambda: old)
+    monkeypatch.setattr(compile_gate, "compiled_all", lambda room, capability: (room, capability))
+    if not old:
+        assert compile_gate.compile_all("latent", 80) == ("latent", 80)
+        return
+    with pytest.raises(pytest.skip.Exception, match="Triton 3.6 and older spill"):
+        compile_gate.compile_all("latent", 80)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attncourse._shared.launch import interpreter_cannot_loop
+from attncourse._shared.launch import triton_is_old
 from attncourse._shared.masks import (
     apply_mask,
     blank_padding,
@@ -126,9 +126,9 @@ for call in calls:
     assert "pip install triton" in said(call) and "Every other impl runs without it" in said(call)
 """
 OLD_TRITON = """
-import importlib.metadata, os
+import importlib.metadata, os, sys
 version = importlib.metadata.version
-importlib.metadata.version = lambda name: "3.6.0" if name == "triton" else version(name)
+importlib.metadata.version = lambda name: sys.argv[1] if name == "triton" else version(name)
 os.environ["TRITON_INTERPRET"] = "1"
 import torch
 import triton.language as tl
@@ -160,7 +160,31 @@ except Exception as error:
 else:
     raise SystemExit("the interpreter of this test is not the old one")
 import attncourse
-assert run() == 10.0
+"""
+MENDED = OLD_TRITON + "assert run() == 10.0"
+NO_INTERPRETER = """
+import importlib.metadata, os
+version = importlib.metadata.version
+importlib.metadata.version = lambda name: "3.6.0" if name == "triton" else version(name)
+os.environ["TRITON_INTERPRET"] = "1"
+import torch
+from triton.runtime import interpreter
+interpreter.GridExecutor.__call__ = lambda *_, **__: 1 / 0
+import attncourse
+"""
+SAYS_SO = """
+import importlib
+from attncourse.softmax_attention import SoftmaxAttention
+x = torch.randn(1, 5, 8)
+for impl in ("reference", "blocked", "torch"):
+    SoftmaxAttention(8, impl=impl)(x)
+for call in (lambda: SoftmaxAttention(8, impl="triton")(x), lambda: importlib.import_module("attncourse.additive.kernel")):
+    try:
+        call()
+    except ImportError as error:
+        assert "cannot interpret kernels beside NumPy" in str(error) and "pip install 'numpy<2.4'" in str(error), error
+    else:
+        raise SystemExit("a kernel was imported that cannot run")
 """
 
 
@@ -178,18 +202,22 @@ def test_without_triton_every_kernel_says_what_to_install():
 
 @pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.4.0", reason="an older NumPy converts such arrays")
 def test_loops_of_a_learners_kernel_run_in_an_old_interpreter():
-    run(OLD_TRITON)
+    run(MENDED, "3.6.0")
 
 
-@pytest.mark.parametrize(
-    ("triton", "numpy", "cannot"),
-    [("3.6.0", "2.4.0", True), ("3.6.0", "2.3.5", False), ("3.7.0", "2.4.0", False), ("3.10.0+git", "3.0.0", False),
-     ("2.3.1", "2.5.0rc1", True)],
-)  # fmt: skip
-def test_the_pair_that_cannot_loop_is_known_by_its_versions(triton, numpy, cannot, monkeypatch):
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.4.0", reason="an older NumPy converts such arrays")
+def test_an_old_interpreter_in_a_triton_that_counts_as_new_says_so_when_kernels_are_imported():
+    run(OLD_TRITON + SAYS_SO, "3.9.0")
+
+
+def test_an_interpreter_beyond_repair_says_so_when_kernels_are_imported_and_the_package_is_imported_all_the_same():
+    run(NO_INTERPRETER + SAYS_SO)
+
+
+@pytest.mark.parametrize(("triton", "old"), [("2.3.1", True), ("3.6.0", True), ("3.7.0", False), ("3.10.0+git", False)])
+def test_an_old_interpreter_is_known_by_its_version(triton, old, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", {"triton": triton}.__getitem__)
-    monkeypatch.setattr(np, "__version__", numpy)
-    assert interpreter_cannot_loop() == cannot
+    assert triton_is_old() == old
 
 
 def test_a_narrower_mask_keeps_what_is_finite_finite():

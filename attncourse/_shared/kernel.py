@@ -1,6 +1,8 @@
-"""Triton for all kernels: what to do where it is missing, a repair of its interpreter where it is old, shared pieces."""
+"""Triton for all kernels: what to do where it is missing or cannot interpret, a repair of its interpreter, shared pieces."""
 
-from .launch import interpreter_cannot_loop
+import numpy as np
+
+from .launch import interpreting, triton_is_old
 
 try:
     import triton
@@ -29,8 +31,40 @@ def _let_interpreter_loop() -> None:
     interpreter._patch_lang_tensor = patch_and_mend
 
 
-if interpreter_cannot_loop():
+if triton_is_old():
     _let_interpreter_loop()
+
+
+@triton.jit
+def _steps_kernel(n):
+    """What every kernel of the package does, on no memory: a range that an argument ends, `if`, a product, reductions."""
+    tile = tl.full((16, 16), 1.0, tl.float32)
+    for start in range(0, n, 16):
+        seen = start + tl.arange(0, 16) < n
+        tile = tl.where(seen[:, None], tl.dot(tile, tile), 0.0)
+        if n > 16:
+            tile = tl.exp2(tile - tl.max(tile, axis=1)[:, None])
+        tile = tile / tl.sum(tile, axis=1)[:, None]
+
+
+def _require_interpreter() -> None:
+    """Try the interpreter once, so that what cannot run says so here and not in the middle of a kernel.
+
+    Raises:
+        ImportError: it does not run; the message names the two versions and a NumPy that was tried with every Triton.
+    """
+    try:
+        _steps_kernel[(1,)](17)
+    except Exception as error:
+        raise ImportError(
+            f"Triton {triton.__version__} cannot interpret kernels beside NumPy {np.__version__} ({error}): "
+            "pip install 'numpy<2.4', or a newer Triton. Every other impl runs without it",
+            name="triton",
+        ) from error
+
+
+if interpreting():
+    _require_interpreter()
 
 
 @triton.jit

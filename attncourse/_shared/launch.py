@@ -1,11 +1,11 @@
 """What the launchers of kernels share: where a kernel can run, and which inputs it takes there."""
 
+import contextlib
 import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,22 +23,22 @@ def prepare_interpreter() -> None:
     """
     if "triton" not in sys.modules and device() == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")
-    if interpreting() and interpreter_cannot_loop():
-        from . import kernel  # noqa: F401  (which mends it, for kernels that are not the package's, too)
+    if interpreting() and triton_is_old():
+        with contextlib.suppress(ImportError):  # (what imports a kernel is told; all else needs none)
+            from . import kernel  # noqa: F401  (which mends it, for kernels that are not the package's, too)
 
 
-def interpreter_cannot_loop() -> bool:
-    """Whether this Triton is older than 3.7 and this NumPy is 2.4 or newer.
+def triton_is_old() -> bool:
+    """Whether this Triton is older than 3.7: in its interpreter, loops take arrays of one element for integers.
 
-    Then every loop over a range raises "only 0-dimensional arrays can be converted to Python scalars"
-    (https://github.com/triton-lang/triton/issues/9171).
+    NumPy 1.25 and newer warn of that, and from 2.4 on every loop over a range raises "only 0-dimensional arrays can be
+    converted to Python scalars" (https://github.com/triton-lang/triton/issues/9171).
     """
     try:
         triton = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         return False
-    older = tuple(int(part) for part in triton.split(".")[:2]) < (3, 7)
-    return older and np.lib.NumpyVersion(np.__version__) >= "2.4.0"
+    return tuple(int(part) for part in triton.split(".")[:2]) < (3, 7)
 
 
 def interpreting() -> bool:
