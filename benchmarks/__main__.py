@@ -2,14 +2,15 @@
 
 import argparse
 import datetime
+import os
 import shlex
 import sys
 from pathlib import Path
 
 from .stand_ins import absent
 
-NO_GPU, USAGE = 2, 2
-MINUTES = {"cuda": 8.0, "cpu": 20.0}
+NO_GPU = 2
+MINUTES = {"cuda": 8.0, "cpu": 30.0}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry", action="store_true", help="the same parts on a CPU, small: to see that all of it runs")
     parser.add_argument("--only", metavar="a,c", default="", help="these parts alone, by letter or name")
     parser.add_argument(
-        "--minutes", type=float, help="in all; the parts' limits are shares of it (8, in the dry form 20)"
+        "--minutes", type=float, help="in all; the parts' limits are shares of it (8, in the dry form 30)"
     )
     return parser
 
@@ -39,12 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     args = command.parse_args(arguments)
     parts = chosen(args.only, command)
     if args.dry:
-        import os
-
         os.environ["ATTNCOURSE_DEVICE"] = "cpu"  # before the course is imported, which lets Triton interpret then
-    import attncourse
+    try:
+        import attncourse
 
-    device = attncourse.device()
+        device = attncourse.device()
+    except ValueError as error:  # the variable asks for what is not there
+        print(f"gpu.sh: {error}", file=sys.stderr)
+        return NO_GPU
     if device == "cpu" and not args.dry:
         print("gpu.sh: PyTorch sees no GPU here, or ATTNCOURSE_DEVICE=cpu hides it; --dry runs the same parts on the CPU",
               file=sys.stderr)  # fmt: skip
@@ -57,7 +60,11 @@ def main(arguments: list[str] | None = None) -> int:
     from .parts import Run
 
     args.out.mkdir(parents=True, exist_ok=True)
-    run = Run(args.out.resolve(), device, facts(device, dry=args.dry))
+    run = Run(
+        args.out.resolve(),
+        device,
+        facts(device, dry=args.dry, command=sys.argv[1:] if arguments is None else arguments),
+    )
     passed = run.run(parts, minutes=minutes)
     print(f"{'All parts passed' if passed else 'Not all parts passed'}: {args.out / 'summary.md'}")
     return 0 if passed else 1
@@ -74,7 +81,7 @@ def chosen(only: str, command: argparse.ArgumentParser):
     return [part for part in PARTS if not wanted or {part.letter, part.name} & wanted]
 
 
-def facts(device: str, *, dry: bool) -> dict[str, str]:
+def facts(device: str, *, dry: bool, command: list[str]) -> dict[str, str]:
     """What stands at the head of the summary."""
     import numpy as np
 
@@ -89,7 +96,7 @@ def facts(device: str, *, dry: bool) -> dict[str, str]:
         "driver": found.driver or "none",
         "versions": ", ".join(f"{name} {version}" for name, version in software.items()),
         "date": datetime.date.today().isoformat(),
-        "command": shlex.join(["gpu.sh", *sys.argv[1:]]),
+        "command": shlex.join(["gpu.sh", *command]),
         "form": "dry: on the CPU, small, no time means anything" if dry else "on the GPU",
         "not installed here": ", ".join(missing) if missing else "nothing that a part asks for",
     }

@@ -33,6 +33,7 @@ MOST_MATH = 4096  # tokens to which the backend that forms every score is timed
 WRONG = {"float16": 2e-2, "bfloat16": 1e-1, "float32": 1e-3}
 WINDOW, RADIUS, RANDOM = 256, 1, 2  # as the bench has them
 BACKWARD = 2.5
+FLEX = "flex"
 MECHANISMS = ("softmax_attention", "sliding_window", "block_sparse", "linear_attention", "latent")
 
 
@@ -53,6 +54,11 @@ class Entry:
     backward: bool = True
     longest: int | None = None
     same: bool = True
+
+    @property
+    def compared(self) -> bool:
+        """Whether it is compared with the definition; FlexAttention, which is compiled for each size, is with the kernel."""
+        return self.same and self.name != FLEX
 
 
 def case_of(mechanism: str, t: int, *, device: str, width: int) -> Case:
@@ -83,9 +89,11 @@ def entries(mechanism: str, *, device: str, width: int) -> Iterator[Entry]:
         yield Entry(what, lambda t, name=name: sdpa_form(name, is_causal=causal), longest=longest, same=same)
     compiled = device == "cuda"
     if mechanism == "sliding_window":
-        yield Entry("flex", lambda t: flex_form(window_mask(t, window=WINDOW, device=device), compiled=compiled))
+        make = lambda t: flex_form(window_mask(t, window=WINDOW, device=device), compiled=compiled)  # noqa: E731
+        yield Entry(FLEX, make, backward=compiled)
     if mechanism == "block_sparse":
-        yield Entry("flex", lambda t: flex_form(_near_and_random(t, device=device), compiled=compiled))
+        make = lambda t: flex_form(_near_and_random(t, device=device), compiled=compiled)  # noqa: E731
+        yield Entry(FLEX, make, backward=compiled)
 
 
 def _near_and_random(t: int, *, device: str):
@@ -127,6 +135,11 @@ def time_both(
         return
     case, form = made
     with torch.no_grad():
+        if entry.name == FLEX:
+            problem = unlike_the_kernel(form, case)
+            if problem:
+                yield "forward", None, problem, 0
+                return
         forward = tried(lambda: clock.seconds(lambda: form(*case.inputs)))
     yield "forward", *forward, case.count.flops
     if not entry.backward or forward[1]:
@@ -141,6 +154,13 @@ def time_both(
     yield "backward", *tried(run_backward), case.count.flops
 
 
+def unlike_the_kernel(form: Callable[..., Tensor], case: Case) -> str | None:
+    """What is wrong with a form whose output should be the kernel's, or None."""
+    error, problem = tried(lambda: relative_error(form(*case.inputs), case.forms["triton"](*case.inputs)))
+    wrong = error is not None and not error < WRONG[str(case.inputs[0].dtype).removeprefix("torch.")]
+    return f"wrong beside the kernel, error {error:.2g}" if wrong else problem
+
+
 def work(device: str) -> Iterator[tuple[str, Entry, int, int]]:
     """Mechanism, form, width and length, in the order in which they matter: FlexAttention's compilations last."""
     every = [
@@ -151,18 +171,14 @@ def work(device: str) -> Iterator[tuple[str, Entry, int, int]]:
         for entry in entries(mechanism, device=device, width=width)
         if entry.longest is None or t <= entry.longest
     ]
-    yield from sorted(every, key=lambda item: item[1].name == "flex")
+    yield from sorted(every, key=lambda item: item[1].name == FLEX)
 
 
 def check_all(report: Report, told: Told) -> set[tuple[str, str, int]]:
     """Compare each form once a width; what is wrong or cannot run, which is not timed then."""
     refused, rows, device = set(), [], told.device
-    for key, entry in {(m, entry.name, width): entry for m, entry, width, _ in work(device) if entry.same}.items():
+    for key, entry in {(m, entry.name, width): entry for m, entry, width, _ in work(device) if entry.compared}.items():
         mechanism, name, width = key
-        if name == "flex" and told.left < 20 and device == "cuda":
-            refused.add(key)
-            report.not_run.append(f"{mechanism} by {name}, width {width}: no time was left")
-            continue
         errors, problem = tried(partial(compare, entry, mechanism, device=device, width=width))
         forward, backward = errors or (None, None)
         rows.append({"mechanism": mechanism, "form": name, "width": width, "error": forward, "of gradients": backward,
@@ -197,7 +213,7 @@ def time_all(report: Report, told: Told, *, refused: set[tuple[str, str, int]]) 
                 "mechanism": mechanism, "form": entry.name, "width": width, "tokens": t, "direction": direction,
                 "ms": seconds and 1e3 * seconds, "TFLOP/s": rate, "problem": problem,
             })  # fmt: skip
-            if problem and entry.name == "kernel":
+            if problem and (entry.name == "kernel" or problem.startswith("wrong")):
                 report.failures.append(f"{mechanism} {direction}, width {width}, {t} tokens: {problem}")
         rows.sort(key=lambda row: (row["mechanism"], row["width"], row["tokens"], row["direction"] == "backward"))
         report.words = f"{len(rows)} times of {len({row['mechanism'] for row in rows})} mechanisms"

@@ -16,7 +16,7 @@ from .report import Told, told
 BOOK = ROOT / "book"
 # A chapter asks for the device, or names it.
 ON_GPU = re.compile(r"\bdevice\(\)|\bcuda\b")
-MOST_AT_ONCE = 8
+MOST_AT_ONCE = 10
 
 
 def chapters(folder: Path = BOOK) -> list[Path]:
@@ -98,7 +98,7 @@ def main() -> int:
         report.table("chapters", [run.row for run in runs.values()])
         print(run.row)
 
-    at_once = max(1, min(MOST_AT_ONCE, (os.cpu_count() or 1) // 2))
+    at_once = max(1, min(MOST_AT_ONCE, 2 * (os.cpu_count() or 1) // 3))
     with ThreadPoolExecutor(at_once) as pool:
         for run in pool.map(lambda path: run_chapter(path, given), paths.values()):
             note(run)

@@ -39,7 +39,9 @@ TESTS = {
 }
 # In the dry form the compiler is shown the first kernel of these rooms: it needs no GPU.
 COMPILED = ("softmax_attention", "latent", "linear_attention")
-MOST_AT_ONCE = 8
+MOST_AT_ONCE = 12
+# Of so many files, the longest ones, the tests are dealt to three processes where there are cores for it.
+LONG, SHARES = 9, 3
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,9 @@ class Tested:
             begun = [line["test"] for line in self.lines if line["outcome"] == "begun"]
             unfinished = [test for test in begun if test not in {line["test"] for line in self.ended}]
             return [*found, f"{self.name}: no time was left, in {unfinished[-1] if unfinished else 'its beginning'}"]
-        # 0: all passed, 1: some failed, 5: none was taken
-        return (
-            found if self.code in (0, 1, 5) or found else [f"{self.name}: pytest ended with {self.code}, see the log"]
-        )
+        # 0: all passed, 1: some failed, 5: none was taken; 2: the file could not be read, which is noted as a line
+        known = self.code in (0, 1, 5) or (self.code == 2 and any("::" not in line["test"] for line in self.ended))
+        return found if known or found else [f"{self.name}: pytest ended with {self.code}, see its log"]
 
 
 def options(name: str, *, dry: bool) -> list[str]:
@@ -80,18 +81,28 @@ def options(name: str, *, dry: bool) -> list[str]:
     return ["--named", ",".join(TESTS[name]), "--first", "2"]
 
 
-def run_file(name: str, told: Told) -> Tested:
-    """Run a file's tests in a process of its own, until the time is over."""
+def shares(device: str, cores: int) -> list[tuple[str, str]]:
+    """Files and which share of their tests, "1/3"; the longest first. In the dry form those that can run without a GPU."""
+    if device == "cpu":
+        return [(name, "1/1") for name, small in TESTS.items() if small]
+    n = SHARES if cores > MOST_AT_ONCE else 1
+    long, short = [*TESTS][:LONG], [*TESTS][LONG:]
+    return [(name, f"{i + 1}/{n}") for name in long for i in range(n)] + [(name, "1/1") for name in short]
+
+
+def run_file(name: str, share: str, told: Told) -> Tested:
+    """Run a share of a file's tests in a process of its own, until the time is over."""
     if told.left <= 0:
         return Tested(name, [], None)
-    lines = told.folder / f"{name}.jsonl"
+    written = name if share == "1/1" else f"{name}-{share.replace('/', '-of-')}"
+    lines = told.folder / f"{written}.jsonl"
     lines.unlink(missing_ok=True)
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.pytest_lines", "-p", "no:cacheprovider", "--lines", str(lines),
-        *options(name, dry=told.device == "cpu"), f"tests/{name}.py",
+        *options(name, dry=told.device == "cpu"), "--share", share, f"tests/{name}.py",
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
-    with (told.folder / f"{name}.log").open("w", encoding="utf-8") as log:
+    with (told.folder / f"{written}.log").open("w", encoding="utf-8") as log:
         try:
             done = subprocess.run(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=told.left
@@ -142,25 +153,26 @@ def main() -> int:
     if given.device == "cpu":
         compile_some(report, given)
         report.not_run.append("tests marked gpu, and compiled kernels: not run, needs a GPU")
-    chosen = [name for name, small in TESTS.items() if small or given.device == "cuda"]
-    rows, totals = [], Counter()
-    with ThreadPoolExecutor(max(1, min(MOST_AT_ONCE, cores // 2))) as pool:
-        for tested in pool.map(lambda name: run_file(name, given), chosen):
-            counts, missing = tested.counts, {line["why"] for line in tested.ended if line["outcome"] == "skipped"}
-            totals += counts
+    at_once = max(1, min(MOST_AT_ONCE, cores - 2 if cores > 4 else cores // 2))
+    rows: dict[str, dict] = {}
+    totals, missing = Counter(), Counter()
+    with ThreadPoolExecutor(at_once) as pool:
+        for tested in pool.map(lambda task: run_file(*task, given), shares(given.device, cores)):
             report.failures += tested.failures()
-            report.not_run += [f"{tested.name}: {_many(tested, why)} skipped, {why}" for why in sorted(missing)]
-            rows.append({"tests": tested.name} | {what: counts[what] for what in ("passed", "failed", "skipped")})
-            rows[-1]["seconds"] = sum(line["seconds"] for line in tested.ended)
+            totals += tested.counts
+            missing += Counter(f"{tested.name}: {x['why']}" for x in tested.ended if x["outcome"] == "skipped")
+            row = rows.setdefault(
+                tested.name, {"tests": tested.name, "passed": 0, "failed": 0, "skipped": 0, "seconds": 0.0}
+            )
+            for line in tested.ended:
+                row[line["outcome"]] += 1
+                row["seconds"] += line["seconds"]
             report.words = _words(totals)
-            report.table("tests", rows)
+            report.table("tests", [*rows.values()])
+    report.not_run += [f"{why} ({n} tests)" for why, n in missing.items()]
     if totals["passed"] == 0:
         report.failures.append("no test has passed")
     return report.finish(_words(totals))
-
-
-def _many(tested: Tested, why: str) -> int:
-    return sum(line["outcome"] == "skipped" and line["why"] == why for line in tested.ended)
 
 
 def _words(totals: Counter) -> str:

@@ -42,11 +42,11 @@ def _module(name: str) -> tuple[str, ...]:
 
 
 PARTS = (
-    Part("a", "kernels", "every room's kernels against float64", (2.4, 7.0), _module("kernels")),
-    Part("b", "decode", "the grid of decoding, as a record", (1.7, 1.0), _module("decode")),
-    Part("c", "beside", "forward and backward beside PyTorch's own", (1.2, 1.0), _module("beside")),
-    Part("d", "sweep", "tiles, warps and stages", (1.2, 1.0), _module("sweep")),
-    Part("e", "book", "the chapters that have GPU cells", (1.5, 10.0), _module("book")),
+    Part("a", "kernels", "every room's kernels against float64", (2.3, 7.0), _module("kernels")),
+    Part("b", "decode", "the grid of decoding, as a record", (1.5, 2.0), _module("decode")),
+    Part("c", "beside", "forward and backward beside PyTorch's own", (1.6, 2.0), _module("beside")),
+    Part("d", "sweep", "tiles, warps and stages", (1.2, 2.0), _module("sweep")),
+    Part("e", "book", "the chapters that have GPU cells", (1.4, 17.0), _module("book")),
 )
 
 

@@ -14,11 +14,12 @@ from .stand_ins import absent, lacking, stand_in_for_hypothesis
 
 
 def pytest_addoption(parser):
-    """`--lines`, `--on-device`, `--named`, `--first`."""
+    """`--lines`, `--on-device`, `--named`, `--first`, `--share`."""
     parser.addoption("--lines", type=Path, help="the file that a line is added to for each test")
     parser.addoption("--on-device", action="store_true", help="only tests that reach the device")
     parser.addoption("--named", default="", help="only tests in whose name one of these words occurs, between commas")
     parser.addoption("--first", type=int, help="only the first so many of each test's cases")
+    parser.addoption("--share", default="1/1", help="2/3: the second of three processes that are dealt the tests")
     if "pytest_timeout" in absent():
         parser.addini("timeout", "of pytest-timeout, which is not installed")
 
@@ -41,6 +42,8 @@ def pytest_collection_modifyitems(config, items):
     seen, most = Counter(), config.getoption("--first")
     if most is not None:
         kept = [item for item in kept if _count(seen, item) <= most]
+    place, of = map(int, config.getoption("--share").split("/"))
+    kept = kept[place - 1 :: of]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 

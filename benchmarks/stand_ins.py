@@ -7,8 +7,6 @@ import importlib.util
 import sys
 from types import ModuleType
 
-import pytest
-
 # Import names of what tests, chapters and `attncourse` may ask for beside what the package needs.
 OPTIONAL = (
     "IPython", "beartype", "bs4", "distributed", "fla", "hypothesis", "nbclient", "nbformat", "nbgrader", "onnx", "pytest_timeout",
@@ -56,6 +54,8 @@ def _as_it_is(*args, **kwargs):
 
 def _skip(*args, **kwargs):
     """A decorator of a test whose arguments nobody draws."""
+    import pytest  # which chapters do without
+
     return pytest.mark.skip(reason="needs hypothesis")
 
 
@@ -85,8 +85,8 @@ def stand_in_for_ipython() -> None:
     """Where it is not installed, the three classes of IPython.display that chapters and the package end cells with."""
     if "IPython" not in absent():
         return
-    module, shown = ModuleType("IPython"), ModuleType("IPython.display")
+    shown = ModuleType("IPython.display")
     for name in ("Code", "HTML", "Markdown"):
         setattr(shown, name, type(name, (_Shown,), {}))
-    module.display = shown
-    sys.modules |= {"IPython": module, "IPython.display": shown}
+    # Without IPython itself: matplotlib takes a module of that name for a running IPython.
+    sys.modules["IPython.display"] = shown
