@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import attncourse
-from attncourse.block_sparse import block_sparse_attention, local_and_random
+from attncourse.block_sparse import local_and_random
 from attncourse.profile.record import Measurement
-from attncourse.sliding_window import sliding_window_attention
+from attncourse.sliding_window import local_mask, sliding_window_attention
 from attncourse.testing import make_qkv
 from benchmarks import __main__ as script
 from benchmarks import beside, book, decode, kernels, notebook, parts, stand_ins, sweep
 from benchmarks.clock import Clock
-from benchmarks.peers import flex_form, pattern_mask, sdpa_form, window_mask
+from benchmarks.peers import pattern_mask, sdpa_form, window_mask
 
 ROOT = Path(__file__).parents[1]
 on_a_cpu = pytest.mark.skipif(attncourse.device() == "cuda", reason="of a machine without a GPU")
@@ -344,15 +344,23 @@ def test_the_optional_packages_are_told_from_faults():
 # What is measured
 
 
-def test_peers_compute_what_the_rooms_do():
-    q, k, v = make_qkv(b=1, h=2, t=130, dk=16, dtype=torch.float32)
-    got = flex_form(window_mask(130, window=20, device="cpu"), compiled=False)(q, k, v)
-    torch.testing.assert_close(got, sliding_window_attention(q, k, v, window=20))
-    pattern = local_and_random(130, radius=0, n_random=1, seed=0, block=16)
-    got = flex_form(pattern_mask(pattern, device="cpu"), compiled=False)(q, k, v)
-    torch.testing.assert_close(got, block_sparse_attention(q, k, v, pattern=pattern))
-    with pytest.raises(RuntimeError):
-        sdpa_form("cudnn")(q, k, v)
+def test_the_masks_of_peers_are_those_of_the_rooms():
+    n = 150
+    i, j = torch.arange(n)[:, None], torch.arange(n)
+    window = window_mask(n, window=20, device="cpu")
+    assert torch.equal(window.mask_mod(0, 0, i, j), local_mask(n, n, window=20))
+    pattern = local_and_random(n, radius=0, n_random=1, seed=0, block=16)
+    sparse = pattern_mask(pattern, device="cpu")
+    assert torch.equal(sparse.mask_mod(0, 0, i, j), pattern.dense_mask())
+    assert window.shape[-2:] == sparse.shape[-2:] == (n, n)
+
+
+def test_no_other_backend_takes_the_place_of_one_that_cannot_run():
+    q, k, v = make_qkv(b=1, h=2, t=9, dk=16, dtype=torch.float32)
+    torch.testing.assert_close(sdpa_form("math", is_causal=True)(q, k, v), sliding_window_attention(q, k, v, window=9))
+    if attncourse.device() == "cpu":
+        with pytest.raises(RuntimeError):
+            sdpa_form("cudnn")(q, k, v)
 
 
 def test_a_form_under_another_mask_is_found_out():
