@@ -261,6 +261,18 @@ def first_of_each_kernel(capability: int) -> list[Compiled]:
     return [_task(*case, capability)["build"]() for case in tasks.values()]
 
 
+def compile_first(room: str) -> list[dict]:
+    """What the compiler makes of a room's first case on two chips, in this process: a look at whether it works here.
+
+    Raises:
+        AssertionError: it asks for more shared memory than the chip has.
+    """
+    entries = [_compile(next(_tasks(room, capability))) for capability in (80, 90)]
+    for entry in entries:
+        assert entry["shared"] <= SHARED_LIMIT[entry["capability"]], f"too much shared memory: {entry}"
+    return entries
+
+
 def look_up_room(room: str) -> dict[int, list[dict] | None]:
     """What the record says of a room on every chip, None where it lacks a case; one entry is tried, drawn each time.
 
@@ -381,6 +393,8 @@ if __name__ == "__main__":
         case ["record", *rooms]:
             for name in rooms or CASES:
                 write_record(name)
+        case ["first", name]:
+            print(json.dumps(compile_first(name)))
         case [name]:
             print(json.dumps(look_up_room(name)))
         case [name, chip]:

@@ -38,7 +38,7 @@ def test_a_device_that_is_none_is_named(monkeypatch):
 
 
 def test_nothing_else_asks():
-    folders = ("attncourse", "book", "solutions", "tests")
+    folders = ("attncourse", "benchmarks", "book", "solutions", "tests")
     sources = [p for f in folders for kind in ("*.py", "*.ipynb") for p in (ROOT / f).rglob(kind)]
     asking = {p.relative_to(ROOT) for p in sources if "cuda.is_available()" in p.read_text(encoding="utf-8")}
     assert asking == {Path("attncourse/_shared/device.py"), Path("tests/test_device.py")}

@@ -1,0 +1,183 @@
+"""Every room's kernels against float64, as the tests of the rooms have it: compiled on a GPU, interpreted in the dry form.
+
+The tests are those that reach the device, of the files below. Several files are tested at once where there are cores for it:
+most of the time is Triton's compiler's, and what is compared is no time.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from .parts import ROOT
+from .report import Report, Told, told
+
+# The longest first. Beside each file the tests that the dry form takes of it, by words of their names: forward and backward,
+# off the block edges, decoding, pages, eight bits, latents; of some none, since they ask for a GPU alone.
+TESTS = {
+    "test_softmax_attention": ("kernel_keeps_its_budget_off_the_block_edges", "log_sum_exp_has_gradients"),
+    "test_block_sparse": ("kernel_keeps_its_budget_off_the_block_edges",),
+    "test_kv_cache": ("kernels_write_the_same_bits", "all_256_codes"),
+    "test_linear_attention": ("kernel_keeps_its_budget_off_the_block_edges", "kernels_step_is_the_definitions"),
+    "test_latent": ("kernel_keeps_its_budget_off_the_block_edges", "reads_pages_in_any_order"),
+    "test_global_local": ("kernel_keeps_its_budget_off_the_block_edges",),
+    "test_sliding_window": ("kernel_keeps_its_budget_at_every_width",),
+    "test_hard_attention": ("kernel_reads_the_best_key_off_the_block_edges",),
+    "test_grouped_query": ("kernel_keeps_its_budget_at_every_split", "reads_every_storage_where_it_lies"),
+    "test_additive": ("kernel_keeps_its_budget_in_every_dtype",),
+    "test_lesson_kernels": ("flash_attention_and_its_log_sum_exp",),
+    "test_multi_head": ("kernel_keeps_its_budget",),
+    "test_multiplicative": ("dot_and_general_by_the_softmax_kernel",),
+    "test_plan": ("plan_serves_growing_sequences", "plan_of_latents"),
+    "test_decode_cases": ("kernels_decode_as_float64",),
+    "test_rope_scaling": (),
+    "test_device": (),
+}
+# In the dry form the compiler is shown the first kernel of these rooms: it needs no GPU.
+COMPILED = ("softmax_attention", "latent", "linear_attention")
+MOST_AT_ONCE = 12
+# Of so many files, the longest ones, the tests are dealt to three processes where there are cores for it.
+LONG, SHARES = 9, 3
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A file's tests: how each ended, the exit code, None where pytest was killed."""
+
+    name: str
+    lines: list[dict]
+    code: int | None
+
+    @property
+    def ended(self) -> list[dict]:
+        """Those that came to an end."""
+        return [line for line in self.lines if line["outcome"] != "begun"]
+
+    @property
+    def counts(self) -> Counter:
+        """Passed, failed, skipped."""
+        return Counter(line["outcome"] for line in self.ended)
+
+    def failures(self) -> list[str]:
+        """Tests that failed, and what killed the file."""
+        found = [f"{line['test']}: {line['why']}" for line in self.ended if line["outcome"] == "failed"]
+        if self.code is None:
+            begun = [line["test"] for line in self.lines if line["outcome"] == "begun"]
+            unfinished = [test for test in begun if test not in {line["test"] for line in self.ended}]
+            return [*found, f"{self.name}: no time was left, in {unfinished[-1] if unfinished else 'its beginning'}"]
+        # 0: all passed, 1: some failed, 5: none was taken; 2: the file could not be read, which is noted as a line
+        known = self.code in (0, 1, 5) or (self.code == 2 and any("::" not in line["test"] for line in self.ended))
+        return found if known or found else [f"{self.name}: pytest ended with {self.code}, see its log"]
+
+
+def options(name: str, *, dry: bool) -> list[str]:
+    """Which of a file's tests."""
+    if not dry:
+        return ["--on-device"]
+    return ["--named", ",".join(TESTS[name]), "--first", "2"]
+
+
+def shares(device: str, cores: int) -> list[tuple[str, str]]:
+    """Files and which share of their tests, "1/3"; the longest first. In the dry form those that can run without a GPU."""
+    if device == "cpu":
+        return [(name, "1/1") for name, small in TESTS.items() if small]
+    n = SHARES if cores > MOST_AT_ONCE else 1
+    long, short = [*TESTS][:LONG], [*TESTS][LONG:]
+    return [(name, f"{i + 1}/{n}") for name in long for i in range(n)] + [(name, "1/1") for name in short]
+
+
+def run_file(name: str, share: str, told: Told) -> Tested:
+    """Run a share of a file's tests in a process of its own, until the time is over."""
+    if told.left <= 0:
+        return Tested(name, [], None)
+    written = name if share == "1/1" else f"{name}-{share.replace('/', '-of-')}"
+    lines = told.folder / f"{written}.jsonl"
+    lines.unlink(missing_ok=True)
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.pytest_lines", "-p", "no:cacheprovider", "--lines", str(lines),
+        *options(name, dry=told.device == "cpu"), "--share", share, f"tests/{name}.py",
+    ]  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    with (told.folder / f"{written}.log").open("w", encoding="utf-8") as log:
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, timeout=told.left
+            )
+            code = done.returncode
+        except subprocess.TimeoutExpired:
+            code = None
+    return Tested(name, read_lines(lines), code)
+
+
+def read_lines(path: Path) -> list[dict]:
+    """What the plugin wrote; a last line that was broken off is none."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return found
+
+
+def compile_some(report: Report, told: Told) -> None:
+    """The compiler's gate for a few kernels, which needs no GPU."""
+    for room in COMPILED:
+        command = [sys.executable, "-m", "tests.compile_gate", "first", room]
+        environment = os.environ | {"TRITON_INTERPRET": "0"}
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=max(told.left, 1)
+            )
+        except subprocess.TimeoutExpired:
+            report.failures.append(f"{room} does not compile: no time was left")
+            continue
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            report.failures.append(f"{room} does not compile: {last}"[:300])
+            continue
+        rows = json.loads(done.stdout.splitlines()[-1])
+        columns = ("kernel", "case", "capability", "registers", "spills", "shared", "matrix")
+        report.table(f"compiled: {room}", [{name: row[name] for name in columns} for row in rows])
+
+
+def main() -> int:
+    """Test, and say what was found as files end."""
+    given = told(__doc__)
+    report, cores = given.report, os.cpu_count() or 1
+    report.save()
+    if given.device == "cpu":
+        compile_some(report, given)
+        report.not_run.append("tests marked gpu, and compiled kernels: not run, needs a GPU")
+    at_once = max(1, min(MOST_AT_ONCE, cores - 2 if cores > 4 else cores // 2))
+    rows: dict[str, dict] = {}
+    totals, missing = Counter(), Counter()
+    with ThreadPoolExecutor(at_once) as pool:
+        for tested in pool.map(lambda task: run_file(*task, given), shares(given.device, cores)):
+            report.failures += tested.failures()
+            totals += tested.counts
+            missing += Counter(f"{tested.name}: {x['why']}" for x in tested.ended if x["outcome"] == "skipped")
+            row = rows.setdefault(
+                tested.name, {"tests": tested.name, "passed": 0, "failed": 0, "skipped": 0, "seconds": 0.0}
+            )
+            for line in tested.ended:
+                row[line["outcome"]] += 1
+                row["seconds"] += line["seconds"]
+            report.words = _words(totals)
+            report.table("tests", [*rows.values()])
+    report.not_run += [f"{why} ({n} tests)" for why, n in missing.items()]
+    if totals["passed"] == 0:
+        report.failures.append("no test has passed")
+    return report.finish(_words(totals))
+
+
+def _words(totals: Counter) -> str:
+    return ", ".join(f"{totals[what]} {what}" for what in ("passed", "failed", "skipped"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
