@@ -24,6 +24,7 @@ from attncourse._shared.masks import (
 )
 from attncourse._shared.merge import merge_partial
 from attncourse._shared.precision import as_autocast, autocast_dtype, outside_autocast, wide
+from attncourse._shared.validate import check_tensors
 from attncourse.testing import relative_error
 
 
@@ -244,3 +245,27 @@ def test_sums_keep_their_precision_under_autocast():
         )
     assert autocast_dtype(x.device) is None and autocast_dtype(torch.device("meta")) is None
     assert wide(x.half()).dtype == torch.float32 and wide(x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("other", "rule"),
+    [
+        (torch.zeros(2).double(), "q, k must share one dtype, got q: torch.float"),
+        (torch.zeros(2, device="meta"), "q, k must share one device, got q: "),
+        (torch.zeros(2).int(), "must be floating point, got torch.int32"),
+        ([0.0, 0.0], "must be a torch.Tensor, got list"),
+    ],
+)
+def test_tensors_that_differ_are_refused_whichever_comes_first(other, rule):
+    x = torch.zeros(2)
+    check_tensors(q=x, k=x.clone())
+    for pair in (dict(q=x, k=other), dict(q=other, k=x)):
+        with pytest.raises(ValueError, match=rule):
+            check_tensors(**pair)
+
+
+def test_tensors_that_agree_in_what_they_must_not_be_are_refused():
+    with pytest.raises(ValueError, match="q must be floating point, got torch.int32"):
+        check_tensors(q=torch.zeros(2).int(), k=torch.zeros(2).int())
+    with pytest.raises(ValueError, match="q must be a torch.Tensor, got int"):
+        check_tensors(q=1, k=1)
