@@ -244,3 +244,12 @@ def test_sums_keep_their_precision_under_autocast():
         )
     assert autocast_dtype(x.device) is None and autocast_dtype(torch.device("meta")) is None
     assert wide(x.half()).dtype == torch.float32 and wide(x.double()).dtype == torch.float64
+
+
+def test_what_autocast_does_is_asked_in_words_that_every_supported_compiler_can_trace(monkeypatch):
+    """torch.compile of PyTorch 2.11 breaks the graph at is_autocast_available."""
+    monkeypatch.setattr(torch.amp, "is_autocast_available", None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert autocast_dtype(torch.device("cpu")) == torch.bfloat16
+        assert autocast_dtype(torch.device("meta")) is None
+    assert autocast_dtype(torch.device("cpu")) is None
