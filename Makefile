@@ -98,7 +98,7 @@ pretend-gpu: $(INSTALLED) ## Run every chapter and test as where there is a GPU 
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run_chapters
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
 
-versions: $(INSTALLED) ## Try the supported versions, each in its own environment (15 GB, over an hour; VERSIONS="lowest py312" for some)
+versions: $(INSTALLED) ## Try the supported versions, each in its own environment (20 GB, an hour; VERSIONS=py312 for one)
 	$(BIN)/python -m tests.versions $(VERSIONS)
 
 exercises: $(INSTALLED) ## Regenerate exercises/ from solutions/

@@ -269,3 +269,12 @@ def test_tensors_that_agree_in_what_they_must_not_be_are_refused():
         check_tensors(q=torch.zeros(2).int(), k=torch.zeros(2).int())
     with pytest.raises(ValueError, match="q must be a torch.Tensor, got int"):
         check_tensors(q=1, k=1)
+
+
+def test_what_autocast_does_is_asked_in_words_that_every_supported_compiler_can_trace(monkeypatch):
+    """torch.compile of PyTorch 2.11 breaks the graph at is_autocast_available."""
+    monkeypatch.setattr(torch.amp, "is_autocast_available", None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert autocast_dtype(torch.device("cpu")) == torch.bfloat16
+        assert autocast_dtype(torch.device("meta")) is None
+    assert autocast_dtype(torch.device("cpu")) is None
