@@ -364,6 +364,7 @@ def test_no_other_backend_takes_the_place_of_one_that_cannot_run():
             sdpa_form("cudnn")(q, k, v)
 
 
+@on_a_cpu
 def test_a_form_under_another_mask_is_found_out():
     told = dict(device="cpu", width=16)
     right = beside.Entry("sdpa", lambda t: sdpa_form("math", is_causal=True))
