@@ -78,7 +78,7 @@ def entries(mechanism: str, *, device: str, width: int) -> Iterator[Entry]:
         return lambda t: case_of(mechanism, t, device=device, width=width).forms[form]
 
     if mechanism == "latent":
-        yield Entry("kernel", own("triton"), backward=False)
+        yield Entry("kernel", lambda t: planned_latent(), backward=False)
         yield Entry("sdpa", own("torch"), backward=False)
         return
     yield Entry("kernel", own("triton"))
@@ -94,6 +94,21 @@ def entries(mechanism: str, *, device: str, width: int) -> Iterator[Entry]:
     if mechanism == "block_sparse":
         make = lambda t: flex_form(_near_and_random(t, device=device), compiled=compiled)  # noqa: E731
         yield Entry(FLEX, make, backward=compiled)
+
+
+def planned_latent() -> Callable[..., Tensor]:
+    """The latent kernel, planned at its first call: what a step of a model runs."""
+    plan = None
+
+    def attend(*inputs: Tensor) -> Tensor:
+        nonlocal plan
+        if plan is None:
+            from attncourse.latent.kernel import plan_latent_decode
+
+            plan = plan_latent_decode(*inputs)
+        return plan.run(*inputs)
+
+    return attend
 
 
 def _near_and_random(t: int, *, device: str):

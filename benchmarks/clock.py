@@ -21,7 +21,7 @@ class Clock:
     milliseconds: int = 60
 
     def seconds(self, call: Callable[[], object]) -> float:
-        """The median of a call."""
+        """The median of a call; on a GPU, of one that the host needs longer for than the cache is emptied, the host's time."""
         if self.device == "cpu":
             return time_calls([call], device="cpu", warmup=0, least_runs=1, seconds=0.0).median
         from triton.testing import do_bench

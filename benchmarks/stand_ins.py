@@ -12,6 +12,8 @@ OPTIONAL = (
     "IPython", "beartype", "bs4", "distributed", "fla", "hypothesis", "nbclient", "nbformat", "nbgrader", "onnx", "pytest_timeout",
     "safetensors", "transformers", "xdist", "yaml",
 )  # fmt: skip
+# Of IPython.display, what chapters and the package end cells with.
+SHOWN = ("Code", "HTML", "Markdown")
 
 
 def absent() -> list[str]:
@@ -86,7 +88,7 @@ def stand_in_for_ipython() -> None:
     if "IPython" not in absent():
         return
     shown = ModuleType("IPython.display")
-    for name in ("Code", "HTML", "Markdown"):
+    for name in SHOWN:
         setattr(shown, name, type(name, (_Shown,), {}))
     # Without IPython itself: matplotlib takes a module of that name for a running IPython.
     sys.modules["IPython.display"] = shown

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -198,12 +199,19 @@ class Checkers:
     def check(self, batch: list[tuple[Target, Config]], *, seconds: float) -> list[tuple[float | None, str | None]]:
         """Error or problem of each candidate; TimeoutError is the problem of those that were not done in time."""
         end = time.monotonic() + seconds
-        futures = [self._pool.submit(check, target, config, self.where) for target, config in batch]
+        futures = [self._submit(target, config) for target, config in batch]
         found = [tried(partial(_result, future, end)) for future in futures]
         if any(problem and ("CUDA error" in problem or "BrokenProcessPool" in problem) for _, problem in found):
             self.close()
             self._pool = self._new()
         return found
+
+    def _submit(self, target: Target, config: Config) -> Future:
+        try:
+            return self._pool.submit(check, target, config, self.where)
+        except BrokenProcessPool:
+            self._pool = self._new()
+            return self._pool.submit(check, target, config, self.where)
 
     def close(self) -> None:
         """Let go of what has not begun, and wait for nothing."""
@@ -288,4 +296,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # without waiting for checks that nobody asks for any more: who started this ends them

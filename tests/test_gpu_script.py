@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -363,6 +364,7 @@ def test_no_other_backend_takes_the_place_of_one_that_cannot_run():
             sdpa_form("cudnn")(q, k, v)
 
 
+@on_a_cpu
 def test_a_form_under_another_mask_is_found_out():
     told = dict(device="cpu", width=16)
     right = beside.Entry("sdpa", lambda t: sdpa_form("math", is_causal=True))
@@ -433,3 +435,21 @@ def test_a_step_that_was_not_measured_is_a_defect():
     assert decode.defects([fine, theirs], device="cpu") == []
     assert decode.defects([fine, broken], device="cpu") == ["decode_mqa by blocked at : RuntimeError: no"]
     assert len(decode.defects([theirs], device="cpu")) == 1
+
+
+def test_what_stands_in_for_ipython_is_all_that_is_asked_of_it():
+    """By chapters, and by the package's own functions for them: a name more here would be missed on a GPU's machine."""
+    sources = [
+        "".join(cell["source"]) for path in (ROOT / "book").glob("*.ipynb") for _, cell in notebook.code_cells(path)
+    ]
+    shown = [ROOT / "attncourse" / "notebook.py", *(ROOT / "attncourse" / "plot").glob("*.py")]
+    sources += [path.read_text(encoding="utf-8") for path in shown]
+    asked = {
+        name.strip()
+        for text in sources
+        for line in re.findall(r"from IPython.* import (.+)", text)
+        for name in line.split(",")
+    }
+    assert asked == set(stand_ins.SHOWN)
+    others = re.compile(r"^\s*import IPython|ipywidgets|get_ipython|(?<![.\w])display\(|^%%", re.MULTILINE)
+    assert [found[0] for found in map(others.search, sources) if found] == []
