@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from attncourse.block_sparse import local_and_random
-from attncourse.profile.cases import CASES, Case, Draw
+from attncourse.profile.cases import CASES, Case, Draw, flex_form, sdpa_form
 from attncourse.profile.counts import Size
 from attncourse.profile.decode_cases import latent_case
 from attncourse.testing import relative_error
 
 from .clock import Clock, tried
-from .peers import HERE, flex_form, pattern_mask, sdpa_form, window_mask
+from .peers import HERE, pattern_mask, window_mask
 from .report import Report, Told, told
 
 LENGTHS = {"cuda": (4096, 1024, 16_384), "cpu": (64,)}

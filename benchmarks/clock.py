@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attncourse.profile.measure import describe_problem
-from attncourse.profile.timing import time_calls
+from attncourse.profile.timing import graph_seconds, time_calls
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,11 @@ class Clock:
 
         return do_bench(call, warmup=self.milliseconds // 3, rep=self.milliseconds, quantiles=[0.5]) / 1e3
 
-    def replayed(self, call: Callable[[], object]) -> float:
-        """The median of a step of a replayed CUDA graph; its inputs should be larger than the caches. On a CPU as `seconds`."""
+    def replayed(self, *calls: Callable[[], object]) -> float:
+        """The median of a step of a replayed CUDA graph, in which the calls take turns; on a CPU as `seconds` of the first."""
         if self.device == "cpu":
-            return self.seconds(call)
-        from triton.testing import do_bench_cudagraph
-
-        return do_bench_cudagraph(call, rep=self.milliseconds, quantiles=[0.5]) / 1e3
+            return self.seconds(calls[0])
+        return graph_seconds(calls, seconds=self.milliseconds / 1e3).median
 
 
 def tried(call: Callable[[], float]) -> tuple[float | None, str | None]:

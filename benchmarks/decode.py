@@ -3,7 +3,6 @@
 The record is made by the package's own `attncourse bench`: its grid, its clocks, its file.
 """
 
-import itertools
 import sys
 import time
 from collections.abc import Iterator
@@ -14,23 +13,22 @@ from torch import Tensor
 
 from attncourse.grouped_query import grouped_query_decode
 from attncourse.profile.bench import DECODE_FORMS, GRIDS, Grid, decode_work, prefill_work, quick, record_name
-from attncourse.profile.cases import Draw
+from attncourse.profile.cases import Draw, flex_form, sdpa_form
 from attncourse.profile.command import begin_record, describe_limits, describe_measurements
 from attncourse.profile.counts import Size
 from attncourse.profile.decode_cases import DECODE_CASES, _step
-from attncourse.profile.measure import SIZES, USUAL_DTYPE, measure_work
+from attncourse.profile.measure import SIZES, USUAL_DTYPE, measure_work, rotation
 from attncourse.profile.record import Measurement, write_record
 from attncourse.testing import relative_error
 
 from .clock import Clock, tried
-from .peers import HERE, flex_form, sdpa_form
+from .peers import HERE
 from .report import Report, Told, told
 
 SHARED = 4
 # Of the steps beside named peers: tokens and sequences.
 STEPS = {"cuda": ((1024, 1), (16_384, 1), (65_536, 1), (4096, 8), (4096, 64)), "cpu": ((64, 1), (100, 2))}
 HEADS, WIDTH = {"cuda": 32, "cpu": 4}, {"cuda": 128, "cpu": 16}
-COLD_BYTES, MOST_COPIES = 2**28, 64  # an H200's second-level cache has 50 MB
 # What is left for the peers, as a share of the part's time.
 FOR_PEERS = 0.3
 
@@ -108,8 +106,10 @@ def planned(q: Tensor, k: Tensor, v: Tensor):
 
 def copies(q: Tensor, k: Tensor, v: Tensor) -> list[tuple[Tensor, ...]]:
     """Inputs that take turns in a replay, together larger than a second-level cache; one of them on a CPU."""
-    wanted = -(-COLD_BYTES // (k.nbytes + v.nbytes)) if k.is_cuda else 1
-    return [(q, k, v), *(tuple(x.clone() for x in (q, k, v)) for _ in range(1, min(wanted, MOST_COPIES)))]
+    wanted = 1
+    if k.is_cuda:
+        wanted, _ = rotation(k.nbytes + v.nbytes, cache=torch.cuda.get_device_properties(k.device).L2_cache_size)
+    return [(q, k, v), *(tuple(x.clone() for x in (q, k, v)) for _ in range(1, wanted))]
 
 
 @torch.no_grad()
@@ -119,8 +119,8 @@ def time_step(form, q: Tensor, k: Tensor, v: Tensor, *, exact: Tensor, clock: Cl
     if problem:
         return {"error": None, "problem": problem}
     call, problem = tried(lambda: clock.seconds(lambda: form(q, k, v)))
-    turns = itertools.cycle(copies(q, k, v))
-    replayed, no_graph = tried(lambda: clock.replayed(lambda: form(*next(turns))))
+    turns = [lambda x=x: form(*x) for x in copies(q, k, v)]
+    replayed, no_graph = tried(lambda: clock.replayed(*turns))
     rate = None if replayed is None else (k.nbytes + v.nbytes) / replayed / 1e9
     return {
         "call us": call and 1e6 * call, "replayed us": replayed and 1e6 * replayed, "GB/s": rate, "error": error,

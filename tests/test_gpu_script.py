@@ -13,13 +13,14 @@ import torch
 
 import attncourse
 from attncourse.block_sparse import local_and_random
+from attncourse.profile.cases import sdpa_form
 from attncourse.profile.record import Measurement
 from attncourse.sliding_window import local_mask, sliding_window_attention
 from attncourse.testing import make_qkv
 from benchmarks import __main__ as script
 from benchmarks import beside, book, decode, kernels, notebook, parts, stand_ins, sweep
 from benchmarks.clock import Clock
-from benchmarks.peers import pattern_mask, sdpa_form, window_mask
+from benchmarks.peers import pattern_mask, window_mask
 
 ROOT = Path(__file__).parents[1]
 on_a_cpu = pytest.mark.skipif(attncourse.device() == "cuda", reason="of a machine without a GPU")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -137,6 +138,25 @@ def sdpa_form(backend: str | None = None, **options) -> Form:
             return scaled_dot_product_attention(q, k, v, **options)
         with sdpa_kernel(SDPA_BACKENDS[backend]):
             return scaled_dot_product_attention(q, k, v, **options)
+
+    return attend
+
+
+def flex_form(mask: BlockMask | None = None, *, compiled: bool = True, **options) -> Form:
+    """FlexAttention as a form of queries, keys and values, under a mask.
+
+    Args:
+        compiled: when it is first called, for those sizes alone; else the plain form, which any device has.
+        options: of flex_attention, `enable_gqa` say.
+    """
+    call = None if compiled else flex_attention
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        nonlocal call
+        if call is None:
+            torch.compiler.reset()  # or after some sizes it would not be compiled any more
+            call = torch.compile(flex_attention, dynamic=False)
+        return call(q, k, v, block_mask=mask, **options)
 
     return attend
 

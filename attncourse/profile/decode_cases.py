@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.cache import CacheShape
@@ -24,7 +23,7 @@ from attncourse.latent import (
     latent_flops,
 )
 
-from .cases import Case, Draw, Form, Planned, _kernel, sdpa_form
+from .cases import Case, Draw, Form, Planned, _kernel, flex_form, sdpa_form
 from .counts import Count, Size
 
 WINDOW, PAGE_SIZE = 1024, 16
@@ -40,20 +39,6 @@ def decode_count(size: Size, *, tokens: int, token_bytes: int, itemsize: int) ->
 
 # PyTorch's fused attention, which takes fewer heads of keys than of queries.
 _sdpa = sdpa_form(enable_gqa=True)
-
-
-def flex_form() -> Form:
-    """FlexAttention as a form of queries, keys and values, compiled when it is first called, for those sizes alone."""
-    compiled = None
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        nonlocal compiled
-        if compiled is None:
-            torch.compiler.reset()  # or after some sizes it would not be compiled any more
-            compiled = torch.compile(flex_attention, dynamic=False)
-        return compiled(q, k, v, enable_gqa=True)
-
-    return attend
 
 
 Arranged = tuple[tuple[Tensor, ...], dict[str, Tensor]]
@@ -111,7 +96,7 @@ def grouped_case(size: Size, draw: Draw, *, shared: int, window: int | None = No
         "triton": _grouped_kernel(),
     }
     if draw.device == "cuda":
-        forms["flex"] = flex_form()
+        forms["flex"] = flex_form(enable_gqa=True)
     shape = CacheShape(size.g, (size.dk, size.dv))
     count = decode_count(size, tokens=tokens, token_bytes=token_nbytes(shape, dtype=draw.dtype), itemsize=draw.itemsize)
     what = _stored(size) + ("" if window is None else f", window {window}")
