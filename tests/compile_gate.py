@@ -16,6 +16,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -252,25 +253,20 @@ def compile_room(room: str, capability: int) -> list[dict]:
     return [_compile(task) for task in _tasks(room, capability)]
 
 
-def first_of_each_kernel(capability: int) -> list[Compiled]:
-    """Every kernel of every room compiled once on one chip, in this process, whatever is recorded."""
-    tasks = {}
-    for room in CASES:
-        for kernel, *case in CASES[room](capability):
-            tasks.setdefault(kernel, (kernel, *case))
-    return [_task(*case, capability)["build"]() for case in tasks.values()]
-
-
-def compile_first(room: str) -> list[dict]:
-    """What the compiler makes of a room's first case on two chips, in this process: a look at whether it works here.
+def first_of_each_kernel(capability: int, *, rooms: Iterable[str] = CASES) -> list[Compiled]:
+    """Every kernel of these rooms compiled once on one chip, in this process, whatever is recorded.
 
     Raises:
-        AssertionError: it asks for more shared memory than the chip has.
+        AssertionError: one asks for more shared memory than the chip has.
     """
-    entries = [_compile(next(_tasks(room, capability))) for capability in (80, 90)]
-    for entry in entries:
-        assert entry["shared"] <= SHARED_LIMIT[entry["capability"]], f"too much shared memory: {entry}"
-    return entries
+    tasks = {}
+    for room in rooms:
+        for kernel, *case in CASES[room](capability):
+            tasks.setdefault(kernel, (kernel, *case))
+    found = [_task(*case, capability)["build"]() for case in tasks.values()]
+    for c in found:
+        assert c.shared <= SHARED_LIMIT[capability], f"{c.kernel}, {c.case}: too much shared memory, {c.shared} bytes"
+    return found
 
 
 def look_up_room(room: str) -> dict[int, list[dict] | None]:
@@ -394,7 +390,8 @@ if __name__ == "__main__":
             for name in rooms or CASES:
                 write_record(name)
         case ["first", name]:
-            print(json.dumps(compile_first(name)))
+            found = [c for capability in (80, 90) for c in first_of_each_kernel(capability, rooms=[name])]
+            print(json.dumps([{k: v for k, v in asdict(c).items() if k != "ptx"} for c in found]))
         case [name]:
             print(json.dumps(look_up_room(name)))
         case [name, chip]:
