@@ -54,6 +54,7 @@ class ChapterRun:
         return {
             "chapter": self.name, "cells": f"{len(self.cells)} of {self.total}", "wrong": len(self.problems),
             "seconds": round(sum(cell.seconds for cell in self.cells), 1), "slowest": f"cell {slowest.cell}, {slowest.seconds:.1f} s",
+            "GPU GB": round(max((cell.gpu_bytes for cell in self.cells), default=0) / 1e9, 1),
         }  # fmt: skip
 
 

@@ -21,6 +21,8 @@ from types import ModuleType
 from .report import write_json
 from .stand_ins import stand_in_for_ipython
 
+MOST_GPU_BYTES = 12 * 10**9  # so that a chapter runs on the GPU of a free notebook service
+
 
 @dataclass
 class CellRun:
@@ -33,6 +35,7 @@ class CellRun:
         traceback: of what it raised; "" for nothing.
         allowed: whether it may raise: its tag is raises-exception.
         differs: whether it prints something else than what is committed, where its tag says that it must not.
+        gpu_bytes: what this process held of a GPU's memory at the most, while it ran or since a cell before.
     """
 
     cell: int
@@ -41,6 +44,7 @@ class CellRun:
     traceback: str = ""
     allowed: bool = False
     differs: bool = False
+    gpu_bytes: int = 0
 
     @property
     def problem(self) -> str | None:
@@ -49,6 +53,8 @@ class CellRun:
             return f"cell {self.cell}: {self.traceback.strip().splitlines()[-1][:200]}"
         if self.differs:
             return f"cell {self.cell}: it prints other words than are committed"
+        if self.gpu_bytes > MOST_GPU_BYTES:
+            return f"cell {self.cell}: {self.gpu_bytes / 1e9:.1f} GB of a GPU, and a chapter may take {MOST_GPU_BYTES / 1e9:g}"
         return None
 
 
@@ -92,9 +98,15 @@ def run_cell(i: int, cell: dict, namespace: dict, *, of: str) -> CellRun:
         print(run.traceback, file=sys.stderr)
     _close_figures()
     run.seconds, run.printed = round(time.perf_counter() - begin, 3), printed.getvalue()
+    run.gpu_bytes = _gpu_bytes()
     committed = stored(cell)
     run.differs = "nbval-check-output" in tags and committed is not None and committed.strip() != run.printed.strip()
     return run
+
+
+def _gpu_bytes() -> int:
+    torch = sys.modules.get("torch")
+    return torch.cuda.max_memory_reserved() if torch and torch.cuda.is_initialized() else 0
 
 
 class _Tee(io.StringIO):

@@ -199,6 +199,14 @@ def test_a_chapter_that_was_killed_says_in_which_cell(tmp_path):
     assert book.read_run("y", tmp_path / "none").problems != []
 
 
+def test_a_chapter_that_takes_too_much_of_a_gpu_says_in_which_cell(tmp_path):
+    result = tmp_path / "x.json"
+    cells = [notebook.CellRun(i, gpu_bytes=size) for i, size in ((2, 10**9), (3, 13 * 10**9))]
+    notebook.write(result, cells, total=2, running=None)
+    run = book.read_run("x", result)
+    assert run.problems == ["x, cell 3: 13.0 GB of a GPU, and a chapter may take 12"] and run.row["GPU GB"] == 13.0
+
+
 def test_the_chapters_are_those_whose_cells_work_on_the_device(tmp_path):
     write_notebook(tmp_path / "asks.ipynb", "x = 1", "where = attncourse.device()")
     write_notebook(tmp_path / "names.ipynb", "model.to('cuda')")
