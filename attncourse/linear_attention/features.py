@@ -16,7 +16,8 @@ FeatureMap = Callable[[Tensor], Tensor]
 
 def elu_plus_one(x: Float[Tensor, "*rows dk"]) -> Float[Tensor, "*rows dk"]:
     """elu(x) + 1, positive everywhere (Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236, equation 7)."""
-    return torch.relu(x) + x.clamp_max(0).exp()  # elu(x) = exp(x) - 1 below 0: next to 1 a small exp(x) rounds away
+    # elu(x) = exp(x) - 1 below 0: next to 1 a small exp(x) rounds away. No clamp: its slope at 0 is 0 from PyTorch 2.14 on.
+    return torch.relu(x) + x.masked_fill(x > 0, 0).exp()
 
 
 def identity(x: Float[Tensor, "*rows dk"]) -> Float[Tensor, "*rows dk"]:
