@@ -201,7 +201,7 @@ def test_a_set_of_versions_that_holds_is_a_success(pretended, tmp_path, capsys):
     assert versions.main([]) == 0
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() == summary.strip()
-    for said in (*THERE.values(), "27", ", ".join(NUMPYS), "at most three cases", "| yes"):
+    for said in (*THERE.values(), "27", ", ".join(versions.numpys_for(SOME.python)), "at most three cases", "| yes"):
         assert said in summary
 
 
@@ -213,7 +213,7 @@ def test_a_set_of_versions_that_holds_is_a_success(pretended, tmp_path, capsys):
         ("found", THERE | {"torch": "2.11.1+cpu"}, "torch 2.11.0 was asked for and 2.11.1"),
         ("tests", PASSED | {"failed": 2}, "2 tests fail"),
         ("tests", PASSED | {"passed": 0}, "no test ran"),
-        ("cannot loop beside", NUMPYS[-1], f"beside NumPy {NUMPYS[-1]}: only 0-dimensional"),
+        ("cannot loop beside", NUMPYS[0], f"beside NumPy {NUMPYS[0]}: only 0-dimensional"),
         ("cannot loop beside", THERE["numpy"], "only 0-dimensional"),
     ],
 )
@@ -221,6 +221,11 @@ def test_whatever_fails_or_is_not_tried_is_no_success(pretended, tmp_path, what,
     pretended[what] = came
     assert versions.main([]) == 1
     assert f"no: {said}" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+
+def test_a_numpy_that_is_not_built_for_a_python_is_not_asked_for():
+    assert versions.numpys_for("3.11") == [*NUMPYS[:2]] and versions.numpys_for("3.12") == [*NUMPYS]
+    assert versions.numpys_for("3.13") == [*NUMPYS]
 
 
 def test_a_command_that_fails_says_what_it_was_and_its_last_words():

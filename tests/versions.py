@@ -4,9 +4,9 @@
     python -m tests.versions lowest py312          one, or some: whatever begins with these words
     python -m tests.versions lowest --all-cases    every case of each test, and not three of them
 
-Of each set: the rooms' tests, a learner's kernel with a loop interpreted beside each of NUMPYS, and every kernel compiled
-once for a chip that is not here. What came out stands in _build/versions/summary.md. A set that could not be tried, since
-this machine lacks its Python, counts as one that does not hold.
+Of each set: the rooms' tests, a learner's kernel with a loop interpreted beside each of NUMPYS that its Python has, and
+every kernel compiled once for a chip that is not here. What came out stands in _build/versions/summary.md. A set that could
+not be tried, since this machine lacks its Python, counts as one that does not hold.
 
 Not among the tests are the compile gates, which judge how many registers the pinned compiler takes.
 """
@@ -64,6 +64,7 @@ SUPPORTED = (
 
 # Triton 3.6 and older loops beside NumPy 2.4 and newer by a mend of ours; the first is what the message advises.
 NUMPYS = ("2.3.5", "2.4.6", "2.5.5")
+OLDEST_PYTHON = {"2.5.5": "3.12"}  # that a NumPy is built for, where it is newer than the oldest of the course
 
 TESTED_WITH = ("pytest", "pytest-timeout", "hypothesis")
 SHARED_TESTS = ("shared", "rope", "device", "every_form", "same_function")
@@ -126,6 +127,12 @@ def chosen(words: list[str]) -> list[Versions]:
     return [versions for versions in SUPPORTED if not words or versions.name.startswith(tuple(words))]
 
 
+def numpys_for(python: str) -> list[str]:
+    """Those of NUMPYS that are built for this Python, "3.11"."""
+    minor = int(python.partition(".")[2])
+    return [numpy for numpy in NUMPYS if int(OLDEST_PYTHON.get(numpy, python).partition(".")[2]) <= minor]
+
+
 def find_python(version: str) -> Path | None:
     """An interpreter of this version, as python3.11 on PATH or in pyenv's folder; None where there is none."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
@@ -182,7 +189,7 @@ def try_versions(versions: Versions, *, all_cases: bool = False) -> Outcome:
         if outcome.found[what].partition("+")[0] != wanted
     ]
     outcome.faults += wrong
-    for numpy in NUMPYS:
+    for numpy in numpys_for(versions.python):
         try:
             _loop_beside(inside, numpy)
             outcome.loops_beside.append(numpy)
