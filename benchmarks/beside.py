@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attncourse.block_sparse import local_and_random
-from attncourse.profile.cases import CASES, Case, Draw, flex_form, sdpa_form
+from attncourse.profile.cases import CASES, Case, Draw, Form, flex_form, sdpa_form
 from attncourse.profile.counts import Size
 from attncourse.profile.decode_cases import latent_case
 from attncourse.testing import relative_error
@@ -78,7 +78,7 @@ def entries(mechanism: str, *, device: str, width: int) -> Iterator[Entry]:
         return lambda t: case_of(mechanism, t, device=device, width=width).forms[form]
 
     if mechanism == "latent":
-        yield Entry("kernel", lambda t: planned_latent(), backward=False)
+        yield Entry("kernel", lambda t: planned(own("triton")(t).plan), backward=False)
         yield Entry("sdpa", own("torch"), backward=False)
         return
     yield Entry("kernel", own("triton"))
@@ -96,17 +96,15 @@ def entries(mechanism: str, *, device: str, width: int) -> Iterator[Entry]:
         yield Entry(FLEX, make, backward=compiled)
 
 
-def planned_latent() -> Callable[..., Tensor]:
-    """The latent kernel, planned at its first call: what a step of a model runs."""
+def planned(make: Callable[..., Form]) -> Form:
+    """A kernel, planned by `make` at its first call: what a step of a model runs."""
     plan = None
 
     def attend(*inputs: Tensor) -> Tensor:
         nonlocal plan
         if plan is None:
-            from attncourse.latent.kernel import plan_latent_decode
-
-            plan = plan_latent_decode(*inputs)
-        return plan.run(*inputs)
+            plan = make(*inputs)
+        return plan(*inputs)
 
     return attend
 

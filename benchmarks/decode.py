@@ -16,7 +16,7 @@ from attncourse.profile.bench import DECODE_FORMS, GRIDS, Grid, decode_work, pre
 from attncourse.profile.cases import Draw, flex_form, sdpa_form
 from attncourse.profile.command import begin_record, describe_limits, describe_measurements
 from attncourse.profile.counts import Size
-from attncourse.profile.decode_cases import DECODE_CASES, _step
+from attncourse.profile.decode_cases import DECODE_CASES, SHARED, grouped_case
 from attncourse.profile.measure import SIZES, USUAL_DTYPE, measure_work, rotation
 from attncourse.profile.record import Measurement, write_record
 from attncourse.testing import relative_error
@@ -25,7 +25,6 @@ from .clock import Clock, tried
 from .peers import HERE
 from .report import Report, Told, told
 
-SHARED = 4
 # Of the steps beside named peers: tokens and sequences.
 STEPS = {"cuda": ((1024, 1), (16_384, 1), (65_536, 1), (4096, 8), (4096, 64)), "cpu": ((64, 1), (100, 2))}
 HEADS, WIDTH = {"cuda": 32, "cpu": 4}, {"cuda": 128, "cpu": 16}
@@ -82,26 +81,19 @@ def peers(told: Told) -> Iterator[dict]:
     # FlexAttention last: it is compiled for each size.
     for compiled in (False, True):
         for s, b in STEPS[device]:
-            size = _step(Size(b, HEADS[device], HEADS[device], 1, s, WIDTH[device], WIDTH[device]), shared=SHARED)
-            q, k, v = Draw(device, dtype).qkv(size)
+            size = Size(b, HEADS[device], HEADS[device], 1, s, WIDTH[device], WIDTH[device])
+            case = grouped_case(size, Draw(device, dtype), shared=SHARED)
+            q, k, v = case.inputs
             exact = grouped_query_decode(q.double(), k.double(), v.double())
             if compiled:
                 forms = {"flex": flex_form(compiled=device == "cuda", enable_gqa=True)}
             else:
-                forms = {"kernel": planned(q, k, v)}
+                forms = {"kernel": case.forms["triton"].plan(q, k, v)}
                 forms |= {f"sdpa, {name}": sdpa_form(name, enable_gqa=True) for name in HERE[device]}
             for name, form in forms.items():
                 row = {"form": name, "sequences": b, "tokens": s, "call us": None, "replayed us": None, "GB/s": None}
                 late = {"error": None, "problem": "no time was left"}
                 yield row | (time_step(form, q, k, v, exact=exact, clock=clock) if told.left > 0 else late)
-
-
-def planned(q: Tensor, k: Tensor, v: Tensor):
-    """The kernel, planned once: what a step of a model runs."""
-    from attncourse.grouped_query.kernel import plan_grouped_query_decode
-
-    plan = plan_grouped_query_decode(q, k, v)
-    return lambda q, k, v: plan.run(q, k, v)[0]
 
 
 def copies(q: Tensor, k: Tensor, v: Tensor) -> list[tuple[Tensor, ...]]:
