@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from attncourse._shared.launch import triton_is_old
-from attncourse.profile.compiled import SHARED_LIMIT, Compiled, compile_kernel, source_of
+from attncourse.profile.compiled import SHARED_LIMIT, Compiled, compile_kernel, compiled_from, source_of
 
 RECORDS = Path(__file__).parent / "compiled"
 RECORD_ANEW = "`python -m tests.compile_gate record` writes it anew"
@@ -53,8 +52,6 @@ def softmax_attention_cases(capability: int):
         for which in room.CONFIGS:
             kernel = getattr(room, f"_softmax_attention_{which}_kernel")
             yield kernel, f"{dtype} d={width} causal", dtype, known, room.launch_config(which, **chip)
-        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
-        yield room._softmax_attention_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
 
 
 def additive_cases(capability: int):
@@ -121,8 +118,6 @@ def block_sparse_cases(capability: int):
         for which in room.CONFIGS:
             kernel = getattr(room, f"_block_sparse_{which}_kernel")
             yield kernel, f"{dtype} d={width}", dtype, known, room.launch_config(which, **chip)
-        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
-        yield room._block_sparse_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
 
 
 def global_local_cases(capability: int):
@@ -142,8 +137,6 @@ def global_local_cases(capability: int):
                 kernel = getattr(room, f"_global_local_{which}_kernel")
                 case = f"{dtype} d={width} {'band' if band else 'all keys'}"
                 yield kernel, case, dtype, known, room.launch_config(which, **chip)
-        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
-        yield room._global_local_bwd_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
 
 
 def linear_attention_cases(capability: int):
@@ -170,16 +163,16 @@ def latent_cases(capability: int):
     ]:  # fmt: skip
         if dtype == "bf16" and capability < 80:
             continue
-        config = room.launch_config(width=width, bits=32 if dtype == "fp32" else 16, capability=capability)
-        for paged in (False, True):
+        for rows, paged in [(16, False), (16, True), (128, False), (128, True)]:
+            config = room.launch_config(
+                rows=rows, width=width, bits=32 if dtype == "fp32" else 16, capability=capability, paged=paged
+            )
             known = {
-                "R": width, "P": rope, "PAGE": 64, "PAGED": paged, "LENGTHS": True, "POSITIONS": True,
+                "R": width, "P": rope, "PAGED": paged, "ALIGNED": True, "LENGTHS": True, "POSITIONS": True,
                 "BLOCK_R": width, "BLOCK_P": rope,
             }  # fmt: skip
-            case = f"{dtype} {width} + {rope}" + " paged" * paged
+            case = f"{dtype} {width} + {rope}, {rows} queries" + " paged" * paged
             yield room._latent_decode_split_kernel, case, dtype, known, config
-        known = {"R": width, "BLOCK_R": width}
-        yield room._latent_decode_merge_kernel, f"{dtype} {width}", dtype, known, {"num_warps": 4}
 
 
 def grouped_query_cases(capability: int):
@@ -197,19 +190,20 @@ def grouped_query_cases(capability: int):
     ]:
         if dtype == "bf16" and capability < 80:
             continue
-        for name, codec in (("plain", room.PLAIN), ("int8", room.INT8), ("fp8", room.FP8)):
+        codecs = {"plain": room.PLAIN, "int8": room.INT8, "int4": room.INT4, "fp8": room.FP8}
+        for name, codec in codecs.items():
             for rows in (4, 64) if name == "plain" else (4,):
-                config = room.launch_config(
-                    rows=rows, width=width, bits=32 if dtype == "fp32" else 16, capability=capability
-                )
-                known = {
-                    "LENGTHS": True, "STARTS": True, "PAGED": True, "WINDOW": False, "CODEC": codec.value, "K_GROUPS": 1, "V_GROUPS": 1, "DK": width,
-                    "DV": width, "BLOCK_DK": width, "BLOCK_DV": width,
-                }  # fmt: skip
-                case = f"{dtype} d={width} {name} cache, {rows} rows"
-                yield room._grouped_query_split_kernel, case, dtype, known, config
-        known = {"DV": width, "BLOCK_DV": width}
-        yield room._grouped_query_merge_kernel, f"{dtype} d={width}", dtype, known, {"num_warps": 1}
+                for paged in (True, False) if name == "plain" else (True,):
+                    config = room.launch_config(
+                        rows=rows, width=width, bits=32 if dtype == "fp32" else 16, capability=capability, paged=paged
+                    )
+                    known = {
+                        "LENGTHS": True, "STARTS": True, "PAGED": paged, "ALIGNED": True, "WINDOW": False,
+                        "CODEC": codec.value, "K_GROUPS": 1, "V_GROUPS": 1, "DK": width, "DV": width,
+                        "BLOCK_DK": width, "BLOCK_DV": width,
+                    }  # fmt: skip
+                    case = f"{dtype} d={width} {name} cache, {rows} rows" + ("" if paged else ", contiguous")
+                    yield room._grouped_query_split_kernel, case, dtype, known, config
 
 
 def kv_cache_cases(capability: int):
@@ -302,8 +296,6 @@ def _task(kernel, case: str, dtype: str, known: dict, config: dict, capability: 
     """How to compile one case, and the key of all that the result depends on."""
     options = {k: v for k, v in config.items() if not k.isupper()}
     constants = {k: v for k, v in {**known, **config}.items() if k.isupper() and k in kernel.arg_names}
-    # The last axis of a contiguous tensor has stride 1, and a launch specialises on it.
-    constants |= {n: 1 for n in kernel.arg_names if re.fullmatch(r"(q|k|v|out|dout|pq|pk|qc|qr|c|kr|table)_[da]", n)}
     arguments = dict(dtype=dtype, constants=constants)
     return {
         "key": _key(source_of(kernel, **arguments), options, capability),
@@ -318,9 +310,12 @@ def _key(source, options: dict, capability: int) -> str:
     from triton.backends.compiler import GPUTarget
     from triton.compiler.compiler import make_backend
 
-    for function in vars(sys.modules[source.fn.__module__]).values():
-        if isinstance(function, triton.JITFunction):
-            function.starting_line_number = 0  # part of Triton's own hash: a line above the kernel would change it
+    from attncourse._shared import kernel as shared
+
+    for module in (sys.modules[source.fn.__module__], shared):
+        for function in vars(module).values():
+            if isinstance(function, triton.JITFunction):
+                function.starting_line_number = 0  # part of Triton's own hash: a line above the kernel would change it
     compiler = (triton.__version__, make_backend(GPUTarget("cuda", capability, 32)).hash())
     return hashlib.sha256(repr((source.hash(), sorted(options.items()), compiler)).encode()).hexdigest()[:32]
 
@@ -354,7 +349,7 @@ def compile_all(room: str, capability: int) -> list[Compiled]:
 def compiled_all(room: str, capability: int) -> list[Compiled]:
     """What compile_all gives, with any Triton."""
     entries = _looked_up(room)[str(capability)] or _elsewhere(room, str(capability))
-    return [Compiled(**{k: v for k, v in entry.items() if k != "key"}, ptx="") for entry in entries]
+    return [compiled_from({k: v for k, v in entry.items() if k != "key"} | {"ptx": ""}) for entry in entries]
 
 
 @cache

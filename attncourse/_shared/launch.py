@@ -1,10 +1,11 @@
 """What the launchers of kernels share: where a kernel can run, and which inputs it takes there."""
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -74,3 +75,91 @@ def device_capability(x: Tensor) -> int:
         return 80
     major, minor = torch.cuda.get_device_capability(x.device)
     return 10 * major + minor
+
+
+def padded(width: int) -> int:
+    """The tile's width: a power of two, and at least the 16 that a tensor core multiplies at once."""
+    return max(16, 1 << (width - 1).bit_length())
+
+
+def tile_config(
+    table: Mapping, *, width: int, bits: int, capability: int, blocks: tuple[str, ...] = ("BLOCK_T", "BLOCK_S")
+) -> dict[str, int]:
+    """A row of a room's table {chip: {padded width: (*blocks, warps, stages)}}, named as a launch takes it.
+
+    The chip is the newest of the table's that is not newer than this one (80 for sm_86 too). Products of float32, and all
+    of chips before sm_80, run on FMA units out of registers, for which the row is "fma", or 75 for the older chips alone.
+    """
+    if capability < 80:
+        chip = 75 if 75 in table else "fma"
+    else:
+        chip = "fma" if bits == 32 else max(n for n in table if n != "fma" and n <= capability)
+    row = min(n for n in table[chip] if n >= width)
+    *sizes, num_warps, num_stages = table[chip][row]
+    # The default of FP fusion differs between versions of Triton.
+    return dict(zip(blocks, sizes, strict=True)) | {
+        "num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True,
+    }  # fmt: skip
+
+
+def check_launch(name: str, q: Tensor, k: Tensor, v: Tensor, *, instead: str, widest: int = 256) -> None:
+    """What a kernel of heads takes beyond what its definition does; `instead` is the impl that takes wider heads."""
+    check_runs_here(name, q)
+    width = max(q.shape[-1], v.shape[-1])
+    require(width <= widest, f"{name} takes widths to {widest}, got {width}: use impl='{instead}' for it")
+    for which, x in (("q", q), ("k", k), ("v", v)):
+        span = x.shape[2] * x.stride(2)
+        require(span < 2**31, f"{name} addresses 2^31 elements a head, {which} spans {span}")
+
+
+def check_mask_is_constant(name: str, mask: Tensor | None) -> None:
+    """Kernels add a mask to scores, and form no gradient for it."""
+    require(
+        mask is None or not mask.requires_grad,
+        f"{name} gives no gradient to an added mask: detach it, or use impl='reference'",
+    )
+
+
+def check_backward_fits(width: int, *, bits: int, capability: int) -> None:
+    """Float32 tiles of a backward pass, beyond a padded width of 128, ask for more than the 64 KiB of sm_75."""
+    require(
+        capability >= 80 or bits == 16 or width <= 128,
+        "the backward pass of float32 heads wider than 128 does not fit this chip's shared memory: use float16",
+    )
+
+
+def chip_of(q: Tensor, *, width: int) -> dict[str, int]:
+    """What picks a row of a table: the padded width, the bits of an element, the chip."""
+    return {"width": width, "bits": 8 * q.element_size(), "capability": device_capability(q)}
+
+
+def positive(q: Tensor, scale: float) -> tuple[Tensor, float]:
+    """The same scores under a factor above 0, by which kernels compare them before they multiply: its sign goes to q."""
+    if scale == 0:
+        return q * 0, 1.0
+    return (-q, -scale) if scale < 0 else (q, scale)
+
+
+@functools.cache
+def choose_splits(programs: int, tiles: int, *, slots: int, least: int = 4) -> int:
+    """Into how many splits each sequence's tiles of keys are cut, a program each, when as many programs run as there are.
+
+    A wave is as many programs as the chip holds at a time, and the last one may be nearly empty. So the busy share of the
+    slots is counted, in whole tiles and whole waves, and the fewest splits are taken that reach 85 % of the best: what
+    more splits gain, their merge costs. (The rule of FlashAttention's `num_splits_heuristic`.)
+
+    Args:
+        programs: of one split: sequences times key/value heads times blocks of rows.
+        tiles: of the longest sequence.
+        slots: multiprocessors times the programs that one of them holds at a time.
+        least: tiles below which a split costs more to merge than it gains.
+    """
+    programs, most = max(programs, 1), max(1, min(tiles // least, slots))
+    busy = {n: programs * tiles / (slots * -(-programs * n // slots) * -(-tiles // n)) for n in range(1, most + 1)}
+    enough = 0.85 * max(busy.values())
+    return next(n for n, share in busy.items() if share >= enough)
+
+
+def slots_of(x: Tensor, *, resident: int) -> int:
+    """How many programs the chip of x holds at a time; where kernels are interpreted, one."""
+    return resident * torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1

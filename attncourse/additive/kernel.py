@@ -8,15 +8,25 @@ A tile of the hidden layer, (BLOCK_T, BLOCK_S, BLOCK_A), lives in registers, is 
 import torch
 from torch import Tensor
 
-from attncourse._shared.kernel import tl, triton
-from attncourse._shared.launch import check_runs_here, in_exact_dtype
+from attncourse._shared.kernel import (
+    ADDED_MASK,
+    LOG2E,
+    exponents,
+    head_of,
+    length_of,
+    mask_arguments,
+    masked_scores,
+    online_softmax,
+    tanh,
+    tl,
+    triton,
+)
+from attncourse._shared.launch import check_mask_is_constant, check_runs_here, in_exact_dtype, padded
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
 from .checks import check_additive
-
-NO_MASK, BOOLEAN_MASK, ADDED_MASK = 0, 1, 2
 
 
 @triton.jit
@@ -32,9 +42,7 @@ def _hidden(pq, pk, rows, cols, t, s, first, A: tl.constexpr, BLOCK_A: tl.conste
     """tanh(W q + U k) for one tile of pairs and BLOCK_A hidden units."""
     from_q = _load(pq, rows, A, t, first, A, BLOCK_A).to(tl.float32)  # (BLOCK_T, BLOCK_A)
     from_k = _load(pk, cols, A, s, first, A, BLOCK_A).to(tl.float32)  # (BLOCK_S, BLOCK_A)
-    x = from_q[:, None, :] + from_k[None, :, :]
-    # libdevice does not run in the interpreter; this form is exact at both infinities.
-    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)  # (BLOCK_T, BLOCK_S, BLOCK_A)
+    return tanh(from_q[:, None, :] + from_k[None, :, :])  # (BLOCK_T, BLOCK_S, BLOCK_A)
 
 
 @triton.jit
@@ -45,40 +53,29 @@ def _unit(ws_ptr, first, A: tl.constexpr, BLOCK_A: tl.constexpr):
 
 @triton.jit
 def _scores(
-    pq, pk, ws_ptr, mask, mask_t, mask_s, rows, cols, t, s, length, A: tl.constexpr, BLOCK_T: tl.constexpr,
+    pq, pk, ws_ptr, mask, mask_strides, rows, cols, t, s, length, A: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """Scores of one tile of pairs, -inf where a row may not look."""
     scores = tl.zeros((BLOCK_T, BLOCK_S), tl.float32)
     for first in range(0, A, BLOCK_A):
         scores += tl.sum(_hidden(pq, pk, rows, cols, t, s, first, A, BLOCK_A) * _unit(ws_ptr, first, A, BLOCK_A), 2)
-    if MASK != 0:
-        inside = (rows[:, None] < t) & (cols[None, :] < s)
-        # A mask may hold more than 2^31 elements a head.
-        at = mask + rows[:, None].to(tl.int64) * mask_t + cols[None, :].to(tl.int64) * mask_s
-        tile = tl.load(at, mask=inside, other=0)
-        if MASK == 1:
-            scores = tl.where(tile != 0, scores, float("-inf"))
-        else:
-            scores += tile.to(tl.float32)
+    scores = masked_scores(scores, mask, mask_strides, rows, cols, t, s, MASK)
     return tl.where(cols[None, :] < length, scores, float("-inf"))
 
 
 @triton.jit
 def _additive_fwd_kernel(
-    pq_ptr, pk_ptr, v_ptr, ws_ptr, out_ptr, top_ptr, sum_ptr, lengths_ptr, mask_ptr, mask_b, mask_h, mask_t, mask_s,
-    h, t, s,
+    pq_ptr, pk_ptr, v_ptr, ws_ptr, out_ptr, top_ptr, sum_ptr, lengths_ptr, mask_ptr, mask_strides, h, t, s,
     DV: tl.constexpr, A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr,
     BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_T queries of one head against every key, by the online softmax."""
     index = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
-    length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + index // h).to(tl.int32)
+    length = length_of(lengths_ptr, index // h, s, LENGTHS)
     pq, pk, v_base = pq_ptr + index * t * A, pk_ptr + index * s * A, v_ptr + index * s * DV
-    mask = mask_ptr + index // h * mask_b + index % h * mask_h
+    mask = head_of(mask_ptr, mask_strides, index // h, index % h)
 
     acc = tl.zeros((BLOCK_T, BLOCK_DV), tl.float32)
     top = tl.full((BLOCK_T,), float("-inf"), tl.float32)
@@ -86,24 +83,17 @@ def _additive_fwd_kernel(
     for start in range(0, length, BLOCK_S):
         cols = start + tl.arange(0, BLOCK_S)
         scores = _scores(
-            pq, pk, ws_ptr, mask, mask_t, mask_s, rows, cols, t, s, length, A, BLOCK_T, BLOCK_S, BLOCK_A, MASK
+            pq, pk, ws_ptr, mask, mask_strides, rows, cols, t, s, length, A, BLOCK_T, BLOCK_S, BLOCK_A, MASK
         )
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        rescale = tl.exp(top - shift)
-        weights = tl.exp(scores - shift[:, None])
-        total = total * rescale + tl.sum(weights, 1)
         v = _load(v_base, cols, DV, length, 0, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
-        acc = tl.dot(weights.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
-        top = new_top
+        acc, top, total = online_softmax(acc, top, total, scores, v, LOG2E, MASK == ADDED_MASK)
 
     seen = total > 0
     safe = tl.where(seen, total, 1.0)
     # Two numbers, not their sum: next to a maximum of -1e9, a mask's, the other would round away. And +inf for a row that
     # saw nothing: in the backward pass all its weights are 0.
     tl.store(top_ptr + index * t + rows, tl.where(seen, top, float("inf")), mask=rows < t)
-    tl.store(sum_ptr + index * t + rows, tl.log(safe), mask=rows < t)
+    tl.store(sum_ptr + index * t + rows, tl.log2(safe), mask=rows < t)
     cols_v = tl.arange(0, BLOCK_DV)
     inside = (rows[:, None] < t) & (cols_v[None, :] < DV)
     out = (acc / safe[:, None]).to(out_ptr.dtype.element_ty)
@@ -112,12 +102,12 @@ def _additive_fwd_kernel(
 
 @triton.jit
 def _weights_and_dscores(
-    pq, pk, v_base, dout, ws_ptr, top, log_sum, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV: tl.constexpr,
+    pq, pk, v_base, dout, ws_ptr, top, log_sum, delta, mask, mask_strides, rows, cols, t, s, length, DV: tl.constexpr,
     A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_DV: tl.constexpr,
     MASK: tl.constexpr,
 ):  # fmt: skip
-    scores = _scores(pq, pk, ws_ptr, mask, mask_t, mask_s, rows, cols, t, s, length, A, BLOCK_T, BLOCK_S, BLOCK_A, MASK)
-    weights = tl.exp((scores - top[:, None]) - log_sum[:, None])
+    scores = _scores(pq, pk, ws_ptr, mask, mask_strides, rows, cols, t, s, length, A, BLOCK_T, BLOCK_S, BLOCK_A, MASK)
+    weights = tl.exp2(exponents(scores, top[:, None], LOG2E, True) - log_sum[:, None])
     v = _load(v_base, cols, DV, length, 0, DV, BLOCK_DV)
     dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
     return weights, weights * (dweights - delta[:, None])
@@ -125,7 +115,7 @@ def _weights_and_dscores(
 
 @triton.jit
 def _load_statistics(top_ptr, sum_ptr, rows, t):
-    """Each row's maximum, and the logarithm of its sum; weights of 0 for rows that do not exist."""
+    """Each row's maximum, and the logarithm to base 2 of its sum; weights of 0 for rows that do not exist."""
     top = tl.load(top_ptr + rows, mask=rows < t, other=float("inf"))
     return top, tl.load(sum_ptr + rows, mask=rows < t, other=0.0)
 
@@ -133,18 +123,16 @@ def _load_statistics(top_ptr, sum_ptr, rows, t):
 @triton.jit
 def _additive_bwd_dq_kernel(
     pq_ptr, pk_ptr, v_ptr, ws_ptr, dout_ptr, top_ptr, sum_ptr, delta_ptr, dpq_ptr, dscore_ptr, lengths_ptr, mask_ptr,
-    mask_b, mask_h, mask_t, mask_s, h, t, s,
+    mask_strides, h, t, s,
     DV: tl.constexpr, A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr,
     BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of BLOCK_T projected queries, and this program's own share of the gradient of w_score."""
     index = tl.program_id(1).to(tl.int64)
     rows = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
-    length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + index // h).to(tl.int32)
+    length = length_of(lengths_ptr, index // h, s, LENGTHS)
     pq, pk, v_base = pq_ptr + index * t * A, pk_ptr + index * s * A, v_ptr + index * s * DV
-    mask = mask_ptr + index // h * mask_b + index % h * mask_h
+    mask = head_of(mask_ptr, mask_strides, index // h, index % h)
     dout = _load(dout_ptr + index * t * DV, rows, DV, t, 0, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
     top, log_sum = _load_statistics(top_ptr + index * t, sum_ptr + index * t, rows, t)
     delta = tl.load(delta_ptr + index * t + rows, mask=rows < t, other=0.0)
@@ -152,7 +140,7 @@ def _additive_bwd_dq_kernel(
     for start in range(0, length, BLOCK_S):
         cols = start + tl.arange(0, BLOCK_S)
         _, dscores = _weights_and_dscores(
-            pq, pk, v_base, dout, ws_ptr, top, log_sum, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV, A,
+            pq, pk, v_base, dout, ws_ptr, top, log_sum, delta, mask, mask_strides, rows, cols, t, s, length, DV, A,
             BLOCK_T, BLOCK_S, BLOCK_A, BLOCK_DV, MASK,
         )  # fmt: skip
         for first in range(0, A, BLOCK_A):
@@ -170,18 +158,16 @@ def _additive_bwd_dq_kernel(
 @triton.jit
 def _additive_bwd_dkdv_kernel(
     pq_ptr, pk_ptr, v_ptr, ws_ptr, dout_ptr, top_ptr, sum_ptr, delta_ptr, dpk_ptr, dv_ptr, lengths_ptr, mask_ptr,
-    mask_b, mask_h, mask_t, mask_s, h, t, s,
+    mask_strides, h, t, s,
     DV: tl.constexpr, A: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_A: tl.constexpr,
     BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of BLOCK_S projected keys and of their values."""
     index = tl.program_id(1).to(tl.int64)
     cols = tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)
-    length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + index // h).to(tl.int32)
+    length = length_of(lengths_ptr, index // h, s, LENGTHS)
     pq, pk, v_base = pq_ptr + index * t * A, pk_ptr + index * s * A, v_ptr + index * s * DV
-    mask = mask_ptr + index // h * mask_b + index % h * mask_h
+    mask = head_of(mask_ptr, mask_strides, index // h, index % h)
     dv = tl.zeros((BLOCK_S, BLOCK_DV), tl.float32)
     for start in range(0, t, BLOCK_T):
         rows = start + tl.arange(0, BLOCK_T)
@@ -189,7 +175,7 @@ def _additive_bwd_dkdv_kernel(
         top, log_sum = _load_statistics(top_ptr + index * t, sum_ptr + index * t, rows, t)
         delta = tl.load(delta_ptr + index * t + rows, mask=rows < t, other=0.0)
         weights, dscores = _weights_and_dscores(
-            pq, pk, v_base, dout, ws_ptr, top, log_sum, delta, mask, mask_t, mask_s, rows, cols, t, s, length, DV, A,
+            pq, pk, v_base, dout, ws_ptr, top, log_sum, delta, mask, mask_strides, rows, cols, t, s, length, DV, A,
             BLOCK_T, BLOCK_S, BLOCK_A, BLOCK_DV, MASK,
         )  # fmt: skip
         dv = tl.dot(tl.trans(weights.to(dout.dtype)), dout, dv, input_precision="ieee")
@@ -222,15 +208,11 @@ def launch_config(width: int) -> dict[str, int]:
 
 def _arguments(pq, pk, v, key_lengths, mask):
     (b, h, t, a), (s, dv) = pq.shape, v.shape[2:]
-    kind = NO_MASK if mask is None else BOOLEAN_MASK if mask.dtype == torch.bool else ADDED_MASK
-    if mask is not None:
-        mask = mask.expand(b, h, t, s)  # broadcast axes get stride 0: nothing is copied
-        mask = mask.view(torch.uint8) if kind == BOOLEAN_MASK else mask
-    strides = (0, 0, 0, 0) if mask is None else mask.stride()
-    block_dv = max(16, triton.next_power_of_2(dv))
+    mask, mask_strides, kind = mask_arguments(mask, (b, h, t, s), like=pq)
+    block_dv = padded(dv)
     constants = {"DV": dv, "A": a, "BLOCK_DV": block_dv, "LENGTHS": key_lengths is not None, "MASK": kind}
-    masks = (pq if key_lengths is None else key_lengths.contiguous(), pq if mask is None else mask)
-    return (*masks, *strides, h, t, s), constants | launch_config(block_dv)
+    lengths = pq if key_lengths is None else key_lengths.contiguous()
+    return (lengths, mask, mask_strides, h, t, s), constants | launch_config(block_dv)
 
 
 def _forward(pq, pk, v, w_score, key_lengths, mask):
@@ -312,7 +294,4 @@ def _check(q, k, v, w_q, w_k, w_score, key_lengths, mask):
     check_additive(q, k, w_q, w_k, w_score, v=v, key_lengths=key_lengths, mask=mask)
     check_runs_here("additive_attention_triton", q)
     require(v.shape[-1] <= 256, f"additive_attention_triton takes values to width 256, got {v.shape[-1]}")
-    require(
-        mask is None or not mask.requires_grad,
-        "additive_attention_triton gives no gradient to an added mask: detach it, or use impl='reference'",
-    )
+    check_mask_is_constant("additive_attention_triton", mask)

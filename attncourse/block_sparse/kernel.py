@@ -7,55 +7,54 @@ way, of FlexAttention (https://arxiv.org/abs/2412.05496, section 4.2). A block i
 side of it works.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from attncourse._shared.kernel import tl, triton
-from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
-from attncourse._shared.validate import require
+from attncourse._shared.kernel import (
+    LOG2E,
+    finish_softmax,
+    head_of,
+    length_of,
+    load_lse,
+    load_rows,
+    online_softmax,
+    row_delta,
+    score_gradients,
+    store_rows,
+    tl,
+    triton,
+)
+from attncourse._shared.launch import (
+    check_backward_fits,
+    check_launch,
+    chip_of,
+    in_exact_dtype,
+    padded,
+    positive,
+    tile_config,
+)
 
 from .checks import check_pattern
 from .pattern import BlockPattern
 
-LOG2E = tl.constexpr(math.log2(math.e))
-
 
 @triton.jit
-def _load_rows(base, rows, exists, stride_row, stride_width, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """(rows, BLOCK) of a matrix; zeros where a row does not exist."""
-    cols = tl.arange(0, BLOCK)
-    inside = exists[:, None] & (cols[None, :] < WIDTH)
-    return tl.load(base + rows[:, None] * stride_row + cols[None, :] * stride_width, mask=inside, other=0.0)
-
-
-@triton.jit
-def _store_rows(base, x, rows, exists, stride_row, stride_width, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    cols = tl.arange(0, BLOCK)
-    inside = exists[:, None] & (cols[None, :] < WIDTH)
-    tl.store(base + rows[:, None] * stride_row + cols[None, :] * stride_width, x.to(base.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _scores(
-    q, k, exists, masks_ptr, which, place_t, place_s, scale, SIDE: tl.constexpr, PARTIAL: tl.constexpr
-):  # fmt: skip
-    """Scores to base 2 of a tile, (BLOCK_T, BLOCK_S), with -inf where a key does not exist or the block's mask hides it."""
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E)
-    visible = exists[None, :] & (place_t < SIDE)[:, None]
+def _scores(q, k, exists, masks_ptr, which, place_t, place_s, SIDE: tl.constexpr, PARTIAL: tl.constexpr):
+    """Products of a tile, (BLOCK_T, BLOCK_S), with -inf where a key does not exist or the block's mask hides it."""
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee")
+    visible = exists[None, :]
     if PARTIAL:
         at = masks_ptr + which.to(tl.int64) * SIDE * SIDE + place_t[:, None] * SIDE + place_s[None, :]
-        visible &= tl.load(at, mask=visible, other=0) != 0
+        visible = tl.load(at, mask=visible & (place_t < SIDE)[:, None], other=0) != 0
     return tl.where(visible, scores, float("-inf"))
 
 
 @triton.jit
 def _fwd_blocks(
-    acc, top, total, q, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, first, last, length, scale,
-    k_s, k_d, v_s, v_d, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_S: tl.constexpr,
-    BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
+    acc, top, total, q, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, first, last, length,
+    factor, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
+    BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
 ):  # fmt: skip
     """The online softmax over the blocks of keys at first..last of the list."""
     for at in range(first, last):
@@ -65,42 +64,38 @@ def _fwd_blocks(
             place_s = start + tl.arange(0, BLOCK_S)
             cols = block * SIDE + place_s
             exists = (place_s < SIDE) & (cols < length)
-            k = _load_rows(k_base, cols, exists, k_s, k_d, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
-            scores = _scores(q, k, exists, masks_ptr, which, place_t, place_s, scale, SIDE, PARTIAL)
-            new_top = tl.maximum(top, tl.max(scores, 1))
-            # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
-            shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-            rescale = tl.exp2(top - shift)
-            weights = tl.exp2(scores - shift[:, None])
-            total = total * rescale + tl.sum(weights, 1)
-            v = _load_rows(v_base, cols, exists, v_s, v_d, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
-            acc = tl.dot(weights.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
-            top = new_top
+            k = load_rows(k_base, k_strides, cols, exists, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
+            scores = _scores(q, k, exists, masks_ptr, which, place_t, place_s, SIDE, PARTIAL)
+            v = load_rows(v_base, v_strides, cols, exists, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
+            acc, top, total = online_softmax(acc, top, total, scores, v, factor)
     return acc, top, total
+
+
+@triton.jit
+def _queries_of(tile, t, s, SIDE: tl.constexpr, BLOCK_T: tl.constexpr):
+    """Of a program's tile of queries: its line of blocks, places in the block, rows of q, and which of them exist."""
+    TILES: tl.constexpr = (SIDE + BLOCK_T - 1) // BLOCK_T
+    line = (s - t) // SIDE + tile // TILES
+    place = tile % TILES * BLOCK_T + tl.arange(0, BLOCK_T)
+    rows = line * SIDE + place - (s - t)
+    return line, place, rows, (place < SIDE) & (rows >= 0) & (rows < t)
 
 
 @triton.jit
 def _block_sparse_fwd_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, lengths_ptr, starts_ptr, middles_ptr, blocks_ptr, which_ptr, masks_ptr,
-    q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, h, t, s, scale,
+    q_strides, k_strides, v_strides, out_strides, h, t, s, scale,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_T queries of one block and head against the live blocks of that block's list."""
-    TILES: tl.constexpr = (SIDE + BLOCK_T - 1) // BLOCK_T
-    line = (s - t) // SIDE + tl.program_id(0) // TILES
-    place_t = tl.program_id(0) % TILES * BLOCK_T + tl.arange(0, BLOCK_T)
+    line, place_t, rows, exists = _queries_of(tl.program_id(0), t, s, SIDE, BLOCK_T)
     batch = (tl.program_id(1) // h).to(tl.int64)
     head = (tl.program_id(1) % h).to(tl.int64)
-    rows = line * SIDE + place_t - (s - t)
-    real = (place_t < SIDE) & (rows >= 0) & (rows < t)
-    length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + batch).to(tl.int32)
-
-    q = _load_rows(q_ptr + batch * q_b + head * q_h, rows, real, q_t, q_d, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
-    k_base = k_ptr + batch * k_b + head // GROUP * k_g
-    v_base = v_ptr + batch * v_b + head // GROUP * v_g
+    length = length_of(lengths_ptr, batch, s, LENGTHS)
+    q = load_rows(head_of(q_ptr, q_strides, batch, head), q_strides, rows, exists, DK, BLOCK_DK)
+    k_base = head_of(k_ptr, k_strides, batch, head // GROUP)
+    v_base = head_of(v_ptr, v_strides, batch, head // GROUP)
     first = tl.load(starts_ptr + line)
     middle = tl.load(middles_ptr + line)
     last = tl.load(starts_ptr + line + 1)
@@ -109,68 +104,39 @@ def _block_sparse_fwd_kernel(
     top = tl.full((BLOCK_T,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_T,), tl.float32)
     acc, top, total = _fwd_blocks(
-        acc, top, total, q, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, first, middle, length, scale,
-        k_s, k_d, v_s, v_d, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, False,
+        acc, top, total, q, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, first, middle,
+        length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, False,
     )  # fmt: skip
     acc, top, total = _fwd_blocks(
-        acc, top, total, q, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, middle, last, length, scale,
-        k_s, k_d, v_s, v_d, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True,
+        acc, top, total, q, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, middle, last,
+        length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True,
     )  # fmt: skip
-
-    seen = total > 0
-    acc = acc / tl.where(seen, total, 1.0)[:, None]
-    lse = tl.where(seen, (top + tl.log2(tl.where(seen, total, 1.0))) / LOG2E, float("-inf"))
-    at = (batch * h + head) * t
-    tl.store(lse_ptr + at + rows, lse, mask=real)
-    _store_rows(out_ptr + at * DV, acc, rows, real, DV, 1, DV, BLOCK_DV)
-
-
-@triton.jit
-def _block_sparse_bwd_delta_kernel(
-    out_ptr, dout_ptr, dlse_ptr, delta_ptr, dout_b, dout_h, dout_t, dout_d, h, t,
-    DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_DV: tl.constexpr,
-):  # fmt: skip
-    """delta = sum(out * dout) - dlse a row: what every weight's gradient is lowered by."""
-    rows = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
-    real = rows < t
-    batch = (tl.program_id(1) // h).to(tl.int64)
-    head = (tl.program_id(1) % h).to(tl.int64)
-    at = (batch * h + head) * t
-    out = _load_rows(out_ptr + at * DV, rows, real, DV, 1, DV, BLOCK_DV).to(tl.float32)
-    dout = _load_rows(dout_ptr + batch * dout_b + head * dout_h, rows, real, dout_t, dout_d, DV, BLOCK_DV)
-    dlse = tl.load(dlse_ptr + at + rows, mask=real, other=0.0)
-    tl.store(delta_ptr + at + rows, tl.sum(out * dout.to(tl.float32), 1) - dlse, mask=real)
-
-
-@triton.jit
-def _load_lse(lse_ptr, rows, real):
-    """Log-sum-exp to base 2; +inf (so every weight is 0) for rows that saw nothing or do not exist."""
-    lse = tl.load(lse_ptr + rows, mask=real, other=float("inf"))
-    return tl.where(lse == float("-inf"), float("inf"), lse * LOG2E)
+    out, lse = finish_softmax(acc, top, total, scale * LOG2E)
+    tl.store(lse_ptr + (batch * h + head) * t + rows, lse, mask=exists)
+    store_rows(head_of(out_ptr, out_strides, batch, head), out_strides, out, rows, exists, DV, BLOCK_DV)
 
 
 @triton.jit
 def _dkdv_blocks(
-    dk, dv, k, v, q_base, dout_base, lse_ptr, delta_ptr, blocks_ptr, which_ptr, masks_ptr, exists, place_s, first, last,
-    t, s, scale, q_t, q_d, dout_t, dout_d, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr,
-    BLOCK_T: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
+    dk, dv, k, v, q_base, dout_base, q_strides, dout_strides, lse_ptr, delta_ptr, blocks_ptr, which_ptr, masks_ptr, seen,
+    place_s, first, last, t, s, factor, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_T: tl.constexpr,
+    BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of one tile of keys from the blocks of queries at first..last of its list, for one head."""
+    """Gradients of one tile of keys, those that are `seen`, from the blocks of queries at first..last of its list."""
     for at in range(first, last):
         block = tl.load(blocks_ptr + at)
         which = tl.load(which_ptr + at)
         for start in range(0, SIDE, BLOCK_T):
             place_t = start + tl.arange(0, BLOCK_T)
             rows = block * SIDE + place_t - (s - t)
-            real = (place_t < SIDE) & (rows >= 0) & (rows < t)
-            q = _load_rows(q_base, rows, real, q_t, q_d, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
-            dout = _load_rows(dout_base, rows, real, dout_t, dout_d, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
-            scores = _scores(q, k, exists, masks_ptr, which, place_t, place_s, scale, SIDE, PARTIAL)
-            weights = tl.exp2(scores - _load_lse(lse_ptr, rows, real)[:, None])
+            exists = (place_t < SIDE) & (rows >= 0) & (rows < t)
+            q = load_rows(q_base, q_strides, rows, exists, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
+            dout = load_rows(dout_base, dout_strides, rows, exists, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
+            scores = _scores(q, k, seen, masks_ptr, which, place_t, place_s, SIDE, PARTIAL)
+            weights = tl.exp2(scores * factor - load_lse(lse_ptr, rows, exists)[:, None])
             dv = tl.dot(tl.trans(weights.to(dout.dtype)), dout, dv, input_precision="ieee")
-            dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
-            delta = tl.load(delta_ptr + rows, mask=real, other=0.0)
-            dscores = weights * (dweights - delta[:, None])
+            delta = tl.load(delta_ptr + rows, mask=exists, other=0.0)
+            dscores = score_gradients(weights, dout, v, delta)
             dk = tl.dot(tl.trans(dscores.to(q.dtype)), q, dk, input_precision="ieee")
     return dk, dv
 
@@ -178,8 +144,7 @@ def _dkdv_blocks(
 @triton.jit
 def _block_sparse_bwd_dkdv_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr, lengths_ptr, starts_ptr, middles_ptr,
-    blocks_ptr, which_ptr, masks_ptr, q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d,
-    dout_b, dout_h, dout_t, dout_d, h, t, s, scale,
+    blocks_ptr, which_ptr, masks_ptr, q_strides, k_strides, v_strides, dout_strides, dk_strides, dv_strides, h, t, s, scale,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr,
 ):  # fmt: skip
@@ -191,13 +156,9 @@ def _block_sparse_bwd_dkdv_kernel(
     batch = (tl.program_id(1) // g).to(tl.int64)
     kv_head = (tl.program_id(1) % g).to(tl.int64)
     cols = line * SIDE + place_s
-    length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + batch).to(tl.int32)
-    exists = (place_s < SIDE) & (cols < length)
-
-    k = _load_rows(k_ptr + batch * k_b + kv_head * k_g, cols, exists, k_s, k_d, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
-    v = _load_rows(v_ptr + batch * v_b + kv_head * v_g, cols, exists, v_s, v_d, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
+    seen = (place_s < SIDE) & (cols < length_of(lengths_ptr, batch, s, LENGTHS))
+    k = load_rows(head_of(k_ptr, k_strides, batch, kv_head), k_strides, cols, seen, DK, BLOCK_DK)
+    v = load_rows(head_of(v_ptr, v_strides, batch, kv_head), v_strides, cols, seen, DV, BLOCK_DV)
     first = tl.load(starts_ptr + line)
     middle = tl.load(middles_ptr + line)
     last = tl.load(starts_ptr + line + 1)
@@ -206,32 +167,28 @@ def _block_sparse_bwd_dkdv_kernel(
     dv = tl.zeros((BLOCK_S, BLOCK_DV), tl.float32)
     for member in range(GROUP):
         head = kv_head * GROUP + member
-        q_base = q_ptr + batch * q_b + head * q_h
-        dout_base = dout_ptr + batch * dout_b + head * dout_h
+        q_base, dout_base = head_of(q_ptr, q_strides, batch, head), head_of(dout_ptr, dout_strides, batch, head)
         at = (batch * h + head) * t
         dk, dv = _dkdv_blocks(
-            dk, dv, k, v, q_base, dout_base, lse_ptr + at, delta_ptr + at, blocks_ptr, which_ptr, masks_ptr, exists,
-            place_s, first, middle, t, s, scale, q_t, q_d, dout_t, dout_d, DK, DV, SIDE, BLOCK_T, BLOCK_DK, BLOCK_DV,
-            False,
+            dk, dv, k, v, q_base, dout_base, q_strides, dout_strides, lse_ptr + at, delta_ptr + at, blocks_ptr, which_ptr,
+            masks_ptr, seen, place_s, first, middle, t, s, scale * LOG2E, DK, DV, SIDE, BLOCK_T, BLOCK_DK, BLOCK_DV, False,
         )  # fmt: skip
         dk, dv = _dkdv_blocks(
-            dk, dv, k, v, q_base, dout_base, lse_ptr + at, delta_ptr + at, blocks_ptr, which_ptr, masks_ptr, exists,
-            place_s, middle, last, t, s, scale, q_t, q_d, dout_t, dout_d, DK, DV, SIDE, BLOCK_T, BLOCK_DK, BLOCK_DV,
-            True,
+            dk, dv, k, v, q_base, dout_base, q_strides, dout_strides, lse_ptr + at, delta_ptr + at, blocks_ptr, which_ptr,
+            masks_ptr, seen, place_s, middle, last, t, s, scale * LOG2E, DK, DV, SIDE, BLOCK_T, BLOCK_DK, BLOCK_DV, True,
         )  # fmt: skip
 
     # Padding is written too: its gradient is 0.
     written = (place_s < SIDE) & (cols < s)
-    kv_at = (batch * g + kv_head) * s
-    _store_rows(dk_ptr + kv_at * DK, dk * scale, cols, written, DK, 1, DK, BLOCK_DK)
-    _store_rows(dv_ptr + kv_at * DV, dv, cols, written, DV, 1, DV, BLOCK_DV)
+    store_rows(head_of(dk_ptr, dk_strides, batch, kv_head), dk_strides, dk * scale, cols, written, DK, BLOCK_DK)
+    store_rows(head_of(dv_ptr, dv_strides, batch, kv_head), dv_strides, dv, cols, written, DV, BLOCK_DV)
 
 
 @triton.jit
 def _dq_blocks(
-    dq, q, dout, lse, delta, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, first, last, length, scale,
-    k_s, k_d, v_s, v_d, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_S: tl.constexpr,
-    BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
+    dq, q, dout, lse, delta, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, first, last,
+    length, factor, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
+    BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
 ):  # fmt: skip
     """Gradient of one tile of queries from the blocks of keys at first..last of its list."""
     for at in range(first, last):
@@ -241,62 +198,47 @@ def _dq_blocks(
             place_s = start + tl.arange(0, BLOCK_S)
             cols = block * SIDE + place_s
             exists = (place_s < SIDE) & (cols < length)
-            k = _load_rows(k_base, cols, exists, k_s, k_d, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
-            v = _load_rows(v_base, cols, exists, v_s, v_d, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
-            scores = _scores(q, k, exists, masks_ptr, which, place_t, place_s, scale, SIDE, PARTIAL)
-            weights = tl.exp2(scores - lse[:, None])
-            dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
-            dscores = weights * (dweights - delta[:, None])
-            dq = tl.dot(dscores.to(k.dtype), k, dq, input_precision="ieee")
+            k = load_rows(k_base, k_strides, cols, exists, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
+            v = load_rows(v_base, v_strides, cols, exists, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
+            scores = _scores(q, k, exists, masks_ptr, which, place_t, place_s, SIDE, PARTIAL)
+            weights = tl.exp2(scores * factor - lse[:, None])
+            dq = tl.dot(score_gradients(weights, dout, v, delta).to(k.dtype), k, dq, input_precision="ieee")
     return dq
 
 
 @triton.jit
 def _block_sparse_bwd_dq_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, delta_ptr, dq_ptr, lengths_ptr, starts_ptr, middles_ptr, blocks_ptr,
-    which_ptr, masks_ptr, q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, dout_b, dout_h, dout_t, dout_d,
-    h, t, s, scale,
+    which_ptr, masks_ptr, q_strides, k_strides, v_strides, dout_strides, dq_strides, h, t, s, scale,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, LENGTHS: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_T queries of one block and head against the live blocks of that block's list."""
-    TILES: tl.constexpr = (SIDE + BLOCK_T - 1) // BLOCK_T
-    line = (s - t) // SIDE + tl.program_id(0) // TILES
-    place_t = tl.program_id(0) % TILES * BLOCK_T + tl.arange(0, BLOCK_T)
+    line, place_t, rows, exists = _queries_of(tl.program_id(0), t, s, SIDE, BLOCK_T)
     batch = (tl.program_id(1) // h).to(tl.int64)
     head = (tl.program_id(1) % h).to(tl.int64)
-    rows = line * SIDE + place_t - (s - t)
-    real = (place_t < SIDE) & (rows >= 0) & (rows < t)
-    length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + batch).to(tl.int32)
-
-    q = _load_rows(q_ptr + batch * q_b + head * q_h, rows, real, q_t, q_d, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
-    dout = _load_rows(dout_ptr + batch * dout_b + head * dout_h, rows, real, dout_t, dout_d, DV, BLOCK_DV)
+    length = length_of(lengths_ptr, batch, s, LENGTHS)
+    q = load_rows(head_of(q_ptr, q_strides, batch, head), q_strides, rows, exists, DK, BLOCK_DK)
+    dout = load_rows(head_of(dout_ptr, dout_strides, batch, head), dout_strides, rows, exists, DV, BLOCK_DV)
     at = (batch * h + head) * t
-    lse = _load_lse(lse_ptr + at, rows, real)
-    delta = tl.load(delta_ptr + at + rows, mask=real, other=0.0)
-    k_base = k_ptr + batch * k_b + head // GROUP * k_g
-    v_base = v_ptr + batch * v_b + head // GROUP * v_g
+    lse = load_lse(lse_ptr + at, rows, exists)
+    delta = tl.load(delta_ptr + at + rows, mask=exists, other=0.0)
+    k_base = head_of(k_ptr, k_strides, batch, head // GROUP)
+    v_base = head_of(v_ptr, v_strides, batch, head // GROUP)
     first = tl.load(starts_ptr + line)
     middle = tl.load(middles_ptr + line)
     last = tl.load(starts_ptr + line + 1)
 
     dq = tl.zeros((BLOCK_T, BLOCK_DK), tl.float32)
     dq = _dq_blocks(
-        dq, q, dout, lse, delta, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, first, middle, length,
-        scale, k_s, k_d, v_s, v_d, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, False,
+        dq, q, dout, lse, delta, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, first,
+        middle, length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, False,
     )  # fmt: skip
     dq = _dq_blocks(
-        dq, q, dout, lse, delta, k_base, v_base, blocks_ptr, which_ptr, masks_ptr, place_t, middle, last, length,
-        scale, k_s, k_d, v_s, v_d, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True,
+        dq, q, dout, lse, delta, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, middle,
+        last, length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True,
     )  # fmt: skip
-    _store_rows(dq_ptr + at * DK, dq * scale, rows, real, DK, 1, DK, BLOCK_DK)
-
-
-def padded(width: int) -> int:
-    """The tile's width: a power of two, and at least the 16 that a tensor core multiplies at once."""
-    return max(16, triton.next_power_of_2(width))
+    store_rows(head_of(dq_ptr, dq_strides, batch, head), dq_strides, dq * scale, rows, exists, DK, BLOCK_DK)
 
 
 # (BLOCK_T, BLOCK_S, warps, stages) by padded width, the most that a tile may be; a block smaller than its tile makes the
@@ -323,27 +265,18 @@ CONFIGS = {
 
 def launch_config(which: str, *, width: int, side: int, bits: int, capability: int) -> dict[str, int]:
     """Tile sizes and warps of the kernel "fwd", "bwd_dkdv" or "bwd_dq" for a padded width, a block, a dtype and a chip."""
-    chip = "fma" if bits == 32 or capability < 80 else 90 if capability >= 90 else 80
-    block_t, block_s, num_warps, num_stages = CONFIGS[which][chip][max(width, 64)]
-    # The default of FP fusion differs between versions of Triton.
-    return {
-        "BLOCK_T": min(block_t, padded(side)), "BLOCK_S": min(block_s, padded(side)), "num_warps": num_warps,
-        "num_stages": num_stages, "enable_fp_fusion": True,
-    }  # fmt: skip
+    config = tile_config(CONFIGS[which], width=width, bits=bits, capability=capability)
+    return config | {name: min(config[name], padded(side)) for name in ("BLOCK_T", "BLOCK_S")}
 
 
-def _constants(q, k, v, key_lengths, pattern):
+def _arguments(q, k, v, key_lengths, pattern):
+    """What all kernels take alike: the lengths, what is known at compile time, and what picks the tiles."""
     dk, dv = q.shape[-1], v.shape[-1]
-    return {
+    constants = {
         "GROUP": q.shape[1] // k.shape[1], "DK": dk, "DV": dv, "SIDE": pattern.block, "BLOCK_DK": padded(dk),
         "BLOCK_DV": padded(dv), "LENGTHS": key_lengths is not None,
     }  # fmt: skip
-
-
-def _config(which, q, constants):
-    width = max(constants["BLOCK_DK"], constants["BLOCK_DV"])
-    chip = dict(bits=q.element_size() * 8, capability=device_capability(q))
-    return launch_config(which, width=width, side=constants["SIDE"], **chip)
+    return q if key_lengths is None else key_lengths, constants, chip_of(q, width=padded(max(dk, dv)))
 
 
 def _query_tiles(t, s, side, block_t) -> int:
@@ -361,43 +294,44 @@ def _forward(q, k, v, key_lengths, pattern, scale):
     (b, h, t, _), s = q.shape, k.shape[2]
     out = q.new_empty(b, h, t, v.shape[-1])
     lse = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
-    constants = _constants(q, k, v, key_lengths, pattern)
-    config = _config("fwd", q, constants)
-    grid = (_query_tiles(t, s, pattern.block, config["BLOCK_T"]), b * h)
-    _block_sparse_fwd_kernel[grid](
-        q, k, v, out, lse, q if key_lengths is None else key_lengths, *_lists(pattern.by_query, pattern),
-        *q.stride(), *k.stride(), *v.stride(), h, t, s, scale, **constants, **config,
-    )  # fmt: skip
+    lengths, constants, chip = _arguments(q, k, v, key_lengths, pattern)
+    config = launch_config("fwd", side=pattern.block, **chip)
+    strides = (x.stride() for x in (q, k, v, out))
+    _block_sparse_fwd_kernel[(_query_tiles(t, s, pattern.block, config["BLOCK_T"]), b * h)](
+        q, k, v, out, lse, lengths, *_lists(pattern.by_query, pattern), *strides, h, t, s, scale, **constants, **config
+    )
     return out, lse
 
 
 def _backward(q, k, v, out, dout, lse, dlse, key_lengths, pattern, scale):
-    (b, h, t, _), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
-    dq, dkey, dvalue = (x.new_empty(x.shape) for x in (q, k, v))
-    constants = _constants(q, k, v, key_lengths, pattern)
-    require(
-        device_capability(q) >= 80 or q.element_size() == 2 or max(constants["BLOCK_DK"], constants["BLOCK_DV"]) <= 128,
-        "the backward pass of float32 heads wider than 128 does not fit this chip's shared memory: use float16",
-    )
-    delta = torch.empty_like(lse)
-    _block_sparse_bwd_delta_kernel[(triton.cdiv(t, 16), b * h)](
-        out, dout, dlse.contiguous(), delta, *dout.stride(), h, t,
-        DV=dv, BLOCK_T=16, BLOCK_DV=constants["BLOCK_DV"], enable_fp_fusion=True,
-    )  # fmt: skip
-    lengths = q if key_lengths is None else key_lengths
-    numbers = (*q.stride(), *k.stride(), *v.stride(), *dout.stride(), h, t, s, scale)
-    config = _config("bwd_dkdv", q, constants)
+    (b, h, t, _), (g, s) = q.shape, k.shape[1:3]
+    dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+    lengths, constants, chip = _arguments(q, k, v, key_lengths, pattern)
+    check_backward_fits(**chip)
+    read = (q, k, v, dout, lse, row_delta(out, dout, dlse))
+    strides = [x.stride() for x in (q, k, v, dout)]
+    config = launch_config("bwd_dkdv", side=pattern.block, **chip)
     grid = (triton.cdiv(s, pattern.block) * triton.cdiv(pattern.block, config["BLOCK_S"]), b * g)
     _block_sparse_bwd_dkdv_kernel[grid](
-        q, k, v, dout, lse, delta, dkey, dvalue, lengths, *_lists(pattern.by_key, pattern), *numbers,
+        *read, dk, dv, lengths, *_lists(pattern.by_key, pattern), *strides, dk.stride(), dv.stride(), h, t, s, scale,
         **constants, **config,
     )  # fmt: skip
-    config = _config("bwd_dq", q, constants)
-    grid = (_query_tiles(t, s, pattern.block, config["BLOCK_T"]), b * h)
-    _block_sparse_bwd_dq_kernel[grid](
-        q, k, v, dout, lse, delta, dq, lengths, *_lists(pattern.by_query, pattern), *numbers, **constants, **config
+    config = launch_config("bwd_dq", side=pattern.block, **chip)
+    _block_sparse_bwd_dq_kernel[(_query_tiles(t, s, pattern.block, config["BLOCK_T"]), b * h)](
+        *read,
+        dq,
+        lengths,
+        *_lists(pattern.by_query, pattern),
+        *strides,
+        dq.stride(),
+        h,
+        t,
+        s,
+        scale,
+        **constants,
+        **config,
     )
-    return dq, dkey, dvalue
+    return dq, dk, dv
 
 
 class _BlockSparseAttention(torch.autograd.Function):
@@ -456,20 +390,13 @@ def block_sparse_attention_triton_with_lse(
 ) -> tuple[Tensor, Tensor]:
     """The output (b, h, t, dv) and the float32 log-sum-exp (b, h, t), both with gradients."""
     check_pattern(pattern, q, k, v, key_lengths)
-    check_runs_here("block_sparse_attention_triton", q)
-    widest = max(q.shape[-1], v.shape[-1])
-    require(
-        widest <= 256, f"block_sparse_attention_triton takes widths to 256, got {widest}: use impl='blocked' for it"
-    )
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        span = x.shape[2] * x.stride(2)
-        require(span < 2**31, f"block_sparse_attention_triton addresses 2^31 elements a head, {name} spans {span}")
+    check_launch("block_sparse_attention_triton", q, k, v, instead="blocked")
     s, before = k.shape[2], max(q.shape[2] - k.shape[2], 0)  # queries that stand before position 0 see nothing
     rows = q[:, :, before:]
     if rows.numel() == 0 or v.shape[-1] == 0:
         nothing = q.sum() * 0 + k.sum() * 0 + v.sum() * 0
         return nothing.expand(*q.shape[:3], v.shape[-1]), (nothing.float() - torch.inf).expand(q.shape[:3])
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    rows, scale = positive(rows, q.shape[-1] ** -0.5 if scale is None else scale)
     lengths = None if key_lengths is None else key_lengths.contiguous()
     out, lse = _BlockSparseAttention.apply(rows, k, v, lengths, pattern.first(s), scale)
     return pad(out, (0, 0, before, 0)), pad(lse, (before, 0), value=-torch.inf)

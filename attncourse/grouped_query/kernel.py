@@ -4,23 +4,39 @@ Dao et al. 2023, Flash-Decoding (https://crfm.stanford.edu/2023/10/12/flashdecod
 programs to fill a GPU, so each sequence's keys are cut into splits, each a program, and a second kernel merges their
 outputs by log-sum-exp. The query heads of a group are the rows of one tile: keys and values are read once a group
 (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245). Pages as in Kwon et al. 2023, https://arxiv.org/abs/2309.06180.
-Caches of 8 bits are dequantised in registers. For inference only. Inside logarithms are to base 2; outside, natural.
+Caches of 8 or 4 bits are dequantised in registers. For inference only.
 """
-
-import math
 
 import torch
 from torch import Tensor
 
-from attncourse._shared.kernel import from_fp8, tl, triton
-from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
+from attncourse._shared.kernel import (
+    LOG2E,
+    finish_softmax,
+    from_fp8,
+    length_of,
+    merge_splits,
+    online_softmax,
+    place_of,
+    tl,
+    triton,
+    vectors_at,
+)
+from attncourse._shared.launch import (
+    check_runs_here,
+    chip_of,
+    choose_splits,
+    in_exact_dtype,
+    padded,
+    positive,
+    slots_of,
+    tile_config,
+)
 from attncourse._shared.plan import Plan, plan_of
 from attncourse._shared.validate import check_key_lengths, check_window, checking_values, require
-from attncourse.softmax_attention.kernel import padded, softmax_attention_triton
+from attncourse.softmax_attention.kernel import softmax_attention_triton
 
-LOG2E = tl.constexpr(math.log2(math.e))
-PLAIN, INT8, FP8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-LEAST_SPLIT = 256  # keys: shorter splits cost more to merge than they gain
+PLAIN, INT8, INT4, FP8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 
 
 def grouped_query_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking) -> Tensor:
@@ -31,40 +47,77 @@ def grouped_query_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking) -
 @triton.jit
 def _load_tokens(
     x_ptr, scale_ptr, zero_ptr, at, scale_at, exists,
-    WIDTH: tl.constexpr, BLOCK: tl.constexpr, CODEC: tl.constexpr, GROUPS: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr, CODEC: tl.constexpr, GROUPS: tl.constexpr, EDGE: tl.constexpr,
 ):  # fmt: skip
-    """(tokens, BLOCK) vectors of the cache, dequantised; zeros where there is no token."""
-    cols = tl.arange(0, BLOCK)[None, :]
-    inside = exists[:, None] & (cols < WIDTH)
-    x = tl.load(x_ptr + at[:, None] + cols, mask=inside, other=0)
+    """(tokens, BLOCK) vectors of the cache, dequantised; zeros where there is no token, which whole tiles do not ask."""
+    PACK: tl.constexpr = 2 if CODEC == INT4 else 1
+    cols = tl.arange(0, BLOCK // PACK)[None, :]
+    if EDGE:
+        x = tl.load(x_ptr + at[:, None] + cols, mask=exists[:, None] & (cols < WIDTH // PACK), other=0)
+    elif WIDTH < BLOCK:
+        x = tl.load(x_ptr + at[:, None] + cols, mask=cols < WIDTH // PACK, other=0)
+    else:
+        x = tl.load(x_ptr + at[:, None] + cols)
     if CODEC != PLAIN:
+        cols = tl.arange(0, BLOCK)[None, :]
         scale_at, there = scale_at[:, None], exists[:, None]
         if GROUPS > 1:
-            scale_at, there = scale_at + cols // (WIDTH // GROUPS), inside
+            scale_at, there = scale_at + cols // (WIDTH // GROUPS), there & (cols < WIDTH)
         scale = tl.load(scale_ptr + scale_at, mask=there, other=0.0)
-        if CODEC == INT8:
-            x = (x.to(tl.float32) - tl.load(zero_ptr + scale_at, mask=there, other=0.0)) * scale
-        else:
+        if CODEC == FP8:
             x = from_fp8(x) * scale
+        else:
+            if CODEC == INT4:  # the byte's low half comes first
+                x = tl.interleave(x & 15, x >> 4)
+            x = (x.to(tl.float32) - tl.load(zero_ptr + scale_at, mask=there, other=0.0)) * scale
     return x
+
+
+@triton.jit
+def _decode_tiles(
+    acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides, v_strides,
+    k_scale_strides, v_scale_strides, batch, head, positions, first, last, end, size, window, factor,
+    EDGE: tl.constexpr, PAGED: tl.constexpr, ALIGNED: tl.constexpr, WINDOW: tl.constexpr, CODEC: tl.constexpr,
+    K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr,
+    BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr,
+):  # fmt: skip
+    """The online softmax over the tiles of keys first..last of a split that ends at `end`."""
+    for start in range(first, last, BLOCK_S):
+        keys = start + tl.arange(0, BLOCK_S)
+        exists = keys < end
+        block, slot, lanes = place_of(table_ptr, batch, start, end, size, PAGED, ALIGNED, BLOCK_S)
+        k = _load_tokens(
+            k_ptr, k_scale_ptr, k_zero_ptr, vectors_at(block, slot, lanes, head, k_strides),
+            vectors_at(block, slot, lanes, head, k_scale_strides), exists, DK, BLOCK_DK, CODEC, K_GROUPS, EDGE,
+        ).to(q.dtype)  # fmt: skip
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee")  # (BLOCK_R, BLOCK_S)
+        if EDGE:
+            visible = exists[None, :] & (keys[None, :] <= positions[:, None])
+            if WINDOW:
+                visible &= keys[None, :] > positions[:, None] - window
+            scores = tl.where(visible, scores, float("-inf"))
+        v = _load_tokens(
+            v_ptr, v_scale_ptr, v_zero_ptr, vectors_at(block, slot, lanes, head, v_strides),
+            vectors_at(block, slot, lanes, head, v_scale_strides), exists, DV, BLOCK_DV, CODEC, V_GROUPS, EDGE,
+        ).to(q.dtype)  # fmt: skip
+        acc, top, total = online_softmax(acc, top, total, scores, v, factor)
+    return acc, top, total
 
 
 @triton.jit
 def _grouped_query_split_kernel(
     q_ptr, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, seqlens_ptr, starts_ptr, table_ptr,
-    partial_ptr, lse_ptr, k_n, k_g, k_s, v_n, v_g, v_s, k_scale_n, k_scale_g, k_scale_s, v_scale_n, v_scale_g,
-    v_scale_s, table_b, g, rows_all, t, capacity, size, window, splits, scale,
-    LENGTHS: tl.constexpr, STARTS: tl.constexpr, PAGED: tl.constexpr, WINDOW: tl.constexpr, CODEC: tl.constexpr,
-    K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr,
+    part_ptr, lse_ptr, k_strides, v_strides, k_scale_strides, v_scale_strides, table_strides,
+    g, rows_all, t, capacity, size, window, splits, scale,
+    LENGTHS: tl.constexpr, STARTS: tl.constexpr, PAGED: tl.constexpr, ALIGNED: tl.constexpr, WINDOW: tl.constexpr,
+    CODEC: tl.constexpr, K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_R rows (a group's query heads, t queries each) against one split of the sequence's keys."""
     split, of_group = tl.program_id(0), tl.program_id(1)
     batch, head = (of_group // g).to(tl.int64), (of_group % g).to(tl.int64)
     rows = tl.program_id(2) * BLOCK_R + tl.arange(0, BLOCK_R)
-    length = capacity
-    if LENGTHS:  # nobody may have looked at them
-        length = tl.minimum(tl.load(seqlens_ptr + batch).to(tl.int32), capacity)
+    length = length_of(seqlens_ptr, batch, capacity, LENGTHS)
     start = length - t
     if STARTS:
         start = tl.load(starts_ptr + batch).to(tl.int32)
@@ -73,82 +126,49 @@ def _grouped_query_split_kernel(
     # What any query may see, [first, length), in equal splits of whole tiles.
     first = 0
     if WINDOW:
-        first = tl.maximum(start - window + 1, 0)
+        first = tl.maximum(start - window + 1, 0) // BLOCK_S * BLOCK_S
     tiles = tl.cdiv(tl.maximum(length - first, 0), BLOCK_S)
     each = tl.cdiv(tiles, splits) * BLOCK_S
     begin = first + split * each
-    end = tl.minimum(begin + each, length)
+    end = tl.maximum(tl.minimum(begin + each, length), begin)
+    # Every row sees every key of the tiles [left, right): the first query's last key, the last query's first.
+    left = begin
+    if WINDOW:
+        left = tl.cdiv(tl.maximum(start + t - window, 0), BLOCK_S) * BLOCK_S
+        left = tl.minimum(tl.maximum(left, begin), begin + tl.cdiv(end - begin, BLOCK_S) * BLOCK_S)
+    right = tl.maximum(tl.maximum(tl.minimum(end, start + 1), 0) // BLOCK_S * BLOCK_S, left)
 
     width = tl.arange(0, BLOCK_DK)[None, :]
     of_rows = of_group.to(tl.int64) * rows_all + rows
     q_inside = (rows[:, None] < rows_all) & (width < DK)
     q = tl.load(q_ptr + of_rows[:, None] * DK + width, mask=q_inside, other=0.0)  # (BLOCK_R, BLOCK_DK)
+    table_ptr += batch * table_strides[0]
     acc = tl.zeros((BLOCK_R, BLOCK_DV), tl.float32)
     top = tl.full((BLOCK_R,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_R,), tl.float32)
-    for tile in range(begin, end, BLOCK_S):
-        keys = tile + tl.arange(0, BLOCK_S)
-        exists = keys < end
-        block, slot = batch + keys * 0, keys.to(tl.int64)
-        if PAGED:
-            page = tl.load(table_ptr + batch * table_b + keys // size, mask=exists, other=0)
-            block, slot = page.to(tl.int64), (keys % size).to(tl.int64)
-        k_at, k_scale_at = (
-            block * k_n + head * k_g + slot * k_s,
-            block * k_scale_n + head * k_scale_g + slot * k_scale_s,
-        )
-        k = _load_tokens(k_ptr, k_scale_ptr, k_zero_ptr, k_at, k_scale_at, exists, DK, BLOCK_DK, CODEC, K_GROUPS)
-        k = k.to(q.dtype)  # (BLOCK_S, BLOCK_DK)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E)  # (BLOCK_R, BLOCK_S)
-        visible = exists[None, :] & (keys[None, :] <= positions[:, None])
-        if WINDOW:
-            visible &= keys[None, :] > positions[:, None] - window
-        scores = tl.where(visible, scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        rescale = tl.exp2(top - shift)
-        weights = tl.exp2(scores - shift[:, None])
-        total = total * rescale + tl.sum(weights, 1)
-        v_at, v_scale_at = (
-            block * v_n + head * v_g + slot * v_s,
-            block * v_scale_n + head * v_scale_g + slot * v_scale_s,
-        )
-        v = _load_tokens(v_ptr, v_scale_ptr, v_zero_ptr, v_at, v_scale_at, exists, DV, BLOCK_DV, CODEC, V_GROUPS)
-        v = v.to(q.dtype)  # (BLOCK_S, BLOCK_DV)
-        acc = tl.dot(weights.to(q.dtype), v, acc * rescale[:, None], input_precision="ieee")
-        top = new_top
+    if WINDOW:
+        acc, top, total = _decode_tiles(
+            acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides,
+            v_strides, k_scale_strides, v_scale_strides, batch, head, positions, begin, left, end, size, window,
+            scale * LOG2E, True, PAGED, ALIGNED, WINDOW, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV,
+        )  # fmt: skip
+    acc, top, total = _decode_tiles(
+        acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides,
+        v_strides, k_scale_strides, v_scale_strides, batch, head, positions, left, right, end, size, window,
+        scale * LOG2E, False, PAGED, ALIGNED, WINDOW, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV,
+    )  # fmt: skip
+    acc, top, total = _decode_tiles(
+        acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides,
+        v_strides, k_scale_strides, v_scale_strides, batch, head, positions, right, end, end, size, window,
+        scale * LOG2E, True, PAGED, ALIGNED, WINDOW, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV,
+    )  # fmt: skip
 
-    some = tl.where(total > 0, total, 1.0)
+    out, lse = finish_softmax(acc, top, total, scale * LOG2E)
     at = of_rows * splits + split
-    tl.store(lse_ptr + at, tl.where(total > 0, top + tl.log2(some), float("-inf")), mask=rows < rows_all)
+    tl.store(lse_ptr + at, lse, mask=rows < rows_all)
     width = tl.arange(0, BLOCK_DV)[None, :]
     inside = (rows[:, None] < rows_all) & (width < DV)
-    tl.store(partial_ptr + at[:, None] * DV + width, acc / some[:, None], mask=inside)
-
-
-@triton.jit
-def _grouped_query_merge_kernel(
-    partial_ptr, partial_lse_ptr, out_ptr, lse_ptr, splits, DV: tl.constexpr, BLOCK_DV: tl.constexpr
-):
-    """One program: one row's splits, merged as the softmax's tiles are, by running maximum and sum."""
-    row = tl.program_id(0).to(tl.int64)
-    cols = tl.arange(0, BLOCK_DV)
-    acc = tl.zeros((BLOCK_DV,), tl.float32)
-    top = float("-inf")
-    total = 0.0
-    for split in range(splits):
-        at = row * splits + split
-        lse = tl.load(partial_lse_ptr + at)
-        new_top = tl.maximum(top, lse)
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        rescale, weight = tl.exp2(top - shift), tl.exp2(lse - shift)
-        acc = acc * rescale + weight * tl.load(partial_ptr + at * DV + cols, mask=cols < DV, other=0.0)
-        total = total * rescale + weight
-        top = new_top
-    some = tl.where(total > 0, total, 1.0)
-    tl.store(lse_ptr + row, tl.where(total > 0, (top + tl.log2(some)) / LOG2E, float("-inf")))
-    tl.store(out_ptr + row * DV + cols, (acc / some).to(out_ptr.dtype.element_ty), mask=cols < DV)
+    tl.store(part_ptr + at[:, None] * DV + width, out.to(part_ptr.dtype.element_ty), mask=inside)
 
 
 # (BLOCK_S, warps, stages) by padded width, for up to 16 rows and for more. The compile-only gate holds every entry to its
@@ -159,24 +179,21 @@ CONFIGS = {
     90: {64: (64, 4, 3), 128: (64, 4, 3), 256: (32, 8, 3)},
 }
 MOST_ROWS = 64
+# Programs that a multiprocessor holds at a time: the compile-only gate counts them for caches as they are and few rows.
+# Where registers let only one of them in, twice as many programs are two whole waves, and nothing is lost.
+RESIDENT = 2
 
 
-def launch_config(*, rows: int, width: int, bits: int, capability: int) -> dict[str, int]:
-    """Tile sizes and warps of the first kernel for a group's rows, a padded width, the queries' dtype and a chip."""
-    chip = "fma" if bits == 32 or capability < 80 else 90 if capability >= 90 else 80
-    block_s, num_warps, num_stages = CONFIGS[chip][max(width, 64)]
-    most = 16 if chip == "fma" else MOST_ROWS
-    # The default of FP fusion differs between versions of Triton.
-    return {
-        "BLOCK_R": min(padded(rows), most), "BLOCK_S": block_s, "num_warps": num_warps, "num_stages": num_stages,
-        "enable_fp_fusion": True,
-    }  # fmt: skip
+def launch_config(*, rows: int, width: int, bits: int, capability: int, paged: bool) -> dict[str, int]:
+    """Tile sizes and warps of the first kernel for a group's rows, a padded width, the queries' dtype and a chip.
 
-
-def choose_splits(groups: int, s: int, *, multiprocessors: int) -> int:
-    """Splits a sequence, so that `groups` (sequences times key/value heads) fill the chip about twice, none too short."""
-    wanted = triton.cdiv(2 * multiprocessors, max(groups, 1))
-    return max(1, min(wanted, triton.cdiv(s, LEAST_SPLIT)))
+    A page is looked up before it is read, and the compiler spreads the stages over both: as many tiles are on their way
+    as without pages only with twice as many stages.
+    """
+    most = 16 if bits == 32 or capability < 80 else MOST_ROWS
+    config = tile_config(CONFIGS, width=width, bits=bits, capability=capability, blocks=("BLOCK_S",))
+    stages = config["num_stages"]
+    return config | {"BLOCK_R": min(padded(rows), most), "num_stages": 2 * stages - 1 if paged else stages}
 
 
 def grouped_query_decode_triton(q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
@@ -233,7 +250,8 @@ def plan_grouped_query_decode(
     Args:
         q: (b, h, t, dk), float32, float16 or bfloat16.
         k, v: contiguous caches (b, g, capacity, width), or pages (n_pages, g, page_size, width) with a block_table; of q's
-            dtype, or codes int8 or float8_e4m3fn with scales. Entries of a vector are neighbours in memory.
+            dtype, or codes int8, uint8 (two of 4 bits a byte, (..., width / 2)) or float8_e4m3fn, with scales. Entries of
+            a vector are neighbours in memory.
         cache_seqlens: (b,) tokens of each sequence, those of q included; the capacity unless told, and never more.
         starts: (b,) where the first query of each sequence stands; cache_seqlens - t unless told.
         block_table: (b, max_pages) int32, the page of positions j page_size ...; entries beyond a sequence are not read.
@@ -252,7 +270,7 @@ def plan_grouped_query_decode(
     codec = _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero)
     check_window(window)
     b, h, t, dk = q.shape
-    g, size, dv = *k.shape[1:3], v.shape[-1]
+    (g, size), dv = k.shape[1:3], v.shape[-1] * (2 if codec == INT4.value else 1)
     capacity = size if block_table is None else _check_table(block_table, b=b, size=size, like=q)
     require(block_table is not None or len(k) == b, f"q and the caches must share the batch, got {b} and {len(k)}")
     with checking_values(check_values):
@@ -262,14 +280,15 @@ def plan_grouped_query_decode(
             starts.shape == (b,) and starts.device == q.device and not starts.is_floating_point(),
             f"starts must be ({b},) integers on {q.device}, got {tuple(starts.shape)} {starts.dtype} on {starts.device}",
         )
+    rows = h // g * t
+    config = launch_config(rows=rows, paged=block_table is not None, **chip_of(q, width=padded(max(dk, dv))))
     if splits is None:
-        splits = choose_splits(b * g, capacity, multiprocessors=_multiprocessors(q))
+        programs, tiles = b * g * triton.cdiv(rows, config["BLOCK_R"]), triton.cdiv(capacity, config["BLOCK_S"])
+        splits = choose_splits(programs, tiles, slots=slots_of(q, resident=RESIDENT))
     require(splits >= 1, f"splits must be at least 1, got {splits}")
-
-    rows, width = h // g * t, max(padded(dk), padded(dv))
-    config = launch_config(rows=rows, width=width, bits=8 * q.element_size(), capability=device_capability(q))
-    parts = torch.empty(b * g * rows * splits, dv, device=q.device, dtype=torch.float32)
-    part_lse = torch.empty(len(parts), device=q.device, dtype=torch.float32)
+    # One split is the whole: it needs no part of its own, and no merge.
+    parts = torch.empty(b * h * t, splits, dv if splits > 1 else 0, device=q.device, dtype=torch.float32)
+    part_lse = torch.empty(b * h * t, splits, device=q.device, dtype=torch.float32)
     scale = dk**-0.5 if scale is None else scale
 
     def launch(q, k, v, **beside):
@@ -293,46 +312,47 @@ def _launch(
     q, k, v, parts, part_lse, *, cache_seqlens, starts, block_table, k_scale, v_scale, k_zero, v_zero, codec, capacity,
     window, scale, splits, config,
 ):  # fmt: skip
-    (b, h, t, dk), (g, size), dv = q.shape, k.shape[1:3], v.shape[-1]
-    rows = h // g * t
-    q = q.contiguous()  # of one or few tokens
+    (b, h, t, dk), (g, size) = q.shape, k.shape[1:3]
+    rows, dv = h // g * t, v.shape[-1] * (2 if codec == INT4.value else 1)
+    q, scale = positive(q.contiguous(), scale)  # of one or few tokens
     out = q.new_empty(b, h, t, dv)
     lse = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
     # Unused pointers and strides are there for the signature alone.
     scales = [q if x is None else x for x in (k_scale, k_zero, v_scale, v_zero)]
-    scale_strides = [n for x in (k_scale, v_scale) for n in ((0, 0, 0) if x is None else x.stride()[:3])]
+    scale_strides = [(0, 0, 0, 1) if x is None else x.stride() for x in (k_scale, v_scale)]
     lengths, first = (q if x is None else x.contiguous() for x in (cache_seqlens, starts))
     k, v = (x.view(torch.uint8) if codec == FP8.value else x for x in (k, v))
     table = q if block_table is None else block_table
-    grid = (splits, b * g, triton.cdiv(rows, config["BLOCK_R"]))
-    _grouped_query_split_kernel[grid](
-        q, k, v, *scales, lengths, first, table, parts, part_lse, *k.stride()[:3], *v.stride()[:3], *scale_strides,
-        0 if block_table is None else table.stride(0), g, rows, t, capacity, size, window or 0, splits, scale,
+    written = (out, lse) if splits == 1 else (parts, part_lse)
+    _grouped_query_split_kernel[(splits, b * g, triton.cdiv(rows, config["BLOCK_R"]))](
+        q, k, v, *scales, lengths, first, table, *written, k.stride(), v.stride(), *scale_strides,
+        (0, 1) if block_table is None else table.stride(), g, rows, t, capacity, size, window or 0, splits, scale,
         LENGTHS=cache_seqlens is not None, STARTS=starts is not None, PAGED=block_table is not None,
-        WINDOW=window is not None, CODEC=codec,
+        ALIGNED=size % config["BLOCK_S"] == 0, WINDOW=window is not None, CODEC=codec,
         K_GROUPS=1 if k_scale is None else k_scale.shape[-1], V_GROUPS=1 if v_scale is None else v_scale.shape[-1],
         DK=dk, DV=dv, BLOCK_DK=padded(dk), BLOCK_DV=padded(dv), **config,
     )  # fmt: skip
-    _grouped_query_merge_kernel[(b * h * t,)](
-        parts, part_lse, out, lse, splits, DV=dv, BLOCK_DV=padded(dv), num_warps=1, enable_fp_fusion=True
-    )
+    if splits > 1:
+        merge_splits(parts, part_lse, out, lse)
     return out, lse
 
 
-def _multiprocessors(q: Tensor) -> int:
-    return torch.cuda.get_device_properties(q.device).multi_processor_count if q.is_cuda else 1
-
-
 def _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero) -> int:
-    """How the caches are stored: one of PLAIN, INT8, FP8."""
+    """How the caches are stored: one of PLAIN, INT8, INT4, FP8."""
+    codes = {torch.int8: INT8.value, torch.uint8: INT4.value, torch.float8_e4m3fn: FP8.value}
+    codec = codes.get(k.dtype, PLAIN.value)
+    pack = 2 if codec == INT4.value else 1
     shapes = f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     require(q.ndim == k.ndim == v.ndim == 4, f"q, k and v must have four axes, {shapes}")
-    require(q.shape[-1] == k.shape[-1] and k.shape[:3] == v.shape[:3], f"q, k and v do not fit each other, {shapes}")
+    require(
+        q.shape[-1] == pack * k.shape[-1] and k.shape[:3] == v.shape[:3],
+        f"q, k and v do not fit each other, {shapes}" + ": a byte holds two codes of 4 bits" * (pack - 1),
+    )
     require(
         k.shape[1] >= 1 and q.shape[1] % k.shape[1] == 0,
         f"the {k.shape[1]} key/value heads must divide the {q.shape[1]} query heads",
     )
-    widest = max(q.shape[-1], v.shape[-1])
+    widest = max(q.shape[-1], pack * v.shape[-1])
     require(1 <= widest <= 256, f"{name} takes widths to 256, got {widest}: use impl='blocked' for it")
     tensors = [x for x in (q, k, v, k_scale, v_scale, k_zero, v_zero) if x is not None]
     require(
@@ -340,14 +360,14 @@ def _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero) -> int:
         f"{name} is for inference and gives no gradients: call it under torch.no_grad(), or use impl='blocked'",
     )
     require(all(x.device == q.device for x in tensors), f"{name} takes tensors of one device")
-    codes = {torch.int8: INT8.value, torch.float8_e4m3fn: FP8.value}
-    codec = codes.get(k.dtype, PLAIN.value)
     require(
         k.dtype == v.dtype and (codec != PLAIN.value or k.dtype == q.dtype),
-        f"k and v must be of q's dtype {q.dtype}, or both int8 or float8_e4m3fn codes, got {k.dtype} and {v.dtype}",
+        f"k and v must be of q's dtype {q.dtype}, or both int8, uint8 (int4) or float8_e4m3fn codes, "
+        f"got {k.dtype} and {v.dtype}",
     )
     beside = {"k_scale": (k, k_scale, codec != PLAIN.value), "v_scale": (v, v_scale, codec != PLAIN.value)}
-    beside |= {"k_zero": (k, k_zero, codec == INT8.value), "v_zero": (v, v_zero, codec == INT8.value)}
+    zeros = codec in (INT8.value, INT4.value)
+    beside |= {"k_zero": (k, k_zero, zeros), "v_zero": (v, v_zero, zeros)}
     for which, (cache, x, needed) in beside.items():
         require(
             (x is not None) == needed, f"{which} {'is needed' if needed else 'has no place'} beside {k.dtype} caches"
@@ -355,7 +375,7 @@ def _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero) -> int:
         if x is not None:
             fits = x.ndim == 4 and x.shape[:3] == cache.shape[:3] and x.shape[-1] >= 1
             require(
-                fits and cache.shape[-1] % x.shape[-1] == 0 and x.dtype == torch.float32,
+                fits and pack * cache.shape[-1] % x.shape[-1] == 0 and x.dtype == torch.float32,
                 f"{which} must be float32 (..., width / group) for a cache {tuple(cache.shape)}, "
                 f"got {x.dtype} {tuple(x.shape)}",
             )

@@ -12,18 +12,30 @@ counter, so no two streams overlap, whatever the lengths; and tile sizes do not 
 import torch
 from torch import Tensor
 
-from attncourse._shared.kernel import tl, triton
-from attncourse._shared.launch import device_capability, in_exact_dtype, interpreting
-from attncourse._shared.validate import require
-from attncourse.softmax_attention.kernel import (
+from attncourse._shared.kernel import (
     LOG2E,
-    _arguments,
-    _load_rows,
-    _scores,
-    _store_rows,
-    check_inputs,
-    softmax_attention_triton_with_lse,
+    head_of,
+    length_of,
+    load_rows,
+    mask_arguments,
+    masked_scores,
+    store_rows,
+    tanh,
+    tl,
+    triton,
+    visible_keys,
 )
+from attncourse._shared.launch import (
+    check_launch,
+    check_mask_is_constant,
+    chip_of,
+    in_exact_dtype,
+    interpreting,
+    padded,
+    tile_config,
+)
+from attncourse._shared.validate import check_attention, require
+from attncourse.softmax_attention.kernel import softmax_attention_triton_with_lse
 
 from .selection import HardRead, take_rows
 
@@ -40,12 +52,24 @@ def _gumbel(seed, head, rows, cols):
     return -tl.log(tl.where(u < 2.0**-8, small, -tl.log(1.0 - u)))
 
 
+@triton.jit
+def _scores(
+    products, rows, cols, mask, mask_strides, t, s, length, window, scale, softcap,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr,
+):  # fmt: skip
+    """Scores from q . k in their true size, which noise is added to, with -inf where a row may not look."""
+    scores = products * scale
+    if SOFTCAP:
+        scores = softcap * tanh(scores / softcap)
+    scores = masked_scores(scores, mask, mask_strides, rows, cols, t, s, MASK)
+    return tl.where(visible_keys(rows, cols, t, s, length, window, CAUSAL, WINDOW), scores, float("-inf"))
+
+
 # A launch compiles for properties of its integers, such as being 1; not for those of each new seed.
 @triton.jit(do_not_specialize=["seed"])
 def _hard_attention_fwd_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, index_ptr, log_prob_ptr, lengths_ptr, mask_ptr,
-    q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, out_b, out_h, out_t, out_d,
-    mask_b, mask_h, mask_t, mask_s, h, t, s, window, scale, softcap, seed,
+    q_strides, k_strides, v_strides, out_strides, mask_strides, h, t, s, window, scale, softcap, seed,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
     LENGTHS: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr, SAMPLE: tl.constexpr,
@@ -55,13 +79,12 @@ def _hard_attention_fwd_kernel(
     batch = (tl.program_id(1) // h).to(tl.int64)
     head = (tl.program_id(1) % h).to(tl.int64)
     rows = first_row + tl.arange(0, BLOCK_T)
-    length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + batch).to(tl.int32)
-
-    q = _load_rows(q_ptr + batch * q_b + head * q_h, rows, q_t, q_d, t, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
-    k_base = k_ptr + batch * k_b + head // GROUP * k_g
-    mask = mask_ptr + batch * mask_b + head * mask_h
+    exists = rows < t
+    length = length_of(lengths_ptr, batch, s, LENGTHS)
+    q = load_rows(head_of(q_ptr, q_strides, batch, head), q_strides, rows, exists, DK, BLOCK_DK)
+    k_base = head_of(k_ptr, k_strides, batch, head // GROUP)
+    v_base = head_of(v_ptr, v_strides, batch, head // GROUP)
+    mask = head_of(mask_ptr, mask_strides, batch, head)
     begin, end = 0, length
     if CAUSAL:
         end = tl.maximum(tl.minimum(end, first_row + BLOCK_T + s - t), 0)
@@ -75,12 +98,25 @@ def _hard_attention_fwd_kernel(
     total = tl.zeros((BLOCK_T,), tl.float32)
     for start in range(begin, end, BLOCK_S):
         cols = start + tl.arange(0, BLOCK_S)
-        k = _load_rows(k_base, cols, k_s, k_d, length, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
+        k = load_rows(k_base, k_strides, cols, cols < length, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
         products = tl.dot(q, tl.trans(k), input_precision="ieee")  # (BLOCK_T, BLOCK_S)
-        scores, _ = _scores(
-            products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
-            True, CAUSAL, WINDOW, SOFTCAP, MASK,
-        )  # fmt: skip
+        scores = _scores(
+            products,
+            rows,
+            cols,
+            mask,
+            mask_strides,
+            t,
+            s,
+            length,
+            window,
+            scale,
+            softcap,
+            CAUSAL,
+            WINDOW,
+            SOFTCAP,
+            MASK,
+        )
         new_top = tl.maximum(top, tl.max(scores, 1))
         # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
         shift = tl.where(new_top == float("-inf"), 0.0, new_top)
@@ -102,50 +138,44 @@ def _hard_attention_fwd_kernel(
     seen = index >= 0
     log_prob = chosen - top - tl.log2(tl.where(seen, total, 1.0)) / LOG2E
     at = (batch * h + head) * t + rows
-    tl.store(index_ptr + at, index.to(tl.int64), mask=rows < t)
-    tl.store(log_prob_ptr + at, tl.where(seen, log_prob, 0.0), mask=rows < t)
-    v_base = v_ptr + batch * v_b + head // GROUP * v_g
-    read = _load_rows(v_base, tl.where(seen, index, length), v_s, v_d, length, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
-    _store_rows(out_ptr + batch * out_b + head * out_h, read, rows, out_t, out_d, t, DV, BLOCK_DV)
+    tl.store(index_ptr + at, index.to(tl.int64), mask=exists)
+    tl.store(log_prob_ptr + at, tl.where(seen, log_prob, 0.0), mask=exists)
+    read = load_rows(v_base, v_strides, index, seen, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
+    store_rows(head_of(out_ptr, out_strides, batch, head), out_strides, read, rows, exists, DV, BLOCK_DV)
 
 
 # (BLOCK_T, BLOCK_S, warps, stages) by padded width. Philox holds four words for every pair of a tile, so tiles are
-# smaller than those of softmax attention. The interpreter takes as long for a large tile as for a small one.
+# smaller than those of softmax attention.
 CONFIGS = {
-    "interpreter": dict.fromkeys((64, 128, 256), (256, 64, 1, 1)),
     "fma": {64: (32, 16, 4, 1), 128: (32, 16, 8, 1), 256: (16, 16, 8, 1)},
-    80: dict.fromkeys((64, 128, 256), (64, 32, 8, 2)),
-    90: dict.fromkeys((64, 128, 256), (64, 32, 8, 2)),
+    80: {256: (64, 32, 8, 2)},
 }
+# The interpreter takes as long for a large tile as for a small one.
+INTERPRETED = {"BLOCK_T": 256, "BLOCK_S": 64, "num_warps": 1, "num_stages": 1, "enable_fp_fusion": True}
 
 
 def launch_config(*, width: int, bits: int, capability: int) -> dict[str, int]:
     """Tile sizes and warps for a padded width, a dtype and a chip."""
-    chip = "fma" if bits == 32 or capability < 80 else 90 if capability >= 90 else 80
-    chip = "interpreter" if interpreting() else chip
-    block_t, block_s, num_warps, num_stages = CONFIGS[chip][max(width, 64)]
-    # The default of FP fusion differs between versions of Triton.
-    return {
-        "BLOCK_T": block_t, "BLOCK_S": block_s, "num_warps": num_warps, "num_stages": num_stages,
-        "enable_fp_fusion": True,
-    }  # fmt: skip
+    if interpreting():
+        return INTERPRETED
+    return tile_config(CONFIGS, width=width, bits=bits, capability=capability)
 
 
-def _forward(q, k, v, key_lengths, mask, seed, **options):
-    (b, h, t, _), dv = q.shape, v.shape[-1]
+def _forward(q, k, v, key_lengths, mask, seed, *, causal, window, scale, softcap):
+    (b, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
     out = q.new_empty(b, h, t, dv)
     index = torch.empty(b, h, t, device=q.device, dtype=torch.int64)
     log_prob = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
     if out.numel() == 0:
         return out, index, log_prob
-    masks, numbers, constants = _arguments(q, k, v, key_lengths, mask, **options)
-    width = max(constants["BLOCK_DK"], constants["BLOCK_DV"])
-    config = launch_config(width=width, bits=q.element_size() * 8, capability=device_capability(q))
-    grid = (triton.cdiv(t, config["BLOCK_T"]), b * h)
-    strides = (*q.stride(), *k.stride(), *v.stride(), *out.stride())
-    _hard_attention_fwd_kernel[grid](
-        q, k, v, out, index, log_prob, *masks, *strides, *numbers, seed or 0, SAMPLE=seed is not None, **constants,
-        **config,
+    config = launch_config(**chip_of(q, width=padded(max(dk, dv))))
+    mask, mask_strides, kind = mask_arguments(mask, (b, h, t, s), like=q)
+    lengths, strides = q if key_lengths is None else key_lengths.contiguous(), (x.stride() for x in (q, k, v, out))
+    _hard_attention_fwd_kernel[(triton.cdiv(t, config["BLOCK_T"]), b * h)](
+        q, k, v, out, index, log_prob, lengths, mask, *strides, mask_strides, h, t, s, window or 0, scale, softcap or 1.0,
+        seed or 0, GROUP=h // g, DK=dk, DV=dv, BLOCK_DK=padded(dk), BLOCK_DV=padded(dv),
+        CAUSAL=causal or window is not None, WINDOW=window is not None, LENGTHS=key_lengths is not None,
+        SOFTCAP=softcap is not None, MASK=kind, SAMPLE=seed is not None, **config,
     )  # fmt: skip
     return out, index, log_prob
 
@@ -187,10 +217,9 @@ def hard_attention_triton(
         ValueError: as the reference, and for what no kernel here can do (float64, a wider head, the gradient of an
             added mask, CPU tensors where Triton compiles); a seed outside 0..2^63 - 1.
     """
-    check_inputs(
-        "hard_attention_triton", q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap,
-        instead="reference",
-    )  # fmt: skip
+    check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
+    check_launch("hard_attention_triton", q, k, v, instead="reference")
+    check_mask_is_constant("hard_attention_triton", mask)
     require(seed is None or 0 <= seed < 2**63, f"seed must lie in 0..2^63 - 1, got {seed}")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     options = dict(causal=causal, window=window, scale=scale, softcap=softcap)

@@ -8,7 +8,7 @@ and integers, not by the hardware's conversion, which chips before sm_89 and the
 import torch
 from torch import Tensor
 
-from attncourse._shared.kernel import from_fp8, tl, triton
+from attncourse._shared.kernel import from_fp8, head_of, tl, triton
 from attncourse._shared.launch import check_runs_here, interpreting
 from attncourse._shared.validate import require
 
@@ -52,7 +52,7 @@ def _codes(x, scale, zero, CODEC: tl.constexpr):
 @triton.jit
 def _kv_cache_append_kernel(
     x_ptr, codes_ptr, scale_ptr, zero_ptr, slots_ptr,
-    x_b, x_g, x_c, x_d, codes_n, codes_g, codes_s, scale_n, scale_g, scale_s, c, size,
+    x_strides, codes_strides, scale_strides, c, size,
     CODEC: tl.constexpr, GROUPS: tl.constexpr, GROUP: tl.constexpr, BLOCK_GROUPS: tl.constexpr,
     BLOCK_GROUP: tl.constexpr,
 ):  # fmt: skip
@@ -63,20 +63,20 @@ def _kv_cache_append_kernel(
         return
     n, s = number // size, number % size  # int64, as all that follows from them
     row, column = (token // c).to(tl.int64), (token % c).to(tl.int64)
-    x_ptr += row * x_b + head * x_g + column * x_c
-    codes_ptr += n * codes_n + head * codes_g + s * codes_s
+    x_ptr = head_of(x_ptr, x_strides, row, head) + column * x_strides[2]
+    codes_ptr = head_of(codes_ptr, codes_strides, n, head) + s * codes_strides[2]
     PACK: tl.constexpr = 2 if CODEC == INT4 else 1
     groups, entries = tl.arange(0, BLOCK_GROUPS)[:, None], tl.arange(0, BLOCK_GROUP)[None, :]
     inside = (groups < GROUPS) & (entries < GROUP // PACK)
     at = groups * GROUP + entries * PACK
-    x = tl.load(x_ptr + at * x_d, mask=inside, other=0.0)  # (BLOCK_GROUPS, BLOCK_GROUP)
+    x = tl.load(x_ptr + at * x_strides[3], mask=inside, other=0.0)  # (BLOCK_GROUPS, BLOCK_GROUP)
     if CODEC == PLAIN:
         tl.store(codes_ptr + at, x, mask=inside)
         return
     x = x.to(tl.float32)
     odd = x
     if CODEC == INT4:
-        odd = tl.load(x_ptr + (at + 1) * x_d, mask=inside, other=0.0).to(tl.float32)
+        odd = tl.load(x_ptr + (at + 1) * x_strides[3], mask=inside, other=0.0).to(tl.float32)
     # Maxima here pass over a NaN, and a NaN that went in must not come out as a number.
     broken = tl.max(((x != x) | (odd != odd)).to(tl.int32), 1)[:, None] > 0
     if CODEC == FP8:
@@ -95,7 +95,7 @@ def _kv_cache_append_kernel(
         scale = tl.where(high == low, tl.where(low == 0.0, 1.0, tl.abs(low)), step)
         zero = LOWEST - tl.div_rn(low, scale)
     scale = tl.where(broken, float("nan"), scale)
-    of_group = n * scale_n + head * scale_g + s * scale_s + groups
+    of_group = n * scale_strides[0] + head * scale_strides[1] + s * scale_strides[2] + groups
     tl.store(scale_ptr + of_group, scale, mask=groups < GROUPS)
     code = _codes(x, scale, zero, CODEC)
     if CODEC == INT4:
@@ -108,7 +108,7 @@ def _kv_cache_append_kernel(
 @triton.jit
 def _kv_cache_gather_kernel(
     codes_ptr, scale_ptr, zero_ptr, slots_ptr, out_ptr,
-    codes_n, codes_g, codes_s, scale_n, scale_g, scale_s, out_b, out_g, out_s, length, size,
+    codes_strides, scale_strides, out_strides, length, size,
     CODEC: tl.constexpr, WIDTH: tl.constexpr, GROUP: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_S tokens of one head out of their slots; zeros where there is no slot."""
@@ -118,11 +118,11 @@ def _kv_cache_gather_kernel(
     number = tl.load(slots_ptr + row * length + tokens, mask=tokens < length, other=-1)  # (BLOCK_S, 1)
     there = inside & (number >= 0)
     n, s = number // size, number % size
-    codes_ptr += n * codes_n + head * codes_g + s * codes_s
+    codes_ptr = head_of(codes_ptr, codes_strides, n, head) + s * codes_strides[2]
     if CODEC == PLAIN:
         x = tl.load(codes_ptr + columns, mask=there, other=0.0)  # (BLOCK_S, BLOCK_WIDTH)
     else:
-        of_group = n * scale_n + head * scale_g + s * scale_s + columns // GROUP
+        of_group = n * scale_strides[0] + head * scale_strides[1] + s * scale_strides[2] + columns // GROUP
         scale = tl.load(scale_ptr + of_group, mask=there, other=0.0)
         if CODEC == INT4:
             code = (tl.load(codes_ptr + columns // 2, mask=there, other=0).to(tl.int32) >> (columns % 2 * 4)) & 15
@@ -135,8 +135,8 @@ def _kv_cache_gather_kernel(
             if CODEC == INT8:
                 code = (code ^ 128) - 128  # the byte's sign
             x = (code.to(tl.float32) - zero) * scale
-    out_ptr += row * out_b + head * out_g
-    tl.store(out_ptr + tokens.to(tl.int64) * out_s + columns, x.to(out_ptr.dtype.element_ty), mask=inside)
+    out_ptr = head_of(out_ptr, out_strides, row, head)
+    tl.store(out_ptr + tokens.to(tl.int64) * out_strides[2] + columns, x.to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def gather_block(width: int) -> int:
@@ -176,8 +176,8 @@ def kv_cache_append_triton(store: tuple[Tensor, ...], x: Tensor, slots: Tensor, 
     if b * c == 0:
         return
     _kv_cache_append_kernel[(b * c, g)](
-        x, codes, scale, zero, slots.to(torch.int64).contiguous(), *x.stride(), *codes.stride()[:3], *scale.stride()[:3],
-        c, codes.shape[2], CODEC=number, GROUPS=groups, GROUP=group, BLOCK_GROUPS=triton.next_power_of_2(groups),
+        x, codes, scale, zero, slots.to(torch.int64).contiguous(), x.stride(), codes.stride(), scale.stride(), c,
+        codes.shape[2], CODEC=number, GROUPS=groups, GROUP=group, BLOCK_GROUPS=triton.next_power_of_2(groups),
         BLOCK_GROUP=triton.next_power_of_2(group // pack), **LAUNCH,
     )  # fmt: skip
 
@@ -201,8 +201,8 @@ def kv_cache_gather_triton(store: tuple[Tensor, ...], slots: Tensor, *, codec: C
         return out.to(dtype)
     block = gather_block(width)
     _kv_cache_gather_kernel[(triton.cdiv(s, block), b, g)](
-        codes, scale, zero, slots.to(torch.int64).contiguous(), out, *codes.stride()[:3], *scale.stride()[:3],
-        *out.stride()[:3], s, codes.shape[2], CODEC=number, WIDTH=width, GROUP=width // scale.shape[3],
+        codes, scale, zero, slots.to(torch.int64).contiguous(), out, codes.stride(), scale.stride(), out.stride(), s,
+        codes.shape[2], CODEC=number, WIDTH=width, GROUP=width // scale.shape[3],
         BLOCK_S=block, BLOCK_WIDTH=triton.next_power_of_2(width), **LAUNCH,
     )  # fmt: skip
     return out.to(dtype)

@@ -3,148 +3,156 @@
 All heads read one stream of latents, so a tile's rows are query heads, and a tile of latents is loaded once for scores and
 values alike. The cache is cut into splits, a program each, so that one sequence fills the device; a second kernel merges
 the splits by their log-sum-exps (Dao et al. 2023, Flash-Decoding, https://crfm.stanford.edu/2023/10/12/flashdecoding.html).
-For inference only: training and prefill take the expanded form. Inside kernels logarithms are to base 2.
+For inference only: training and prefill take the expanded form.
 """
-
-import math
 
 import torch
 from torch import Tensor
 
-from attncourse._shared.kernel import tl, triton
-from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
+from attncourse._shared.kernel import (
+    LOG2E,
+    finish_softmax,
+    length_of,
+    merge_splits,
+    online_softmax,
+    place_of,
+    tl,
+    triton,
+    vectors_at,
+)
+from attncourse._shared.launch import (
+    check_runs_here,
+    chip_of,
+    choose_splits,
+    in_exact_dtype,
+    padded,
+    positive,
+    slots_of,
+    tile_config,
+)
 from attncourse._shared.plan import Plan, plan_of
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import check_key_lengths, check_tensors, checking_values, require
 
 from .checks import check_latent, check_table
 
-LOG2E = tl.constexpr(math.log2(math.e))
+
+@triton.jit
+def _load_vectors(base, at, stride, exists, WIDTH: tl.constexpr, BLOCK: tl.constexpr, EDGE: tl.constexpr):
+    """(rows, BLOCK) vectors; zeros beyond the width and, at an edge, for rows that are not there."""
+    cols = tl.arange(0, BLOCK)[None, :]
+    places = base + at[:, None] + cols * stride
+    if EDGE:
+        tile = tl.load(places, mask=exists[:, None] & (cols < WIDTH), other=0.0)
+    elif WIDTH < BLOCK:
+        tile = tl.load(places, mask=cols < WIDTH, other=0.0)
+    else:
+        tile = tl.load(places)
+    return tile
 
 
 @triton.jit
-def _load_tile(base, offsets, inside, stride_width, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """(rows, BLOCK) at these offsets; zeros for rows that are not there and columns beyond the width."""
-    cols = tl.arange(0, BLOCK)
-    mask = inside[:, None] & (cols[None, :] < WIDTH)
-    return tl.load(base + offsets[:, None] + cols[None, :] * stride_width, mask=mask, other=0.0)
+def _decode_tiles(
+    acc, top, total, q_latent, q_rope, c_ptr, kr_ptr, table_ptr, c_strides, kr_strides, batch, positions, first, last, end,
+    size, factor, EDGE: tl.constexpr, PAGED: tl.constexpr, ALIGNED: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
+    BLOCK_S: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr,
+):  # fmt: skip
+    """The online softmax over the tiles of tokens first..last; a tile of latents is both the keys and the values."""
+    for start in range(first, last, BLOCK_S):
+        tokens = start + tl.arange(0, BLOCK_S)
+        exists = tokens < end
+        block, slot, lanes = place_of(table_ptr, batch, start, end, size, PAGED, ALIGNED, BLOCK_S)
+        at, rope_at = vectors_at(block, slot, lanes, 0, c_strides), vectors_at(block, slot, lanes, 0, kr_strides)
+        latent = _load_vectors(c_ptr, at, c_strides[3], exists, R, BLOCK_R, EDGE)  # (BLOCK_S, BLOCK_R)
+        k_rope = _load_vectors(kr_ptr, rope_at, kr_strides[3], exists, P, BLOCK_P, EDGE)  # (BLOCK_S, BLOCK_P)
+        scores = tl.dot(q_latent, tl.trans(latent), input_precision="ieee")  # (BLOCK_Q, BLOCK_S)
+        scores = tl.dot(q_rope, tl.trans(k_rope), scores, input_precision="ieee")
+        if EDGE:
+            visible = exists[None, :] & (tokens[None, :] <= positions[:, None])
+            scores = tl.where(visible, scores, float("-inf"))
+        acc, top, total = online_softmax(acc, top, total, scores, latent, factor)
+    return acc, top, total
 
 
 @triton.jit
 def _latent_decode_split_kernel(
-    qc_ptr, qr_ptr, c_ptr, kr_ptr, out32_ptr, lse_ptr, lengths_ptr, at_ptr, table_ptr,
-    qc_b, qc_h, qc_t, qc_d, qr_b, qr_h, qr_t, qr_d, c_b, c_s, c_d, kr_b, kr_s, kr_d, table_b, table_d,
-    h, t, s, splits, scale,
-    R: tl.constexpr, P: tl.constexpr, PAGE: tl.constexpr, PAGED: tl.constexpr, LENGTHS: tl.constexpr,
+    qc_ptr, qr_ptr, c_ptr, kr_ptr, part_ptr, lse_ptr, lengths_ptr, at_ptr, table_ptr,
+    qc_strides, qr_strides, c_strides, kr_strides, table_strides, h, t, capacity, size, splits, scale,
+    R: tl.constexpr, P: tl.constexpr, PAGED: tl.constexpr, ALIGNED: tl.constexpr, LENGTHS: tl.constexpr,
     POSITIONS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_Q: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK_Q queries (heads of one token, then of the next) against one split of one sequence's cache."""
+    """One program: BLOCK_Q queries (t tokens of one head, then of the next) against one split of one sequence's cache."""
     split = tl.program_id(1)
     batch = tl.program_id(2).to(tl.int64)
-    rows = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    rows = tl.program_id(0) * BLOCK_Q + tl.arange(0, BLOCK_Q)  # programs of one split are neighbours, and share the L2
     exists = rows < h * t
-    token, head = (rows // h).to(tl.int64), (rows % h).to(tl.int64)
-    length = s
-    if LENGTHS:  # nobody may have looked at them
-        length = tl.minimum(tl.load(lengths_ptr + batch).to(tl.int32), s)
-    last = tl.zeros((BLOCK_Q,), tl.int32) + length
+    head, token = (rows // t).to(tl.int64), (rows % t).to(tl.int64)
+    length = length_of(lengths_ptr, batch, capacity, LENGTHS)
+    positions = rows * 0 + length
     if POSITIONS:
-        last = tl.load(at_ptr + batch * t + token, mask=exists, other=0).to(tl.int32)
-
-    q_latent = _load_tile(qc_ptr + batch * qc_b, head * qc_h + token * qc_t, exists, qc_d, R, BLOCK_R)  # (BLOCK_Q, R)
-    q_rope = _load_tile(qr_ptr + batch * qr_b, head * qr_h + token * qr_t, exists, qr_d, P, BLOCK_P)  # (BLOCK_Q, P)
+        positions = tl.load(at_ptr + batch * t + token, mask=exists, other=capacity).to(tl.int32)
+    q_at, r_at = head * qc_strides[1] + token * qc_strides[2], head * qr_strides[1] + token * qr_strides[2]
+    q_latent = _load_vectors(qc_ptr + batch * qc_strides[0], q_at, qc_strides[3], exists, R, BLOCK_R, True)
+    q_rope = _load_vectors(qr_ptr + batch * qr_strides[0], r_at, qr_strides[3], exists, P, BLOCK_P, True)
 
     tiles = tl.cdiv(tl.cdiv(length, BLOCK_S), splits)  # of each split; the last ones may have fewer, or none
     begin = split * tiles * BLOCK_S
-    end = tl.minimum(begin + tiles * BLOCK_S, length)
+    end = tl.maximum(tl.minimum(begin + tiles * BLOCK_S, length), begin)
+    # Every query sees every token of the tiles before `edge`.
+    edge = tl.minimum(end, tl.min(positions, 0) + 1)
+    edge = tl.maximum(tl.maximum(edge, 0) // BLOCK_S * BLOCK_S, begin)
     acc = tl.zeros((BLOCK_Q, BLOCK_R), tl.float32)
     top = tl.full((BLOCK_Q,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_Q,), tl.float32)
-    for start in range(begin, end, BLOCK_S):
-        cols = start + tl.arange(0, BLOCK_S)
-        inside = cols < length
-        # Pages, and rows of a long cache, may lie more than 2^31 elements apart.
-        block, slot = batch, cols.to(tl.int64)
-        if PAGED:
-            block = tl.load(table_ptr + batch * table_b + cols // PAGE * table_d, mask=inside, other=0).to(tl.int64)
-            slot = slot % PAGE
-        latent = _load_tile(c_ptr, block * c_b + slot * c_s, inside, c_d, R, BLOCK_R)  # (BLOCK_S, R)
-        k_rope = _load_tile(kr_ptr, block * kr_b + slot * kr_s, inside, kr_d, P, BLOCK_P)  # (BLOCK_S, P)
-        scores = tl.dot(q_latent, tl.trans(latent), input_precision="ieee")  # (BLOCK_Q, BLOCK_S)
-        scores = tl.dot(q_rope, tl.trans(k_rope), scores, input_precision="ieee")
-        visible = inside[None, :] & (cols[None, :] <= last[:, None])
-        scores = tl.where(visible, scores * (scale * LOG2E), float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        rescale = tl.exp2(top - shift)
-        weights = tl.exp2(scores - shift[:, None])
-        total = total * rescale + tl.sum(weights, 1)
-        acc = tl.dot(weights.to(latent.dtype), latent, acc * rescale[:, None], input_precision="ieee")
-        top = new_top
+    table_ptr += batch * table_strides[0]
+    acc, top, total = _decode_tiles(
+        acc, top, total, q_latent, q_rope, c_ptr, kr_ptr, table_ptr, c_strides, kr_strides, batch, positions, begin, edge, end,
+        size, scale * LOG2E, False, PAGED, ALIGNED, R, P, BLOCK_S, BLOCK_R, BLOCK_P,
+    )  # fmt: skip
+    acc, top, total = _decode_tiles(
+        acc, top, total, q_latent, q_rope, c_ptr, kr_ptr, table_ptr, c_strides, kr_strides, batch, positions, edge, end, end,
+        size, scale * LOG2E, True, PAGED, ALIGNED, R, P, BLOCK_S, BLOCK_R, BLOCK_P,
+    )  # fmt: skip
 
-    seen = total > 0
-    lse = tl.where(seen, top + tl.log2(tl.where(seen, total, 1.0)), float("-inf"))
-    row = (batch * splits + split) * (h * t) + rows
-    tl.store(lse_ptr + row, lse, mask=exists)
-    width = tl.arange(0, BLOCK_R)
-    out = acc / tl.where(seen, total, 1.0)[:, None]
-    tl.store(out32_ptr + row[:, None] * R + width[None, :], out, mask=exists[:, None] & (width[None, :] < R))
+    out, lse = finish_softmax(acc, top, total, scale * LOG2E)
+    at = (batch * (h * t) + rows) * splits + split
+    tl.store(lse_ptr + at, lse, mask=exists)
+    cols = tl.arange(0, BLOCK_R)[None, :]
+    tl.store(part_ptr + at[:, None] * R + cols, out.to(part_ptr.dtype.element_ty), mask=exists[:, None] & (cols < R))
 
 
-@triton.jit
-def _latent_decode_merge_kernel(
-    out32_ptr, lse_ptr, out_ptr, h, t, splits, R: tl.constexpr, BLOCK_R: tl.constexpr
-):  # fmt: skip
-    """One program: one query's splits into one mixture of latents."""
-    batch, row = tl.program_id(1).to(tl.int64), tl.program_id(0)
-    width = tl.arange(0, BLOCK_R)
-    acc = tl.zeros((BLOCK_R,), tl.float32)
-    top, total = float("-inf"), 0.0
-    for split in range(splits):
-        at = (batch * splits + split) * (h * t) + row
-        lse = tl.load(lse_ptr + at)
-        new_top = tl.maximum(top, lse)
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        rescale, weight = tl.exp2(top - shift), tl.exp2(lse - shift)
-        part = tl.load(out32_ptr + at * R + width, mask=width < R, other=0.0)
-        acc = acc * rescale + weight * part
-        total = total * rescale + weight
-        top = new_top
-    out = acc / tl.where(total > 0, total, 1.0)
-    token, head = row // h, row % h
-    to = ((batch * h + head) * t + token) * R + width
-    tl.store(out_ptr + to, out.to(out_ptr.dtype.element_ty), mask=width < R)
-
-
-def padded(width: int) -> int:
-    """The tile's width: a power of two, and at least the 16 that a tensor core multiplies at once."""
-    return max(16, triton.next_power_of_2(width))
-
-
-# (BLOCK_Q, BLOCK_S, warps, stages) by the padded width of the latents. The compile-only gate holds every entry to its
-# chip's shared memory, and those of 16-bit inputs to no spilled register.
+# (BLOCK_Q, BLOCK_S, warps, stages) by the padded width of the latents, for up to 16 queries and for more. The compile-only
+# gate holds every entry to its chip's shared memory, and those of 16-bit inputs to no spilled register.
 # Without tensor cores (float32 everywhere, all of sm_75) products run on FMA units, and sm_75's 64 KiB of shared memory
-# hold no more than 8 queries at 512.
+# hold no more than 8 queries at 512. On Hopper 64 queries are one warpgroup's product, and read each latent a quarter as often.
 CONFIGS = {
-    75: {128: (16, 16, 4, 1), 256: (16, 16, 8, 1), 512: (8, 16, 8, 1)},
-    "fma": {128: (16, 16, 4, 1), 256: (16, 16, 8, 1), 512: (16, 16, 8, 1)},
-    80: {128: (16, 64, 4, 2), 256: (16, 64, 4, 2), 512: (16, 32, 4, 2)},
-    90: {128: (16, 64, 4, 3), 256: (16, 64, 4, 3), 512: (16, 64, 8, 2)},
+    "few": {
+        75: {128: (16, 16, 4, 1), 256: (16, 16, 8, 1), 512: (8, 16, 8, 1)},
+        "fma": {128: (16, 16, 4, 1), 256: (16, 16, 8, 1), 512: (16, 16, 8, 1)},
+        80: {128: (16, 64, 4, 2), 256: (16, 64, 4, 2), 512: (16, 32, 8, 2)},
+        90: {128: (16, 64, 4, 3), 256: (16, 64, 4, 3), 512: (16, 32, 4, 3)},
+    },
+    "many": {
+        75: {128: (16, 16, 4, 1), 256: (16, 16, 8, 1), 512: (8, 16, 8, 1)},
+        "fma": {128: (16, 16, 4, 1), 256: (16, 16, 8, 1), 512: (16, 16, 8, 1)},
+        80: {128: (32, 64, 4, 2), 256: (32, 32, 4, 2), 512: (32, 32, 8, 2)},
+        90: {128: (64, 64, 4, 3), 256: (64, 64, 8, 2), 512: (64, 32, 8, 2)},
+    },
 }
+FEW = 16
 WIDEST = 512
+RESIDENT = 2  # programs that a multiprocessor holds at a time; of many queries one, and then these are two whole waves
 
 
-def launch_config(*, width: int, bits: int, capability: int) -> dict[str, int]:
-    """Tile sizes and warps for the latents' padded width, a dtype and a chip."""
-    chip = 75 if capability < 80 else "fma" if bits == 32 else 90 if capability >= 90 else 80
-    block_q, block_s, num_warps, num_stages = CONFIGS[chip][max(width, 128)]
-    # The default of FP fusion differs between versions of Triton.
-    return {
-        "BLOCK_Q": block_q, "BLOCK_S": block_s, "num_warps": num_warps, "num_stages": num_stages,
-        "enable_fp_fusion": True,
-    }  # fmt: skip
+def launch_config(*, rows: int, width: int, bits: int, capability: int, paged: bool) -> dict[str, int]:
+    """Tile sizes and warps for a sequence's queries, the latents' padded width, a dtype and a chip.
+
+    A page is looked up before it is read, and the compiler spreads the stages over both.
+    """
+    table = CONFIGS["few" if rows <= FEW else "many"]
+    config = tile_config(table, width=width, bits=bits, capability=capability, blocks=("BLOCK_Q", "BLOCK_S"))
+    return config | {"num_stages": 2 * config["num_stages"] - 1} if paged else config
 
 
 @outside_autocast
@@ -209,22 +217,24 @@ def plan_latent_decode(
         _check(inputs, key_lengths, positions, block_table, splits)
     (b, h, t, n), (page, r) = q_nope.shape, latent.shape[2:]
     s = page if block_table is None else page * block_table.shape[1]
-    config = launch_config(width=padded(r), bits=8 * q_nope.element_size(), capability=device_capability(q_nope))
-    blocks, tiles = triton.cdiv(h * t, config["BLOCK_Q"]), triton.cdiv(s, config["BLOCK_S"])
+    config = launch_config(rows=h * t, paged=block_table is not None, **chip_of(q_nope, width=padded(r)))
     if splits is None:
-        splits = _enough_splits(q_nope, programs=max(b * blocks, 1), tiles=tiles)
-    parts = torch.empty(b, splits, h * t, r, device=latent.device, dtype=torch.float32)
-    part_lse = torch.empty(b, splits, h * t, device=latent.device, dtype=torch.float32)
+        programs, tiles = b * triton.cdiv(h * t, config["BLOCK_Q"]), triton.cdiv(s, config["BLOCK_S"])
+        splits = choose_splits(programs, tiles, slots=slots_of(q_nope, resident=RESIDENT))
+    # One split is the whole: it needs no part of its own, and no merge.
+    parts = torch.empty(b * h * t, splits, r if splits > 1 else 0, device=latent.device, dtype=torch.float32)
+    part_lse = torch.empty(b * h * t, splits, device=latent.device, dtype=torch.float32)
     scale = (n + q_rope.shape[-1]) ** -0.5 if scale is None else scale
 
     def kernels(q_nope, q_rope, latent, k_rope, w_uk, w_uv, *beside):
         # In float16 and bfloat16 these two products run on tensor cores too.
         q_latent = torch.einsum("bhtn,hnr->bhtr", q_nope, w_uk)
+        (q_latent, factor), (q_rope, _) = positive(q_latent, scale), positive(q_rope, scale)
         mixed = q_latent.new_empty(b, h, t, r)
         if 0 in (*mixed.shape, s):
             mixed.zero_()
         else:
-            _launch(q_latent, q_rope, latent, k_rope, mixed, parts, part_lse, *beside, s=s, scale=scale, config=config)
+            _launch(q_latent, q_rope, latent, k_rope, mixed, parts, part_lse, *beside, s=s, scale=factor, config=config)
         return (torch.einsum("bhtr,hdr->bhtd", mixed, w_uv),)
 
     @outside_autocast
@@ -241,27 +251,21 @@ def _launch(
     q_latent, q_rope, latent, k_rope, out, parts, part_lse, key_lengths, positions, block_table, *, s, scale, config
 ):  # fmt: skip
     """The mixtures of latents, into out (b, h, t, r)."""
-    (b, h, t, r), p, paged, splits = q_latent.shape, q_rope.shape[-1], block_table is not None, parts.shape[1]
-    blocks = triton.cdiv(h * t, config["BLOCK_Q"])
+    (b, h, t, r), p, splits = q_latent.shape, q_rope.shape[-1], parts.shape[1]
     lengths, at, table = (
         q_latent if x is None else x.contiguous() for x in (key_lengths, positions, block_table)
     )  # an absent one is never read
-    _latent_decode_split_kernel[(blocks, splits, b)](
-        q_latent, q_rope, latent, k_rope, parts, part_lse, lengths, at, table,
-        *q_latent.stride(), *q_rope.stride(), *latent.stride()[::2], latent.stride(3), *k_rope.stride()[::2],
-        k_rope.stride(3), *(table.stride() if paged else (0, 0)), h, t, s, splits, scale,
-        R=r, P=p, PAGE=latent.shape[2], PAGED=paged, LENGTHS=key_lengths is not None, POSITIONS=positions is not None,
-        BLOCK_R=padded(r), BLOCK_P=padded(p), **config,
+    lse = torch.empty(b * h * t, device=out.device, dtype=torch.float32)
+    written = (out, lse) if splits == 1 else (parts, part_lse)
+    strides = (x.stride() for x in (q_latent, q_rope, latent, k_rope))
+    _latent_decode_split_kernel[(triton.cdiv(h * t, config["BLOCK_Q"]), splits, b)](
+        q_latent, q_rope, latent, k_rope, *written, lengths, at, table, *strides,
+        (0, 1) if block_table is None else table.stride(), h, t, s, latent.shape[2], splits, scale,
+        R=r, P=p, PAGED=block_table is not None, ALIGNED=latent.shape[2] % config["BLOCK_S"] == 0,
+        LENGTHS=key_lengths is not None, POSITIONS=positions is not None, BLOCK_R=padded(r), BLOCK_P=padded(p), **config,
     )  # fmt: skip
-    _latent_decode_merge_kernel[(h * t, b)](
-        parts, part_lse, out, h, t, splits, R=r, BLOCK_R=padded(r), num_warps=4, enable_fp_fusion=True
-    )
-
-
-def _enough_splits(x: Tensor, *, programs: int, tiles: int) -> int:
-    """Splits that give each multiprocessor about two programs, of four tiles at least."""
-    processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 2
-    return max(1, min(triton.cdiv(2 * processors, programs), tiles // 4))
+    if splits > 1:
+        merge_splits(parts, part_lse, out, lse)
 
 
 def _check(inputs, key_lengths, positions, block_table, splits):

@@ -19,7 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from attncourse._shared.kernel import tl, triton
-from attncourse._shared.launch import check_runs_here, device_capability
+from attncourse._shared.launch import check_runs_here, device_capability, padded, tile_config
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
@@ -119,29 +119,21 @@ def _linear_attention_step_kernel(
         tl.store(out_ptr + head * DV + cols, out, mask=cols < DV)
 
 
-def padded(width: int) -> int:
-    """The tile's width: a power of two, and at least the 16 that a tensor core multiplies at once."""
-    return max(16, triton.next_power_of_2(width))
-
-
-# (BLOCK_C, BLOCK_W at most, warps) by the padded width that is summed over. The compile-only gate holds every entry to its
-# chip's shared memory. Without tensor cores (float32 everywhere, all of sm_75) products run on FMA units out of registers:
-# tiles must be small.
+# (BLOCK_C, BLOCK_W at most, warps, stages) by the padded width that is summed over. The compile-only gate holds every entry
+# to its chip's shared memory. Without tensor cores (float32 everywhere, all of sm_75) products run on FMA units out of
+# registers: tiles must be small. Elsewhere they are tf32, of float32 states.
 CONFIGS = {
-    "fma": {64: (16, 32, 4), 128: (16, 16, 8), 256: (16, 16, 8)},
-    "tf32": {64: (32, 32, 4), 128: (32, 32, 8), 256: (16, 16, 8)},
+    "fma": {64: (16, 32, 4, 1), 128: (16, 16, 8, 1), 256: (16, 16, 8, 1)},
+    80: {64: (32, 32, 4, 1), 128: (32, 32, 8, 1), 256: (16, 16, 8, 1)},
 }
 
 
 def launch_config(*, width: int, out: int, bits: int, capability: int) -> dict:
     """Tile sizes, warps and precision of the scan for padded widths, the inputs' precision, and a chip."""
+    blocks = ("BLOCK_C", "BLOCK_W")
+    config = tile_config(CONFIGS, width=width, bits=bits, capability=capability, blocks=blocks)
     precision = "tf32" if bits == 16 and capability >= 80 else "ieee"
-    block_c, block_w, num_warps = CONFIGS["tf32" if precision == "tf32" else "fma"][max(width, 64)]
-    # The default of FP fusion differs between versions of Triton.
-    return {
-        "BLOCK_C": block_c, "BLOCK_W": min(block_w, out), "PRECISION": precision, "num_warps": num_warps,
-        "num_stages": 1, "enable_fp_fusion": True,
-    }  # fmt: skip
+    return config | {"BLOCK_W": min(config["BLOCK_W"], out), "PRECISION": precision}
 
 
 def step_config(out: int) -> dict:

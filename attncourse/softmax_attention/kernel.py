@@ -4,109 +4,120 @@ Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691, algorithms 1 and 2
 and sum over key tiles, and the backward recomputes the weights from them. Differences: query heads share key/value heads
 without copies; the two halves of the backward are kernels of their own, so that neither needs atomic additions; and under
 an added mask the backward reads a row's maximum and the logarithm of its sum as two numbers, since next to a maximum of
--1e9 (a row whose every key carries such a mask) a float32 has no room for the other. Scores go to base 2, which the
-hardware has exp2 for, once the maximum is subtracted: a mask of float32's lowest number would overflow there before.
+-1e9 (a row whose every key carries such a mask) a float32 has no room for the other.
 """
-
-import math
 
 import torch
 from torch import Tensor
 
-from attncourse._shared.kernel import tl, triton
-from attncourse._shared.launch import check_runs_here, device_capability, in_exact_dtype
-from attncourse._shared.validate import check_attention, require
-
-LOG2E = tl.constexpr(math.log2(math.e))
-NO_MASK, BOOLEAN_MASK, ADDED_MASK = 0, 1, 2
-
-
-@triton.jit
-def _load_rows(base, rows, stride_row, stride_width, n, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """(rows, BLOCK) of a matrix with n rows; zeros outside."""
-    cols = tl.arange(0, BLOCK)
-    inside = (rows[:, None] < n) & (cols[None, :] < WIDTH)
-    return tl.load(base + rows[:, None] * stride_row + cols[None, :] * stride_width, mask=inside, other=0.0)
-
-
-@triton.jit
-def _store_rows(base, x, rows, stride_row, stride_width, n, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    cols = tl.arange(0, BLOCK)
-    inside = (rows[:, None] < n) & (cols[None, :] < WIDTH)
-    tl.store(base + rows[:, None] * stride_row + cols[None, :] * stride_width, x.to(base.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _tanh(x):
-    # libdevice does not run in the interpreter; this form is exact at both infinities.
-    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)
+from attncourse._shared.kernel import (
+    ADDED_MASK,
+    LOG2E,
+    exponents,
+    finish_softmax,
+    head_of,
+    length_of,
+    load_lse,
+    load_rows,
+    mask_arguments,
+    masked_scores,
+    online_softmax,
+    row_delta,
+    score_gradients,
+    store_rows,
+    tanh,
+    tl,
+    triton,
+    visible_keys,
+)
+from attncourse._shared.launch import (
+    check_backward_fits,
+    check_launch,
+    check_mask_is_constant,
+    chip_of,
+    in_exact_dtype,
+    padded,
+    positive,
+    tile_config,
+)
+from attncourse._shared.validate import check_attention
 
 
 @triton.jit
 def _scores(
-    products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
+    products, rows, cols, mask, mask_strides, t, s, length, window, scale, softcap,
     EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """Scores from q . k, with -inf where a row may not look, and the slope of the softcap."""
-    scores = products * scale
-    slope = 1.0
+    """Scores from q . k, with -inf where a row may not look, and the slope of the softcap.
+
+    Products are scaled where a bound or a mask needs their true size; elsewhere `factor` does it, in the exponent.
+    """
+    scores, slope = products, 1.0
     if SOFTCAP:
-        bounded = _tanh(scores / softcap)
+        bounded = tanh(products * (scale / softcap))
         slope = 1.0 - bounded * bounded
         scores = softcap * bounded
-    if MASK != 0:
-        inside = (rows[:, None] < t) & (cols[None, :] < s)
-        # A mask may hold more than 2^31 elements a head.
-        at = mask + rows[:, None].to(tl.int64) * mask_t + cols[None, :].to(tl.int64) * mask_s
-        tile = tl.load(at, mask=inside, other=0)
-        if MASK == 1:
-            scores = tl.where(tile != 0, scores, float("-inf"))
-        else:
-            scores += tile.to(tl.float32)
+    elif MASK == ADDED_MASK:
+        scores = products * scale
+    scores = masked_scores(scores, mask, mask_strides, rows, cols, t, s, MASK)
     if EDGE:
-        visible = cols[None, :] < length
-        distance = rows[:, None] + (s - t) - cols[None, :]
-        if CAUSAL:
-            visible &= distance >= 0
-        if WINDOW:
-            visible &= distance < window
-        scores = tl.where(visible, scores, float("-inf"))
+        scores = tl.where(visible_keys(rows, cols, t, s, length, window, CAUSAL, WINDOW), scores, float("-inf"))
     return scores, slope
 
 
 @triton.jit
+def _factor(scale, SOFTCAP: tl.constexpr, MASK: tl.constexpr):
+    """What makes exponents to base 2 of the scores."""
+    factor = LOG2E
+    if not SOFTCAP and MASK != ADDED_MASK:
+        factor = scale * LOG2E
+    return factor
+
+
+@triton.jit
+def _keys_of(first_row, t, s, length, window, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr, CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr,
+):  # fmt: skip
+    """For a block of queries: key tiles [begin, whole) are visible to every row, [whole, end) hold an edge."""
+    begin, whole, end = 0, length, length
+    if CAUSAL:
+        end = tl.maximum(tl.minimum(end, first_row + BLOCK_T + s - t), 0)
+        whole = tl.maximum(tl.minimum(whole, first_row + s - t + 1), 0)
+    if WINDOW:
+        begin = tl.maximum(first_row + s - t - window + 1, 0) // BLOCK_S * BLOCK_S
+        whole = begin
+    return begin, whole // BLOCK_S * BLOCK_S, end
+
+
+@triton.jit
 def _fwd_tiles(
-    acc, top, total, q, k_base, v_base, rows, first, last, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
-    k_s, k_d, v_s, v_d, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
+    acc, top, total, q, k_base, v_base, mask, k_strides, v_strides, mask_strides, rows, first, last, t, s, length, window,
+    scale, softcap, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
     BLOCK_DV: tl.constexpr, EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
     MASK: tl.constexpr,
 ):  # fmt: skip
-    """The online softmax over key tiles first..last: running maximum, running sum, rescaled accumulator."""
+    """The online softmax over key tiles first..last; only tiles with an edge look which keys exist."""
+    factor = _factor(scale, SOFTCAP, MASK)
     for start in range(first, last, BLOCK_S):
         cols = start + tl.arange(0, BLOCK_S)
-        k = _load_rows(k_base, cols, k_s, k_d, length, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
+        exists = None
+        if EDGE:
+            exists = cols < length
+        k = load_rows(k_base, k_strides, cols, exists, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
         products = tl.dot(q, tl.trans(k), input_precision="ieee")  # (BLOCK_T, BLOCK_S)
         scores, _ = _scores(
-            products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
+            products, rows, cols, mask, mask_strides, t, s, length, window, scale, softcap,
             EDGE, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        # A row that has seen nothing yet keeps top = -inf, and -inf - -inf is NaN: shift by 0 instead.
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        rescale = tl.exp2((top - shift) * LOG2E)
-        weights = tl.exp2((scores - shift[:, None]) * LOG2E)
-        total = total * rescale + tl.sum(weights, 1)
-        v = _load_rows(v_base, cols, v_s, v_d, length, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
-        acc = tl.dot(weights.to(v.dtype), v, acc * rescale[:, None], input_precision="ieee")
-        top = new_top
+        v = load_rows(v_base, v_strides, cols, exists, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
+        acc, top, total = online_softmax(acc, top, total, scores, v, factor, MASK == ADDED_MASK)
     return acc, top, total
 
 
 @triton.jit
 def _softmax_attention_fwd_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, top_ptr, sum_ptr, lengths_ptr, mask_ptr,
-    q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, out_b, out_h, out_t, out_d,
-    mask_b, mask_h, mask_t, mask_s, h, t, s, window, scale, softcap,
+    q_strides, k_strides, v_strides, out_strides, mask_strides, h, t, s, window, scale, softcap,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
     LENGTHS: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr,
@@ -116,118 +127,89 @@ def _softmax_attention_fwd_kernel(
     batch = (tl.program_id(1) // h).to(tl.int64)
     head = (tl.program_id(1) % h).to(tl.int64)
     rows = first_row + tl.arange(0, BLOCK_T)
-    length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + batch).to(tl.int32)
-
-    q = _load_rows(q_ptr + batch * q_b + head * q_h, rows, q_t, q_d, t, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
-    k_base = k_ptr + batch * k_b + head // GROUP * k_g
-    v_base = v_ptr + batch * v_b + head // GROUP * v_g
-    mask = mask_ptr + batch * mask_b + head * mask_h
-
-    # Tiles [begin, whole) are visible to every row of this block; [whole, end) hold an edge.
-    begin, whole, end = 0, length, length
-    if CAUSAL:
-        end = tl.maximum(tl.minimum(end, first_row + BLOCK_T + s - t), 0)
-        whole = tl.maximum(tl.minimum(whole, first_row + s - t + 1), 0)
-    if WINDOW:
-        begin = tl.maximum(first_row + s - t - window + 1, 0) // BLOCK_S * BLOCK_S
-        whole = begin
-    whole = whole // BLOCK_S * BLOCK_S
+    exists = rows < t
+    length = length_of(lengths_ptr, batch, s, LENGTHS)
+    q = load_rows(head_of(q_ptr, q_strides, batch, head), q_strides, rows, exists, DK, BLOCK_DK)
+    k_base = head_of(k_ptr, k_strides, batch, head // GROUP)
+    v_base = head_of(v_ptr, v_strides, batch, head // GROUP)
+    mask = head_of(mask_ptr, mask_strides, batch, head)
+    begin, whole, end = _keys_of(first_row, t, s, length, window, BLOCK_T, BLOCK_S, CAUSAL, WINDOW)
 
     acc = tl.zeros((BLOCK_T, BLOCK_DV), tl.float32)
     top = tl.full((BLOCK_T,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_T,), tl.float32)
     acc, top, total = _fwd_tiles(
-        acc, top, total, q, k_base, v_base, rows, begin, whole, t, s, length, window, scale, softcap, mask, mask_t,
-        mask_s, k_s, k_d, v_s, v_d, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, False, CAUSAL, WINDOW, SOFTCAP, MASK,
+        acc, top, total, q, k_base, v_base, mask, k_strides, v_strides, mask_strides, rows, begin, whole, t, s, length,
+        window, scale, softcap, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, False, CAUSAL, WINDOW, SOFTCAP, MASK,
     )  # fmt: skip
     acc, top, total = _fwd_tiles(
-        acc, top, total, q, k_base, v_base, rows, whole, end, t, s, length, window, scale, softcap, mask, mask_t,
-        mask_s, k_s, k_d, v_s, v_d, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, True, CAUSAL, WINDOW, SOFTCAP, MASK,
+        acc, top, total, q, k_base, v_base, mask, k_strides, v_strides, mask_strides, rows, whole, end, t, s, length,
+        window, scale, softcap, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, True, CAUSAL, WINDOW, SOFTCAP, MASK,
     )  # fmt: skip
 
-    seen = total > 0
-    total = tl.where(seen, total, 1.0)
-    acc = acc / total[:, None]
+    out, lse = finish_softmax(acc, top, total, _factor(scale, SOFTCAP, MASK))
     at = (batch * h + head) * t + rows
-    tl.store(lse_ptr + at, tl.where(seen, top + tl.log2(total) / LOG2E, float("-inf")), mask=rows < t)
-    shift = top
-    if MASK == 2:
-        tl.store(sum_ptr + at, tl.log2(total), mask=rows < t)
+    tl.store(lse_ptr + at, lse, mask=exists)
+    if MASK == ADDED_MASK:
+        # +inf for a row that saw nothing: in the backward pass all its weights are 0.
+        tl.store(top_ptr + at, tl.where(total > 0, top, float("inf")), mask=exists)
+        tl.store(sum_ptr + at, tl.log2(tl.where(total > 0, total, 1.0)), mask=exists)
+    store_rows(head_of(out_ptr, out_strides, batch, head), out_strides, out, rows, exists, DV, BLOCK_DV)
+
+
+@triton.jit
+def _load_statistics(lse_ptr, top_ptr, sum_ptr, rows, exists, MASK: tl.constexpr):
+    """Each row's log-sum-exp to base 2 and 0, or its maximum and the logarithm of its sum; 0 weighs what does not exist."""
+    if MASK == ADDED_MASK:
+        top = tl.load(top_ptr + rows, mask=exists, other=float("inf"))
+        log_sum = tl.load(sum_ptr + rows, mask=exists, other=0.0)
     else:
-        shift += tl.log2(total) / LOG2E
-    # +inf for a row that saw nothing: in the backward pass all its weights are 0.
-    tl.store(top_ptr + at, tl.where(seen, shift, float("inf")), mask=rows < t)
-    _store_rows(out_ptr + batch * out_b + head * out_h, acc, rows, out_t, out_d, t, DV, BLOCK_DV)
-
-
-@triton.jit
-def _softmax_attention_bwd_delta_kernel(
-    out_ptr, dout_ptr, dlse_ptr, delta_ptr, out_b, out_h, out_t, out_d, dout_b, dout_h, dout_t, dout_d, h, t,
-    DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_DV: tl.constexpr,
-):  # fmt: skip
-    """delta = sum(out * dout) - dlse a row: what every weight's gradient is lowered by."""
-    rows = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
-    batch = (tl.program_id(1) // h).to(tl.int64)
-    head = (tl.program_id(1) % h).to(tl.int64)
-    out = _load_rows(out_ptr + batch * out_b + head * out_h, rows, out_t, out_d, t, DV, BLOCK_DV).to(tl.float32)
-    dout = _load_rows(dout_ptr + batch * dout_b + head * dout_h, rows, dout_t, dout_d, t, DV, BLOCK_DV).to(tl.float32)
-    at = (batch * h + head) * t + rows
-    dlse = tl.load(dlse_ptr + at, mask=rows < t, other=0.0)
-    tl.store(delta_ptr + at, tl.sum(out * dout, 1) - dlse, mask=rows < t)
-
-
-@triton.jit
-def _load_statistics(top_ptr, sum_ptr, rows, t, MASK: tl.constexpr):
-    """Each row's maximum and the logarithm to base 2 of its sum, or both in one; weights of 0 for rows that do not exist."""
-    top = tl.load(top_ptr + rows, mask=rows < t, other=float("inf"))
-    log_sum = 0.0
-    if MASK == 2:
-        log_sum = tl.load(sum_ptr + rows, mask=rows < t, other=0.0)
+        top = load_lse(lse_ptr, rows, exists)
+        log_sum = 0.0
     return top, log_sum
 
 
 @triton.jit
-def _weights(scores, top, log_sum, MASK: tl.constexpr):
-    exponents = (scores - top[:, None]) * LOG2E
-    if MASK == 2:
-        exponents -= log_sum[:, None]
-    return tl.exp2(exponents)
+def _weights(scores, top, log_sum, factor, MASK: tl.constexpr):
+    if MASK == ADDED_MASK:
+        exponent = exponents(scores, top[:, None], factor, True) - log_sum[:, None]
+    else:
+        exponent = scores * factor - top[:, None]
+    return tl.exp2(exponent)
 
 
 @triton.jit
 def _dkdv_tiles(
-    dk, dv, k, v, q_base, dout_base, top_ptr, sum_ptr, delta_ptr, cols, first, last, t, s, length, window, scale, softcap,
-    mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr,
+    dk, dv, k, v, q_base, dout_base, mask, lse_ptr, top_ptr, sum_ptr, delta_ptr, q_strides, dout_strides, mask_strides, cols,
+    first, last, t, s, length, window, scale, softcap, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one key tile from the query tiles first..last of one head; weights are (BLOCK_T, BLOCK_S)."""
+    factor = _factor(scale, SOFTCAP, MASK)
     for start in range(first, last, BLOCK_T):
         rows = start + tl.arange(0, BLOCK_T)
-        q = _load_rows(q_base, rows, q_t, q_d, t, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
-        dout = _load_rows(dout_base, rows, dout_t, dout_d, t, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
+        exists = rows < t
+        q = load_rows(q_base, q_strides, rows, exists, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
+        dout = load_rows(dout_base, dout_strides, rows, exists, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
         products = tl.dot(q, tl.trans(k), input_precision="ieee")
         scores, slope = _scores(
-            products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
+            products, rows, cols, mask, mask_strides, t, s, length, window, scale, softcap,
             EDGE, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
-        top, log_sum = _load_statistics(top_ptr, sum_ptr, rows, t, MASK)
-        weights = _weights(scores, top, log_sum, MASK)
+        top, log_sum = _load_statistics(lse_ptr, top_ptr, sum_ptr, rows, exists, MASK)
+        weights = _weights(scores, top, log_sum, factor, MASK)
         dv = tl.dot(tl.trans(weights.to(dout.dtype)), dout, dv, input_precision="ieee")
-        dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
-        delta = tl.load(delta_ptr + rows, mask=rows < t, other=0.0)
-        dscores = weights * (dweights - delta[:, None]) * slope
+        delta = tl.load(delta_ptr + rows, mask=exists, other=0.0)
+        dscores = score_gradients(weights, dout, v, delta) * slope
         dk = tl.dot(tl.trans(dscores.to(q.dtype)), q, dk, input_precision="ieee")
     return dk, dv
 
 
 @triton.jit
 def _softmax_attention_bwd_dkdv_kernel(
-    q_ptr, k_ptr, v_ptr, dout_ptr, top_ptr, sum_ptr, delta_ptr, dk_ptr, dv_ptr, lengths_ptr, mask_ptr,
-    q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, dout_b, dout_h, dout_t, dout_d,
-    mask_b, mask_h, mask_t, mask_s, h, t, s, window, scale, softcap,
+    q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, top_ptr, sum_ptr, delta_ptr, dk_ptr, dv_ptr, lengths_ptr, mask_ptr,
+    q_strides, k_strides, v_strides, dout_strides, dk_strides, dv_strides, mask_strides, h, t, s, window, scale, softcap,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
     LENGTHS: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr,
@@ -238,12 +220,10 @@ def _softmax_attention_bwd_dkdv_kernel(
     batch = (tl.program_id(1) // g).to(tl.int64)
     kv_head = (tl.program_id(1) % g).to(tl.int64)
     cols = first_col + tl.arange(0, BLOCK_S)
-    length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + batch).to(tl.int32)
-
-    k = _load_rows(k_ptr + batch * k_b + kv_head * k_g, cols, k_s, k_d, length, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
-    v = _load_rows(v_ptr + batch * v_b + kv_head * v_g, cols, v_s, v_d, length, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
+    length = length_of(lengths_ptr, batch, s, LENGTHS)
+    exists = cols < length
+    k = load_rows(head_of(k_ptr, k_strides, batch, kv_head), k_strides, cols, exists, DK, BLOCK_DK)
+    v = load_rows(head_of(v_ptr, v_strides, batch, kv_head), v_strides, cols, exists, DV, BLOCK_DV)
 
     # Query tiles [begin, whole) hold an edge of the mask; [whole, end) see all of this key tile.
     begin, whole, end = 0, 0, t
@@ -262,57 +242,58 @@ def _softmax_attention_bwd_dkdv_kernel(
     dv = tl.zeros((BLOCK_S, BLOCK_DV), tl.float32)
     for member in range(GROUP):
         head = kv_head * GROUP + member
-        q_base = q_ptr + batch * q_b + head * q_h
-        dout_base = dout_ptr + batch * dout_b + head * dout_h
+        q_base = head_of(q_ptr, q_strides, batch, head)
+        dout_base = head_of(dout_ptr, dout_strides, batch, head)
+        mask = head_of(mask_ptr, mask_strides, batch, head)
         at = (batch * h + head) * t
-        mask = mask_ptr + batch * mask_b + head * mask_h
         dk, dv = _dkdv_tiles(
-            dk, dv, k, v, q_base, dout_base, top_ptr + at, sum_ptr + at, delta_ptr + at, cols, begin, whole, t, s, length,
-            window, scale, softcap, mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK, DV, BLOCK_T, BLOCK_DK, BLOCK_DV,
-            True, CAUSAL, WINDOW, SOFTCAP, MASK,
+            dk, dv, k, v, q_base, dout_base, mask, lse_ptr + at, top_ptr + at, sum_ptr + at, delta_ptr + at, q_strides,
+            dout_strides, mask_strides, cols, begin, whole, t, s, length, window, scale, softcap, DK, DV, BLOCK_T,
+            BLOCK_DK, BLOCK_DV, True, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
         dk, dv = _dkdv_tiles(
-            dk, dv, k, v, q_base, dout_base, top_ptr + at, sum_ptr + at, delta_ptr + at, cols, whole, end, t, s, length,
-            window, scale, softcap, mask, mask_t, mask_s, q_t, q_d, dout_t, dout_d, DK, DV, BLOCK_T, BLOCK_DK, BLOCK_DV,
-            False, CAUSAL, WINDOW, SOFTCAP, MASK,
+            dk, dv, k, v, q_base, dout_base, mask, lse_ptr + at, top_ptr + at, sum_ptr + at, delta_ptr + at, q_strides,
+            dout_strides, mask_strides, cols, whole, end, t, s, length, window, scale, softcap, DK, DV, BLOCK_T,
+            BLOCK_DK, BLOCK_DV, False, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
 
     # Keys past the end of their row were not masked in whole tiles: what they gathered is no gradient.
-    exists = (cols < length)[:, None]
-    kv_at = (batch * g + kv_head) * s
-    _store_rows(dk_ptr + kv_at * DK, tl.where(exists, dk * scale, 0.0), cols, DK, 1, s, DK, BLOCK_DK)
-    _store_rows(dv_ptr + kv_at * DV, tl.where(exists, dv, 0.0), cols, DV, 1, s, DV, BLOCK_DV)
+    dk, dv = tl.where(exists[:, None], dk * scale, 0.0), tl.where(exists[:, None], dv, 0.0)
+    store_rows(head_of(dk_ptr, dk_strides, batch, kv_head), dk_strides, dk, cols, cols < s, DK, BLOCK_DK)
+    store_rows(head_of(dv_ptr, dv_strides, batch, kv_head), dv_strides, dv, cols, cols < s, DV, BLOCK_DV)
 
 
 @triton.jit
 def _dq_tiles(
-    dq, q, dout, top, log_sum, delta, k_base, v_base, rows, first, last, t, s, length, window, scale, softcap, mask, mask_t,
-    mask_s, k_s, k_d, v_s, v_d, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
+    dq, q, dout, top, log_sum, delta, k_base, v_base, mask, k_strides, v_strides, mask_strides, rows, first, last, t, s,
+    length, window, scale, softcap, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
     BLOCK_DV: tl.constexpr, EDGE: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
     MASK: tl.constexpr,
 ):  # fmt: skip
     """Gradient of one query tile from the key tiles first..last."""
+    factor = _factor(scale, SOFTCAP, MASK)
     for start in range(first, last, BLOCK_S):
         cols = start + tl.arange(0, BLOCK_S)
-        k = _load_rows(k_base, cols, k_s, k_d, length, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
-        v = _load_rows(v_base, cols, v_s, v_d, length, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
+        exists = None
+        if EDGE:
+            exists = cols < length
+        k = load_rows(k_base, k_strides, cols, exists, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
+        v = load_rows(v_base, v_strides, cols, exists, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
         products = tl.dot(q, tl.trans(k), input_precision="ieee")
         scores, slope = _scores(
-            products, rows, cols, t, s, length, window, scale, softcap, mask, mask_t, mask_s,
+            products, rows, cols, mask, mask_strides, t, s, length, window, scale, softcap,
             EDGE, CAUSAL, WINDOW, SOFTCAP, MASK,
         )  # fmt: skip
-        weights = _weights(scores, top, log_sum, MASK)
-        dweights = tl.dot(dout, tl.trans(v), input_precision="ieee")
-        dscores = weights * (dweights - delta[:, None]) * slope
+        weights = _weights(scores, top, log_sum, factor, MASK)
+        dscores = score_gradients(weights, dout, v, delta) * slope
         dq = tl.dot(dscores.to(k.dtype), k, dq, input_precision="ieee")
     return dq
 
 
 @triton.jit
 def _softmax_attention_bwd_dq_kernel(
-    q_ptr, k_ptr, v_ptr, dout_ptr, top_ptr, sum_ptr, delta_ptr, dq_ptr, lengths_ptr, mask_ptr,
-    q_b, q_h, q_t, q_d, k_b, k_g, k_s, k_d, v_b, v_g, v_s, v_d, dout_b, dout_h, dout_t, dout_d,
-    mask_b, mask_h, mask_t, mask_s, h, t, s, window, scale, softcap,
+    q_ptr, k_ptr, v_ptr, dout_ptr, lse_ptr, top_ptr, sum_ptr, delta_ptr, dq_ptr, lengths_ptr, mask_ptr,
+    q_strides, k_strides, v_strides, dout_strides, dq_strides, mask_strides, h, t, s, window, scale, softcap,
     GROUP: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
     LENGTHS: tl.constexpr, SOFTCAP: tl.constexpr, MASK: tl.constexpr,
@@ -322,43 +303,28 @@ def _softmax_attention_bwd_dq_kernel(
     batch = (tl.program_id(1) // h).to(tl.int64)
     head = (tl.program_id(1) % h).to(tl.int64)
     rows = first_row + tl.arange(0, BLOCK_T)
-    length = s
-    if LENGTHS:
-        length = tl.load(lengths_ptr + batch).to(tl.int32)
-
-    q = _load_rows(q_ptr + batch * q_b + head * q_h, rows, q_t, q_d, t, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
-    dout = _load_rows(dout_ptr + batch * dout_b + head * dout_h, rows, dout_t, dout_d, t, DV, BLOCK_DV)
+    exists = rows < t
+    length = length_of(lengths_ptr, batch, s, LENGTHS)
+    q = load_rows(head_of(q_ptr, q_strides, batch, head), q_strides, rows, exists, DK, BLOCK_DK)
+    dout = load_rows(head_of(dout_ptr, dout_strides, batch, head), dout_strides, rows, exists, DV, BLOCK_DV)
     at = (batch * h + head) * t
-    top, log_sum = _load_statistics(top_ptr + at, sum_ptr + at, rows, t, MASK)
-    delta = tl.load(delta_ptr + at + rows, mask=rows < t, other=0.0)
-    k_base = k_ptr + batch * k_b + head // GROUP * k_g
-    v_base = v_ptr + batch * v_b + head // GROUP * v_g
-    mask = mask_ptr + batch * mask_b + head * mask_h
-
-    begin, whole, end = 0, length, length
-    if CAUSAL:
-        end = tl.maximum(tl.minimum(end, first_row + BLOCK_T + s - t), 0)
-        whole = tl.maximum(tl.minimum(whole, first_row + s - t + 1), 0)
-    if WINDOW:
-        begin = tl.maximum(first_row + s - t - window + 1, 0) // BLOCK_S * BLOCK_S
-        whole = begin
-    whole = whole // BLOCK_S * BLOCK_S
+    top, log_sum = _load_statistics(lse_ptr + at, top_ptr + at, sum_ptr + at, rows, exists, MASK)
+    delta = tl.load(delta_ptr + at + rows, mask=exists, other=0.0)
+    k_base = head_of(k_ptr, k_strides, batch, head // GROUP)
+    v_base = head_of(v_ptr, v_strides, batch, head // GROUP)
+    mask = head_of(mask_ptr, mask_strides, batch, head)
+    begin, whole, end = _keys_of(first_row, t, s, length, window, BLOCK_T, BLOCK_S, CAUSAL, WINDOW)
 
     dq = tl.zeros((BLOCK_T, BLOCK_DK), tl.float32)
     dq = _dq_tiles(
-        dq, q, dout, top, log_sum, delta, k_base, v_base, rows, begin, whole, t, s, length, window, scale, softcap, mask,
-        mask_t, mask_s, k_s, k_d, v_s, v_d, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, False, CAUSAL, WINDOW, SOFTCAP, MASK,
+        dq, q, dout, top, log_sum, delta, k_base, v_base, mask, k_strides, v_strides, mask_strides, rows, begin, whole, t,
+        s, length, window, scale, softcap, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, False, CAUSAL, WINDOW, SOFTCAP, MASK,
     )  # fmt: skip
     dq = _dq_tiles(
-        dq, q, dout, top, log_sum, delta, k_base, v_base, rows, whole, end, t, s, length, window, scale, softcap, mask,
-        mask_t, mask_s, k_s, k_d, v_s, v_d, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, True, CAUSAL, WINDOW, SOFTCAP, MASK,
+        dq, q, dout, top, log_sum, delta, k_base, v_base, mask, k_strides, v_strides, mask_strides, rows, whole, end, t,
+        s, length, window, scale, softcap, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, True, CAUSAL, WINDOW, SOFTCAP, MASK,
     )  # fmt: skip
-    _store_rows(dq_ptr + at * DK, dq * scale, rows, DK, 1, t, DK, BLOCK_DK)
-
-
-def padded(width: int) -> int:
-    """The tile's width: a power of two, and at least the 16 that a tensor core multiplies at once."""
-    return max(16, triton.next_power_of_2(width))
+    store_rows(head_of(dq_ptr, dq_strides, batch, head), dq_strides, dq * scale, rows, exists, DK, BLOCK_DK)
 
 
 # (BLOCK_T, BLOCK_S, warps, stages) by padded width. The compile-only gate holds every entry to its chip's shared
@@ -385,92 +351,72 @@ CONFIGS = {
 
 def launch_config(which: str, *, width: int, bits: int, capability: int) -> dict[str, int]:
     """Tile sizes and warps of the kernel "fwd", "bwd_dkdv" or "bwd_dq" for a padded width, a dtype and a chip."""
-    chip = "fma" if bits == 32 or capability < 80 else 90 if capability >= 90 else 80
-    block_t, block_s, num_warps, num_stages = CONFIGS[which][chip][max(width, 64)]
-    # The default of FP fusion differs between versions of Triton.
-    return {
-        "BLOCK_T": block_t, "BLOCK_S": block_s, "num_warps": num_warps, "num_stages": num_stages,
-        "enable_fp_fusion": True,
-    }  # fmt: skip
+    return tile_config(CONFIGS[which], width=width, bits=bits, capability=capability)
 
 
 def _arguments(q, k, v, key_lengths, mask, *, causal, window, scale, softcap):
-    """What all kernels take alike: pointers of the masks, numbers, and what is known at compile time."""
+    """What all kernels take alike: masks' pointers, their strides and numbers, and what is known at compile time."""
     (b, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
-    kind = NO_MASK if mask is None else BOOLEAN_MASK if mask.dtype == torch.bool else ADDED_MASK
-    if mask is not None:
-        mask = mask.expand(b, h, t, s)  # broadcast axes get stride 0: nothing is copied
-        mask = mask.view(torch.uint8) if kind == BOOLEAN_MASK else mask
-    masks = (q if key_lengths is None else key_lengths.contiguous(), q if mask is None else mask)
-    strides = (0, 0, 0, 0) if mask is None else mask.stride()
-    numbers = (*strides, h, t, s, window or 0, scale, softcap or 1.0)
+    mask, mask_strides, kind = mask_arguments(mask, (b, h, t, s), like=q)
+    masks = (q if key_lengths is None else key_lengths.contiguous(), mask)
+    numbers = (mask_strides, h, t, s, window or 0, scale, softcap or 1.0)
     constants = {
         "GROUP": h // g, "DK": dk, "DV": dv, "BLOCK_DK": padded(dk), "BLOCK_DV": padded(dv),
         "CAUSAL": causal or window is not None, "WINDOW": window is not None, "LENGTHS": key_lengths is not None,
         "SOFTCAP": softcap is not None, "MASK": kind,
     }  # fmt: skip
-    return masks, numbers, constants
-
-
-def _chip(q, constants):
-    width = max(constants["BLOCK_DK"], constants["BLOCK_DV"])
-    return dict(width=width, bits=q.element_size() * 8, capability=device_capability(q))
+    return masks, numbers, constants, chip_of(q, width=padded(max(dk, dv)))
 
 
 def _forward(q, k, v, key_lengths, mask, **options):
+    """The output, its log-sum-exp and, under an added mask, the maximum and the sum that the backward pass needs."""
     (b, h, t, _), dv = q.shape, v.shape[-1]
     out = q.new_empty(b, h, t, dv)
-    lse, *statistics = (torch.empty(b, h, t, device=q.device, dtype=torch.float32) for _ in range(3))
+    lse = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
+    added = mask is not None and mask.dtype != torch.bool
+    top, log_sum = (torch.empty_like(lse) if added else lse for _ in range(2))
     if out.numel() == 0:
-        return out, lse.fill_(-torch.inf), *statistics
-    masks, numbers, constants = _arguments(q, k, v, key_lengths, mask, **options)
-    config = launch_config("fwd", **_chip(q, constants))
-    grid = (triton.cdiv(t, config["BLOCK_T"]), b * h)
-    strides = (*q.stride(), *k.stride(), *v.stride(), *out.stride())
-    _softmax_attention_fwd_kernel[grid](
-        q, k, v, out, lse, *statistics, *masks, *strides, *numbers, **constants, **config
+        return out, lse.fill_(-torch.inf), top, log_sum
+    masks, numbers, constants, chip = _arguments(q, k, v, key_lengths, mask, **options)
+    config = launch_config("fwd", **chip)
+    strides = (x.stride() for x in (q, k, v, out))
+    _softmax_attention_fwd_kernel[(triton.cdiv(t, config["BLOCK_T"]), b * h)](
+        q, k, v, out, lse, top, log_sum, *masks, *strides, *numbers, **constants, **config
     )
-    return out, lse, *statistics
+    return out, lse, top, log_sum
 
 
-def _backward(q, k, v, out, dout, top, log_sum, dlse, key_lengths, mask, **options):
-    (b, h, t, _), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
-    dq, dkey, dvalue = (x.new_zeros(x.shape) if 0 in (*out.shape, s) else x.new_empty(x.shape) for x in (q, k, v))
+def _backward(q, k, v, out, dout, lse, top, log_sum, dlse, key_lengths, mask, **options):
+    (b, h, t, _), (g, s) = q.shape, k.shape[1:3]
     if 0 in (*out.shape, s):
-        return dq, dkey, dvalue
-    masks, numbers, constants = _arguments(q, k, v, key_lengths, mask, **options)
-    chip = _chip(q, constants)
-    require(
-        chip["capability"] >= 80 or chip["bits"] == 16 or chip["width"] <= 128,
-        "the backward pass of float32 heads wider than 128 does not fit this chip's shared memory: use float16",
-    )
-    delta = torch.empty_like(top)
-    _softmax_attention_bwd_delta_kernel[(triton.cdiv(t, 16), b * h)](
-        out, dout, dlse.contiguous(), delta, *out.stride(), *dout.stride(), h, t,
-        DV=dv, BLOCK_T=16, BLOCK_DV=constants["BLOCK_DV"], enable_fp_fusion=True,
-    )  # fmt: skip
-    strides = (*q.stride(), *k.stride(), *v.stride(), *dout.stride())
+        return tuple(x.new_zeros(x.shape) for x in (q, k, v))
+    dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+    masks, numbers, constants, chip = _arguments(q, k, v, key_lengths, mask, **options)
+    check_backward_fits(**chip)
+    rows = (lse, top, log_sum, row_delta(out, dout, dlse))
+    inputs = (q, k, v, dout)
+    strides = [x.stride() for x in inputs]
     config = launch_config("bwd_dkdv", **chip)
     _softmax_attention_bwd_dkdv_kernel[(triton.cdiv(s, config["BLOCK_S"]), b * g)](
-        q, k, v, dout, top, log_sum, delta, dkey, dvalue, *masks, *strides, *numbers, **constants, **config
+        *inputs, *rows, dk, dv, *masks, *strides, dk.stride(), dv.stride(), *numbers, **constants, **config
     )
     config = launch_config("bwd_dq", **chip)
     _softmax_attention_bwd_dq_kernel[(triton.cdiv(t, config["BLOCK_T"]), b * h)](
-        q, k, v, dout, top, log_sum, delta, dq, *masks, *strides, *numbers, **constants, **config
+        *inputs, *rows, dq, *masks, *strides, dq.stride(), *numbers, **constants, **config
     )
-    return dq, dkey, dvalue
+    return dq, dk, dv
 
 
 class _SoftmaxAttention(torch.autograd.Function):
-    """Saves the inputs, the output and each row's maximum and sum: memory linear in the length."""
+    """Saves the inputs, the output and each row's log-sum-exp: memory linear in the length."""
 
     @staticmethod
     def forward(ctx, q, k, v, key_lengths, mask, options):
-        out, lse, *statistics = in_exact_dtype(lambda *qkv: _forward(*qkv, key_lengths, mask, **options), q, k, v)
+        out, *statistics = in_exact_dtype(lambda *qkv: _forward(*qkv, key_lengths, mask, **options), q, k, v)
         out = out.to(q.dtype)
         ctx.save_for_backward(q, k, v, out, *statistics, key_lengths, mask)
         ctx.options = options
-        return out, lse
+        return out, statistics[0]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -511,25 +457,10 @@ def softmax_attention_triton_with_lse(
     softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The output (b, h, t, dv) and the float32 log-sum-exp (b, h, t), both with gradients."""
-    check_inputs(
-        "softmax_attention_triton", q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap,
-        instead="blocked",
-    )  # fmt: skip
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    name = "softmax_attention_triton"
+    check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
+    check_launch(name, q, k, v, instead="blocked")
+    check_mask_is_constant(name, mask)
+    q, scale = positive(q, q.shape[-1] ** -0.5 if scale is None else scale)
     options = dict(causal=causal, window=window, scale=scale, softcap=softcap)
     return _SoftmaxAttention.apply(q, k, v, key_lengths, mask, options)
-
-
-def check_inputs(name: str, q, k, v, *, window, key_lengths, mask, softcap, instead: str) -> None:
-    """What the launcher `name` takes; `instead` is the impl that takes wider heads."""
-    check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
-    check_runs_here(name, q)
-    widest = max(q.shape[-1], v.shape[-1])
-    require(widest <= 256, f"{name} takes widths to 256, got {widest}: use impl='{instead}' for it")
-    require(
-        mask is None or not mask.requires_grad,
-        f"{name} gives no gradient to an added mask: detach it, or use impl='reference'",
-    )
-    for which, x in (("q", q), ("k", k), ("v", v)):
-        span = x.shape[2] * x.stride(2)
-        require(span < 2**31, f"{name} addresses 2^31 elements a head, {which} spans {span}")
