@@ -228,7 +228,22 @@ def kv_cache_cases(capability: int):
             yield room._kv_cache_gather_kernel, case, dtype, gather, room.LAUNCH
 
 
+def shared_cases(capability: int):
+    """What rooms share as kernels of their own: the rows' deltas and the merge of splits."""
+    from attncourse._shared import kernel as shared
+
+    for dtype, width in [("fp16", 64), ("fp16", 128), ("fp16", 256), ("fp32", 128), ("fp32", 256)]:
+        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
+        yield shared._row_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
+    for dtype, width in [("fp16", 64), ("bf16", 512), ("fp32", 128)]:
+        if dtype == "bf16" and capability < 80:
+            continue
+        merge = {"WIDTH": width, "BLOCK_N": 64, "BLOCK_W": 64}
+        yield shared._merge_splits_kernel, f"{dtype} d={width}", dtype, merge, {"num_warps": 4}
+
+
 CASES = {
+    "shared": shared_cases,
     "latent": latent_cases,
     "softmax_attention": softmax_attention_cases,
     "additive": additive_cases,

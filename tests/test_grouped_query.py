@@ -17,7 +17,7 @@ from attncourse.grouped_query import (
     grouped_query_attention_loop,
     grouped_query_decode,
 )
-from attncourse.kv_cache import ContiguousCache, Fp8, Int8, PagedCache, PagePool, RingCache
+from attncourse.kv_cache import ContiguousCache, Fp8, Int4, Int8, PagedCache, PagePool, RingCache
 from attncourse.multi_head import MultiHeadAttention, state_dict_from_torch
 from attncourse.profile import peak_memory
 from attncourse.softmax_attention import softmax_attention, softmax_attention_with_lse
@@ -319,7 +319,7 @@ def test_the_decode_kernel_keeps_its_budget_at_every_split(dtype, splits, h, g, 
     torch.testing.assert_close(lse.double(), exact_lse, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("codec", [None, Int8(), Int8(group=8), Fp8(), Fp8(group=4)], ids=str)
+@pytest.mark.parametrize("codec", [None, Int8(), Int8(group=8), Int4(), Int4(group=4), Fp8(), Fp8(group=4)], ids=str)
 @pytest.mark.parametrize("paged", [False, True])
 def test_the_decode_kernel_reads_every_storage_where_it_lies(codec, paged, device):
     """Pages in shuffled order with NaN where nothing was written; codes against their dequantised values."""
@@ -407,13 +407,6 @@ def test_prefill_goes_through_the_softmax_kernel_with_gradients(device):
         assert relative_error(mine, theirs) < 1e-5
 
 
-def test_splits_fill_the_chip_and_are_not_too_short():
-    assert kernel.choose_splits(1, 100_000, multiprocessors=132) == 264
-    assert kernel.choose_splits(64, 100_000, multiprocessors=132) == 5
-    assert kernel.choose_splits(1000, 100_000, multiprocessors=132) == 1
-    assert kernel.choose_splits(1, 600, multiprocessors=132) == 3
-
-
 # Bad input
 
 Q, K, V = make_qkv(b=2, h=4, g=2, t=1, s=5, dk=8, dtype=torch.float32)
@@ -434,7 +427,7 @@ SCALE = torch.ones(2, 2, 5, 1)
 BAD_KERNEL = {
     "codes without scales": (dict(k=K.to(torch.int8), v=V.to(torch.int8)), "k_scale is needed beside torch.int8"),
     "scales without codes": (dict(k_scale=SCALE), "k_scale has no place beside torch.float32"),
-    "one of codes": (dict(k=K.to(torch.int8)), "or both int8 or float8_e4m3fn codes, got torch.int8 and torch.float32"),
+    "one of codes": (dict(k=K.to(torch.int8)), "or both int8, uint8 \\(int4\\) or float8_e4m3fn codes, got torch.int8 and torch.float32"),
     "gradient": (dict(k=K.clone().requires_grad_()), "is for inference and gives no gradients"),
     "table of int64": (dict(block_table=torch.zeros(2, 1).long()), "block_table must be \\(2, max_pages\\) int32"),
     "no splits": (dict(splits=0), "splits must be at least 1, got 0"),
@@ -499,9 +492,14 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
         assert c.shared <= SHARED_LIMIT[capability], c
         if capability >= 80 and "fp32" not in c.case:
             assert c.spills == 0, c
+        if capability >= 80 and "fp32" not in c.case and "plain" in c.case:
+            # The cache is read in pieces of 16 bytes, and a page is looked up once a tile.
+            assert c.loop.local == 0 and c.loop.copies >= 8 and c.loop.narrow == ("contiguous" not in c.case), c
+            if "4 rows" in c.case and "256" not in c.case:
+                assert c.resident >= kernel.RESIDENT, c
     # A group of four query heads fills 16 rows with padding, which wgmma and tcgen05 do not take: they need 64.
-    split = [c for c in compiled if "split" in c.kernel and "fp32" not in c.case]
-    few, many = ({c.matrix for c in split if f"{rows} rows" in c.case} for rows in (", 4", "64"))
+    split = [c for c in compiled if "fp32" not in c.case]
+    few, many = ({c.matrix for c in split if f", {rows} rows" in c.case} for rows in (4, 64))
     assert few == ({"none"} if capability == 75 else {"mma"})
     assert many == {{75: "none", 80: "mma", 90: "wgmma", 100: "tcgen05"}[capability]}
 

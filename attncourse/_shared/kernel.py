@@ -197,7 +197,8 @@ def finish_softmax(acc, top, total, factor):
     """The mixture (rows, width) and the natural log-sum-exp (rows,): zeros and -inf for rows that saw nothing."""
     seen = total > 0
     some = tl.where(seen, total, 1.0)
-    lse = tl.where(seen, (top * factor + tl.log2(some)) / LOG2E, float("-inf"))
+    # Natural at once: float32's lowest number, which a mask may hold, would overflow to base 2.
+    lse = tl.where(seen, top * (factor / LOG2E) + tl.log2(some) / LOG2E, float("-inf"))
     return acc / some[:, None], lse
 
 

@@ -154,7 +154,8 @@ def choose_splits(programs: int, tiles: int, *, slots: int, least: int = 4) -> i
         slots: multiprocessors times the programs that one of them holds at a time.
         least: tiles below which a split costs more to merge than it gains.
     """
-    programs, most = max(programs, 1), max(1, min(tiles // least, slots))
+    programs, tiles = max(programs, 1), max(tiles, 1)
+    most = max(1, min(tiles // least, slots))
     busy = {n: programs * tiles / (slots * -(-programs * n // slots) * -(-tiles // n)) for n in range(1, most + 1)}
     enough = 0.85 * max(busy.values())
     return next(n for n, share in busy.items() if share >= enough)

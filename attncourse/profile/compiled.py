@@ -19,6 +19,11 @@ from pathlib import Path
 
 # The most dynamic shared memory that a block may ask for, in bytes, by compute capability.
 SHARED_LIMIT = {75: 65_536, 80: 166_912, 90: 232_448, 100: 232_448}
+# What a multiprocessor has, for all blocks together (CUDA C++ Programming Guide, table "Technical Specifications per Compute
+# Capability"): registers, bytes of shared memory, of which each block takes 1,024 more than it asks for, and threads.
+REGISTERS = 65_536
+SHARED = {75: 65_536, 80: 167_936, 90: 233_472, 100: 233_472}
+THREADS = {75: 1024, 80: 2048, 90: 2048, 100: 2048}
 MATRIX_INSTRUCTIONS = ("tcgen05.mma", "wgmma", "mma.sync")
 
 
@@ -71,12 +76,21 @@ class Compiled:
     kernel: str
     case: str
     capability: int
+    warps: int
     registers: int
     spills: int
     shared: int
     matrix: str  # wgmma, tcgen05, mma or none: how the compiler does matrix products
     loop: Loop | None
     ptx: str
+
+    @property
+    def resident(self) -> int:
+        """How many programs a multiprocessor holds at a time. A warp's registers come in pieces of 256."""
+        a_warp = -(-32 * self.registers // 256) * 256
+        blocks = REGISTERS // (a_warp * self.warps), THREADS[self.capability] // (32 * self.warps)
+        reserved = 0 if self.capability < 80 else 1024
+        return min(*blocks, SHARED[self.capability] // max(self.shared + reserved, 1))
 
     def lines(self, instruction: str) -> list[str]:
         """The lines of PTX in which an instruction occurs, their operands' names left out."""
@@ -104,6 +118,7 @@ def compile_kernel(
         kernel=kernel.__name__,
         case=case,
         capability=capability,
+        warps=built.metadata.num_warps,
         registers=int(re.search(r"Used (\d+) registers", log)[1]),
         spills=sum(int(n) for n in re.findall(r"(\d+) bytes spill", log)),
         shared=built.metadata.shared,
