@@ -145,8 +145,8 @@ def choose_splits(programs: int, tiles: int, *, slots: int, least: int = 4) -> i
     """Into how many splits each sequence's tiles of keys are cut, a program each, when as many programs run as there are.
 
     A wave is as many programs as the chip holds at a time, and the last one may be nearly empty. So the busy share of the
-    slots is counted, in whole tiles and whole waves, and the fewest splits are taken that reach 85 % of the best: what
-    more splits gain, their merge costs. (The rule of FlashAttention's `num_splits_heuristic`.)
+    slots is counted, in whole tiles and whole waves, and the fewest splits are taken that reach 95 % of the best: what
+    more splits gain, their merge costs. (FlashAttention's `num_splits_heuristic` is the model, and takes 85 %.)
 
     Args:
         programs: of one split: sequences times key/value heads times blocks of rows.
@@ -157,7 +157,7 @@ def choose_splits(programs: int, tiles: int, *, slots: int, least: int = 4) -> i
     programs, tiles = max(programs, 1), max(tiles, 1)
     most = max(1, min(tiles // least, slots))
     busy = {n: programs * tiles / (slots * -(-programs * n // slots) * -(-tiles // n)) for n in range(1, most + 1)}
-    enough = 0.85 * max(busy.values())
+    enough = 0.95 * max(busy.values())
     return next(n for n, share in busy.items() if share >= enough)
 
 
