@@ -44,7 +44,7 @@ class Target:
 
     Attributes:
         room: whose kernel it is.
-        which: the kernel's name in CONFIGS, or "" where the room has one kernel alone.
+        which: the kernel's name in CONFIGS, or how many queries it takes, or "" where the room has one table alone.
         width: the key of the entry: a padded width.
     """
 
@@ -100,7 +100,8 @@ def targets(where: str) -> list[Target]:
     softmax = [
         Target("softmax_attention", which, width) for width in (64, 128) for which in ("fwd", "bwd_dkdv", "bwd_dq")
     ]
-    decoders = [Target("grouped_query", "", 128), Target("latent", "", 512 if where == "cuda" else 128)]
+    latent = Target("latent", "many", 512) if where == "cuda" else Target("latent", "few", 128)
+    decoders = [Target("grouped_query", "", 128), latent]
     if where == "cpu":
         return [softmax[0], softmax[1], *decoders]
     return [*decoders, *softmax]
