@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attncourse import checking_values
 from attncourse._shared.cache import CacheShape
-from attncourse._shared.kernel import interpreter
+from attncourse._shared.language import interpreter
 from attncourse._shared.validate import has_values
 from attncourse.additive.kernel import additive_attention_triton
 from attncourse.block_sparse import local_and_random

@@ -73,7 +73,9 @@ def test_the_readme_has_one_row_a_room(room):
 def test_imports_flow_one_way(path):
     modules = imported_modules(path)
     room, layer = path.parent.name, path.stem
-    if layer != "kernel" and room != "profile":  # which asks for Triton's version, and for its compiler
+    if (
+        layer not in ("kernel", "language") and room != "profile"
+    ):  # which asks for Triton's version, and for its compiler
         assert not any(m.split(".")[0] == "triton" for m in modules), "Triton is imported in kernel.py and nowhere else"
     if room not in ROOMS:
         return
@@ -82,6 +84,14 @@ def test_imports_flow_one_way(path):
     own = {m.split(".")[2] for m in modules if m.startswith(f"attncourse.{room}.")} & set(LAYERS)
     if layer in LAYERS[1:]:
         assert own - {layer} <= ({"reference"} if layer == "blocked" else set()), f"{layer}.py imports {own}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*/kernel.py")), ids=lambda p: p.parent.name)
+def test_what_a_kernel_takes_from_elsewhere_is_public(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            private = [alias.name for alias in node.names if alias.name.startswith("_")]
+            assert private == [], f"{private} of {node.module}"
 
 
 @pytest.mark.parametrize("room", ROOMS)

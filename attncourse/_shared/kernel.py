@@ -1,4 +1,4 @@
-"""Triton for all kernels, and what kernels share: tiles, the online softmax, its statistics, the merge of splits, fp8.
+"""What kernels share: tiles, the online softmax, its statistics, the merge of splits, fp8.
 
 A matrix of one head lies at four strides (batch, head, row, entry), which kernels take as one tuple. Scores are kept as
 they come, and `factor` makes them exponents to base 2, which the hardware has exp2 for: `scale * LOG2E` of a plain product
@@ -7,80 +7,20 @@ of queries and keys. Log-sum-exps in memory are natural.
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .launch import interpreting, padded, triton_is_old
-
-try:
-    import triton
-    import triton.language as tl
-    from triton.runtime import interpreter
-except ModuleNotFoundError as missing:
-    if missing.name != "triton":
-        raise
-    raise ImportError(
-        "impl='triton' and the kernels behind it need Triton, which is not installed: pip install triton, which is there for "
-        "Linux alone. Every other impl runs without it",
-        name="triton",
-    ) from missing
+from .language import tl, triton
+from .launch import padded
 
 __all__ = [
     "ADDED_MASK", "BOOLEAN_MASK", "LOG2E", "NO_MASK", "exponents", "finish_softmax", "from_fp8", "head_of",
-    "interpreter", "length_of", "load_lse", "load_rows", "mask_arguments", "masked_scores", "merge_splits", "online_softmax",
-    "place_of", "row_delta", "score_gradients", "store_rows", "tanh", "tl", "triton", "vectors_at", "visible_keys",
+    "length_of", "load_lse", "load_rows", "mask_arguments", "masked_scores", "merge_splits", "online_softmax",
+    "place_of", "row_delta", "score_gradients", "store_rows", "tanh", "vectors_at", "visible_keys",
 ]  # fmt: skip
 
 LOG2E = tl.constexpr(math.log2(math.e))
 NO_MASK, BOOLEAN_MASK, ADDED_MASK = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-
-
-def _let_interpreter_loop() -> None:
-    """A scalar is an array of one element there: as an index it is that element (Triton 3.7 does the same)."""
-    patch = interpreter._patch_lang_tensor
-
-    def patch_and_mend(tensor, *scope) -> None:
-        patch(tensor, *scope)
-        tensor.__index__ = lambda self: int(self.handle.data.squeeze())
-
-    interpreter._patch_lang_tensor = patch_and_mend
-
-
-if triton_is_old():
-    _let_interpreter_loop()
-
-
-@triton.jit
-def _steps_kernel(n):
-    """What every kernel of the package does, on no memory: a range that an argument ends, `if`, a product, reductions."""
-    tile = tl.full((16, 16), 1.0, tl.float32)
-    for start in range(0, n, 16):
-        seen = start + tl.arange(0, 16) < n
-        tile = tl.where(seen[:, None], tl.dot(tile, tile), 0.0)
-        if n > 16:
-            tile = tl.exp2(tile - tl.max(tile, axis=1)[:, None])
-        tile = tile / tl.sum(tile, axis=1)[:, None]
-
-
-def _require_interpreter() -> None:
-    """Try the interpreter once, so that what cannot run says so here and not in the middle of a kernel.
-
-    Raises:
-        ImportError: it does not run; the message names the two versions and a NumPy that was tried with every Triton.
-    """
-    try:
-        _steps_kernel[(1,)](17)
-    except Exception as error:
-        raise ImportError(
-            f"Triton {triton.__version__} cannot interpret kernels beside NumPy {np.__version__} ({error}): "
-            "pip install 'numpy<2.4', or a newer Triton. Every other impl runs without it",
-            name="triton",
-        ) from error
-
-
-if interpreting():
-    _require_interpreter()
 
 
 @triton.jit

@@ -26,7 +26,7 @@ def prepare_interpreter() -> None:
         os.environ.setdefault("TRITON_INTERPRET", "1")
     if interpreting() and triton_is_old():
         with contextlib.suppress(ImportError):  # (what imports a kernel is told; all else needs none)
-            from . import kernel  # noqa: F401  (which mends it, for kernels that are not the package's, too)
+            from . import language  # noqa: F401  (which mends it, for kernels that are not the package's, too)
 
 
 def triton_is_old() -> bool:

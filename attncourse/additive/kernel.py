@@ -18,9 +18,8 @@ from attncourse._shared.kernel import (
     masked_scores,
     online_softmax,
     tanh,
-    tl,
-    triton,
 )
+from attncourse._shared.language import tl, triton
 from attncourse._shared.launch import check_mask_is_constant, check_runs_here, in_exact_dtype, padded
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.precision import outside_autocast

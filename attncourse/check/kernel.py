@@ -14,8 +14,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
-from attncourse._shared.kernel import interpreter as triton_interpreter
-from attncourse._shared.kernel import triton
+from attncourse._shared.language import interpreter as triton_interpreter
+from attncourse._shared.language import triton
 
 from .watch import Dispatched, tensors_in
 

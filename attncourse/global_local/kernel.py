@@ -20,9 +20,8 @@ from attncourse._shared.kernel import (
     row_delta,
     score_gradients,
     store_rows,
-    tl,
-    triton,
 )
+from attncourse._shared.language import tl, triton
 from attncourse._shared.launch import (
     check_backward_fits,
     check_launch,

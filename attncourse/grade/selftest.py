@@ -298,8 +298,8 @@ def probe(facts):
 # Where exercises' answers would be: mechanisms and what is built from them, what they share, what measures and draws,
 # other people's packages.
 ANSWERS = (
-    "attncourse._shared.cache attncourse._shared.heads attncourse._shared.masks attncourse._shared.merge "
-    "attncourse._shared.rope attncourse.plot attncourse.profile.compare attncourse.profile.counts "
+    "attncourse._shared.cache attncourse._shared.heads attncourse._shared.kernel attncourse._shared.masks "
+    "attncourse._shared.merge attncourse._shared.rope attncourse.plot attncourse.profile.compare attncourse.profile.counts "
     "attncourse.profile.occupancy attncourse.profile.traffic attncourse.profile.whole_model attncourse.check.units.latent "
     "transformers fla flash_attn xformers vllm keras tests.banks solutions"
 ).split()

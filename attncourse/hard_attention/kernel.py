@@ -21,10 +21,9 @@ from attncourse._shared.kernel import (
     masked_scores,
     store_rows,
     tanh,
-    tl,
-    triton,
     visible_keys,
 )
+from attncourse._shared.language import tl, triton
 from attncourse._shared.launch import (
     check_launch,
     check_mask_is_constant,

@@ -8,7 +8,8 @@ and integers, not by the hardware's conversion, which chips before sm_89 and the
 import torch
 from torch import Tensor
 
-from attncourse._shared.kernel import from_fp8, head_of, tl, triton
+from attncourse._shared.kernel import from_fp8, head_of
+from attncourse._shared.language import tl, triton
 from attncourse._shared.launch import check_runs_here, interpreting
 from attncourse._shared.validate import require
 

@@ -16,10 +16,9 @@ from attncourse._shared.kernel import (
     merge_splits,
     online_softmax,
     place_of,
-    tl,
-    triton,
     vectors_at,
 )
+from attncourse._shared.language import tl, triton
 from attncourse._shared.launch import (
     check_runs_here,
     chip_of,

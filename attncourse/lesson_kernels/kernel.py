@@ -7,7 +7,7 @@ no tuned table, and the defaults suit the interpreter. Logarithms are natural, i
 import torch
 from torch import Tensor
 
-from attncourse._shared.kernel import tl, triton
+from attncourse._shared.language import tl, triton
 from attncourse._shared.launch import check_runs_here, in_exact_dtype
 from attncourse._shared.validate import check_qkv, check_tensors, check_widths, check_window, require
 

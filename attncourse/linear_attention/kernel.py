@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from attncourse._shared.kernel import tl, triton
+from attncourse._shared.language import tl, triton
 from attncourse._shared.launch import check_runs_here, device_capability, padded, tile_config
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attncourse._shared.kernel import tl, triton
+from attncourse._shared.language import tl, triton
 from attncourse._shared.launch import check_runs_here, in_exact_dtype
 from attncourse._shared.validate import require
 

@@ -26,10 +26,9 @@ from attncourse._shared.kernel import (
     score_gradients,
     store_rows,
     tanh,
-    tl,
-    triton,
     visible_keys,
 )
+from attncourse._shared.language import tl, triton
 from attncourse._shared.launch import (
     check_backward_fits,
     check_launch,
