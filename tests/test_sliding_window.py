@@ -462,6 +462,7 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
         assert c.shared <= SHARED_LIMIT[capability], c
         if capability >= 80 and "fp32" not in c.case:
             assert c.spills == 0, c
+            assert c.loop.local == 0, c
             # Tiles of 32 rows are below the 64 that one wgmma or tcgen05 takes; such kernels may use mma.
             assert c.matrix != "none", c
     forward = {c.matrix for c in compiled if "fwd" in c.kernel and "fp32" not in c.case}
