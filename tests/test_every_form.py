@@ -143,7 +143,7 @@ def test_every_layer_and_every_impl_is_asked():
         module = importlib.import_module(f"attncourse.{room}.module")
         layers = [x for _, x in inspect.getmembers(module, inspect.isclass) if x.__module__ == module.__name__]
         for layer in (x for x in layers if issubclass(x, nn.Module)):
-            wanted = {"reference", "blocked"} if layer is DeltaRule else set(module.IMPLEMENTATIONS)
+            wanted = set(layer.forms)
             assert asked.get(layer) == wanted, f"{layer.__name__} is asked as {asked.get(layer)} and has {wanted}"
 
 

@@ -953,7 +953,10 @@ def test_the_layer_is_torchs_own_multi_head_attention():
 @pytest.mark.bad_input
 def test_a_layer_that_cannot_be_is_named():
     for built, message in [
-        (lambda: CachedSelfAttention(10, 4), "n_heads must divide d_model, got d_model=10, n_heads=4"),
+        (
+            lambda: CachedSelfAttention(10, 4),
+            "n_heads must divide d_model unless head_dim is given, got d_model=10, n_heads=4",
+        ),
         (lambda: CachedSelfAttention(8, 2, rope=RotaryEmbedding(8)), "got head_dim=4 and a rope of width 8"),
         (lambda: CachedSelfAttention(8, 2, window=0), "window must be at least 1"),
         (lambda: CachedSelfAttention(8, 2, impl="cuda"), "impl must be one of reference, torch, triton, got 'cuda'"),

@@ -9,13 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attncourse._shared.cache import CacheShape
+from attncourse._shared.layer import Form, check_impl, form_of
 from attncourse._shared.precision import autocast_dtype
 from attncourse._shared.validate import check_key_lengths, check_widths, has_values, is_integer, require
 
 from .codec import Codec, Plain
 from .slots import kv_cache_append, kv_cache_gather
 
-IMPLEMENTATIONS = ("torch", "triton")
+WRITES: dict[str, Form] = {"torch": kv_cache_append, "triton": "attncourse.kv_cache.kernel:kv_cache_append_triton"}
+READS: dict[str, Form] = {"torch": kv_cache_gather, "triton": "attncourse.kv_cache.kernel:kv_cache_gather_triton"}
 
 
 def empty_store(
@@ -49,7 +51,7 @@ class Layout(ABC):
 
     def __init__(self, b: int, shape: CacheShape, *, dtype, device, codec: Codec | None, impl: str):
         check_widths(b=b)
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        check_impl(impl, WRITES)
         self.shape, self.dtype, self.codec, self.impl = shape, dtype, codec or Plain(), impl
         self.lengths: Int[Tensor, " b"] = torch.zeros(b, dtype=torch.int32, device=device)
         # No sequence is longer. It is counted on the host, so that room is checked without waiting for the device.
@@ -76,7 +78,7 @@ class Layout(ABC):
         steps = torch.arange(c, device=self.device)
         positions = torch.where(steps < counts[:, None], self.lengths[:, None] + steps, -1)
         slots = self._slots(positions)
-        write, _ = self._moves()
+        write = form_of(self.impl, WRITES)
         for store, x in zip(self.storage, streams, strict=True):
             write(store, x, slots, codec=self.codec)
         self.lengths = self.lengths + counts
@@ -84,7 +86,7 @@ class Layout(ABC):
     def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
         """Each stream as the cache holds it, token j of sequence b at `positions()[b, j]`; zeros for padding."""
         slots = self._slots(self.positions())
-        _, read = self._moves()
+        read = form_of(self.impl, READS)
         return tuple(read(store, slots, codec=self.codec, dtype=self.dtype) for store in self.storage)
 
     def positions(self) -> Int[Tensor, "b s"]:
@@ -153,14 +155,6 @@ class Layout(ABC):
     @abstractmethod
     def _release(self, lengths: Tensor) -> None:
         """Give back what no token of the first lengths[b] needs, or raise and change nothing."""
-
-    def _moves(self):
-        """How tokens get into slots and out of them."""
-        if self.impl == "torch":
-            return kv_cache_append, kv_cache_gather
-        from .kernel import kv_cache_append_triton, kv_cache_gather_triton  # Triton is there on Linux alone
-
-        return kv_cache_append_triton, kv_cache_gather_triton
 
     def _checked(self, streams, counts) -> tuple[tuple[Tensor, ...], Tensor]:
         if autocast_dtype(self.device) is not None:

@@ -1,18 +1,19 @@
 """Self-attention as a layer that decodes: what it read stays in a cache, and each new token costs one query."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attncourse._shared.cache import CacheShape, KeyValueCache
 from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.layer import Form, check_impl, form_of, head_widths
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tokens, check_widths, check_window, require
+from attncourse._shared.validate import check_tokens, check_window
 from attncourse.softmax_attention import softmax_attention, softmax_attention_torch
 
 from .reference import kv_cache_attention, read_cache
-
-IMPLEMENTATIONS = ("reference", "torch", "triton")
 
 
 class CachedSelfAttention(nn.Module):
@@ -30,6 +31,12 @@ class CachedSelfAttention(nn.Module):
         ValueError: a width, a window or an impl that does not fit.
     """
 
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": softmax_attention,
+        "torch": softmax_attention_torch,
+        "triton": "attncourse.softmax_attention.kernel:softmax_attention_triton",
+    }
+
     def __init__(
         self,
         d_model: int,
@@ -37,18 +44,12 @@ class CachedSelfAttention(nn.Module):
         *,
         window: int | None = None,
         rope: RotaryEmbedding | None = None,
-        impl: str = "reference",
+        impl: str = "torch",
     ):
         super().__init__()
-        check_widths(d_model=d_model, n_heads=n_heads)
-        require(d_model % n_heads == 0, f"n_heads must divide d_model, got d_model={d_model}, n_heads={n_heads}")
-        head_dim = d_model // n_heads
-        require(
-            rope is None or rope.width == head_dim,
-            f"rope must turn the heads' width, got head_dim={head_dim} and a rope of width {getattr(rope, 'width', 0)}",
-        )
+        _, head_dim, _ = head_widths(d_model, n_heads, rope=rope)
         check_window(window)
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        check_impl(impl, self.forms)
         self.n_heads, self.head_dim, self.window, self.rope, self.impl = n_heads, head_dim, window, rope, impl
         self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(d_model, d_model, bias=False) for _ in range(4))
 
@@ -88,18 +89,11 @@ class CachedSelfAttention(nn.Module):
 
     def _read(self, q, k, v, key_lengths):
         """A whole text at once."""
-        return self._attention()(q, k, v, causal=True, window=self.window, key_lengths=key_lengths)
+        return form_of(self.impl, self.forms)(q, k, v, causal=True, window=self.window, key_lengths=key_lengths)
 
     def _decode(self, q, cache, counts):
         """The last tokens of what the cache holds."""
         if self.impl == "reference":
             return kv_cache_attention(q, cache, counts=counts, window=self.window)
         k, v, visible = read_cache(q, cache, counts=counts, window=self.window)
-        return self._attention()(q, k, v, mask=visible)
-
-    def _attention(self):
-        if self.impl == "triton":
-            from attncourse.softmax_attention.kernel import softmax_attention_triton  # Triton is there on Linux alone
-
-            return softmax_attention_triton
-        return softmax_attention_torch if self.impl == "torch" else softmax_attention
+        return form_of(self.impl, self.forms)(q, k, v, mask=visible)

@@ -1,5 +1,7 @@
 """Multi-head latent attention as a layer: compress, attend in whichever form is cheaper, project back."""
 
+from typing import ClassVar
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 
 from attncourse._shared.cache import CacheShape, KeyValueCache, visible_through
 from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.layer import Form, check_impl, form_of
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse._shared.validate import check_key_lengths, check_tokens, check_widths, require
 from attncourse.softmax_attention import softmax_attention_blocked, softmax_attention_torch
@@ -14,8 +17,6 @@ from attncourse.softmax_attention import softmax_attention_blocked, softmax_atte
 from .blocked import latent_attention_blocked
 from .cost import FORMS, LatentShape, cheaper_form
 from .reference import absorb_query, expand_latent, expand_output, latent_attention, latent_attention_absorbed
-
-IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
 
 
 class LatentAttention(nn.Module):
@@ -46,6 +47,14 @@ class LatentAttention(nn.Module):
         ValueError: a width, a rope, a form or an impl that does not fit.
     """
 
+    # Fused: what attends to every head's expanded keys, or to the latents as keys.
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": latent_attention,
+        "blocked": softmax_attention_blocked,
+        "torch": softmax_attention_torch,
+        "triton": "attncourse.softmax_attention.kernel:softmax_attention_triton",
+    }
+
     def __init__(
         self,
         d_model: int,
@@ -69,7 +78,7 @@ class LatentAttention(nn.Module):
         )  # fmt: skip
         require(qk_rope_head_dim >= 0, f"qk_rope_head_dim must be at least 0, got {qk_rope_head_dim}")
         require(form is None or form in FORMS, f"form must be None or one of {', '.join(FORMS)}, got {form!r}")
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        check_impl(impl, self.forms)
         if rope is None and qk_rope_head_dim > 0:
             rope = RotaryEmbedding(qk_rope_head_dim, interleaved=True)
         require(
@@ -173,9 +182,7 @@ class LatentAttention(nn.Module):
 
     def _attend_as_softmax(self, form, q_nope, q_rope, latent, k_rope, w_uk, w_uv, masking):
         """Either form by a fused softmax attention: over every head's keys, or as multi-query attention over latents."""
-        attend = softmax_attention_torch if self.impl == "torch" else softmax_attention_blocked
-        if self.impl == "triton":
-            from attncourse.softmax_attention.kernel import softmax_attention_triton as attend  # on Linux alone
+        attend = form_of(self.impl, self.forms)
         if form == "expanded":
             q = torch.cat([q_nope, q_rope], dim=-1)
             return attend(q, *expand_latent(latent, k_rope, w_uk, w_uv), scale=self.scale, **masking)

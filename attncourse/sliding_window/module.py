@@ -1,22 +1,37 @@
 """Local attention as a layer: project for all heads, let each token see its neighbours, project back."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.heads import merge_heads, split_heads
-from attncourse._shared.masks import blank_padding, length_mask
+from attncourse._shared.layer import Form, check_impl, form_of, head_widths, sdpa_under
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tokens, check_widths, require
+from attncourse._shared.validate import check_tokens, require
 
 from .blocked import sliding_window_attention_blocked
 from .pattern import check_local, local_band
 from .reference import local_mask, sliding_window_attention
 from .streaming import WindowCache, sliding_window_attention_step
 
-IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
+
+@outside_autocast
+def sliding_window_attention_torch(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+    **pattern,
+) -> Float[Tensor, "b h t dv"]:
+    """`scaled_dot_product_attention` under `local_mask`: fused, and still all t s pairs; empty rows give zeros."""
+    check_local(q, k, v, key_lengths)
+    visible = local_mask(q.shape[2], k.shape[2], **pattern, device=q.device)
+    return sdpa_under(q, k, v, visible, key_lengths=key_lengths, scale=scale)
 
 
 class SlidingWindowAttention(nn.Module):
@@ -40,6 +55,13 @@ class SlidingWindowAttention(nn.Module):
         ValueError: a width, a head count, a pattern or an impl that does not fit.
     """
 
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": sliding_window_attention,
+        "blocked": sliding_window_attention_blocked,
+        "torch": sliding_window_attention_torch,
+        "triton": "attncourse.sliding_window.kernel:sliding_window_attention_triton",
+    }
+
     def __init__(
         self,
         d_model: int,
@@ -51,24 +73,13 @@ class SlidingWindowAttention(nn.Module):
         sinks: int = 0,
         n_kv_heads: int | None = None,
         head_dim: int | None = None,
-        bias: bool = True,
+        bias: bool = False,
         rope: RotaryEmbedding | None = None,
         impl: str = "blocked",
     ):
         super().__init__()
-        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        check_widths(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
-        require(n_heads % n_kv_heads == 0, f"the {n_kv_heads} key/value heads must divide the {n_heads} query heads")
-        require(
-            head_dim is not None or d_model % n_heads == 0,
-            f"n_heads must divide d_model unless head_dim is given, got d_model={d_model}, n_heads={n_heads}",
-        )
-        head_dim = d_model // n_heads if head_dim is None else head_dim
-        require(
-            rope is None or rope.width == head_dim,
-            f"rope must turn the heads' width, got head_dim={head_dim} and a rope of width {getattr(rope, 'width', 0)}",
-        )
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        n_kv_heads, head_dim, _ = head_widths(d_model, n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, rope=rope)
+        check_impl(impl, self.forms)
         local_band(window=window, radius=radius, dilation=dilation, sinks=sinks)
         self.pattern = dict(window=window, radius=radius, dilation=dilation, sinks=sinks)
         self.n_heads, self.n_kv_heads, self.head_dim, self.rope, self.impl = n_heads, n_kv_heads, head_dim, rope, impl
@@ -104,7 +115,7 @@ class SlidingWindowAttention(nn.Module):
             q, k = self.rope(q, positions), self.rope(k, positions)
         if cache is not None:
             return self.w_o(merge_heads(sliding_window_attention_step(q, k, v, cache)))
-        return self.w_o(merge_heads(self._attend(q, k, v, key_lengths)))
+        return self.w_o(merge_heads(form_of(self.impl, self.forms)(q, k, v, key_lengths=key_lengths, **self.pattern)))
 
     def empty_cache(self, b: int) -> WindowCache:
         """A cache for b sequences from their beginning.
@@ -126,37 +137,3 @@ class SlidingWindowAttention(nn.Module):
         require(key_lengths is None, "a cache holds whole sequences: give key_lengths or a cache, not both")
         kept = dict(window=cache.window, radius=None, dilation=cache.dilation, sinks=cache.sinks)
         require(kept == self.pattern, f"a cache keeps what its layer sees, {self.pattern}, got one for {kept}")
-
-    def _attend(self, q, k, v, key_lengths):
-        if self.impl == "triton":
-            from .kernel import sliding_window_attention_triton  # Triton is there on Linux alone
-
-            return sliding_window_attention_triton(q, k, v, key_lengths=key_lengths, **self.pattern)
-        forms = {
-            "reference": sliding_window_attention,
-            "blocked": sliding_window_attention_blocked,
-            "torch": sliding_window_attention_torch,
-        }
-        return forms[self.impl](q, k, v, key_lengths=key_lengths, **self.pattern)
-
-
-@outside_autocast
-def sliding_window_attention_torch(
-    q: Float[Tensor, "b h t dk"],
-    k: Float[Tensor, "b g s dk"],
-    v: Float[Tensor, "b g s dv"],
-    *,
-    key_lengths: Tensor | None = None,
-    scale: float | None = None,
-    **pattern,
-) -> Float[Tensor, "b h t dv"]:
-    """`scaled_dot_product_attention` under `local_mask`: fused, and still all t s pairs; empty rows give zeros."""
-    check_local(q, k, v, key_lengths)
-    s = k.shape[2]
-    visible = local_mask(q.shape[2], s, **pattern, device=q.device)
-    if key_lengths is not None:
-        visible = visible & length_mask(key_lengths, s)
-    k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
-    grouped = dict(enable_gqa=k.shape[1] != q.shape[1], scale=scale)
-    out = scaled_dot_product_attention(q, k, v, attn_mask=visible, **grouped)
-    return out.masked_fill(~visible.any(dim=-1, keepdim=True), 0.0)
