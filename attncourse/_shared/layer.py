@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from .masks import blank_padding, length_mask
+from .precision import outside_autocast
 from .rope import RotaryEmbedding
 from .validate import check_widths, require
 
@@ -85,6 +86,7 @@ def check_dropout(dropout: float, impl: str) -> None:
     )
 
 
+@outside_autocast
 def sdpa_under(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],

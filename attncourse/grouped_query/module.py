@@ -10,7 +10,7 @@ from attncourse._shared.cache import CacheShape, KeyValueCache, visible_through
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.layer import Form, check_impl, form_of, head_widths
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tokens, check_window, has_values, require
+from attncourse._shared.validate import check_tokens, check_window, require
 from attncourse.softmax_attention import (
     attention_weights,
     mix_values,
@@ -148,14 +148,9 @@ class GroupedQueryAttention(nn.Module):
             return grouped_query_decode(q, k, v, mask=visible, scale=self.scale)
         from .kernel import grouped_query_decode_triton  # Triton is there on Linux alone
 
-        if cache.window is not None or has_values(cache.lengths):
-            keys = cache.positions()
-            places = torch.arange(keys.shape[1], device=q.device)
-            in_place = ((keys == places) | (keys < 0)).all() and ((keys >= 0).sum(dim=1) == cache.lengths).all()
-            require(
-                bool(in_place) and (cache.window is None or int(cache.lengths.max()) <= cache.window),
-                "the kernel reads a cache that holds position j in place j: for a ring use another impl",
-            )
+        require(
+            cache.in_order, "the kernel reads a cache that holds position j in place j: for a ring use another impl"
+        )
         return grouped_query_decode_triton(
             q, k, v, cache_seqlens=cache.lengths, starts=starts, window=self.window, scale=self.scale
         )

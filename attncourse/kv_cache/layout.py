@@ -42,12 +42,18 @@ def token_nbytes(shape: CacheShape, *, codec: Codec | None = None, dtype: torch.
 class Layout(ABC):
     """A cache whose subclass says where tokens go: `_slots`, `_release`, and `_reserve` or a `capacity`.
 
+    It is a `KeyValueCache`, whose attributes say what a layer may ask.
+
     `lengths` (b,) int32 is replaced when it changes, never written into, so who holds it keeps what it was.
     `storage` holds for each stream the tensors of its codec, (n, g, size, ...).
     """
 
     window: int | None = None  # layouts that forget say how much a query still sees
     sinks: int = 0
+    capacity: int | None = None
+    storage: tuple[tuple[Tensor, ...], ...]
+    block_table: Int[Tensor, "b pages"] | None = None
+    in_order: bool = True
 
     def __init__(self, b: int, shape: CacheShape, *, dtype, device, codec: Codec | None, impl: str):
         check_widths(b=b)
@@ -88,6 +94,11 @@ class Layout(ABC):
         slots = self._slots(self.positions())
         read = form_of(self.impl, READS)
         return tuple(read(store, slots, codec=self.codec, dtype=self.dtype) for store in self.storage)
+
+    def _fronts(self, size: int) -> tuple[Float[Tensor, "b g s width"], ...]:
+        """The first `size` slots of each row, of plain storage without a copy; what no token stands in is undefined."""
+        fronts = ((field[:, :, :size] for field in store) for store in self.storage)
+        return tuple(self.codec.decode(*front, dtype=self.dtype) for front in fronts)
 
     def positions(self) -> Int[Tensor, "b s"]:
         """Where the tokens of `view` stand in their sequences; -1 for padding."""

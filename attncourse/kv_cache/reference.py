@@ -6,10 +6,10 @@ https://arxiv.org/abs/1911.02150, section 2.4.1.)
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from attncourse._shared.cache import KeyValueCache, visible_in_cache, visible_through
+from attncourse._shared.cache import KeyValueCache, read_cache
 from attncourse._shared.validate import check_window, has_values, require
 from attncourse.softmax_attention import softmax_attention
 
@@ -34,28 +34,11 @@ def kv_cache_attention(
     Raises:
         ValueError: a cache that is not of keys and values, or that holds fewer tokens than there are queries.
     """
-    k, v, visible = read_cache(q, cache, counts=counts, window=window, sinks=sinks)
-    return softmax_attention(q, k, v, mask=visible, scale=scale)
-
-
-def read_cache(
-    q: Float[Tensor, "b h c dk"],
-    cache: KeyValueCache,
-    *,
-    counts: Int[Tensor, " b"] | None = None,
-    window: int | None = None,
-    sinks: int = 0,
-) -> tuple[Float[Tensor, "b g s dk"], Float[Tensor, "b g s dv"], Bool[Tensor, "b 1 c s"]]:
-    """Keys and values as the cache holds them, zeros for padding, and which of them each query sees."""
     check_window(window)
-    queries, keys, streams = query_positions(q, cache, counts=counts), cache.positions(), cache.view()
+    queries = query_positions(q, cache, counts=counts)
+    streams, visible = read_cache(cache, queries, dtype=q.dtype, window=window, sinks=sinks)
     require(len(streams) == 2, f"kv_cache_attention reads keys and values, got a cache of {len(streams)} streams")
-    visible = visible_through(cache, queries, window=window)
-    if sinks:
-        visible = visible | visible_in_cache(queries, keys) & (keys < sinks)[:, None, None, :]
-    # What a cache gives as padding is undefined, and a weight of 0 times NaN is NaN. Under autocast q may be narrower.
-    k, v = (x.masked_fill((keys < 0)[:, None, :, None], 0.0).to(q.dtype) for x in streams)
-    return k, v, visible
+    return softmax_attention(q, *streams, mask=visible, scale=scale)
 
 
 def query_positions(

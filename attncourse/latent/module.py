@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from attncourse._shared.cache import CacheShape, KeyValueCache, visible_through
+from attncourse._shared.cache import CacheShape, KeyValueCache, read_cache, visible_through
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.layer import Form, check_impl, form_of
 from attncourse._shared.rope import RotaryEmbedding
@@ -197,7 +197,7 @@ class LatentAttention(nn.Module):
         held = (x.to(q_nope.dtype) for x in (*_raw_storage(cache), *self.up_projections))  # apart under autocast alone
         out = latent_attention_triton(
             q_nope, q_rope, *held, key_lengths=cache.lengths, positions=positions,
-            block_table=getattr(cache, "block_table", None), scale=self.scale,
+            block_table=cache.block_table, scale=self.scale,
         )  # fmt: skip
         return self.o(merge_heads(out))
 
@@ -213,13 +213,10 @@ def _norm(width: int, norm: bool) -> nn.Module:
 
 def _read(cache: KeyValueCache, positions: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """What a cache holds, and what queries at these positions see of it; token by token in order, if it can be."""
+    if not cache.in_order:
+        (latent, k_rope), visible = read_cache(cache, positions, dtype=dtype)
+        return latent, k_rope, dict(mask=visible)
     latent, k_rope = (x.to(dtype) for x in cache.view())  # no other than the cache's own, but under autocast
-    held = cache.positions()
-    in_order = (held < 0) | (held == torch.arange(held.shape[1], device=held.device))
-    if cache.window is not None or not in_order.all():
-        empty = (held < 0)[:, None, :, None]  # may hold anything, and 0 times NaN is NaN
-        filled = (x.masked_fill(empty, 0.0) for x in (latent, k_rope))
-        return *filled, dict(mask=visible_through(cache, positions))
     masking = dict(key_lengths=cache.lengths)
     if positions.shape[1] > 1:  # a single token, the last, sees all there is
         masking["mask"] = visible_through(cache, positions)
@@ -228,11 +225,9 @@ def _read(cache: KeyValueCache, positions: Tensor, *, dtype: torch.dtype) -> tup
 
 def _raw_storage(cache: KeyValueCache) -> list[Tensor]:
     """The streams as they lie, (b, 1, capacity, width) or pages, of a cache that keeps position p in slot p."""
-    stored = getattr(cache, "storage", [])
-    plain = len(stored) == 2 and all(len(fields) == 1 for fields in stored)
     require(
-        plain and cache.window is None,
+        cache.window is None and all(len(fields) == 1 for fields in cache.storage),
         f"impl='triton' decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "
         "use impl='torch' for it",
     )
-    return [fields[0] for fields in stored]
+    return [fields[0] for fields in cache.storage]

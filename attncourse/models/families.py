@@ -12,7 +12,7 @@ from attncourse.additive import AdditiveAttention
 from attncourse.block_sparse import BlockSparseAttention, strided
 from attncourse.global_local import GlobalLocalAttention
 from attncourse.grouped_query import GroupedQueryAttention
-from attncourse.kv_cache import ContiguousCache
+from attncourse.kv_cache import ContiguousCache, RingCache
 from attncourse.latent import LatentAttention
 from attncourse.linear_attention import LinearAttention
 from attncourse.multi_head import MultiHeadAttention
@@ -144,8 +144,10 @@ def _from_cache(layer: nn.Module, length: int, rng: torch.Generator) -> Decoder:
 
 def _from_window(layer: SlidingWindowAttention, length: int, rng: torch.Generator) -> Decoder:
     """Only what the window still holds was ever worth reading."""
-    cache = layer.empty_cache(1)
-    cache.append(*(torch.randn(1, layer.n_kv_heads, length, layer.head_dim, generator=rng) for _ in range(2)))
+    shape, window = layer.cache_shape, layer.pattern["window"]
+    cache = RingCache(1, shape, window=window)
+    for _ in range(min(length, window)):
+        cache.append(*(torch.randn(1, shape.n_kv_heads, 1, width, generator=rng) for width in shape.widths))
     return Decoder(lambda x: layer(x, cache=cache), 0, cache.nbytes)
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from attncourse._shared.cache import CacheShape, KeyValueCache, read_cache
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.layer import Form, check_impl, form_of, head_widths, sdpa_under
 from attncourse._shared.precision import outside_autocast
@@ -15,7 +16,6 @@ from attncourse._shared.validate import check_tokens, require
 from .blocked import sliding_window_attention_blocked
 from .pattern import check_local, local_band
 from .reference import local_mask, sliding_window_attention
-from .streaming import WindowCache, sliding_window_attention_step
 
 
 @outside_autocast
@@ -88,52 +88,56 @@ class SlidingWindowAttention(nn.Module):
         self.w_v = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
         self.w_o = nn.Linear(n_heads * head_dim, d_model, bias=bias)
 
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What a cache keeps of a token: a key, turned already, and a value for each key/value head."""
+        return CacheShape(self.n_kv_heads, (self.head_dim, self.head_dim))
+
     def forward(
         self,
         x: Float[Tensor, "b t d"],
         *,
         key_lengths: Int[Tensor, " b"] | None = None,
-        cache: WindowCache | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "b t d"]:
         """The output of each token.
 
         Args:
-            key_lengths: later tokens are padding, whatever they hold.
-            cache: what earlier tokens left, as `empty_cache` begins it; x are the next ones, and the cache moves on
-                (`impl` is then "blocked").
+            key_lengths: how many of the t tokens of each sequence exist; those after them are padding.
+            cache: what earlier tokens left; x are the next ones, and are added to it. A ring of the layer's window and
+                sinks holds all that is ever seen again. PyTorch's attention reads it, whatever `impl` says.
 
         Raises:
-            ValueError: a cache of another kind or pattern than the layer's, or beside key_lengths; as the functions behind
-                each impl.
+            ValueError: a cache for a layer that sees ahead or is dilated, or a ring that keeps less than the layer sees; as
+                the cache's append, and the functions behind each impl.
         """
         check_tokens(x, self.w_q.weight)
-        self._check_cache(cache, key_lengths)
+        if cache is not None:
+            self._check_cache(cache)
         q = split_heads(self.w_q(x), self.n_heads)
         k, v = (split_heads(project(x), self.n_kv_heads) for project in (self.w_k, self.w_v))
+        positions = torch.arange(x.shape[1], device=x.device)
+        if cache is not None:
+            positions = cache.lengths[:, None] + positions
         if self.rope is not None:
-            positions = torch.arange(x.shape[1], device=x.device) + (0 if cache is None else cache.seen)
             q, k = self.rope(q, positions), self.rope(k, positions)
         if cache is not None:
-            return self.w_o(merge_heads(sliding_window_attention_step(q, k, v, cache)))
+            return self.w_o(merge_heads(self._decode(q, k, v, cache, positions, key_lengths)))
         return self.w_o(merge_heads(form_of(self.impl, self.forms)(q, k, v, key_lengths=key_lengths, **self.pattern)))
 
-    def empty_cache(self, b: int) -> WindowCache:
-        """A cache for b sequences from their beginning.
+    def _decode(self, q, k, v, cache, positions, counts):
+        """The next tokens go in, and see what the cache then holds of their windows."""
+        cache.append(k, v, counts=counts)
+        window, sinks = self.pattern["window"], self.pattern["sinks"]
+        (k, v), visible = read_cache(cache, positions, dtype=q.dtype, window=window, sinks=sinks)
+        return sdpa_under(q, k, v, visible)
 
-        Raises:
-            ValueError: a radius, since a later token would have to change what was already given out.
-        """
-        require(self.pattern["radius"] is None, "a layer with a radius sees ahead and cannot stream: use a window")
-        kept = {name: self.pattern[name] for name in ("window", "dilation", "sinks")}
-        return WindowCache.empty(b, self.n_kv_heads, self.head_dim, **kept, like=self.w_k.weight)
-
-    def _check_cache(self, cache, key_lengths):
-        if cache is None:
-            return
+    def _check_cache(self, cache):
+        window, sinks, dilation = (self.pattern[name] for name in ("window", "sinks", "dilation"))
+        require(window is not None, "a layer with a radius sees ahead and cannot stream: use a window")
+        require(dilation == 1, f"a dilated layer reads whole texts alone: give it no cache, got dilation={dilation}")
         require(
-            isinstance(cache, WindowCache),
-            f"this layer streams through a WindowCache, as its empty_cache(b) gives, got {type(cache).__name__}",
+            cache.window is None or (cache.window >= window and cache.sinks >= sinks),
+            f"a cache must keep what its layer sees, window={window} and sinks={sinks}, "
+            f"got a ring of window={cache.window} and sinks={cache.sinks}",
         )
-        require(key_lengths is None, "a cache holds whole sequences: give key_lengths or a cache, not both")
-        kept = dict(window=cache.window, radius=None, dilation=cache.dilation, sinks=cache.sinks)
-        require(kept == self.pattern, f"a cache keeps what its layer sees, {self.pattern}, got one for {kept}")
