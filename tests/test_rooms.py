@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,19 @@ def test_no_axis_is_named_k_or_v():
                 assert isinstance(axes, ast.Constant) and not {"k", "v"} & set(axes.value.split()), (
                     f"{path}:{node.lineno}"
                 )
+
+
+@pytest.mark.parametrize(
+    "path", [*course_notebooks(ROOT), *(ROOT / "book").glob("*.md")], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_readers_import_public_names_alone(path):
+    """What a chapter or an exercise imports, its reader will: nothing of `_shared`, which rooms share among themselves."""
+    assert (
+        re.findall(
+            r".*import.*attncourse.*\b_shared\b.*|.*attncourse.*\b_shared\b.*import.*", path.read_text(encoding="utf-8")
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("folder", ["book", "solutions"])
