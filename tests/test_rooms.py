@@ -113,6 +113,19 @@ def test_every_public_name_has_a_docstring(path):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
+CHECKS = [PACKAGE / "_shared" / "validate.py", *PACKAGE.glob("*/checks.py"), PACKAGE / "linear_attention" / "inputs.py"]
+
+
+@pytest.mark.parametrize("path", CHECKS, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_checks_format_nothing_when_they_pass(path):
+    """Every call of every form goes through them, and most are right: what `require` is told is formatted first."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
+            assert isinstance(node.args[1], ast.Constant), (
+                f"{path.name}:{node.lineno}: write if ...: raise ValueError(...)"
+            )
+
+
 def test_no_axis_is_named_k_or_v():
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

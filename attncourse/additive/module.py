@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attncourse._shared.layer import Form, check_impl, form_of
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.precision import as_autocast
-from attncourse._shared.validate import check_states, check_widths, require
+from attncourse._shared.validate import check_states, check_widths
 
 from .blocked import additive_attention_blocked
 from .reference import additive_attention, additive_weights
@@ -66,6 +66,7 @@ class AdditiveAttention(nn.Module):
         q, k, *parameters = as_autocast(query[:, None], memory[:, None], self.w_q, self.w_k, self.w_score)
         if not need_weights:
             return form_of(self.impl, self.forms)(q, k, k, *parameters, key_lengths=key_lengths)[:, 0]
-        require(self.impl == "reference", f"impl={self.impl!r} never forms weights: use impl='reference'")
+        if self.impl != "reference":
+            raise ValueError(f"impl={self.impl!r} never forms weights: use impl='reference'")
         weights = additive_weights(q, k, *parameters, key_lengths=key_lengths)
         return (weights @ blank_padding(k, key_lengths))[:, 0], weights[:, 0]

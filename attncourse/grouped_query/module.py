@@ -110,10 +110,9 @@ class GroupedQueryAttention(nn.Module):
                 asked of another impl than the reference, or with a cache; as the cache's append.
         """
         check_tokens(x, self.w_q.weight)
-        require(
-            not need_weights or (self.impl == "reference" and cache is None),
-            f"weights are formed by impl='reference' without a cache, got impl={self.impl!r}, cache={cache}",
-        )
+        if need_weights and (self.impl != "reference" or cache is not None):
+            got = f"got impl={self.impl!r}, cache={cache}"
+            raise ValueError(f"weights are formed by impl='reference' without a cache, {got}")
         require(
             cache is None or (self.causal and mask is None),
             "decoding is causal attention without a further mask: with a cache give no mask, and build with causal=True",

@@ -97,10 +97,8 @@ class HardAttention(nn.Module):
 
     def _read(self, q, k, v, generator, masking) -> HardRead:
         samples = self.training and self.estimator != "argmax"
-        require(
-            not samples or generator is not None,
-            f"estimator={self.estimator!r} samples in training: give it a generator",
-        )
+        if samples and generator is None:
+            raise ValueError(f"estimator={self.estimator!r} samples in training: give it a generator")
         attend = form_of(self.impl, self.forms)
         if self.impl == "triton":
             # The kernel's noise is a function of one number; the generator moves on with each call.

@@ -112,12 +112,8 @@ class Layout(ABC):
             ValueError: a length that is negative or more than the sequence has; then nothing is forgotten.
         """
         check_key_lengths(lengths, b=len(self.lengths), s=self._most, like=self.lengths)
-        if has_values(lengths):
-            longer = lengths > self.lengths
-            require(
-                not longer.any(),
-                f"truncate takes lengths up to {self.lengths.tolist()}, got {lengths.tolist()}",
-            )
+        if has_values(lengths) and (lengths > self.lengths).any():
+            raise ValueError(f"truncate takes lengths up to {self.lengths.tolist()}, got {lengths.tolist()}")
         self._release(lengths)
         self.lengths = lengths.to(torch.int32, copy=True)
 
@@ -153,11 +149,11 @@ class Layout(ABC):
         if self._most + most <= self.capacity:
             return
         self._most = int(self.lengths.max())
-        require(
-            int((self.lengths + counts).max()) <= self.capacity,
-            f"the cache has room for {self.capacity} tokens a sequence, got lengths {self.lengths.tolist()} and "
-            f"{counts.tolist()} more",
-        )
+        if int((self.lengths + counts).max()) > self.capacity:
+            raise ValueError(
+                f"the cache has room for {self.capacity} tokens a sequence, got lengths {self.lengths.tolist()} and "
+                f"{counts.tolist()} more"
+            )
 
     @abstractmethod
     def _slots(self, positions: Tensor) -> Tensor:
@@ -173,21 +169,16 @@ class Layout(ABC):
         b, shape = len(self.lengths), self.shape
         found = [tuple(x.shape) for x in streams]
         c = found[0][2] if found and len(found[0]) == 4 else 0
-        wanted = [(b, shape.n_kv_heads, c, width) for width in shape.widths]
-        require(
-            found == wanted and c >= 1,
-            f"append takes {len(wanted)} streams of {b} sequences, {shape.n_kv_heads} heads, equally many tokens and "
-            f"widths {shape.widths}, got shapes {found}",
-        )
+        if c < 1 or found != [(b, shape.n_kv_heads, c, width) for width in shape.widths]:
+            raise ValueError(
+                f"append takes {len(shape.widths)} streams of {b} sequences, {shape.n_kv_heads} heads, equally many tokens "
+                f"and widths {shape.widths}, got shapes {found}"
+            )
         for x in streams:
-            require(
-                x.dtype == self.dtype and x.device == self.device,
-                f"the cache holds {self.dtype} on {self.device}, got {x.dtype} on {x.device}",
-            )
-            require(
-                not (torch.is_grad_enabled() and x.requires_grad),
-                "a cache keeps no gradients: append under torch.no_grad()",
-            )
+            if x.dtype != self.dtype or x.device != self.device:
+                raise ValueError(f"the cache holds {self.dtype} on {self.device}, got {x.dtype} on {x.device}")
+            if torch.is_grad_enabled() and x.requires_grad:
+                raise ValueError("a cache keeps no gradients: append under torch.no_grad()")
         if counts is None:
             return streams, torch.full_like(self.lengths, c)
         check_key_lengths(counts, b=b, s=c, like=self.lengths)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attncourse._shared.cache import KeyValueCache, read_cache
-from attncourse._shared.validate import check_window, has_values, require
+from attncourse._shared.validate import check_window, has_values
 from attncourse.softmax_attention import softmax_attention
 
 
@@ -37,7 +37,8 @@ def kv_cache_attention(
     check_window(window)
     queries = query_positions(q, cache, counts=counts)
     streams, visible = read_cache(cache, queries, dtype=q.dtype, window=window, sinks=sinks)
-    require(len(streams) == 2, f"kv_cache_attention reads keys and values, got a cache of {len(streams)} streams")
+    if len(streams) != 2:
+        raise ValueError(f"kv_cache_attention reads keys and values, got a cache of {len(streams)} streams")
     return softmax_attention(q, *streams, mask=visible, scale=scale)
 
 
@@ -47,10 +48,9 @@ def query_positions(
     """Where the queries of the tokens that went in last stand: lengths - counts + 0, 1, ..."""
     c = q.shape[2]
     first = cache.lengths - (c if counts is None else counts)
-    enough = not has_values(first) or bool((first >= 0).all())
-    require(
-        len(cache.lengths) == len(q) and enough,
-        f"the queries are the last {c} tokens of the cache's sequences, got q {tuple(q.shape)} for lengths "
-        f"{cache.lengths.tolist()}",
-    )
+    if len(cache.lengths) != len(q) or (has_values(first) and bool((first < 0).any())):
+        raise ValueError(
+            f"the queries are the last {c} tokens of the cache's sequences, got q {tuple(q.shape)} for lengths "
+            f"{cache.lengths.tolist()}"
+        )
     return first[:, None] + torch.arange(c, device=q.device)

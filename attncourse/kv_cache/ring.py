@@ -93,10 +93,10 @@ class RingCache(Layout):
     def _reserve(self, counts: Tensor, *, most: int) -> None:
         if most <= self.piece:
             return
-        require(
-            int(counts.max()) <= self.piece,
-            f"this ring takes pieces of at most {self.piece} tokens (piece=), got counts {counts.tolist()}",
-        )
+        if int(counts.max()) > self.piece:
+            raise ValueError(
+                f"this ring takes pieces of at most {self.piece} tokens (piece=), got counts {counts.tolist()}"
+            )
 
     def _slots(self, positions: Tensor) -> Tensor:
         rows = torch.arange(len(positions), device=self.device)[:, None]
@@ -107,9 +107,9 @@ class RingCache(Layout):
         oldest = (self._written - self.ring).clamp_min(self.sinks)  # of those not overwritten
         needed = (lengths - self.window + 1).clamp_min(self.sinks)  # by the next query
         lost = (needed < oldest) & (lengths > self.sinks)
-        require(
-            not lost.any(),
-            f"a window of {self.window} at lengths {lengths.tolist()} needs tokens that were overwritten: of lengths "
-            f"{self.lengths.tolist()} the ring holds positions from {oldest.tolist()}",
-        )
+        if lost.any():
+            raise ValueError(
+                f"a window of {self.window} at lengths {lengths.tolist()} needs tokens that were overwritten: of lengths "
+                f"{self.lengths.tolist()} the ring holds positions from {oldest.tolist()}"
+            )
         self._written = torch.where(lengths <= self.sinks, lengths.to(torch.int32), self._written)

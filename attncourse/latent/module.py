@@ -225,9 +225,9 @@ def _read(cache: KeyValueCache, positions: Tensor, *, dtype: torch.dtype) -> tup
 
 def _raw_storage(cache: KeyValueCache) -> list[Tensor]:
     """The streams as they lie, (b, 1, capacity, width) or pages, of a cache that keeps position p in slot p."""
-    require(
-        cache.window is None and all(len(fields) == 1 for fields in cache.storage),
-        f"impl='triton' decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "
-        "use impl='torch' for it",
-    )
+    if cache.window is not None or any(len(fields) != 1 for fields in cache.storage):
+        raise ValueError(
+            f"impl='triton' decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "
+            "use impl='torch' for it"
+        )
     return [fields[0] for fields in cache.storage]

@@ -164,20 +164,14 @@ class MultiHeadAttention(nn.Module):
         check_context(x, context, self.w_q.weight, self.w_k.weight)
         (b, t, _), s = x.shape, context.shape[1]
         check_key_lengths(key_lengths, b=b, s=s, like=x)
-        require(
-            head_mask is None or head_mask.shape == (self.n_heads,),
-            f"head_mask must have shape ({self.n_heads},), got {tuple(getattr(head_mask, 'shape', ()))}",
-        )
-        require(
-            self.rope is not None or positions is None, "positions are for a rotary embedding: give the layer a rope"
-        )
-        require(
-            self.rope is None or t <= s,
-            f"with a rope the queries are the last t of the s tokens that are read, got t={t}, s={s}",
-        )
-        require(
-            not need_weights or self.impl == "reference", f"impl={self.impl!r} never forms weights: use 'reference'"
-        )
+        if head_mask is not None and head_mask.shape != (self.n_heads,):
+            raise ValueError(f"head_mask must have shape ({self.n_heads},), got {tuple(head_mask.shape)}")
+        if self.rope is None and positions is not None:
+            raise ValueError("positions are for a rotary embedding: give the layer a rope")
+        if self.rope is not None and t > s:
+            raise ValueError(f"with a rope the queries are the last t of the s tokens that are read, got t={t}, s={s}")
+        if need_weights and self.impl != "reference":
+            raise ValueError(f"impl={self.impl!r} never forms weights: use 'reference'")
 
 
 def _keep_heads(parameter: nn.Parameter, kept: list[int], n_heads: int, dim: int = 0) -> nn.Parameter:

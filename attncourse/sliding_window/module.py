@@ -11,7 +11,7 @@ from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.layer import Form, check_impl, form_of, head_widths, sdpa_under
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tokens, require
+from attncourse._shared.validate import check_tokens
 
 from .blocked import sliding_window_attention_blocked
 from .pattern import check_local, local_band
@@ -134,10 +134,12 @@ class SlidingWindowAttention(nn.Module):
 
     def _check_cache(self, cache):
         window, sinks, dilation = (self.pattern[name] for name in ("window", "sinks", "dilation"))
-        require(window is not None, "a layer with a radius sees ahead and cannot stream: use a window")
-        require(dilation == 1, f"a dilated layer reads whole texts alone: give it no cache, got dilation={dilation}")
-        require(
-            cache.window is None or (cache.window >= window and cache.sinks >= sinks),
-            f"a cache must keep what its layer sees, window={window} and sinks={sinks}, "
-            f"got a ring of window={cache.window} and sinks={cache.sinks}",
-        )
+        if window is None:
+            raise ValueError("a layer with a radius sees ahead and cannot stream: use a window")
+        if dilation > 1:
+            raise ValueError(f"a dilated layer reads whole texts alone: give it no cache, got dilation={dilation}")
+        if cache.window is not None and (cache.window < window or cache.sinks < sinks):
+            raise ValueError(
+                f"a cache must keep what its layer sees, window={window} and sinks={sinks}, "
+                f"got a ring of window={cache.window} and sinks={cache.sinks}"
+            )

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from attncourse._shared.layer import Form, check_dropout, check_impl, form_of, head_widths, sdpa_under
 from attncourse._shared.masks import narrow_mask, visible_keys
 from attncourse._shared.precision import outside_autocast
-from attncourse._shared.validate import check_attention, check_context, check_widths, require
+from attncourse._shared.validate import check_attention, check_context, check_widths
 
 from .blocked import softmax_attention_blocked_with_lse
 from .reference import attention_weights, mix_values, softmax_attention_with_lse
@@ -122,10 +122,10 @@ class SoftmaxAttention(nn.Module):
         check_context(x, context, self.w_q.weight, self.w_k.weight)
         q, k, v = (project(y)[:, None] for project, y in ((self.w_q, x), (self.w_k, context), (self.w_v, context)))
         masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask)
-        require(
-            not need_weights or self.impl == "reference", f"impl={self.impl!r} never forms weights: use 'reference'"
-        )
-        require(not need_lse or self.impl != "torch", "impl='torch' gives no log-sum-exp: use any other")
+        if need_weights and self.impl != "reference":
+            raise ValueError(f"impl={self.impl!r} never forms weights: use 'reference'")
+        if need_lse and self.impl == "torch":
+            raise ValueError("impl='torch' gives no log-sum-exp: use any other")
         weights = attention_weights(q, k, **masking) if need_weights or self._drops else None
         out, lse = self._attend(q, k, v, weights, masking)
         result = [self.w_o(out[:, 0])]
