@@ -592,7 +592,7 @@ def test_a_layer_that_sees_everything_is_pytorchs():
     torch.manual_seed(0)
     theirs = torch.nn.MultiheadAttention(12, 3, batch_first=True).double()
     everything = from_rule(lambda i, j: j >= 0, 9, block=4)
-    mine = BlockSparseAttention(12, 3, pattern=everything).double()
+    mine = BlockSparseAttention(12, 3, pattern=everything, bias=True).double()
     weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
     with torch.no_grad():
         for linear, weight, bias in zip((mine.w_q, mine.w_k, mine.w_v), weights, biases, strict=True):
@@ -654,7 +654,7 @@ def test_a_pattern_that_cannot_be_is_refused():
 def test_what_a_layer_cannot_do_it_says():
     with pytest.raises(ValueError, match="impl must be one of reference, blocked, torch, triton, got 'cuda'"):
         BlockSparseAttention(4, 1, pattern=FIVE, impl="cuda")
-    with pytest.raises(ValueError, match="n_kv_heads must divide n_heads, got 3 and 4"):
+    with pytest.raises(ValueError, match="the 3 key/value heads must divide the 4 query heads"):
         BlockSparseAttention(8, 4, n_kv_heads=3, pattern=FIVE)
     with pytest.raises(ValueError, match="n_heads must divide d_model unless head_dim is given, got d_model=9"):
         BlockSparseAttention(9, 4, pattern=FIVE)

@@ -428,7 +428,9 @@ def test_bad_input_is_named(case, attend):
 def test_bad_layers_and_parameters_are_named():
     with pytest.raises(ValueError, match="impl must be one of reference, blocked, triton, got 'torch'"):
         GlobalLocalAttention(4, 2, radius=1, impl="torch")
-    with pytest.raises(ValueError, match="the 3 heads must divide the width 4"):
+    with pytest.raises(
+        ValueError, match="n_heads must divide d_model unless head_dim is given, got d_model=4, n_heads=3"
+    ):
         GlobalLocalAttention(4, 3, radius=1)
     with pytest.raises(ValueError, match="x must be \\(b, t, 4\\), got \\(1, 3, 5\\)"):
         GlobalLocalAttention(4, 2, radius=1)(torch.zeros(1, 3, 5))

@@ -138,14 +138,14 @@ def test_decoding_copies_no_keys():
 def layer_and_tokens(g, *, b=2, t=9, rope=True, seed=0):
     torch.manual_seed(seed)
     turn = RotaryEmbedding(4) if rope else None
-    layer = GroupedQueryAttention(24, 6, n_kv_heads=g, rope=turn).double()
+    layer = GroupedQueryAttention(24, 6, n_kv_heads=g, bias=True, rope=turn).double()
     return layer, torch.randn(b, t, 24, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("impl", ["reference", "blocked", "torch"])
 def test_as_many_key_heads_as_query_heads_is_pytorchs_multi_head_attention(impl):
     theirs = nn.MultiheadAttention(12, 3, batch_first=True).double()
-    ours = GroupedQueryAttention(12, 3, n_kv_heads=3, impl=impl).double()
+    ours = GroupedQueryAttention(12, 3, n_kv_heads=3, bias=True, impl=impl).double()
     ours.load_state_dict(state_dict_from_torch(theirs.state_dict()))
     x = torch.randn(2, 7, 12, dtype=torch.float64)
     future = torch.ones(7, 7).triu(1).bool()
@@ -241,7 +241,7 @@ def test_a_layer_with_a_window_sees_what_a_band_lets_through(impl):
 def test_heads_that_are_alike_convert_without_loss(g):
     """Each group's heads hold the same keys and values: their mean, and their first, are what each of them is."""
     torch.manual_seed(0)
-    layer = MultiHeadAttention(24, 6, causal=True, rope=RotaryEmbedding(4)).double()
+    layer = MultiHeadAttention(24, 6, bias=True, causal=True, rope=RotaryEmbedding(4)).double()
     with torch.no_grad():
         for linear in (layer.w_k, layer.w_v):
             for parameter in (linear.weight, linear.bias):

@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from attncourse._shared.cache import CacheShape, KeyValueCache
+from attncourse._shared.cache import CacheShape, KeyValueCache, read_cache, visible_through
 from attncourse._shared.rope import RotaryEmbedding
+from attncourse.grouped_query import GroupedQueryAttention
 from attncourse.kv_cache import (
-    CachedSelfAttention,
     ChannelCache,
     ContiguousCache,
     Fp8,
@@ -34,7 +34,6 @@ from attncourse.kv_cache.quantize import (
     quantize_int4,
     quantize_int8,
 )
-from attncourse.kv_cache.reference import read_cache
 from attncourse.kv_cache.slots import kv_cache_append, kv_cache_gather, page_slots
 from attncourse.softmax_attention import softmax_attention, softmax_attention_loop
 from attncourse.testing import assert_within_budget, make_qkv, relative_error
@@ -276,7 +275,7 @@ SMALL = CacheShape(1, (2, 1))
 def state_of(cache):
     """All that a refused call must leave as it was."""
     fields = [x.clone() for store in cache.storage for x in store]
-    pages = [cache.block_table.clone()] if hasattr(cache, "block_table") else []
+    pages = [] if cache.block_table is None else [cache.block_table.clone()]
     pool = [list(cache.pool.holders), list(cache.pool._free)] if pages else []
     return [*fields, *pages, cache.lengths.clone(), cache.positions()], pool
 
@@ -869,8 +868,7 @@ def test_decoding_by_kernels_errs_as_plain_decoding_over_the_dequantised_cache_d
         cache = build("paged", 2, CacheShape(2, (6, 4)), 9, dtype=dtype, codec=codec, impl=impl, device=device)
         cache.append(k[:, :, :8], v[:, :, :8])  # a piece longer than a page
         cache.append(k[:, :, 8:], v[:, :, 8:])
-        held, _, visible = read_cache(q, cache)
-        values = cache.view()[1]
+        (held, values), visible = read_cache(cache, torch.arange(9, device=device).expand(2, 9), dtype=dtype)
         attend = softmax_attention_triton if impl == "triton" else softmax_attention
         outs.append(attend(q, held, values, mask=visible))
     exact = softmax_attention(q.double(), stored(k, codec), stored(v, codec), causal=True)
@@ -922,10 +920,11 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
 def test_a_layer_with_a_cache_is_the_layer_without(layout, impl, window, device):
     dtype = torch.float32 if impl == "triton" else torch.float64
     torch.manual_seed(0)
-    layer = CachedSelfAttention(12, 2, window=window, rope=RotaryEmbedding(6), impl=impl).to(device, dtype)
+    options = dict(n_kv_heads=2, window=window, rope=RotaryEmbedding(6))
+    layer = GroupedQueryAttention(12, 2, impl=impl, **options).to(device, dtype)
     x = torch.randn(2, 9, 12, dtype=dtype, device=device)
     with torch.no_grad():
-        plain = CachedSelfAttention(12, 2, window=window, rope=RotaryEmbedding(6)).to(device, dtype)
+        plain = GroupedQueryAttention(12, 2, impl="reference", **options).to(device, dtype)
         plain.load_state_dict(layer.state_dict())
         whole = plain(x)
         torch.testing.assert_close(layer(x, key_lengths=torch.tensor([9, 5], device=device))[0], whole[0])
@@ -939,30 +938,31 @@ def test_a_layer_with_a_cache_is_the_layer_without(layout, impl, window, device)
     torch.testing.assert_close(last, torch.stack([whole[0, 8:9], whole[1, 5:6]]))
 
 
-def test_the_layer_is_torchs_own_multi_head_attention():
-    torch.manual_seed(0)
-    layer, theirs = CachedSelfAttention(12, 3), torch.nn.MultiheadAttention(12, 3, bias=False, batch_first=True)
-    with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([layer.w_q.weight, layer.w_k.weight, layer.w_v.weight]))
-        theirs.out_proj.weight.copy_(layer.w_o.weight)
-    x = torch.randn(2, 7, 12)
-    wanted, _ = theirs(x, x, x, attn_mask=torch.ones(7, 7).triu(1).bool(), need_weights=False)
-    torch.testing.assert_close(layer(x), wanted)
-
-
 @pytest.mark.bad_input
-def test_a_layer_that_cannot_be_is_named():
-    for built, message in [
-        (lambda: CachedSelfAttention(10, 4), "n_heads must divide d_model, got d_model=10, n_heads=4"),
-        (lambda: CachedSelfAttention(8, 2, rope=RotaryEmbedding(8)), "got head_dim=4 and a rope of width 8"),
-        (lambda: CachedSelfAttention(8, 2, window=0), "window must be at least 1"),
-        (lambda: CachedSelfAttention(8, 2, impl="cuda"), "impl must be one of reference, torch, triton, got 'cuda'"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            built()
-    layer = CachedSelfAttention(8, 2)
+def test_a_layer_whose_parameters_learn_is_refused():
+    layer = GroupedQueryAttention(8, 2, n_kv_heads=2)
     with pytest.raises(ValueError, match="a cache keeps no gradients: append under torch.no_grad"):
         layer(torch.ones(1, 1, 8), cache=ContiguousCache(1, layer.cache_shape, capacity=2))
+
+
+def test_a_ring_is_in_order_until_it_forgets():
+    cache, token = RingCache(2, CacheShape(1, (3, 3)), window=4, sinks=1, piece=2), torch.ones(2, 1, 1, 3)
+    for length in range(1, 10):
+        cache.append(token, token)
+        (held, _), visible = cache.positions(), visible_through(cache, cache.lengths[:, None] - 1)
+        assert cache.in_order == (length <= 4)
+        if cache.in_order:
+            assert held.tolist() == list(range(length)) and visible.all()
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "channels"])
+def test_a_cache_says_how_it_lies(layout):
+    cache = build(layout, 2, CacheShape(1, (3, 3)), 9)
+    assert isinstance(cache, KeyValueCache)
+    assert (cache.block_table is None) == (layout != "paged")
+    assert (cache.capacity is None) == (layout == "ring")
+    assert [len(fields) for fields in cache.storage] == ([4, 4] if layout == "channels" else [1, 1])
+    assert cache.in_order
 
 
 def test_the_kernel_reads_all_256_codes_of_eight_bits_as_pytorch_does(device):

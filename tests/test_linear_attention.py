@@ -603,7 +603,7 @@ def test_what_a_form_cannot_do_it_says():
         LinearAttention(4, causal=True, decay="gated", impl="triton")
     with pytest.raises(ValueError, match="feature_map must be a function or one of elu, identity, got 'cosine'"):
         LinearAttention(4, feature_map="cosine")
-    with pytest.raises(ValueError, match="the delta rule has no kernel here"):
+    with pytest.raises(ValueError, match="impl must be one of reference, blocked, got 'triton'"):
         DeltaRule(4, impl="triton")
     with pytest.raises(ValueError, match="beta must have shape \\(b, g, s\\) = \\(2, 2, 5\\)"):
         delta_rule_attention(Q, K, V, torch.ones(2, 5).double())

@@ -27,7 +27,7 @@ from attncourse.multiplicative import MultiplicativeAttention
 WIDTH = 6
 DECODERS = {
     "fixed": lambda: FixedVectorDecoder(WIDTH),
-    "bahdanau": lambda: BahdanauDecoder(WIDTH, AdditiveAttention(WIDTH, WIDTH, hidden_dim=5)),
+    "bahdanau": lambda: BahdanauDecoder(WIDTH, AdditiveAttention(WIDTH, WIDTH, hidden_dim=5, impl="reference")),
     "luong": lambda: LuongDecoder(WIDTH, MultiplicativeAttention(WIDTH, WIDTH)),
     "luong, input feeding": lambda: LuongDecoder(WIDTH, MultiplicativeAttention(WIDTH, WIDTH), input_feeding=True),
     "luong, local-m": lambda: LuongDecoder(

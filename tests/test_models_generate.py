@@ -8,19 +8,20 @@ import torch
 
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse.grouped_query import GroupedQueryAttention
-from attncourse.kv_cache import CachedSelfAttention, ChannelCache, ContiguousCache, Int4, Int8, RingCache
+from attncourse.kv_cache import ChannelCache, ContiguousCache, Int4, Int8, RingCache
 from attncourse.latent import LatentAttention
 from attncourse.models import generate as generate_module
 from attncourse.models.caches import forget_row, new_caches, paged
 from attncourse.models.decoder import DecoderLM
 from attncourse.models.generate import choose, generate
+from attncourse.sliding_window import SlidingWindowAttention
 from attncourse.testing import relative_error
 
 VOCABULARY, WIDTH, CONTEXT, WINDOW = 13, 16, 41, 5
 
 
-def grouped(n_kv_heads):
-    return GroupedQueryAttention(WIDTH, 4, n_kv_heads=n_kv_heads, rope=RotaryEmbedding(WIDTH // 4))
+def grouped(n_kv_heads, **options):
+    return GroupedQueryAttention(WIDTH, 4, n_kv_heads=n_kv_heads, rope=RotaryEmbedding(WIDTH // 4), **options)
 
 
 def latent(form=None):
@@ -35,7 +36,8 @@ LAYERS = {
     "latent": latent,
     "latent, absorbed": lambda: latent("absorbed"),
     "latent, expanded": lambda: latent("expanded"),
-    "window": lambda: CachedSelfAttention(WIDTH, 4, window=WINDOW, rope=RotaryEmbedding(WIDTH // 4)),
+    "window": lambda: SlidingWindowAttention(WIDTH, 4, window=WINDOW, rope=RotaryEmbedding(WIDTH // 4)),
+    "grouped, a window": lambda: grouped(4, window=WINDOW),
 }
 LAYOUTS = {
     "contiguous": functools.partial(ContiguousCache, capacity=CONTEXT),
@@ -119,8 +121,9 @@ def test_with_a_cache_the_same_tokens_follow(layer, layout, seed):
 
 @pytest.mark.parametrize("seed", [None, 5], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("chunk", [1, 4])
-def test_a_window_needs_a_ring_alone(chunk, seed):
-    model = build("window")
+@pytest.mark.parametrize("layer", ["window", "grouped, a window"])
+def test_a_window_needs_a_ring_alone(layer, chunk, seed):
+    model = build(layer)
     ring = functools.partial(RingCache, window=WINDOW, piece=chunk)
     got = generate(model, PROMPTS, steps=STEPS, caches=with_caches(model, ring), slots=3, chunk=chunk, **drawing(seed))
     assert got.tolist() == alone(model, seed)

@@ -21,7 +21,6 @@ from attncourse.multi_head import (
     state_dict_from_torch,
     state_dict_to_torch,
 )
-from attncourse.multi_head.module import IMPLEMENTATIONS
 from attncourse.testing import assert_within_budget, gradients, relative_error
 
 kernel = pytest.importorskip("attncourse.multi_head.kernel", reason="Triton is on Linux alone")
@@ -134,7 +133,7 @@ def test_scaled_dot_product_attention_agrees_head_by_head():
 def make_layer(impl="reference", *, dtype=torch.float64, device="cpu", seed=0, **options):
     """A layer with widths that all differ and biases that are not zero."""
     torch.manual_seed(seed)
-    options = dict(d_context=9, head_dim=4, v_head_dim=2, n_heads=3) | options
+    options = dict(d_context=9, head_dim=4, v_head_dim=2, n_heads=3, bias=True) | options
     return MultiHeadAttention(6, impl=impl, **options).to(device=device, dtype=dtype)
 
 
@@ -169,7 +168,7 @@ def test_every_impl_has_the_definitions_gradients(impl):
         torch.testing.assert_close(grads[1][name], wanted, msg=name)
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("impl", MultiHeadAttention.forms)
 def test_padding_may_hold_anything(impl, device):
     layer = make_layer(impl, dtype=torch.float32, device=device)
     x, context = draw(2, 5, 6).float().to(device), draw(2, 7, 9, seed=1).float().to(device)
@@ -182,7 +181,7 @@ def test_padding_may_hold_anything(impl, device):
     assert all(p.grad.isfinite().all() for p in layer.w_q.parameters())
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("impl", MultiHeadAttention.forms)
 def test_causal_queries_are_the_last_of_what_is_read(impl, device):
     layer = make_layer(impl, d_context=6, dtype=torch.float32, device=device, causal=True)
     x = draw(1, 7, 6).float().to(device)
@@ -242,7 +241,7 @@ def test_the_share_of_a_head_is_counted_key_by_key():
 # Masking and pruning heads
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("impl", MultiHeadAttention.forms)
 def test_a_masked_head_says_nothing_and_the_others_what_they_said(impl, device):
     layer = make_layer(impl, dtype=torch.float32, device=device)
     x, context = draw(2, 5, 6).float().to(device), draw(2, 7, 9, seed=1).float().to(device)
@@ -330,7 +329,7 @@ D, H, T = 24, 3, 7
 
 def loaded(options, **projections):
     """Our layer with the given Linear layers' parameters."""
-    layer = MultiHeadAttention(D, H, impl="torch", **options)
+    layer = MultiHeadAttention(D, H, **dict(bias=True) | options)
     state = {f"{name}.{n}": p for name, linear in projections.items() for n, p in linear.state_dict().items()}
     layer.load_state_dict(state)
     return layer.eval()
@@ -462,7 +461,7 @@ def test_the_layer_keeps_its_budget_in_sixteen_bits(impl, dtype, device):
     assert_within_budget(layer(x), plain=plain, exact=exact)
 
 
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("impl", MultiHeadAttention.forms)
 def test_under_autocast_the_layer_works_in_sixteen_bits(impl, device):
     layer = make_layer(impl, dtype=torch.float32, device=device, d_context=6, causal=True, rope=RotaryEmbedding(4))
     x, added = draw(2, 11, 6).float().to(device), draw(11, 11, seed=1).float().to(device)
@@ -546,7 +545,7 @@ BAD = {
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("case", BAD)
-@pytest.mark.parametrize("impl", IMPLEMENTATIONS)
+@pytest.mark.parametrize("impl", MultiHeadAttention.forms)
 def test_bad_calls_are_named_by_every_impl(case, impl):
     changed, message = BAD[case]
     arguments = dict(x=X, context=draw(2, 7, 9)) | changed

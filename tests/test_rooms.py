@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,9 @@ MAY_USE = {
 }
 LAYERS = ("module", "reference", "blocked", "kernel")
 
+# What a room holds for the layers of others.
+WITHOUT_A_LAYER = {"kv_cache"}
+
 
 def imported_modules(path: Path) -> set[str]:
     """Absolute names of everything a file imports, inside functions too."""
@@ -37,8 +41,13 @@ def test_there_are_rooms():
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_is_complete_under_one_name(room):
+    parts = [
+        part
+        for part in ("__init__", "reference", "module", "kernel")
+        if part != "module" or room not in WITHOUT_A_LAYER
+    ]
     expected = [
-        *(PACKAGE / room / f"{part}.py" for part in ("__init__", "reference", "module", "kernel")),
+        *(PACKAGE / room / f"{part}.py" for part in parts),
         ROOT / "tests" / f"test_{room}.py",
         ROOT / "tests" / "banks" / f"{room}.py",
         ROOT / "solutions" / room / f"{room}.ipynb",
@@ -114,6 +123,19 @@ def test_every_public_name_has_a_docstring(path):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
+CHECKS = [PACKAGE / "_shared" / "validate.py", *PACKAGE.glob("*/checks.py"), PACKAGE / "linear_attention" / "inputs.py"]
+
+
+@pytest.mark.parametrize("path", CHECKS, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_checks_format_nothing_when_they_pass(path):
+    """Every call of every form goes through them, and most are right: what `require` is told is formatted first."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
+            assert isinstance(node.args[1], ast.Constant), (
+                f"{path.name}:{node.lineno}: write if ...: raise ValueError(...)"
+            )
+
+
 def test_no_axis_is_named_k_or_v():
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -124,6 +146,19 @@ def test_no_axis_is_named_k_or_v():
                 assert isinstance(axes, ast.Constant) and not {"k", "v"} & set(axes.value.split()), (
                     f"{path}:{node.lineno}"
                 )
+
+
+@pytest.mark.parametrize(
+    "path", [*course_notebooks(ROOT), *(ROOT / "book").glob("*.md")], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_readers_import_public_names_alone(path):
+    """What a chapter or an exercise imports, its reader will: nothing of `_shared`, which rooms share among themselves."""
+    assert (
+        re.findall(
+            r".*import.*attncourse.*\b_shared\b.*|.*attncourse.*\b_shared\b.*import.*", path.read_text(encoding="utf-8")
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("folder", ["book", "solutions"])

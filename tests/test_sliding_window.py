@@ -1,4 +1,4 @@
-"""Every form of local attention against a loop, FlexAttention, SDPA and each other; the ring buffer at every split."""
+"""Every form of local attention against a loop, FlexAttention, SDPA and each other; a ring at every split of a text."""
 
 import pytest
 import torch
@@ -10,15 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attncourse._shared.cache import CacheShape
 from attncourse._shared.rope import RotaryEmbedding
+from attncourse.kv_cache import ContiguousCache, Int8, PagedCache, PagePool, RingCache, kv_cache_attention
 from attncourse.profile import peak_memory
 from attncourse.sliding_window import (
     SlidingWindowAttention,
-    WindowCache,
     local_mask,
     sliding_window_attention,
     sliding_window_attention_blocked,
     sliding_window_attention_loop,
-    sliding_window_attention_step,
     sliding_window_attention_torch,
 )
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
@@ -209,13 +208,20 @@ def test_blocked_visits_only_the_pairs_it_needs(pattern):
 
 # The ring buffer
 
-STREAMED = [name for name, pattern in PATTERNS.items() if "window" in pattern]
+STREAMED = [name for name, pattern in PATTERNS.items() if "window" in pattern and "dilation" not in pattern]
+
+
+def ring_for(k, v, *, piece=1, **pattern):
+    return RingCache(len(k), CacheShape(k.shape[1], (k.shape[3], v.shape[3])), piece=piece, dtype=k.dtype, **pattern)
 
 
 def streamed(q, k, v, sizes, **pattern):
-    cache = WindowCache.empty(q.shape[0], k.shape[1], k.shape[3], v.shape[3], like=k, **pattern)
-    pieces = zip(*(x.split(sizes, dim=2) for x in (q, k, v)), strict=True)
-    return torch.cat([sliding_window_attention_step(*piece, cache) for piece in pieces], dim=2), cache
+    """Piece by piece through a ring, which alone knows the window."""
+    cache, outs = ring_for(k, v, piece=max(sizes), **pattern), []
+    for q_piece, *kept in zip(*(x.split(sizes, dim=2) for x in (q, k, v)), strict=True):
+        cache.append(*kept)
+        outs.append(kv_cache_attention(q_piece, cache))
+    return torch.cat(outs, dim=2), cache
 
 
 @pytest.mark.parametrize("name", STREAMED)
@@ -241,22 +247,21 @@ def test_every_drawn_split_gives_the_same(data, n, window, sinks):
 def test_the_ring_holds_a_window_and_never_grows():
     q, k, v = make_qkv(b=1, h=1, t=50, dk=4)
     _, cache = streamed(q, k, v, [1] * 50, window=6, sinks=2)
-    assert cache.k.shape[2] == cache.v.shape[2] == 8
-    assert cache.seen == 50
-    assert cache.held().tolist() == [0, 1, 44, 45, 46, 47, 48, 49]
-    torch.testing.assert_close(cache.k[:, :, cache.slots(cache.held())], k[:, :, cache.held()])
-    assert WindowCache.empty(2, 3, 4, 5, window=6, sinks=2).nbytes == 2 * 3 * 8 * (4 + 5) * 4
+    assert [field.shape[2] for store in cache.storage for field in store] == [8, 8]
+    assert cache.lengths.tolist() == [50]
+    (held,) = cache.positions()
+    assert sorted(held.tolist()) == [0, 1, 44, 45, 46, 47, 48, 49]
+    torch.testing.assert_close(cache.view()[0], k[:, :, held])
+    assert RingCache(2, CacheShape(3, (4, 5)), window=6, sinks=2).nbytes == 2 * 3 * 8 * (4 + 5) * 4
 
 
 def test_what_the_ring_forgot_is_never_read():
     """Poison what no later query may see: a form that still reads it gives NaN."""
     q, k, v = make_qkv(b=1, h=1, t=12, dk=4)
     wanted = sliding_window_attention(q, k, v, window=3)[:, :, 8:]
-    cache = WindowCache.empty(1, 1, 4, window=3, like=k)
     k[:, :, :5], v[:, :, :5] = torch.nan, torch.nan
-    sliding_window_attention_step(q[:, :, :8], k[:, :, :8], v[:, :, :8], cache)
-    rest = [sliding_window_attention_step(*(x[:, :, i : i + 1] for x in (q, k, v)), cache) for i in range(8, 12)]
-    torch.testing.assert_close(torch.cat(rest, dim=2), wanted)
+    for sizes in ([8, 1, 1, 1, 1], [1] * 12, [4, 4, 2, 2]):
+        torch.testing.assert_close(streamed(q, k, v, sizes, window=3)[0][:, :, 8:], wanted)
 
 
 # The kernels
@@ -367,10 +372,56 @@ def test_the_module_streams_with_positions_of_its_own():
     x = torch.randn(2, 9, 16, dtype=torch.float64)
     wanted = layer(x)
     for sizes in ([9], [1] * 9, [4, 1, 1, 3]):
-        cache = layer.empty_cache(2)
+        cache = RingCache(2, layer.cache_shape, window=3, sinks=2, piece=max(sizes), dtype=x.dtype)
         with torch.no_grad():
             out = torch.cat([layer(piece, cache=cache) for piece in x.split(sizes, dim=1)], dim=1)
         torch.testing.assert_close(out, wanted)
+
+
+def caches_of(layer, b, *, dtype):
+    """One of each layout, those that forget with room for pieces of four."""
+    window, shape = dict(window=layer.pattern["window"], sinks=layer.pattern["sinks"]), layer.cache_shape
+    return {
+        "a ring": RingCache(b, shape, piece=4, dtype=dtype, **window),
+        "a larger ring": RingCache(
+            b, shape, window=window["window"] + 2, sinks=window["sinks"] + 1, piece=4, dtype=dtype
+        ),
+        "contiguous": ContiguousCache(b, shape, capacity=12, dtype=dtype),
+        "pages": PagedCache(b, PagePool(5 * b, shape, page_size=3, dtype=dtype)),
+    }
+
+
+@pytest.mark.parametrize("impl", SlidingWindowAttention.forms)
+@torch.no_grad()
+def test_the_module_streams_through_every_cache_at_unequal_lengths(impl):
+    torch.manual_seed(0)
+    layer = SlidingWindowAttention(16, 4, n_kv_heads=2, window=3, sinks=1, rope=RotaryEmbedding(4), impl=impl)
+    whole = torch.randn(2, 12, 16)
+    wanted = SlidingWindowAttention(16, 4, n_kv_heads=2, window=3, sinks=1, rope=RotaryEmbedding(4))
+    wanted.load_state_dict(layer.state_dict())
+    wanted = wanted(whole)
+    for name, cache in caches_of(layer, 2, dtype=torch.float32).items():
+        done = torch.zeros(2, dtype=torch.long)
+        for counts in ([4, 1], [1, 3], [4, 0], [1, 1], [2, 4]):
+            counts = torch.tensor(counts)
+            piece = torch.full((2, int(counts.max()), 16), torch.nan)
+            for row, (start, count) in enumerate(zip(done, counts, strict=True)):
+                piece[row, :count] = whole[row, start : start + count]
+            out = layer(piece.nan_to_num(7.0), key_lengths=counts, cache=cache)
+            for row, (start, count) in enumerate(zip(done, counts, strict=True)):
+                torch.testing.assert_close(
+                    out[row, :count], wanted[row, start : start + count], rtol=1e-4, atol=1e-5, msg=name
+                )
+            done += counts
+
+
+@torch.no_grad()
+def test_a_ring_of_codes_streams_nearly_the_same():
+    torch.manual_seed(0)
+    layer, x = SlidingWindowAttention(64, 2, window=4), torch.randn(1, 20, 64)
+    cache = RingCache(1, layer.cache_shape, window=4, codec=Int8())
+    out = torch.cat([layer(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
+    assert 0 < relative_error(out, layer(x)) < 0.02
 
 
 @pytest.mark.parametrize("impl", ["reference", "blocked"])
@@ -426,8 +477,6 @@ def test_what_the_layer_and_the_ring_cannot_do_they_say():
         SlidingWindowAttention(8, 2, window=3, impl="flex")
     with pytest.raises(ValueError, match="the 3 key/value heads must divide the 4 query heads"):
         SlidingWindowAttention(8, 4, n_kv_heads=3, window=3)
-    with pytest.raises(ValueError, match="a layer with a radius sees ahead and cannot stream"):
-        SlidingWindowAttention(8, 2, radius=3).empty_cache(1)
     with pytest.raises(ValueError, match="takes float32, float16 or bfloat16, got torch.float64"):
         kernel.sliding_window_attention_triton(Q, K, V, window=2)
     with pytest.raises(ValueError, match="takes widths to 256, got 300"):
@@ -435,13 +484,8 @@ def test_what_the_layer_and_the_ring_cannot_do_they_say():
     with pytest.raises(ValueError, match="block must be at least 1, got 0"):
         sliding_window_attention_blocked(Q, K, V, window=2, block=0)
     layer, x = SlidingWindowAttention(8, 2, window=3), torch.randn(1, 4, 8)
-    with pytest.raises(ValueError, match="give key_lengths or a cache, not both"):
-        layer(x, key_lengths=torch.tensor([4]), cache=layer.empty_cache(1))
-    with pytest.raises(ValueError, match="the cache keeps no gradients"):
-        layer(x, cache=layer.empty_cache(1))
-    cache = WindowCache.empty(2, 2, 8, 6, window=3, like=K)
-    with pytest.raises(ValueError, match="a piece has as many queries as keys"):
-        sliding_window_attention_step(Q, K, V, cache)
+    with pytest.raises(ValueError, match="a cache keeps no gradients: append under torch.no_grad"):
+        layer(x, cache=RingCache(1, layer.cache_shape, window=3, piece=4))
 
 
 def test_a_second_derivative_is_refused_not_wrong():
@@ -471,14 +515,22 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
 
 @pytest.mark.bad_input
 @torch.no_grad()
-def test_a_cache_of_another_kind_or_pattern_is_refused():
-    from attncourse.kv_cache import ContiguousCache
+def test_a_cache_that_cannot_serve_is_refused():
+    layer, x = SlidingWindowAttention(8, 2, window=3, sinks=1), torch.randn(1, 2, 8)
 
-    layer, x = SlidingWindowAttention(8, 2, window=3), torch.randn(1, 2, 8)
-    with pytest.raises(ValueError, match="streams through a WindowCache.*got ContiguousCache"):
-        layer(x, cache=ContiguousCache(1, CacheShape(2, (4, 4)), capacity=5))
-    other = SlidingWindowAttention(8, 2, window=4).empty_cache(1)
-    with pytest.raises(ValueError, match="'window': 3.*'window': 4"):
-        layer(x, cache=other)
-    with pytest.raises(ValueError, match="a cache keeps what its layer sees"):
-        SlidingWindowAttention(8, 2, radius=3)(x, cache=layer.empty_cache(1))
+    def ring(**pattern):
+        return RingCache(1, layer.cache_shape, **pattern)
+
+    for kept in (dict(window=2, sinks=1), dict(window=3)):
+        with pytest.raises(
+            ValueError, match="must keep what its layer sees, window=3 and sinks=1, got a ring of window="
+        ):
+            layer(x, cache=ring(piece=2, **kept))
+    with pytest.raises(ValueError, match="this ring takes pieces of at most 1 tokens"):
+        layer(x, cache=ring(window=3, sinks=1))
+    with pytest.raises(ValueError, match="a layer with a radius sees ahead and cannot stream"):
+        SlidingWindowAttention(8, 2, radius=3)(x, cache=ring(window=9, piece=2))
+    with pytest.raises(ValueError, match="a dilated layer reads whole texts alone: give it no cache, got dilation=2"):
+        SlidingWindowAttention(8, 2, window=3, dilation=2)(x, cache=ring(window=9, piece=2))
+    with pytest.raises(ValueError, match="append takes 2 streams of 1 sequences, 3 heads"):
+        layer(x, cache=ContiguousCache(1, CacheShape(3, (4, 4)), capacity=5))

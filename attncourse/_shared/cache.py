@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Bool, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -33,6 +34,19 @@ class KeyValueCache(Protocol):
     sinks: int
     """First tokens that every query sees, whatever the cache's window."""
 
+    capacity: int | None
+    """The longest sequence that there is room for; None where any number of tokens may go in."""
+
+    storage: tuple[tuple[Tensor, ...], ...]
+    """Each stream as it lies, in the tensors of its codec (one where vectors lie as they are): (b, g, size, ...), with
+    position p of a sequence in slot p where `in_order`; or where there is a block table pages, (n_pages, g, size, ...)."""
+
+    block_table: Int[Tensor, "b pages"] | None
+    """The pages of each sequence, in order, -1 for none; None where a sequence has a row of the storage."""
+
+    in_order: bool
+    """Whether `view` gives position j in place j, of every sequence, and a query sees all that stands before it."""
+
     def append(self, *streams: Tensor, counts: Int[Tensor, " b"] | None = None) -> None:
         """Add c tokens (b, g, c, width) a stream to every sequence; of row b only the first counts[b] are tokens.
 
@@ -48,25 +62,37 @@ class KeyValueCache(Protocol):
 
 
 def visible_in_cache(
-    queries: Int[Tensor, "b t"], keys: Int[Tensor, "b s"], *, window: int | None = None
+    queries: Int[Tensor, "b t"], keys: Int[Tensor, "b s"], *, window: int | None = None, sinks: int = 0
 ) -> Bool[Tensor, "b 1 t s"]:
-    """Who sees whom by position, (b, 1, t, s): keys not after the query, none that is padding, of a window its last."""
+    """Who sees whom by position, (b, 1, t, s): keys not after the query and none that is padding, of a window the last, and
+    beside them the sequence's first `sinks`."""
     distance = queries[:, :, None] - keys[:, None, :]
     visible = (distance >= 0) & (keys >= 0)[:, None, :]
-    return (visible if window is None else visible & (distance < window))[:, None]
+    if window is not None:
+        visible = visible & ((distance < window) | (keys < sinks)[:, None, :])
+    return visible[:, None]
 
 
 def visible_through(
-    cache: KeyValueCache, queries: Int[Tensor, "b t"], *, window: int | None = None
+    cache: KeyValueCache, queries: Int[Tensor, "b t"], *, window: int | None = None, sinks: int = 0
 ) -> Bool[Tensor, "b 1 t s"]:
-    """Who sees whom of what a cache holds: what a layer's window lets through, and the cache's own.
+    """Who sees whom of what a cache holds: what a layer's window and sinks let through, and the cache's own.
 
     A ring holds more than its window, as much as the text's last piece was long. If all of that were seen, the output would
     hang on how the text was cut.
     """
     keys = cache.positions()
-    visible = visible_in_cache(queries, keys, window=window)
+    visible = visible_in_cache(queries, keys, window=window, sinks=sinks)
     if cache.window is None:
         return visible
-    kept = visible_in_cache(queries, keys, window=cache.window)
-    return visible & (kept | (keys < cache.sinks)[:, None, None, :])
+    return visible & visible_in_cache(queries, keys, window=cache.window, sinks=cache.sinks)
+
+
+def read_cache(
+    cache: KeyValueCache, queries: Int[Tensor, "b t"], *, dtype: torch.dtype, window: int | None = None, sinks: int = 0
+) -> tuple[tuple[Float[Tensor, "b g s width"], ...], Bool[Tensor, "b 1 t s"]]:
+    """What a cache holds, in this dtype and with zeros where no query looks, and what queries at these positions see of it."""
+    visible = visible_through(cache, queries, window=window, sinks=sinks)
+    unseen = ~visible.any(dim=2)[..., None]  # may hold anything, and a weight of 0 times NaN is NaN
+    # No other dtype than the cache's own, but under autocast.
+    return tuple(x.masked_fill(unseen, 0.0).to(dtype) for x in cache.view()), visible

@@ -4,7 +4,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from .validate import check_widths, require
+from .validate import check_widths
 
 
 def split_heads(x: Float[Tensor, "b t hd"], n_heads: int) -> Float[Tensor, "b h t dh"]:
@@ -14,7 +14,8 @@ def split_heads(x: Float[Tensor, "b t hd"], n_heads: int) -> Float[Tensor, "b h 
         ValueError: n_heads does not divide the width.
     """
     check_widths(n_heads=n_heads)
-    require(x.shape[-1] % n_heads == 0, f"the {n_heads} heads must divide the width {x.shape[-1]}")
+    if x.shape[-1] % n_heads != 0:
+        raise ValueError(f"the {n_heads} heads must divide the width {x.shape[-1]}")
     return rearrange(x, "b t (h dh) -> b h t dh", h=n_heads)
 
 

@@ -93,7 +93,8 @@ class RotaryEmbedding(nn.Module):
             ValueError: the width is not dk, or positions are neither (t,) nor (b, t) integers.
         """
         b, _, t, dk = x.shape
-        require(dk == self.width, f"this rotary embedding turns width {self.width}, got {dk}")
+        if dk != self.width:
+            raise ValueError(f"this rotary embedding turns width {self.width}, got {dk}")
         check_token_positions(positions, b=b, t=t)
         exact = wide(x)  # in 16 bits the angles' cosines would be rounded, and with them the norm
         angles = self.angles(positions, dtype=exact.dtype)
@@ -136,11 +137,7 @@ class LearnedPositions(nn.Module):
 
 def check_token_positions(positions: Tensor, *, b: int, t: int) -> None:
     """positions are integers, (t,) for all sequences alike or (b, t)."""
-    require(
-        is_integer(positions),
-        f"positions must be an integer tensor, got {getattr(positions, 'dtype', type(positions))}",
-    )
-    require(
-        positions.shape in ((t,), (b, t)),
-        f"positions must have shape ({t},) or ({b}, {t}), got {tuple(positions.shape)}",
-    )
+    if not is_integer(positions):
+        raise ValueError(f"positions must be an integer tensor, got {getattr(positions, 'dtype', type(positions))}")
+    if positions.shape not in ((t,), (b, t)):
+        raise ValueError(f"positions must have shape ({t},) or ({b}, {t}), got {tuple(positions.shape)}")

@@ -11,43 +11,65 @@ from .precision import autocast_dtype
 
 
 def require(condition: bool, rule: str) -> None:
-    """Raise ValueError(rule) unless the condition holds."""
+    """Raise ValueError(rule) unless the condition holds.
+
+    What says the rule is formatted whether it holds or not: where every call passes, `if not condition: raise` instead.
+    """
     if not condition:
         raise ValueError(rule)
+
+
+def shapes_of(**tensors: Tensor) -> str:
+    """What was received, for a message: the tensors' names and shapes."""
+    return "got " + ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
 
 
 def check_tensors(**tensors: Tensor) -> None:
     """All are floating-point tensors of one dtype on one device."""
     if _alike(tensors.values()):
-        return  # the messages below take longer to write than many a call that they are about
+        return
     for name, x in tensors.items():
-        require(isinstance(x, Tensor), f"{name} must be a torch.Tensor, got {type(x).__name__}")
-        require(x.is_floating_point(), f"{name} must be floating point, got {x.dtype}")
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+        if not x.is_floating_point():
+            raise ValueError(f"{name} must be floating point, got {x.dtype}")
     for what in ("dtype", "device"):
         found = {name: getattr(x, what) for name, x in tensors.items()}
-        require(
-            len(set(found.values())) <= 1,
-            f"{', '.join(tensors)} must share one {what}, got " + ", ".join(f"{n}: {f}" for n, f in found.items()),
-        )
+        if len(set(found.values())) > 1:
+            got = ", ".join(f"{name}: {value}" for name, value in found.items())
+            raise ValueError(f"{', '.join(tensors)} must share one {what}, got {got}")
 
 
 def _alike(tensors: Collection[object]) -> bool:
-    kinds = all(isinstance(x, Tensor) and x.is_floating_point() for x in tensors)
-    return kinds and len({x.dtype for x in tensors}) <= 1 and len({x.device for x in tensors}) <= 1
+    first = next(iter(tensors))
+    if not (isinstance(first, Tensor) and first.is_floating_point()):
+        return False
+    dtype, device = first.dtype, first.device
+    return all(isinstance(x, Tensor) and x.dtype == dtype and x.device == device for x in tensors)
+
+
+def check_axes(**tensors: Tensor) -> None:
+    """Each is (batch, heads, length, width)."""
+    for name, x in tensors.items():
+        if x.ndim != 4:
+            raise ValueError(f"{name} must be (batch, heads, length, width), got shape {tuple(x.shape)}")
 
 
 def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
     """q is (b, h, t, dk), k (b, g, s, dk), v (b, g, s, dv), and g divides h."""
     check_tensors(q=q, k=k, v=v)
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        require(x.ndim == 4, f"{name} must be (batch, heads, length, width), got shape {tuple(x.shape)}")
-    shapes = f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-    require(q.shape[0] == k.shape[0] == v.shape[0], f"q, k and v must share the batch size, {shapes}")
-    require(q.shape[-1] == k.shape[-1], f"q and k must share the width dk, {shapes}")
-    require(q.shape[-1] > 0, f"the width dk must be at least 1, {shapes}")
-    require(k.shape[1:3] == v.shape[1:3], f"k and v must share heads and length, {shapes}")
-    h, g = q.shape[1], k.shape[1]
-    require(g > 0 and h % g == 0, f"the {g} key/value heads must divide the {h} query heads")
+    check_axes(q=q, k=k, v=v)
+    (b, h, _, dk), (b_k, g, s, width), (b_v, g_v, s_v, _) = q.shape, k.shape, v.shape
+    if not b == b_k == b_v:
+        raise ValueError(f"q, k and v must share the batch size, {shapes_of(q=q, k=k, v=v)}")
+    if dk != width:
+        raise ValueError(f"q and k must share the width dk, {shapes_of(q=q, k=k, v=v)}")
+    if dk == 0:
+        raise ValueError(f"the width dk must be at least 1, {shapes_of(q=q, k=k, v=v)}")
+    if (g, s) != (g_v, s_v):
+        raise ValueError(f"k and v must share heads and length, {shapes_of(q=q, k=k, v=v)}")
+    if g == 0 or h % g != 0:
+        raise ValueError(f"the {g} key/value heads must divide the {h} query heads")
 
 
 def is_integer(x: object) -> bool:
@@ -88,30 +110,36 @@ def check_mask(mask: Tensor | None, *, shape: tuple[int, int, int, int], like: T
     (b, h, t, s)."""
     if mask is None:
         return
-    require(isinstance(mask, Tensor), f"mask must be a torch.Tensor, got {type(mask).__name__}")
-    added = dict.fromkeys((like.dtype, torch.promote_types(like.dtype, torch.float32)))
-    hint = " (of ones and zeros, mask.bool() makes one)" if is_integer(mask) else ""
-    require(
-        mask.dtype == torch.bool or mask.dtype in added,
-        f"mask must be boolean (True = visible) or {' or '.join(map(str, added))} (added to the scores), "
-        f"got {mask.dtype}{hint}",
-    )
-    require(mask.device == like.device, f"mask must be on {like.device}, got {mask.device}")
-    fits = mask.ndim <= 4 and all(m in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1], strict=False))
-    require(fits, f"mask must broadcast to (b, h, t, s) = {shape}, got {tuple(mask.shape)}")
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"mask must be a torch.Tensor, got {type(mask).__name__}")
+    if mask.dtype not in (torch.bool, like.dtype, torch.promote_types(like.dtype, torch.float32)):
+        added = dict.fromkeys((like.dtype, torch.promote_types(like.dtype, torch.float32)))
+        hint = " (of ones and zeros, mask.bool() makes one)" if is_integer(mask) else ""
+        raise ValueError(
+            f"mask must be boolean (True = visible) or {' or '.join(map(str, added))} (added to the scores), "
+            f"got {mask.dtype}{hint}"
+        )
+    if mask.device != like.device:
+        raise ValueError(f"mask must be on {like.device}, got {mask.device}")
+    if mask.ndim > 4 or any(m not in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"mask must broadcast to (b, h, t, s) = {shape}, got {tuple(mask.shape)}")
 
 
 def check_key_lengths(key_lengths: Tensor | None, *, b: int, s: int, like: Tensor) -> None:
     """key_lengths is an integer tensor (b,) on the inputs' device with 0 <= length <= s."""
     if key_lengths is None:
         return
-    got = getattr(key_lengths, "dtype", type(key_lengths))
-    require(is_integer(key_lengths), f"key_lengths must be an integer tensor, got {got}")
-    require(key_lengths.shape == (b,), f"key_lengths must have shape ({b},), got {tuple(key_lengths.shape)}")
-    require(key_lengths.device == like.device, f"key_lengths must be on {like.device}, got {key_lengths.device}")
+    if not is_integer(key_lengths):
+        got = getattr(key_lengths, "dtype", type(key_lengths))
+        raise ValueError(f"key_lengths must be an integer tensor, got {got}")
+    if key_lengths.shape != (b,):
+        raise ValueError(f"key_lengths must have shape ({b},), got {tuple(key_lengths.shape)}")
+    if key_lengths.device != like.device:
+        raise ValueError(f"key_lengths must be on {like.device}, got {key_lengths.device}")
     if has_values(key_lengths):
-        low, high = int(key_lengths.min()), int(key_lengths.max())
-        require(low >= 0 and high <= s, f"key_lengths must lie in 0..{s}, got {low}..{high}")
+        low, high = (int(x) for x in key_lengths.aminmax())
+        if low < 0 or high > s:
+            raise ValueError(f"key_lengths must lie in 0..{s}, got {low}..{high}")
 
 
 def check_attention(
@@ -135,55 +163,69 @@ def check_attention(
 
 def check_parameters(like: Tensor, **inputs: Tensor) -> None:
     """A layer's inputs are on its weights' device and of their dtype; under autocast, of any that it brings there."""
+    if _alike([like, *inputs.values()]):
+        return
     for name, x in inputs.items():
         check_tensors(**{name: x})
         if autocast_dtype(like.device) is None or torch.float64 in (x.dtype, like.dtype):
             check_tensors(**inputs)
             check_tensors(**{name: x}, weight=like)
-        require(x.device == like.device, f"{name} must be on {like.device} as the layer is, got {x.device}")
+        if x.device != like.device:
+            raise ValueError(f"{name} must be on {like.device} as the layer is, got {x.device}")
 
 
 def check_tokens(x: Tensor, like: Tensor, *, name: str = "x") -> None:
     """A layer reads tokens (b, t, d) with its first matrix, (out, d)."""
     check_parameters(like, **{name: x})
-    require(
-        x.ndim == 3 and x.shape[-1] == like.shape[-1], f"{name} must be (b, t, {like.shape[-1]}), got {tuple(x.shape)}"
-    )
+    if x.ndim != 3 or x.shape[-1] != like.shape[-1]:
+        raise ValueError(f"{name} must be (b, t, {like.shape[-1]}), got {tuple(x.shape)}")
 
 
 def check_context(x: Tensor, context: Tensor, w_q: Tensor, w_k: Tensor) -> None:
     """A layer reads a context (b, s, dc) for tokens x (b, t, d), each as wide as the matrix that meets it."""
     check_parameters(w_q, x=x, context=context)
-    d_model, d_context = w_q.shape[-1], w_k.shape[-1]
-    fits = x.ndim == context.ndim == 3 and x.shape[0] == context.shape[0]
-    require(
-        fits and (x.shape[-1], context.shape[-1]) == (d_model, d_context),
-        f"x must be (b, t, {d_model}) and context (b, s, {d_context}), got {tuple(x.shape)} and {tuple(context.shape)}",
-    )
+    check_sequences(x, context, d_model=w_q.shape[-1], d_context=w_k.shape[-1])
+
+
+def check_sequences(x: Tensor, context: Tensor, *, d_model: int, d_context: int) -> None:
+    """x is (b, t, d_model) and context, which is read, (b, s, d_context)."""
+    if not _two_sequences(x, context, d_model, d_context):
+        raise ValueError(
+            f"x must be (b, t, {d_model}) and context (b, s, {d_context}), "
+            f"got {tuple(x.shape)} and {tuple(context.shape)}"
+        )
 
 
 def check_states(query: Tensor, memory: Tensor, *, query_dim: int, memory_dim: int, like: Tensor) -> None:
     """query is (b, t, query_dim) and memory (b, s, memory_dim): what a layer reads with, and what it reads."""
     check_parameters(like, query=query, memory=memory)
-    fits = query.ndim == memory.ndim == 3 and query.shape[0] == memory.shape[0]
-    require(
-        fits and (query.shape[-1], memory.shape[-1]) == (query_dim, memory_dim),
-        f"query must be (b, t, {query_dim}) and memory (b, s, {memory_dim}), "
-        f"got {tuple(query.shape)} and {tuple(memory.shape)}",
-    )
+    if not _two_sequences(query, memory, query_dim, memory_dim):
+        raise ValueError(
+            f"query must be (b, t, {query_dim}) and memory (b, s, {memory_dim}), "
+            f"got {tuple(query.shape)} and {tuple(memory.shape)}"
+        )
+
+
+def _two_sequences(x: Tensor, y: Tensor, x_width: int, y_width: int) -> bool:
+    """Whether both are (b, length, width) of one batch and these widths."""
+    fits = x.ndim == y.ndim == 3 and x.shape[0] == y.shape[0]
+    return fits and x.shape[-1] == x_width and y.shape[-1] == y_width
 
 
 def check_widths(**widths: int) -> None:
     """Each is an integer of at least 1."""
     for name, width in widths.items():
-        require(isinstance(width, int) and width >= 1, f"{name} must be an integer of at least 1, got {width!r}")
+        if not (isinstance(width, int) and width >= 1):
+            raise ValueError(f"{name} must be an integer of at least 1, got {width!r}")
 
 
 def check_window(window: int | None) -> None:
     """A window keeps at least the query's own key."""
-    require(window is None or window >= 1, f"window must be at least 1 (it counts the query's own key), got {window}")
+    if window is not None and window < 1:
+        raise ValueError(f"window must be at least 1 (it counts the query's own key), got {window}")
 
 
 def check_softcap(softcap: float | None) -> None:
     """A softcap bounds |score|, so it is positive."""
-    require(softcap is None or softcap > 0, f"softcap must be positive, got {softcap}")
+    if softcap is not None and softcap <= 0:
+        raise ValueError(f"softcap must be positive, got {softcap}")

@@ -1,17 +1,18 @@
 """Additive attention as a layer of a sequence-to-sequence model."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from attncourse._shared.layer import Form, check_impl, form_of
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.precision import as_autocast
-from attncourse._shared.validate import check_states, check_widths, require
+from attncourse._shared.validate import check_states, check_widths
 
 from .blocked import additive_attention_blocked
-from .reference import additive_weights
-
-IMPLEMENTATIONS = ("reference", "blocked", "triton")
+from .reference import additive_attention, additive_weights
 
 
 class AdditiveAttention(nn.Module):
@@ -26,12 +27,19 @@ class AdditiveAttention(nn.Module):
         query_dim: width of the queries.
         memory_dim: width of the memory, which serves as keys and values.
         hidden_dim: width a of the scoring network.
-        impl: "reference" (the definition), "blocked" (without the hidden layer in memory) or "triton" (the kernel).
+        impl: "blocked" (without the hidden layer in memory), "reference" (the definition, which alone has weights to
+            give) or "triton" (the kernel).
     """
 
-    def __init__(self, query_dim: int, memory_dim: int, *, hidden_dim: int, impl: str = "reference"):
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": additive_attention,
+        "blocked": additive_attention_blocked,
+        "triton": "attncourse.additive.kernel:additive_attention_triton",
+    }
+
+    def __init__(self, query_dim: int, memory_dim: int, *, hidden_dim: int, impl: str = "blocked"):
         super().__init__()
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        check_impl(impl, self.forms)
         check_widths(query_dim=query_dim, memory_dim=memory_dim, hidden_dim=hidden_dim)
         self.impl = impl
         self.w_q = nn.Parameter(torch.empty(hidden_dim, query_dim))
@@ -56,13 +64,9 @@ class AdditiveAttention(nn.Module):
         """
         check_states(query, memory, query_dim=self.w_q.shape[1], memory_dim=self.w_k.shape[1], like=self.w_q)
         q, k, *parameters = as_autocast(query[:, None], memory[:, None], self.w_q, self.w_k, self.w_score)
-        if self.impl == "reference":
-            weights = additive_weights(q, k, *parameters, key_lengths=key_lengths)
-            context = (weights @ blank_padding(k, key_lengths))[:, 0]
-            return (context, weights[:, 0]) if need_weights else context
-        require(not need_weights, f"impl={self.impl!r} never forms weights: use impl='reference'")
-        if self.impl == "blocked":
-            return additive_attention_blocked(q, k, k, *parameters, key_lengths=key_lengths)[:, 0]
-        from .kernel import additive_attention_triton  # Triton is there on Linux alone
-
-        return additive_attention_triton(q, k, k, *parameters, key_lengths=key_lengths)[:, 0]
+        if not need_weights:
+            return form_of(self.impl, self.forms)(q, k, k, *parameters, key_lengths=key_lengths)[:, 0]
+        if self.impl != "reference":
+            raise ValueError(f"impl={self.impl!r} never forms weights: use impl='reference'")
+        weights = additive_weights(q, k, *parameters, key_lengths=key_lengths)
+        return (weights @ blank_padding(k, key_lengths))[:, 0], weights[:, 0]

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from attncourse._shared.validate import check_key_lengths, check_qkv, require
+from attncourse._shared.validate import check_key_lengths, check_qkv
 
 from .pattern import BlockPattern
 
@@ -12,9 +12,9 @@ def check_pattern(pattern: BlockPattern, q: Tensor, k: Tensor, v: Tensor, key_le
     check_qkv(q, k, v)
     b, s = q.shape[0], k.shape[2]
     check_key_lengths(key_lengths, b=b, s=s, like=q)
-    require(isinstance(pattern, BlockPattern), f"pattern must be a BlockPattern, got {type(pattern).__name__}")
-    require(s <= pattern.n, f"the pattern has {pattern.n} positions, got {s} keys: make a longer pattern")
-    require(
-        pattern.device == q.device or q.is_meta,
-        f"the pattern must be on {q.device}, got {pattern.device}: use pattern.to(device)",
-    )
+    if not isinstance(pattern, BlockPattern):
+        raise ValueError(f"pattern must be a BlockPattern, got {type(pattern).__name__}")
+    if s > pattern.n:
+        raise ValueError(f"the pattern has {pattern.n} positions, got {s} keys: make a longer pattern")
+    if pattern.device != q.device and not q.is_meta:
+        raise ValueError(f"the pattern must be on {q.device}, got {pattern.device}: use pattern.to(device)")

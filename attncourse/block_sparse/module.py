@@ -1,22 +1,37 @@
 """Block-sparse attention as a layer: project for all heads, attend along the pattern, project back."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.heads import merge_heads, split_heads
-from attncourse._shared.masks import blank_padding, length_mask
+from attncourse._shared.layer import Form, check_impl, form_of, head_widths, sdpa_under
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tokens, check_widths, require
+from attncourse._shared.validate import check_tokens, require
 
 from .blocked import block_sparse_attention_blocked
 from .checks import check_pattern
 from .pattern import BlockPattern
 from .reference import block_sparse_attention
 
-IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
+
+@outside_autocast
+def block_sparse_attention_torch(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    pattern: BlockPattern,
+    key_lengths: Int[Tensor, " b"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "b h t dv"]:
+    """`scaled_dot_product_attention` with the pattern as a dense mask: t * s booleans, and t * s scores computed."""
+    check_pattern(pattern, q, k, v, key_lengths)
+    visible = pattern.dense_mask(q.shape[2], k.shape[2]).to(q.device)
+    return sdpa_under(q, k, v, visible, key_lengths=key_lengths, scale=scale)
 
 
 class BlockSparseAttention(nn.Module):
@@ -39,6 +54,13 @@ class BlockSparseAttention(nn.Module):
         ValueError: a width, a head count, a rope, a pattern or an impl that does not fit.
     """
 
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": block_sparse_attention,
+        "blocked": block_sparse_attention_blocked,
+        "torch": block_sparse_attention_torch,
+        "triton": "attncourse.block_sparse.kernel:block_sparse_attention_triton",
+    }
+
     def __init__(
         self,
         d_model: int,
@@ -47,26 +69,14 @@ class BlockSparseAttention(nn.Module):
         pattern: BlockPattern,
         n_kv_heads: int | None = None,
         head_dim: int | None = None,
-        bias: bool = True,
+        bias: bool = False,
         rope: RotaryEmbedding | None = None,
         impl: str = "blocked",
     ):
         super().__init__()
-        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        check_widths(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
-        require(
-            head_dim is not None or d_model % n_heads == 0,
-            f"n_heads must divide d_model unless head_dim is given, got d_model={d_model}, n_heads={n_heads}",
-        )
-        require(n_heads % n_kv_heads == 0, f"n_kv_heads must divide n_heads, got {n_kv_heads} and {n_heads}")
-        head_dim = d_model // n_heads if head_dim is None else head_dim
-        check_widths(head_dim=head_dim)
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        n_kv_heads, head_dim, _ = head_widths(d_model, n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, rope=rope)
+        check_impl(impl, self.forms)
         require(isinstance(pattern, BlockPattern), f"pattern must be a BlockPattern, got {type(pattern).__name__}")
-        require(
-            rope is None or rope.width == head_dim,
-            f"rope must turn the heads' width, got head_dim={head_dim} and a rope of width {getattr(rope, 'width', 0)}",
-        )
         self.d_model, self.n_heads, self.n_kv_heads, self.head_dim = d_model, n_heads, n_kv_heads, head_dim
         self.pattern, self.rope, self.impl = pattern, rope, impl
         self.w_q = nn.Linear(d_model, n_heads * head_dim, bias=bias)
@@ -90,39 +100,5 @@ class BlockSparseAttention(nn.Module):
             q, k = self.rope(q, positions), self.rope(k, positions)
         if self.pattern.device != x.device and not x.is_meta:  # there the pattern would lose what it says
             self.pattern = self.pattern.to(x.device)
-        return self.w_o(merge_heads(self._attend(q, k, v, key_lengths)))
-
-    def _attend(self, q, k, v, key_lengths):
-        masking = dict(pattern=self.pattern, key_lengths=key_lengths)
-        if self.impl == "triton":
-            from .kernel import block_sparse_attention_triton  # Triton is there on Linux alone
-
-            return block_sparse_attention_triton(q, k, v, **masking)
-        if self.impl == "torch":
-            return block_sparse_attention_torch(q, k, v, **masking)
-        return (block_sparse_attention_blocked if self.impl == "blocked" else block_sparse_attention)(
-            q, k, v, **masking
-        )
-
-
-@outside_autocast
-def block_sparse_attention_torch(
-    q: Float[Tensor, "b h t dk"],
-    k: Float[Tensor, "b g s dk"],
-    v: Float[Tensor, "b g s dv"],
-    *,
-    pattern: BlockPattern,
-    key_lengths: Int[Tensor, " b"] | None = None,
-    scale: float | None = None,
-) -> Float[Tensor, "b h t dv"]:
-    """`scaled_dot_product_attention` with the pattern as a dense mask: t * s booleans, and t * s scores computed."""
-    check_pattern(pattern, q, k, v, key_lengths)
-    s = k.shape[2]
-    visible = pattern.dense_mask(q.shape[2], s).to(q.device)
-    if key_lengths is not None:
-        visible = visible & length_mask(key_lengths, s)
-    k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
-    shared = dict(enable_gqa=k.shape[1] != q.shape[1], scale=scale)
-    # A row that sees nothing is undefined there: let it see everything, and give zeros.
-    empty = ~visible.any(dim=-1, keepdim=True)
-    return scaled_dot_product_attention(q, k, v, attn_mask=visible | empty, **shared).masked_fill(empty, 0.0)
+        attend = form_of(self.impl, self.forms)
+        return self.w_o(merge_heads(attend(q, k, v, pattern=self.pattern, key_lengths=key_lengths)))

@@ -3,31 +3,29 @@
 import torch
 from torch import Tensor
 
-from attncourse._shared.validate import check_key_lengths, check_qkv, check_widths, has_values, is_integer, require
+from attncourse._shared.validate import check_key_lengths, check_qkv, check_widths, has_values, is_integer
 
 
 def check_global_indices(global_indices: Tensor | None, *, b: int, t: int, like: Tensor) -> None:
     """global_indices is an integer tensor (n,) or (b, n), each row distinct positions 0..t - 1, or -1 for none."""
     if global_indices is None:
         return
-    got = getattr(global_indices, "dtype", type(global_indices))
-    require(is_integer(global_indices), f"global_indices must be an integer tensor, got {got}")
-    require(
-        global_indices.ndim == 1 or (global_indices.ndim == 2 and len(global_indices) == b),
-        f"global_indices must have shape (n,) or ({b}, n), got {tuple(global_indices.shape)}",
-    )
-    require(
-        global_indices.device == like.device, f"global_indices must be on {like.device}, got {global_indices.device}"
-    )
+    if not is_integer(global_indices):
+        got = getattr(global_indices, "dtype", type(global_indices))
+        raise ValueError(f"global_indices must be an integer tensor, got {got}")
+    if global_indices.ndim != 1 and (global_indices.ndim != 2 or len(global_indices) != b):
+        raise ValueError(f"global_indices must have shape (n,) or ({b}, n), got {tuple(global_indices.shape)}")
+    if global_indices.device != like.device:
+        raise ValueError(f"global_indices must be on {like.device}, got {global_indices.device}")
     if not has_values(global_indices):
         return
     low, high = int(global_indices.min()), int(global_indices.max())
-    require(low >= -1 and high < t, f"global_indices must lie in 0..{t - 1} (or be -1 for none), got {low}..{high}")
+    if low < -1 or high >= t:
+        raise ValueError(f"global_indices must lie in 0..{t - 1} (or be -1 for none), got {low}..{high}")
     ordered = torch.atleast_2d(global_indices).sort(dim=-1).values
     twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-    require(
-        not twice.any(), f"global_indices must be distinct, got {ordered[:, 1:][twice].tolist()[:4]} more than once"
-    )
+    if twice.any():
+        raise ValueError(f"global_indices must be distinct, got {ordered[:, 1:][twice].tolist()[:4]} more than once")
 
 
 def check_global_local(
@@ -43,19 +41,21 @@ def check_global_local(
     """Inputs of one sequence that reads itself, and projections of its global tokens that fit them."""
     check_qkv(q, k, v)
     (b, _, t, _), s = q.shape, k.shape[2]
-    require(t == s, f"a sequence reads itself, so q and k must share the length, got {t} and {s}")
+    if t != s:
+        raise ValueError(f"a sequence reads itself, so q and k must share the length, got {t} and {s}")
     check_widths(radius=radius)
     check_global_indices(global_indices, b=b, t=t, like=q)
     check_key_lengths(key_lengths, b=b, s=s, like=q)
     if global_qkv is None:
         return
-    require(global_indices is not None, "global_qkv projects global tokens: it needs global_indices")
+    if global_indices is None:
+        raise ValueError("global_qkv projects global tokens: it needs global_indices")
     check_qkv(*global_qkv)
     n = global_indices.shape[-1]
     wanted = ((*q.shape[:2], n, q.shape[3]), tuple(k.shape), tuple(v.shape))
     got = tuple(tuple(x.shape) for x in global_qkv)
-    require(got == wanted, f"global_qkv must have the shapes {wanted} (queries of global tokens alone), got {got}")
-    require(
-        global_qkv[0].dtype == q.dtype and global_qkv[0].device == q.device,
-        f"global_qkv must be {q.dtype} on {q.device} as q is, got {global_qkv[0].dtype} on {global_qkv[0].device}",
-    )
+    if got != wanted:
+        raise ValueError(f"global_qkv must have the shapes {wanted} (queries of global tokens alone), got {got}")
+    dtype, device = global_qkv[0].dtype, global_qkv[0].device
+    if (dtype, device) != (q.dtype, q.device):
+        raise ValueError(f"global_qkv must be {q.dtype} on {q.device} as q is, got {dtype} on {device}")

@@ -1,18 +1,19 @@
 """Global and local attention as a layer: project, attend, project, with projections of their own for global tokens."""
 
+from typing import ClassVar
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.layer import Form, check_impl, form_of, head_widths
 from attncourse._shared.masks import blank_padding
-from attncourse._shared.validate import check_key_lengths, check_tokens, check_widths, require
+from attncourse._shared.validate import check_key_lengths, check_tokens, check_widths
 
 from .blocked import global_local_attention_blocked, read_neighbours, read_through_projections
 from .checks import check_global_indices
 from .hubs import existing_indices, put_rows, take_rows, tokens_that_exist
 from .reference import global_local_attention
-
-IMPLEMENTATIONS = ("reference", "blocked", "triton")
 
 
 class GlobalLocalAttention(nn.Module):
@@ -30,11 +31,17 @@ class GlobalLocalAttention(nn.Module):
             w_k_global, whose gradient is 0, gets none.
     """
 
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": global_local_attention,
+        "blocked": global_local_attention_blocked,
+        "triton": "attncourse.global_local.kernel:global_local_triton",
+    }
+
     def __init__(self, d_model: int, n_heads: int, *, radius: int, impl: str = "blocked"):
         super().__init__()
-        check_widths(d_model=d_model, n_heads=n_heads, radius=radius)
-        require(d_model % n_heads == 0, f"the {n_heads} heads must divide the width {d_model}")
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        head_widths(d_model, n_heads)
+        check_widths(radius=radius)
+        check_impl(impl, self.forms)
         self.d_model, self.n_heads, self.radius, self.impl = d_model, n_heads, radius, impl
         self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(d_model, d_model) for _ in range(4))
         self.w_q_global, self.w_k_global, self.w_v_global = (nn.Linear(d_model, d_model) for _ in range(3))
@@ -66,19 +73,11 @@ class GlobalLocalAttention(nn.Module):
         if self.impl == "blocked" and index.shape[1] < q.shape[-1]:
             return self.w_o(merge_heads(self._without_global_keys(x, q, k, v, q_global, index, key_lengths)))
         k_global, v_global = (split_heads(w(x), self.n_heads) for w in (self.w_k_global, self.w_v_global))
-        attend = self._attend()
-        out = attend(
+        out = form_of(self.impl, self.forms)(
             q, k, v, radius=self.radius, global_indices=index, global_qkv=(q_global, k_global, v_global),
             key_lengths=key_lengths,
         )  # fmt: skip
         return self.w_o(merge_heads(out))
-
-    def _attend(self):
-        if self.impl == "triton":
-            from .kernel import global_local_triton  # Triton is there on Linux alone
-
-            return global_local_triton
-        return global_local_attention_blocked if self.impl == "blocked" else global_local_attention
 
     def _without_global_keys(self, x, q, k, v, q_global, index, key_lengths):
         b, _, t, dk = q.shape

@@ -2,15 +2,19 @@
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 
+# How a layer names a kernel, which is imported when it is called.
+NAMED = re.compile(rf"({PACKAGE.name}(?:\.\w+)+):\w+")
+
 
 def imported_names(source: str | Iterable[ast.stmt], package: tuple[str, ...] = ()) -> set[str]:
-    """Absolute names of all that a source or its statements import, inside functions too.
+    """Absolute names of all that a source or its statements import, inside functions too, and by the name of a form.
 
     Args:
         package: where relative names begin.
@@ -24,6 +28,8 @@ def imported_names(source: str | Iterable[ast.stmt], package: tuple[str, ...] = 
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module or "") if part)
             found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (named := NAMED.fullmatch(node.value)):
+            found.add(named[1])
     return found
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from attncourse._shared.validate import check_key_lengths, check_qkv, check_window, require
+from attncourse._shared.validate import check_key_lengths, check_qkv, check_window
 
 
 def check_decode(
@@ -16,7 +16,11 @@ def check_decode(
     check_key_lengths(cache_seqlens, b=b, s=s, like=q)
     if mask is None:
         return
-    require(cache_seqlens is None and window is None, "a mask says all: give it without cache_seqlens and window")
-    require(isinstance(mask, Tensor) and mask.dtype == torch.bool, "mask must be boolean (True = visible)")
-    require(mask.shape == (b, 1, t, s), f"mask must be (b, 1, t, s) = {(b, 1, t, s)}, got {tuple(mask.shape)}")
-    require(mask.device == q.device, f"mask must be on {q.device}, got {mask.device}")
+    if cache_seqlens is not None or window is not None:
+        raise ValueError("a mask says all: give it without cache_seqlens and window")
+    if not (isinstance(mask, Tensor) and mask.dtype == torch.bool):
+        raise ValueError("mask must be boolean (True = visible)")
+    if mask.shape != (b, 1, t, s):
+        raise ValueError(f"mask must be (b, 1, t, s) = {(b, 1, t, s)}, got {tuple(mask.shape)}")
+    if mask.device != q.device:
+        raise ValueError(f"mask must be on {q.device}, got {mask.device}")

@@ -1,13 +1,16 @@
 """Grouped-query attention as a layer: project to h query heads and g key/value heads, attend, project back."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attncourse._shared.cache import CacheShape, KeyValueCache, visible_through
 from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.layer import Form, check_impl, form_of, head_widths
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tokens, check_widths, check_window, has_values, require
+from attncourse._shared.validate import check_tokens, check_window, require
 from attncourse.softmax_attention import (
     attention_weights,
     mix_values,
@@ -17,8 +20,6 @@ from attncourse.softmax_attention import (
 
 from .blocked import grouped_query_decode
 from .reference import grouped_query_attention
-
-IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
 
 
 class GroupedQueryAttention(nn.Module):
@@ -46,6 +47,13 @@ class GroupedQueryAttention(nn.Module):
         ValueError: a width, a head count or an impl that does not fit.
     """
 
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": grouped_query_attention,
+        "blocked": softmax_attention_blocked,
+        "torch": softmax_attention_torch,
+        "triton": "attncourse.grouped_query.kernel:grouped_query_attention_triton",
+    }
+
     def __init__(
         self,
         d_model: int,
@@ -53,7 +61,7 @@ class GroupedQueryAttention(nn.Module):
         *,
         n_kv_heads: int,
         head_dim: int | None = None,
-        bias: bool = True,
+        bias: bool = False,
         causal: bool = True,
         window: int | None = None,
         rope: RotaryEmbedding | None = None,
@@ -61,22 +69,11 @@ class GroupedQueryAttention(nn.Module):
         impl: str = "torch",
     ):
         super().__init__()
-        check_widths(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
-        require(n_heads % n_kv_heads == 0, f"the {n_kv_heads} key/value heads must divide the {n_heads} query heads")
-        require(
-            head_dim is not None or d_model % n_heads == 0,
-            f"n_heads must divide d_model unless head_dim is given, got d_model={d_model}, n_heads={n_heads}",
-        )
-        head_dim = d_model // n_heads if head_dim is None else head_dim
-        check_widths(head_dim=head_dim)
+        _, head_dim, _ = head_widths(d_model, n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, rope=rope)
+        check_impl(impl, self.forms)
         check_window(window)
         require(
             window is None or causal, f"a window ends at the token itself: causal must be True, got window={window}"
-        )
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
-        require(
-            rope is None or rope.width == head_dim,
-            f"rope must turn the heads' width, got head_dim={head_dim} and a rope of width {getattr(rope, 'width', 0)}",
         )
         self.d_model, self.n_heads, self.n_kv_heads, self.head_dim = d_model, n_heads, n_kv_heads, head_dim
         self.causal, self.window, self.rope, self.scale, self.impl = causal, window, rope, scale, impl
@@ -113,10 +110,9 @@ class GroupedQueryAttention(nn.Module):
                 asked of another impl than the reference, or with a cache; as the cache's append.
         """
         check_tokens(x, self.w_q.weight)
-        require(
-            not need_weights or (self.impl == "reference" and cache is None),
-            f"weights are formed by impl='reference' without a cache, got impl={self.impl!r}, cache={cache}",
-        )
+        if need_weights and (self.impl != "reference" or cache is not None):
+            got = f"got impl={self.impl!r}, cache={cache}"
+            raise ValueError(f"weights are formed by impl='reference' without a cache, {got}")
         require(
             cache is None or (self.causal and mask is None),
             "decoding is causal attention without a further mask: with a cache give no mask, and build with causal=True",
@@ -134,7 +130,9 @@ class GroupedQueryAttention(nn.Module):
             masking = dict(causal=self.causal, window=self.window, key_lengths=key_lengths, mask=mask, scale=self.scale)
             weights = attention_weights(q, k, **masking) if need_weights else None
             out = (
-                self._attend(q, k, v, **masking) if weights is None else mix_values(weights, v, key_lengths=key_lengths)
+                form_of(self.impl, self.forms)(q, k, v, **masking)
+                if weights is None
+                else mix_values(weights, v, key_lengths=key_lengths)
             )
             out = self.w_o(merge_heads(out))
             return (out, weights) if need_weights else out
@@ -149,26 +147,9 @@ class GroupedQueryAttention(nn.Module):
             return grouped_query_decode(q, k, v, mask=visible, scale=self.scale)
         from .kernel import grouped_query_decode_triton  # Triton is there on Linux alone
 
-        if cache.window is not None or has_values(cache.lengths):
-            keys = cache.positions()
-            places = torch.arange(keys.shape[1], device=q.device)
-            in_place = ((keys == places) | (keys < 0)).all() and ((keys >= 0).sum(dim=1) == cache.lengths).all()
-            require(
-                bool(in_place) and (cache.window is None or int(cache.lengths.max()) <= cache.window),
-                "the kernel reads a cache that holds position j in place j: for a ring use another impl",
-            )
+        require(
+            cache.in_order, "the kernel reads a cache that holds position j in place j: for a ring use another impl"
+        )
         return grouped_query_decode_triton(
             q, k, v, cache_seqlens=cache.lengths, starts=starts, window=self.window, scale=self.scale
         )
-
-    def _attend(self, q, k, v, **masking):
-        if self.impl == "triton":
-            from .kernel import grouped_query_attention_triton  # Triton is there on Linux alone
-
-            return grouped_query_attention_triton(q, k, v, **masking)
-        forms = {
-            "reference": grouped_query_attention,
-            "blocked": softmax_attention_blocked,
-            "torch": softmax_attention_torch,
-        }
-        return forms[self.impl](q, k, v, **masking)

@@ -1,16 +1,18 @@
 """Hard attention as a layer: project, read one place, project."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from attncourse._shared.validate import check_context, require
+from attncourse._shared.layer import Form, check_impl, form_of, head_widths
+from attncourse._shared.validate import check_context, check_widths, require
 
 from .reference import gumbel_noise, hard_attention, sampled_attention, straight_through_attention
 from .selection import HardRead, check_temperature
 
 ESTIMATORS = ("argmax", "score_function", "straight_through")
-IMPLEMENTATIONS = ("reference", "triton")
 
 
 class HardAttention(nn.Module):
@@ -33,6 +35,11 @@ class HardAttention(nn.Module):
             straight_through, which needs them).
     """
 
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": hard_attention,
+        "triton": "attncourse.hard_attention.kernel:hard_attention_triton",
+    }
+
     def __init__(
         self,
         d_model: int,
@@ -47,18 +54,20 @@ class HardAttention(nn.Module):
     ):
         super().__init__()
         require(estimator in ESTIMATORS, f"estimator must be one of {', '.join(ESTIMATORS)}, got {estimator!r}")
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        check_impl(impl, self.forms)
         require(
             impl == "reference" or estimator != "straight_through",
             f"impl={impl!r} never forms the weights that straight_through differentiates: use impl='reference'",
         )
         check_temperature(temperature)
-        d_context, head_dim = d_context or d_model, head_dim or d_model
+        d_context = d_model if d_context is None else d_context
+        check_widths(d_context=d_context)
+        _, head_dim, v_head_dim = head_widths(d_model, 1, head_dim=head_dim, v_head_dim=v_head_dim)
         self.causal, self.estimator, self.temperature, self.impl = causal, estimator, temperature, impl
         self.w_q = nn.Linear(d_model, head_dim, bias=False)
         self.w_k = nn.Linear(d_context, head_dim, bias=False)
-        self.w_v = nn.Linear(d_context, v_head_dim or head_dim, bias=False)
-        self.w_o = nn.Linear(v_head_dim or head_dim, d_model, bias=False)
+        self.w_v = nn.Linear(d_context, v_head_dim, bias=False)
+        self.w_o = nn.Linear(v_head_dim, d_model, bias=False)
 
     def forward(
         self,
@@ -88,18 +97,15 @@ class HardAttention(nn.Module):
 
     def _read(self, q, k, v, generator, masking) -> HardRead:
         samples = self.training and self.estimator != "argmax"
-        require(
-            not samples or generator is not None,
-            f"estimator={self.estimator!r} samples in training: give it a generator",
-        )
+        if samples and generator is None:
+            raise ValueError(f"estimator={self.estimator!r} samples in training: give it a generator")
+        attend = form_of(self.impl, self.forms)
         if self.impl == "triton":
-            from .kernel import hard_attention_triton  # Triton is there on Linux alone
-
             # The kernel's noise is a function of one number; the generator moves on with each call.
             seed = int(torch.randint(2**62, (), generator=generator, device=generator.device)) if samples else None
-            return hard_attention_triton(q, k, v, seed=seed, **masking)
+            return attend(q, k, v, seed=seed, **masking)
         if not samples:
-            return hard_attention(q, k, v, **masking)
+            return attend(q, k, v, **masking)
         if self.estimator == "score_function":
             return sampled_attention(q, k, v, generator=generator, **masking)
         noise = gumbel_noise(*q.shape[:3], k.shape[2], generator=generator).to(q.device)

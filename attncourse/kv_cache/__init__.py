@@ -4,13 +4,14 @@ Pages: Kwon et al. 2023, https://arxiv.org/abs/2309.06180. The kernel is importe
 it needs Triton.
 """
 
+from attncourse._shared.cache import CacheShape, KeyValueCache, visible_in_cache
+
 from .channels import ChannelCache
 from .codec import Codec, Fp8, Int4, Int8, Plain
 from .configs import MODELS, PublicModel
 from .contiguous import ContiguousCache
 from .cost import CacheCost, LayerCost, cost
 from .layout import Layout, token_nbytes
-from .module import CachedSelfAttention
 from .paged import PagedCache, PagePool
 from .published import PublishedFigure, published_figures
 from .reference import kv_cache_attention
@@ -19,13 +20,14 @@ from .ring import RingCache
 __all__ = [
     "MODELS",
     "CacheCost",
-    "CachedSelfAttention",
+    "CacheShape",
     "ChannelCache",
     "Codec",
     "ContiguousCache",
     "Fp8",
     "Int4",
     "Int8",
+    "KeyValueCache",
     "LayerCost",
     "Layout",
     "PagePool",
@@ -38,4 +40,5 @@ __all__ = [
     "kv_cache_attention",
     "published_figures",
     "token_nbytes",
+    "visible_in_cache",
 ]

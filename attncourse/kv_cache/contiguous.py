@@ -43,9 +43,7 @@ class ContiguousCache(Layout):
         """Each stream's filled front, of plain storage without a copy; what stands there as padding is undefined."""
         if self.impl == "triton" and not isinstance(self.codec, Plain):
             return super().view()
-        longest = int(self.lengths.max())
-        fronts = ((field[:, :, :longest] for field in store) for store in self.storage)
-        return tuple(self.codec.decode(*front, dtype=self.dtype) for front in fronts)
+        return self._fronts(int(self.lengths.max()))
 
     def _slots(self, positions: Tensor) -> Tensor:
         rows = torch.arange(len(positions), device=self.device)[:, None]

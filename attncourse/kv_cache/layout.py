@@ -9,13 +9,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attncourse._shared.cache import CacheShape
+from attncourse._shared.layer import Form, check_impl, form_of
 from attncourse._shared.precision import autocast_dtype
 from attncourse._shared.validate import check_key_lengths, check_widths, has_values, is_integer, require
 
 from .codec import Codec, Plain
 from .slots import kv_cache_append, kv_cache_gather
 
-IMPLEMENTATIONS = ("torch", "triton")
+WRITES: dict[str, Form] = {"torch": kv_cache_append, "triton": "attncourse.kv_cache.kernel:kv_cache_append_triton"}
+READS: dict[str, Form] = {"torch": kv_cache_gather, "triton": "attncourse.kv_cache.kernel:kv_cache_gather_triton"}
 
 
 def empty_store(
@@ -40,16 +42,22 @@ def token_nbytes(shape: CacheShape, *, codec: Codec | None = None, dtype: torch.
 class Layout(ABC):
     """A cache whose subclass says where tokens go: `_slots`, `_release`, and `_reserve` or a `capacity`.
 
+    It is a `KeyValueCache`, whose attributes say what a layer may ask.
+
     `lengths` (b,) int32 is replaced when it changes, never written into, so who holds it keeps what it was.
     `storage` holds for each stream the tensors of its codec, (n, g, size, ...).
     """
 
     window: int | None = None  # layouts that forget say how much a query still sees
     sinks: int = 0
+    capacity: int | None = None
+    storage: tuple[tuple[Tensor, ...], ...]
+    block_table: Int[Tensor, "b pages"] | None = None
+    in_order: bool = True
 
     def __init__(self, b: int, shape: CacheShape, *, dtype, device, codec: Codec | None, impl: str):
         check_widths(b=b)
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        check_impl(impl, WRITES)
         self.shape, self.dtype, self.codec, self.impl = shape, dtype, codec or Plain(), impl
         self.lengths: Int[Tensor, " b"] = torch.zeros(b, dtype=torch.int32, device=device)
         # No sequence is longer. It is counted on the host, so that room is checked without waiting for the device.
@@ -76,7 +84,7 @@ class Layout(ABC):
         steps = torch.arange(c, device=self.device)
         positions = torch.where(steps < counts[:, None], self.lengths[:, None] + steps, -1)
         slots = self._slots(positions)
-        write, _ = self._moves()
+        write = form_of(self.impl, WRITES)
         for store, x in zip(self.storage, streams, strict=True):
             write(store, x, slots, codec=self.codec)
         self.lengths = self.lengths + counts
@@ -84,8 +92,13 @@ class Layout(ABC):
     def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
         """Each stream as the cache holds it, token j of sequence b at `positions()[b, j]`; zeros for padding."""
         slots = self._slots(self.positions())
-        _, read = self._moves()
+        read = form_of(self.impl, READS)
         return tuple(read(store, slots, codec=self.codec, dtype=self.dtype) for store in self.storage)
+
+    def _fronts(self, size: int) -> tuple[Float[Tensor, "b g s width"], ...]:
+        """The first `size` slots of each row, of plain storage without a copy; what no token stands in is undefined."""
+        fronts = ((field[:, :, :size] for field in store) for store in self.storage)
+        return tuple(self.codec.decode(*front, dtype=self.dtype) for front in fronts)
 
     def positions(self) -> Int[Tensor, "b s"]:
         """Where the tokens of `view` stand in their sequences; -1 for padding."""
@@ -99,12 +112,8 @@ class Layout(ABC):
             ValueError: a length that is negative or more than the sequence has; then nothing is forgotten.
         """
         check_key_lengths(lengths, b=len(self.lengths), s=self._most, like=self.lengths)
-        if has_values(lengths):
-            longer = lengths > self.lengths
-            require(
-                not longer.any(),
-                f"truncate takes lengths up to {self.lengths.tolist()}, got {lengths.tolist()}",
-            )
+        if has_values(lengths) and (lengths > self.lengths).any():
+            raise ValueError(f"truncate takes lengths up to {self.lengths.tolist()}, got {lengths.tolist()}")
         self._release(lengths)
         self.lengths = lengths.to(torch.int32, copy=True)
 
@@ -140,11 +149,11 @@ class Layout(ABC):
         if self._most + most <= self.capacity:
             return
         self._most = int(self.lengths.max())
-        require(
-            int((self.lengths + counts).max()) <= self.capacity,
-            f"the cache has room for {self.capacity} tokens a sequence, got lengths {self.lengths.tolist()} and "
-            f"{counts.tolist()} more",
-        )
+        if int((self.lengths + counts).max()) > self.capacity:
+            raise ValueError(
+                f"the cache has room for {self.capacity} tokens a sequence, got lengths {self.lengths.tolist()} and "
+                f"{counts.tolist()} more"
+            )
 
     @abstractmethod
     def _slots(self, positions: Tensor) -> Tensor:
@@ -154,35 +163,22 @@ class Layout(ABC):
     def _release(self, lengths: Tensor) -> None:
         """Give back what no token of the first lengths[b] needs, or raise and change nothing."""
 
-    def _moves(self):
-        """How tokens get into slots and out of them."""
-        if self.impl == "torch":
-            return kv_cache_append, kv_cache_gather
-        from .kernel import kv_cache_append_triton, kv_cache_gather_triton  # Triton is there on Linux alone
-
-        return kv_cache_append_triton, kv_cache_gather_triton
-
     def _checked(self, streams, counts) -> tuple[tuple[Tensor, ...], Tensor]:
         if autocast_dtype(self.device) is not None:
             streams = tuple(x.to(self.dtype) for x in streams)
         b, shape = len(self.lengths), self.shape
         found = [tuple(x.shape) for x in streams]
         c = found[0][2] if found and len(found[0]) == 4 else 0
-        wanted = [(b, shape.n_kv_heads, c, width) for width in shape.widths]
-        require(
-            found == wanted and c >= 1,
-            f"append takes {len(wanted)} streams of {b} sequences, {shape.n_kv_heads} heads, equally many tokens and "
-            f"widths {shape.widths}, got shapes {found}",
-        )
+        if c < 1 or found != [(b, shape.n_kv_heads, c, width) for width in shape.widths]:
+            raise ValueError(
+                f"append takes {len(shape.widths)} streams of {b} sequences, {shape.n_kv_heads} heads, equally many tokens "
+                f"and widths {shape.widths}, got shapes {found}"
+            )
         for x in streams:
-            require(
-                x.dtype == self.dtype and x.device == self.device,
-                f"the cache holds {self.dtype} on {self.device}, got {x.dtype} on {x.device}",
-            )
-            require(
-                not (torch.is_grad_enabled() and x.requires_grad),
-                "a cache keeps no gradients: append under torch.no_grad()",
-            )
+            if x.dtype != self.dtype or x.device != self.device:
+                raise ValueError(f"the cache holds {self.dtype} on {self.device}, got {x.dtype} on {x.device}")
+            if torch.is_grad_enabled() and x.requires_grad:
+                raise ValueError("a cache keeps no gradients: append under torch.no_grad()")
         if counts is None:
             return streams, torch.full_like(self.lengths, c)
         check_key_lengths(counts, b=b, s=c, like=self.lengths)

@@ -6,11 +6,11 @@ https://arxiv.org/abs/1911.02150, section 2.4.1.)
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from attncourse._shared.cache import KeyValueCache, visible_in_cache, visible_through
-from attncourse._shared.validate import check_window, has_values, require
+from attncourse._shared.cache import KeyValueCache, read_cache
+from attncourse._shared.validate import check_window, has_values
 from attncourse.softmax_attention import softmax_attention
 
 
@@ -34,28 +34,12 @@ def kv_cache_attention(
     Raises:
         ValueError: a cache that is not of keys and values, or that holds fewer tokens than there are queries.
     """
-    k, v, visible = read_cache(q, cache, counts=counts, window=window, sinks=sinks)
-    return softmax_attention(q, k, v, mask=visible, scale=scale)
-
-
-def read_cache(
-    q: Float[Tensor, "b h c dk"],
-    cache: KeyValueCache,
-    *,
-    counts: Int[Tensor, " b"] | None = None,
-    window: int | None = None,
-    sinks: int = 0,
-) -> tuple[Float[Tensor, "b g s dk"], Float[Tensor, "b g s dv"], Bool[Tensor, "b 1 c s"]]:
-    """Keys and values as the cache holds them, zeros for padding, and which of them each query sees."""
     check_window(window)
-    queries, keys, streams = query_positions(q, cache, counts=counts), cache.positions(), cache.view()
-    require(len(streams) == 2, f"kv_cache_attention reads keys and values, got a cache of {len(streams)} streams")
-    visible = visible_through(cache, queries, window=window)
-    if sinks:
-        visible = visible | visible_in_cache(queries, keys) & (keys < sinks)[:, None, None, :]
-    # What a cache gives as padding is undefined, and a weight of 0 times NaN is NaN. Under autocast q may be narrower.
-    k, v = (x.masked_fill((keys < 0)[:, None, :, None], 0.0).to(q.dtype) for x in streams)
-    return k, v, visible
+    queries = query_positions(q, cache, counts=counts)
+    streams, visible = read_cache(cache, queries, dtype=q.dtype, window=window, sinks=sinks)
+    if len(streams) != 2:
+        raise ValueError(f"kv_cache_attention reads keys and values, got a cache of {len(streams)} streams")
+    return softmax_attention(q, *streams, mask=visible, scale=scale)
 
 
 def query_positions(
@@ -64,10 +48,9 @@ def query_positions(
     """Where the queries of the tokens that went in last stand: lengths - counts + 0, 1, ..."""
     c = q.shape[2]
     first = cache.lengths - (c if counts is None else counts)
-    enough = not has_values(first) or bool((first >= 0).all())
-    require(
-        len(cache.lengths) == len(q) and enough,
-        f"the queries are the last {c} tokens of the cache's sequences, got q {tuple(q.shape)} for lengths "
-        f"{cache.lengths.tolist()}",
-    )
+    if len(cache.lengths) != len(q) or (has_values(first) and bool((first < 0).any())):
+        raise ValueError(
+            f"the queries are the last {c} tokens of the cache's sequences, got q {tuple(q.shape)} for lengths "
+            f"{cache.lengths.tolist()}"
+        )
     return first[:, None] + torch.arange(c, device=q.device)

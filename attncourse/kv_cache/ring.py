@@ -4,13 +4,13 @@ Xiao et al. 2023, StreamingLLM, https://arxiv.org/abs/2309.17453, section 3.2, f
 """
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from attncourse._shared.cache import CacheShape
 from attncourse._shared.validate import check_widths, require
 
-from .codec import Codec
+from .codec import Codec, Plain
 from .layout import Layout, empty_store
 
 
@@ -61,9 +61,20 @@ class RingCache(Layout):
         super().append(*streams, counts=counts)
         self._written = torch.maximum(self._written, self.lengths)
 
+    @property
+    def in_order(self) -> bool:
+        """Whether nothing has left the window yet, of the longest sequence there may be."""
+        return self._most <= self.window
+
+    def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
+        """Each stream as it lies, of plain storage without a copy; what stands there as padding is undefined."""
+        if self.impl == "triton" and not isinstance(self.codec, Plain):
+            return super().view()
+        return self._fronts(self._filled())
+
     def positions(self) -> Int[Tensor, "b s"]:
         """Where the token of each slot stands in its sequence, -1 for an empty slot: not in order once it has turned."""
-        slots = torch.arange(min(self.sinks + self.ring, int(self._written.max())), device=self.device)
+        slots = torch.arange(self._filled(), device=self.device)
         turns = (self._written[:, None] - 1 - slots).div(self.ring, rounding_mode="floor")
         in_ring = slots + turns * self.ring  # the last position that was written there; before the ring if none was
         positions = torch.where(slots < self.sinks, slots, torch.where(in_ring >= self.sinks, in_ring, -1))
@@ -75,13 +86,17 @@ class RingCache(Layout):
         twin._written = self._written[self._checked_rows(rows)]
         return twin
 
+    def _filled(self) -> int:
+        """Slots of a row that may hold a token."""
+        return min(self.sinks + self.ring, int(self._written.max()))
+
     def _reserve(self, counts: Tensor, *, most: int) -> None:
         if most <= self.piece:
             return
-        require(
-            int(counts.max()) <= self.piece,
-            f"this ring takes pieces of at most {self.piece} tokens (piece=), got counts {counts.tolist()}",
-        )
+        if int(counts.max()) > self.piece:
+            raise ValueError(
+                f"this ring takes pieces of at most {self.piece} tokens (piece=), got counts {counts.tolist()}"
+            )
 
     def _slots(self, positions: Tensor) -> Tensor:
         rows = torch.arange(len(positions), device=self.device)[:, None]
@@ -92,9 +107,9 @@ class RingCache(Layout):
         oldest = (self._written - self.ring).clamp_min(self.sinks)  # of those not overwritten
         needed = (lengths - self.window + 1).clamp_min(self.sinks)  # by the next query
         lost = (needed < oldest) & (lengths > self.sinks)
-        require(
-            not lost.any(),
-            f"a window of {self.window} at lengths {lengths.tolist()} needs tokens that were overwritten: of lengths "
-            f"{self.lengths.tolist()} the ring holds positions from {oldest.tolist()}",
-        )
+        if lost.any():
+            raise ValueError(
+                f"a window of {self.window} at lengths {lengths.tolist()} needs tokens that were overwritten: of lengths "
+                f"{self.lengths.tolist()} the ring holds positions from {oldest.tolist()}"
+            )
         self._written = torch.where(lengths <= self.sinks, lengths.to(torch.int32), self._written)

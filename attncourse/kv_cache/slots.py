@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from attncourse._shared.validate import has_values, require
+from attncourse._shared.validate import has_values
 
 from .codec import Codec
 
@@ -18,21 +18,23 @@ def check_slots(store: tuple[Tensor, ...], slots: Int[Tensor, "b c"]) -> None:
     """Slots are those of the storage, or -1."""
     n, size = store[0].shape[0], store[0].shape[2]
     if has_values(slots):
-        require(
-            int(slots.min()) >= -1 and int(slots.max()) < n * size,
-            f"slots must lie in 0..{n * size - 1} or be -1, for {n} blocks of {size}, got {slots.tolist()}",
-        )
+        low, high = (int(x) for x in slots.aminmax())
+        if low < -1 or high >= n * size:
+            raise ValueError(
+                f"slots must lie in 0..{n * size - 1} or be -1, for {n} blocks of {size}, got {slots.tolist()}"
+            )
 
 
 def check_tokens(store: tuple[Tensor, ...], x: Tensor, slots: Tensor, *, codec: Codec) -> None:
     """x are as many tokens as there are slots, of the heads, width and dtype that the storage was made for."""
     g, held = store[0].shape[1], tuple((field.shape[3], field.dtype) for field in store)
-    require(
-        x.ndim == 4 and (x.shape[0], x.shape[2]) == slots.shape and x.shape[1] == g,
-        f"tokens must be (b, {g}, c, width) for slots (b, c), got {tuple(x.shape)} for {tuple(slots.shape)}",
-    )
+    if x.ndim != 4 or (x.shape[0], x.shape[2]) != slots.shape or x.shape[1] != g:
+        raise ValueError(
+            f"tokens must be (b, {g}, c, width) for slots (b, c), got {tuple(x.shape)} for {tuple(slots.shape)}"
+        )
     wanted = codec.fields(x.shape[3], x.dtype)
-    require(held == wanted, f"{codec} stores such tokens in {wanted} (width and dtype of each tensor), got {held}")
+    if held != wanted:
+        raise ValueError(f"{codec} stores such tokens in {wanted} (width and dtype of each tensor), got {held}")
     check_slots(store, slots)
 
 
@@ -45,15 +47,15 @@ def page_slots(
         ValueError: a position beyond the table, or one whose page is not there.
     """
     column, columns = positions.clamp_min(0) // page_size, block_table.shape[1]
-    if has_values(positions):
-        require(
-            int(column.max()) < columns,
-            f"the block table has {columns} pages of {page_size} tokens a row, got positions {positions.tolist()}",
+    if has_values(positions) and int(column.max()) >= columns:
+        raise ValueError(
+            f"the block table has {columns} pages of {page_size} tokens a row, got positions {positions.tolist()}"
         )
     page = block_table.long().gather(1, column.long())
     if has_values(positions):
         absent = ((page < 0) & (positions >= 0)).any(dim=-1)
-        require(not absent.any(), f"no page holds some of the positions of rows {absent.nonzero()[:, 0].tolist()}")
+        if absent.any():
+            raise ValueError(f"no page holds some of the positions of rows {absent.nonzero()[:, 0].tolist()}")
     return torch.where(positions >= 0, page * page_size + positions % page_size, -1)
 
 

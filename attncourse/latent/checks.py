@@ -3,28 +3,30 @@
 from torch import Tensor
 
 from attncourse._shared.precision import wide
-from attncourse._shared.validate import check_key_lengths, check_mask, check_tensors, require
+from attncourse._shared.validate import check_key_lengths, check_mask, check_tensors, shapes_of
 
 
 def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, w_uk: Tensor, w_uv: Tensor) -> None:
     """Shapes that go together: queries of h heads, one stream of latents and one of rotated keys, matrices a head."""
     check_tensors(q_nope=q_nope, q_rope=q_rope, latent=latent, k_rope=k_rope, w_uk=w_uk, w_uv=w_uv)
     for name, x, axes in (
-        ("q_nope", q_nope, "b h t n"), ("q_rope", q_rope, "b h t p"), ("latent", latent, "b 1 s r"),
-        ("k_rope", k_rope, "b 1 s p"), ("w_uk", w_uk, "h n r"), ("w_uv", w_uv, "h dv r"),
+        ("q_nope", q_nope, "b, h, t, n"), ("q_rope", q_rope, "b, h, t, p"), ("latent", latent, "b, 1, s, r"),
+        ("k_rope", k_rope, "b, 1, s, p"), ("w_uk", w_uk, "h, n, r"), ("w_uv", w_uv, "h, dv, r"),
     ):  # fmt: skip
-        require(x.ndim == len(axes.split()), f"{name} must be ({axes.replace(' ', ', ')}), got shape {tuple(x.shape)}")
+        if x.ndim != axes.count(",") + 1:
+            raise ValueError(f"{name} must be ({axes}), got shape {tuple(x.shape)}")
     (b, h, t, n), p, (s, r) = q_nope.shape, q_rope.shape[-1], latent.shape[2:]
     for name, x, wanted in (
         ("q_rope", q_rope, (b, h, t, p)), ("latent", latent, (b, 1, s, r)), ("k_rope", k_rope, (b, 1, s, p)),
         ("w_uk", w_uk, (h, n, r)), ("w_uv", w_uv, (h, w_uv.shape[1], r)),
     ):  # fmt: skip
-        require(
-            x.shape == wanted,
-            f"{name} must be {wanted} beside q_nope {tuple(q_nope.shape)} and latent {tuple(latent.shape)}, "
-            f"got {tuple(x.shape)}",
-        )
-    require(n + p > 0, f"queries must have a width, got q_nope {tuple(q_nope.shape)} and q_rope {tuple(q_rope.shape)}")
+        if x.shape != wanted:
+            raise ValueError(
+                f"{name} must be {wanted} beside q_nope {tuple(q_nope.shape)} and latent {tuple(latent.shape)}, "
+                f"got {tuple(x.shape)}"
+            )
+    if n + p == 0:
+        raise ValueError(f"queries must have a width, {shapes_of(q_nope=q_nope, q_rope=q_rope)}")
 
 
 def check_masking(
@@ -40,7 +42,8 @@ def check_masking(
 
 def check_table(block_table: Tensor, *, b: int, like: Tensor) -> None:
     """block_table is (b, max_pages) integers on the inputs' device."""
-    require(
-        block_table.ndim == 2 and len(block_table) == b and block_table.device == like.device,
-        f"block_table must be ({b}, max_pages) on {like.device}, got {tuple(block_table.shape)} on {block_table.device}",
-    )
+    if block_table.ndim != 2 or len(block_table) != b or block_table.device != like.device:
+        raise ValueError(
+            f"block_table must be ({b}, max_pages) on {like.device}, "
+            f"got {tuple(block_table.shape)} on {block_table.device}"
+        )

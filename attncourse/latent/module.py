@@ -1,12 +1,15 @@
 """Multi-head latent attention as a layer: compress, attend in whichever form is cheaper, project back."""
 
+from typing import ClassVar
+
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from attncourse._shared.cache import CacheShape, KeyValueCache, visible_through
+from attncourse._shared.cache import CacheShape, KeyValueCache, read_cache, visible_through
 from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.layer import Form, check_impl, form_of
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse._shared.validate import check_key_lengths, check_tokens, check_widths, require
 from attncourse.softmax_attention import softmax_attention_blocked, softmax_attention_torch
@@ -14,8 +17,6 @@ from attncourse.softmax_attention import softmax_attention_blocked, softmax_atte
 from .blocked import latent_attention_blocked
 from .cost import FORMS, LatentShape, cheaper_form
 from .reference import absorb_query, expand_latent, expand_output, latent_attention, latent_attention_absorbed
-
-IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
 
 
 class LatentAttention(nn.Module):
@@ -46,6 +47,14 @@ class LatentAttention(nn.Module):
         ValueError: a width, a rope, a form or an impl that does not fit.
     """
 
+    # Fused: what attends to every head's expanded keys, or to the latents as keys.
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": latent_attention,
+        "blocked": softmax_attention_blocked,
+        "torch": softmax_attention_torch,
+        "triton": "attncourse.softmax_attention.kernel:softmax_attention_triton",
+    }
+
     def __init__(
         self,
         d_model: int,
@@ -69,7 +78,7 @@ class LatentAttention(nn.Module):
         )  # fmt: skip
         require(qk_rope_head_dim >= 0, f"qk_rope_head_dim must be at least 0, got {qk_rope_head_dim}")
         require(form is None or form in FORMS, f"form must be None or one of {', '.join(FORMS)}, got {form!r}")
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        check_impl(impl, self.forms)
         if rope is None and qk_rope_head_dim > 0:
             rope = RotaryEmbedding(qk_rope_head_dim, interleaved=True)
         require(
@@ -173,9 +182,7 @@ class LatentAttention(nn.Module):
 
     def _attend_as_softmax(self, form, q_nope, q_rope, latent, k_rope, w_uk, w_uv, masking):
         """Either form by a fused softmax attention: over every head's keys, or as multi-query attention over latents."""
-        attend = softmax_attention_torch if self.impl == "torch" else softmax_attention_blocked
-        if self.impl == "triton":
-            from attncourse.softmax_attention.kernel import softmax_attention_triton as attend  # on Linux alone
+        attend = form_of(self.impl, self.forms)
         if form == "expanded":
             q = torch.cat([q_nope, q_rope], dim=-1)
             return attend(q, *expand_latent(latent, k_rope, w_uk, w_uv), scale=self.scale, **masking)
@@ -190,7 +197,7 @@ class LatentAttention(nn.Module):
         held = (x.to(q_nope.dtype) for x in (*_raw_storage(cache), *self.up_projections))  # apart under autocast alone
         out = latent_attention_triton(
             q_nope, q_rope, *held, key_lengths=cache.lengths, positions=positions,
-            block_table=getattr(cache, "block_table", None), scale=self.scale,
+            block_table=cache.block_table, scale=self.scale,
         )  # fmt: skip
         return self.o(merge_heads(out))
 
@@ -206,13 +213,10 @@ def _norm(width: int, norm: bool) -> nn.Module:
 
 def _read(cache: KeyValueCache, positions: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """What a cache holds, and what queries at these positions see of it; token by token in order, if it can be."""
+    if not cache.in_order:
+        (latent, k_rope), visible = read_cache(cache, positions, dtype=dtype)
+        return latent, k_rope, dict(mask=visible)
     latent, k_rope = (x.to(dtype) for x in cache.view())  # no other than the cache's own, but under autocast
-    held = cache.positions()
-    in_order = (held < 0) | (held == torch.arange(held.shape[1], device=held.device))
-    if cache.window is not None or not in_order.all():
-        empty = (held < 0)[:, None, :, None]  # may hold anything, and 0 times NaN is NaN
-        filled = (x.masked_fill(empty, 0.0) for x in (latent, k_rope))
-        return *filled, dict(mask=visible_through(cache, positions))
     masking = dict(key_lengths=cache.lengths)
     if positions.shape[1] > 1:  # a single token, the last, sees all there is
         masking["mask"] = visible_through(cache, positions)
@@ -221,11 +225,9 @@ def _read(cache: KeyValueCache, positions: Tensor, *, dtype: torch.dtype) -> tup
 
 def _raw_storage(cache: KeyValueCache) -> list[Tensor]:
     """The streams as they lie, (b, 1, capacity, width) or pages, of a cache that keeps position p in slot p."""
-    stored = getattr(cache, "storage", [])
-    plain = len(stored) == 2 and all(len(fields) == 1 for fields in stored)
-    require(
-        plain and cache.window is None,
-        f"impl='triton' decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "
-        "use impl='torch' for it",
-    )
-    return [fields[0] for fields in stored]
+    if cache.window is not None or any(len(fields) != 1 for fields in cache.storage):
+        raise ValueError(
+            f"impl='triton' decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "
+            "use impl='torch' for it"
+        )
+    return [fields[0] for fields in cache.storage]

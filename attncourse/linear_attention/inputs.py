@@ -6,7 +6,7 @@ from torch import Tensor
 
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.precision import wide
-from attncourse._shared.validate import check_key_lengths, check_qkv, check_tensors, has_values, require
+from attncourse._shared.validate import check_key_lengths, check_qkv, check_tensors, has_values
 
 from .features import FeatureMap
 from .state import Inputs, LinearState
@@ -28,12 +28,11 @@ def prepare(
     (b, g, s), dv = k.shape[:3], v.shape[-1]
     features, queries = feature_map(wide(blank_padding(k, key_lengths))), feature_map(wide(q))
     f = features.shape[-1]
-    fits = queries.shape == (*q.shape[:3], f) and features.shape == (b, g, s, f)
-    require(
-        fits,
-        "a feature map changes the last axis alone, and alike for q and k: "
-        f"from {tuple(q.shape)} and {tuple(k.shape)} it made {tuple(queries.shape)} and {tuple(features.shape)}",
-    )
+    if queries.shape != (*q.shape[:3], f) or features.shape != (b, g, s, f):
+        raise ValueError(
+            "a feature map changes the last axis alone, and alike for q and k: "
+            f"from {tuple(q.shape)} and {tuple(k.shape)} it made {tuple(queries.shape)} and {tuple(features.shape)}"
+        )
     if decay is not None:
         decay = _full_decay(decay, (b, g, s, f)).to(queries.dtype)
         if key_lengths is not None:
@@ -51,22 +50,24 @@ def check_inputs(q, k, v, *, causal, decay, key_lengths, state) -> None:
     check_qkv(q, k, v)
     (b, g, s), t = k.shape[:3], q.shape[2]
     check_key_lengths(key_lengths, b=b, s=s, like=q)
-    require(decay is None or causal, "decay counts the steps since a key, so it needs causal=True")
-    require(
-        state is None or not causal or t <= s,
-        f"with a state, causal queries are the last t of the s keys' positions, got t={t}, s={s}",
-    )
-    if decay is not None:
-        ok = isinstance(decay, Tensor) and decay.is_floating_point() and decay.device == q.device
-        require(ok, f"decay must be a floating-point tensor on {q.device}, got {getattr(decay, 'dtype', type(decay))}")
-        fits = decay.ndim <= 4 and all(m in (1, n) for m, n in zip(decay.shape[-2::-1], (s, g, b), strict=False))
-        require(fits, f"decay must broadcast to (b, g, s, f) = ({b}, {g}, {s}, features), got {tuple(decay.shape)}")
+    if decay is not None and not causal:
+        raise ValueError("decay counts the steps since a key, so it needs causal=True")
+    if state is not None and causal and t > s:
+        raise ValueError(f"with a state, causal queries are the last t of the s keys' positions, got t={t}, s={s}")
+    if decay is None:
+        return
+    if not (isinstance(decay, Tensor) and decay.is_floating_point() and decay.device == q.device):
+        got = getattr(decay, "dtype", type(decay))
+        raise ValueError(f"decay must be a floating-point tensor on {q.device}, got {got}")
+    if decay.ndim > 4 or any(m not in (1, n) for m, n in zip(decay.shape[-2::-1], (s, g, b), strict=False)):
+        raise ValueError(f"decay must broadcast to (b, g, s, f) = ({b}, {g}, {s}, features), got {tuple(decay.shape)}")
 
 
 def _full_decay(decay: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
     """Expanded to (b, g, s, 1) or (b, g, s, f): one factor a step, or one a feature and step."""
     last = decay.shape[-1] if decay.ndim else 1
-    require(last in (1, shape[-1]), f"decay must broadcast to (b, g, s, f) = {shape}, got {tuple(decay.shape)}")
+    if last not in (1, shape[-1]):
+        raise ValueError(f"decay must broadcast to (b, g, s, f) = {shape}, got {tuple(decay.shape)}")
     return decay.expand(*shape[:3], last)
 
 
@@ -74,7 +75,8 @@ def check_decay(decay: Tensor) -> None:
     """Every factor lies in (0, 1]."""
     if has_values(decay):
         low, high = decay.min().item(), decay.max().item()
-        require(low > 0 and high <= 1, f"decay must lie in (0, 1], got {low:g}..{high:g}")
+        if not (low > 0 and high <= 1):  # nor is NaN
+            raise ValueError(f"decay must lie in (0, 1], got {low:g}..{high:g}")
 
 
 def check_state(state: LinearState, shape: tuple[int, int, int, int], *, like: Tensor) -> None:
@@ -85,11 +87,10 @@ def check_state(state: LinearState, shape: tuple[int, int, int, int], *, like: T
 
 def check_memory(name: str, x: Tensor, shape: tuple[int, ...], *, like: Tensor) -> None:
     """Of this shape, and where and as precise as the sums are."""
-    require(x.shape == shape, f"the {name} must have shape {shape}, got {tuple(x.shape)}")
-    require(
-        (x.dtype, x.device) == (like.dtype, like.device),
-        f"the {name} must be {like.dtype} on {like.device}, got {x.dtype} on {x.device}",
-    )
+    if x.shape != shape:
+        raise ValueError(f"the {name} must have shape {shape}, got {tuple(x.shape)}")
+    if (x.dtype, x.device) != (like.dtype, like.device):
+        raise ValueError(f"the {name} must be {like.dtype} on {like.device}, got {x.dtype} on {x.device}")
 
 
 def check_delta(
@@ -99,8 +100,10 @@ def check_delta(
     check_qkv(q, k, v)
     check_tensors(q=q, beta=beta)
     (t, dk), (b, g, s, dv) = q.shape[2:], v.shape
-    require(t <= s, f"the t queries are the last of the s keys' positions, got t={t}, s={s}")
-    require(beta.shape == (b, g, s), f"beta must have shape (b, g, s) = {(b, g, s)}, got {tuple(beta.shape)}")
+    if t > s:
+        raise ValueError(f"the t queries are the last of the s keys' positions, got t={t}, s={s}")
+    if beta.shape != (b, g, s):
+        raise ValueError(f"beta must have shape (b, g, s) = {(b, g, s)}, got {tuple(beta.shape)}")
     q, k, v, beta = (wide(x) for x in (q, k, v, beta))
     state = k.new_zeros(b, g, dk, dv) if state is None else state
     check_memory("memory", state, (b, g, dk, dv), like=q)

@@ -1,10 +1,13 @@
 """Linear attention and the delta rule as layers: project, attend, project, with the state in and out."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.layer import Form, check_impl, form_of, head_widths
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.precision import wide
 from attncourse._shared.validate import check_context, check_key_lengths, check_tokens, check_widths, require
@@ -14,7 +17,6 @@ from .features import FEATURE_MAPS, FeatureMap
 from .reference import delta_rule_attention, linear_attention_with_state, retention_decay
 from .state import LinearState
 
-IMPLEMENTATIONS = ("reference", "blocked", "triton")
 DECAYS = (None, "retention", "gated")
 GATE_TEMPERATURE = 16  # of Yang et al. 2023, section 4.4: gates start near 1
 
@@ -41,6 +43,12 @@ class LinearAttention(nn.Module):
             without a GPU; no gated decay).
     """
 
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": linear_attention_with_state,
+        "blocked": linear_attention_blocked_with_state,
+        "triton": "attncourse.linear_attention.kernel:linear_attention_triton_with_state",
+    }
+
     def __init__(
         self,
         d_model: int,
@@ -56,8 +64,10 @@ class LinearAttention(nn.Module):
         impl: str = "blocked",
     ):
         super().__init__()
-        check_widths(d_model=d_model, n_heads=n_heads)
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        _, head_dim, v_head_dim = head_widths(d_model, n_heads, head_dim=head_dim, v_head_dim=v_head_dim)
+        d_context = d_model if d_context is None else d_context
+        check_widths(d_context=d_context)
+        check_impl(impl, self.forms)
         require(decay in DECAYS, f"decay must be None, 'retention' or 'gated', got {decay!r}")
         require(decay is None or causal, f"decay={decay!r} counts the steps since a key, so it needs causal=True")
         require(
@@ -68,8 +78,7 @@ class LinearAttention(nn.Module):
             callable(feature_map) or feature_map in FEATURE_MAPS,
             f"feature_map must be a function or one of {', '.join(FEATURE_MAPS)}, got {feature_map!r}",
         )
-        head_dim, v_head_dim = _head_dims(d_model, n_heads, head_dim, v_head_dim)
-        self.d_model, self.d_context, self.n_heads = d_model, d_context or d_model, n_heads
+        self.d_model, self.d_context, self.n_heads = d_model, d_context, n_heads
         self.causal, self.normalize, self.impl, self.decay = causal, normalize, impl, decay
         self.feature_map = feature_map if callable(feature_map) else FEATURE_MAPS[feature_map]
         self.w_q = nn.Linear(d_model, n_heads * head_dim, bias=False)
@@ -98,7 +107,7 @@ class LinearAttention(nn.Module):
             causal=self.causal, feature_map=self.feature_map, normalize=self.normalize, decay=self._decay(context),
             key_lengths=key_lengths, state=state,
         )  # fmt: skip
-        out, state = self._attend(q, k, v, **options)
+        out, state = form_of(self.impl, self.forms)(q, k, v, **options)
         out = self.w_o(merge_heads(out))
         return (out, state) if need_state else out
 
@@ -111,14 +120,6 @@ class LinearAttention(nn.Module):
             return split_heads(gates.exp(), self.n_heads)
         return None
 
-    def _attend(self, q, k, v, **options):
-        if self.impl == "triton":
-            from .kernel import linear_attention_triton_with_state  # Triton is there on Linux alone
-
-            return linear_attention_triton_with_state(q, k, v, **options)
-        form = linear_attention_blocked_with_state if self.impl == "blocked" else linear_attention_with_state
-        return form(q, k, v, **options)
-
 
 class DeltaRule(nn.Module):
     """Heads of causal attention whose memory replaces what stands under a key, instead of adding to it.
@@ -129,8 +130,10 @@ class DeltaRule(nn.Module):
 
     Args:
         d_model, n_heads, head_dim, v_head_dim: as in `LinearAttention`.
-        impl: "reference" (step by step) or "blocked" (in chunks).
+        impl: "blocked" (in chunks) or "reference" (step by step).
     """
+
+    forms: ClassVar[dict[str, Form]] = {"reference": delta_rule_attention, "blocked": delta_rule_blocked}
 
     def __init__(
         self,
@@ -142,12 +145,8 @@ class DeltaRule(nn.Module):
         impl: str = "blocked",
     ):
         super().__init__()
-        check_widths(d_model=d_model, n_heads=n_heads)
-        require(
-            impl in ("reference", "blocked"),
-            f"impl must be one of reference, blocked (the delta rule has no kernel here), got {impl!r}",
-        )
-        head_dim, v_head_dim = _head_dims(d_model, n_heads, head_dim, v_head_dim)
+        _, head_dim, v_head_dim = head_widths(d_model, n_heads, head_dim=head_dim, v_head_dim=v_head_dim)
+        check_impl(impl, self.forms)
         self.d_model, self.n_heads, self.impl = d_model, n_heads, impl
         self.w_q = nn.Linear(d_model, n_heads * head_dim, bias=False)
         self.w_k = nn.Linear(d_model, n_heads * head_dim, bias=False)
@@ -172,19 +171,6 @@ class DeltaRule(nn.Module):
         k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
         beta = split_heads(torch.sigmoid(wide(self.w_beta(x))), self.n_heads)
         beta = blank_padding(beta, key_lengths)[..., 0]
-        form = delta_rule_blocked if self.impl == "blocked" else delta_rule_attention
-        out, state = form(q, k, v, beta, state=state)
+        out, state = form_of(self.impl, self.forms)(q, k, v, beta, state=state)
         out = self.w_o(merge_heads(out.to(projected[2].dtype)))
         return (out, state) if need_state else out
-
-
-def _head_dims(d_model: int, n_heads: int, head_dim: int | None, v_head_dim: int | None) -> tuple[int, int]:
-    """The widths of keys and values of a head, by default an equal part of the model's."""
-    require(
-        head_dim is not None or d_model % n_heads == 0,
-        f"n_heads must divide d_model unless head_dim is given, got d_model={d_model}, n_heads={n_heads}",
-    )
-    head_dim = d_model // n_heads if head_dim is None else head_dim
-    v_head_dim = head_dim if v_head_dim is None else v_head_dim
-    check_widths(head_dim=head_dim, v_head_dim=v_head_dim)
-    return head_dim, v_head_dim

@@ -61,12 +61,12 @@ class Block(nn.Module):
         super().__init__()
         self.norm_self = nn.LayerNorm(d_model)
         if attention is None:
-            attention = MultiHeadAttention(d_model, n_heads, causal=causal, rope=rope, impl=impl)
+            attention = MultiHeadAttention(d_model, n_heads, bias=True, causal=causal, rope=rope, impl=impl)
         self.self_attention = attention
         self.norm_cross = self.cross_attention = None
         if d_context is not None:
             self.norm_cross = nn.LayerNorm(d_model)
-            self.cross_attention = MultiHeadAttention(d_model, n_heads, d_context=d_context, impl=impl)
+            self.cross_attention = MultiHeadAttention(d_model, n_heads, d_context=d_context, bias=True, impl=impl)
         self.norm_feed = nn.LayerNorm(d_model)
         self.feed_forward = FeedForward(d_model)
 

@@ -12,7 +12,7 @@ from attncourse.additive import AdditiveAttention
 from attncourse.block_sparse import BlockSparseAttention, strided
 from attncourse.global_local import GlobalLocalAttention
 from attncourse.grouped_query import GroupedQueryAttention
-from attncourse.kv_cache import ContiguousCache
+from attncourse.kv_cache import ContiguousCache, RingCache
 from attncourse.latent import LatentAttention
 from attncourse.linear_attention import LinearAttention
 from attncourse.multi_head import MultiHeadAttention
@@ -69,20 +69,20 @@ def family_layers(d_model: int, n_heads: int, *, near: int, longest: int) -> dic
     """
     width = d_model // n_heads
     return {
-        "additive": lambda: SelfReading(AdditiveAttention(d_model, d_model, hidden_dim=d_model)),
+        "additive": lambda: SelfReading(AdditiveAttention(d_model, d_model, hidden_dim=d_model, impl="reference")),
         "multiplicative": lambda: SelfReading(MultiplicativeAttention(d_model, d_model)),
-        "self_attention": lambda: MultiHeadAttention(d_model, 1),
-        "cross_attention": lambda: LastReadsOthers(MultiHeadAttention(d_model, n_heads)),
-        "causal_attention": lambda: MultiHeadAttention(d_model, 1, causal=True),
-        "multi_head": lambda: MultiHeadAttention(d_model, n_heads, causal=True),
-        "sliding_window": lambda: SlidingWindowAttention(d_model, n_heads, window=near),
+        "self_attention": lambda: MultiHeadAttention(d_model, 1, bias=True),
+        "cross_attention": lambda: LastReadsOthers(MultiHeadAttention(d_model, n_heads, bias=True)),
+        "causal_attention": lambda: MultiHeadAttention(d_model, 1, bias=True, causal=True),
+        "multi_head": lambda: MultiHeadAttention(d_model, n_heads, bias=True, causal=True),
+        "sliding_window": lambda: SlidingWindowAttention(d_model, n_heads, window=near, bias=True),
         "block_sparse": lambda: BlockSparseAttention(
-            d_model, n_heads, pattern=strided(longest, stride=near, block=16), impl="torch"
+            d_model, n_heads, pattern=strided(longest, stride=near, block=16), bias=True, impl="torch"
         ),
         "global_local": lambda: LastIsGlobal(GlobalLocalAttention(d_model, n_heads, radius=near - 1, impl="reference")),
         "linear_attention": lambda: LinearAttention(d_model, n_heads, causal=True, impl="reference"),
-        "grouped_query": lambda: GroupedQueryAttention(d_model, n_heads, n_kv_heads=max(n_heads // 2, 1)),
-        "multi_query": lambda: GroupedQueryAttention(d_model, n_heads, n_kv_heads=1),
+        "grouped_query": lambda: GroupedQueryAttention(d_model, n_heads, n_kv_heads=max(n_heads // 2, 1), bias=True),
+        "multi_query": lambda: GroupedQueryAttention(d_model, n_heads, n_kv_heads=1, bias=True),
         "latent": lambda: LatentAttention(
             d_model, n_heads, kv_lora_rank=d_model // 2, qk_nope_head_dim=width, qk_rope_head_dim=0, v_head_dim=width
         ),
@@ -144,8 +144,10 @@ def _from_cache(layer: nn.Module, length: int, rng: torch.Generator) -> Decoder:
 
 def _from_window(layer: SlidingWindowAttention, length: int, rng: torch.Generator) -> Decoder:
     """Only what the window still holds was ever worth reading."""
-    cache = layer.empty_cache(1)
-    cache.append(*(torch.randn(1, layer.n_kv_heads, length, layer.head_dim, generator=rng) for _ in range(2)))
+    shape, window = layer.cache_shape, layer.pattern["window"]
+    cache = RingCache(1, shape, window=window)
+    for _ in range(min(length, window)):
+        cache.append(*(torch.randn(1, shape.n_kv_heads, 1, width, generator=rng) for width in shape.widths))
     return Decoder(lambda x: layer(x, cache=cache), 0, cache.nbytes)
 
 

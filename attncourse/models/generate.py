@@ -234,5 +234,7 @@ def _check_room(caches: Sequence[KeyValueCache], longest: int, context: int) -> 
     )
     for cache in caches:
         require(not cache.lengths.any(), f"new rows begin in empty caches, got lengths {cache.lengths.tolist()}")
-        capacity = getattr(cache, "capacity", longest)  # a ring has none: it holds any number
-        require(longest <= capacity, f"a cache of capacity {capacity} does not hold {longest} tokens")
+        require(
+            cache.capacity is None or longest <= cache.capacity,
+            f"a cache of capacity {cache.capacity} does not hold {longest} tokens",
+        )

@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.layer import Form, check_dropout, check_impl, form_of, head_widths
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse._shared.validate import check_context, check_key_lengths, check_widths, require
 from attncourse.softmax_attention import (
@@ -17,8 +19,6 @@ from attncourse.softmax_attention import (
     softmax_attention_blocked,
     softmax_attention_torch,
 )
-
-IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
 
 
 class MultiHeadAttention(nn.Module):
@@ -38,12 +38,19 @@ class MultiHeadAttention(nn.Module):
         rope: turns each head's queries and keys by their positions.
         scale: factor on q . k, head_dim ** -0.5 unless told.
         dropout: probability with which a weight is dropped in training (reference and torch only).
-        impl: "reference" (the definition), "blocked" (memory linear in the length), "torch" (PyTorch's fused
-            attention) or "triton" (the kernel; interpreted without a GPU).
+        impl: "torch" (PyTorch's fused attention), "blocked" (memory linear in the length), "reference" (the definition)
+            or "triton" (the kernel; interpreted without a GPU).
 
     Raises:
         ValueError: a width, a head count, an impl or a dropout that does not fit.
     """
+
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": softmax_attention,
+        "blocked": softmax_attention_blocked,
+        "torch": softmax_attention_torch,
+        "triton": "attncourse.softmax_attention.kernel:softmax_attention_triton",
+    }
 
     def __init__(
         self,
@@ -53,7 +60,7 @@ class MultiHeadAttention(nn.Module):
         d_context: int | None = None,
         head_dim: int | None = None,
         v_head_dim: int | None = None,
-        bias: bool = True,
+        bias: bool = False,
         causal: bool = False,
         rope: RotaryEmbedding | None = None,
         scale: float | None = None,
@@ -61,25 +68,11 @@ class MultiHeadAttention(nn.Module):
         impl: str = "torch",
     ):
         super().__init__()
-        check_widths(d_model=d_model, n_heads=n_heads)
-        require(
-            head_dim is not None or d_model % n_heads == 0,
-            f"n_heads must divide d_model unless head_dim is given, got d_model={d_model}, n_heads={n_heads}",
-        )
         d_context = d_model if d_context is None else d_context
-        head_dim = d_model // n_heads if head_dim is None else head_dim
-        v_head_dim = head_dim if v_head_dim is None else v_head_dim
-        check_widths(d_context=d_context, head_dim=head_dim, v_head_dim=v_head_dim)
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
-        require(0.0 <= dropout < 1.0, f"dropout must lie in [0, 1), got {dropout}")
-        require(
-            dropout == 0.0 or impl in ("reference", "torch"),
-            f"impl={impl!r} has no dropout on weights: use impl='reference' or 'torch', got dropout={dropout}",
-        )
-        require(
-            rope is None or rope.width == head_dim,
-            f"rope must turn the heads' width, got head_dim={head_dim} and a rope of width {getattr(rope, 'width', 0)}",
-        )
+        check_widths(d_context=d_context)
+        _, head_dim, v_head_dim = head_widths(d_model, n_heads, head_dim=head_dim, v_head_dim=v_head_dim, rope=rope)
+        check_impl(impl, self.forms)
+        check_dropout(dropout, impl)
         self.d_model, self.n_heads, self.d_context = d_model, n_heads, d_context
         self.head_dim, self.v_head_dim = head_dim, v_head_dim
         self.causal, self.rope, self.scale, self.dropout, self.impl = causal, rope, scale, dropout, impl
@@ -164,31 +157,21 @@ class MultiHeadAttention(nn.Module):
             kept = nn.functional.dropout(weights, self.dropout) if self._drops else weights
             return mix_values(kept, v, key_lengths=masking["key_lengths"])
         if self.impl == "torch":
-            return softmax_attention_torch(q, k, v, dropout=self.dropout if self.training else 0.0, **masking)
-        if self.impl == "triton":
-            from attncourse.softmax_attention.kernel import softmax_attention_triton  # Triton is there on Linux alone
-
-            return softmax_attention_triton(q, k, v, **masking)
-        return (softmax_attention_blocked if self.impl == "blocked" else softmax_attention)(q, k, v, **masking)
+            masking = masking | dict(dropout=self.dropout if self.training else 0.0)
+        return form_of(self.impl, self.forms)(q, k, v, **masking)
 
     def _check(self, x, context, key_lengths, positions, head_mask, need_weights):
         check_context(x, context, self.w_q.weight, self.w_k.weight)
         (b, t, _), s = x.shape, context.shape[1]
         check_key_lengths(key_lengths, b=b, s=s, like=x)
-        require(
-            head_mask is None or head_mask.shape == (self.n_heads,),
-            f"head_mask must have shape ({self.n_heads},), got {tuple(getattr(head_mask, 'shape', ()))}",
-        )
-        require(
-            self.rope is not None or positions is None, "positions are for a rotary embedding: give the layer a rope"
-        )
-        require(
-            self.rope is None or t <= s,
-            f"with a rope the queries are the last t of the s tokens that are read, got t={t}, s={s}",
-        )
-        require(
-            not need_weights or self.impl == "reference", f"impl={self.impl!r} never forms weights: use 'reference'"
-        )
+        if head_mask is not None and head_mask.shape != (self.n_heads,):
+            raise ValueError(f"head_mask must have shape ({self.n_heads},), got {tuple(head_mask.shape)}")
+        if self.rope is None and positions is not None:
+            raise ValueError("positions are for a rotary embedding: give the layer a rope")
+        if self.rope is not None and t > s:
+            raise ValueError(f"with a rope the queries are the last t of the s tokens that are read, got t={t}, s={s}")
+        if need_weights and self.impl != "reference":
+            raise ValueError(f"impl={self.impl!r} never forms weights: use 'reference'")
 
 
 def _keep_heads(parameter: nn.Parameter, kept: list[int], n_heads: int, dim: int = 0) -> nn.Parameter:

@@ -1,19 +1,29 @@
 """Multiplicative attention as a layer of a sequence-to-sequence model."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from attncourse._shared.layer import Form, check_impl, form_of
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_softmax
 from attncourse._shared.precision import as_autocast
 from attncourse._shared.validate import check_key_lengths, check_states, check_widths, require
 
 from .checks import check_radius
-from .reference import concat_scores, dot_scores, gaussian_weights, general_scores, local_window, predicted_positions
+from .reference import (
+    concat_scores,
+    dot_scores,
+    gaussian_weights,
+    general_scores,
+    local_window,
+    multiplicative_attention,
+    predicted_positions,
+)
 
 SCORES = ("dot", "general", "concat")
 LOCALITIES = ("global", "local_m", "local_p")
-IMPLEMENTATIONS = ("reference", "triton")
 
 
 class MultiplicativeAttention(nn.Module):
@@ -32,6 +42,12 @@ class MultiplicativeAttention(nn.Module):
         impl: "reference" (the definition) or "triton" (the kernels).
     """
 
+    # Of a global read by dot product; other scores and windows have kernels of their own.
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": multiplicative_attention,
+        "triton": "attncourse.multiplicative.kernel:multiplicative_attention_triton",
+    }
+
     def __init__(
         self,
         query_dim: int,
@@ -46,7 +62,7 @@ class MultiplicativeAttention(nn.Module):
         super().__init__()
         require(score in SCORES, f"score must be one of {', '.join(SCORES)}, got {score!r}")
         require(locality in LOCALITIES, f"locality must be one of {', '.join(LOCALITIES)}, got {locality!r}")
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        check_impl(impl, self.forms)
         widths = f"got query_dim={query_dim}, memory_dim={memory_dim}"
         require(score != "dot" or query_dim == memory_dim, f"score='dot' needs equal widths, {widths}")
         if locality != "global":
@@ -132,7 +148,7 @@ class MultiplicativeAttention(nn.Module):
             require(self.locality == "global", "impl='triton' has no window for score='concat': use impl='reference'")
             return kernel.concat_attention_triton(q, k, k, weight, self.w_score.to(q.dtype), key_lengths=key_lengths)
         if self.locality == "global":
-            return kernel.multiplicative_attention_triton(q, k, k, weight, key_lengths=key_lengths)
+            return form_of(self.impl, self.forms)(q, k, k, weight, key_lengths=key_lengths)
         centres, gaussian = self._centres(q, k, key_lengths, positions), None
         if self.locality == "local_p":
             gaussian = gaussian_weights(centres, k.shape[2], radius=self.radius)

@@ -298,7 +298,7 @@ def multi_head_case(size: Size, draw: Draw) -> Case:
     size = replace(size, g=size.h, t=size.s, dv=size.dk)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw.seed)
-        layer = multi_head.MultiHeadAttention(width, size.h).to(draw.device, draw.dtype)
+        layer = multi_head.MultiHeadAttention(width, size.h, bias=True).to(draw.device, draw.dtype)
 
     def run(impl):
         def call(x, *parameters):

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 
 from attncourse._shared.cache import CacheShape
-from attncourse.kv_cache import CachedSelfAttention, ContiguousCache, Int8, PagedCache, PagePool
+from attncourse.grouped_query import GroupedQueryAttention
+from attncourse.kv_cache import ContiguousCache, Int8, PagedCache, PagePool
 
 from .rows import Row
 from .timing import median_seconds
@@ -29,7 +30,7 @@ def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
 
 
 def _step(device):
-    layer = CachedSelfAttention(512, 8, impl="torch").to(device)
+    layer = GroupedQueryAttention(512, 8, n_kv_heads=8).to(device)
     x = torch.randn(1, 2048, 512, device=device)
     cache = ContiguousCache(1, layer.cache_shape, capacity=2048, device=device)
     layer(x[:, :-1], cache=cache)

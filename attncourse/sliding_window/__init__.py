@@ -7,17 +7,14 @@ from .blocked import sliding_window_attention_blocked
 from .module import SlidingWindowAttention, sliding_window_attention_torch
 from .pattern import Band, local_band
 from .reference import local_mask, sliding_window_attention, sliding_window_attention_loop
-from .streaming import WindowCache, sliding_window_attention_step
 
 __all__ = [
     "Band",
     "SlidingWindowAttention",
-    "WindowCache",
     "local_band",
     "local_mask",
     "sliding_window_attention",
     "sliding_window_attention_blocked",
     "sliding_window_attention_loop",
-    "sliding_window_attention_step",
     "sliding_window_attention_torch",
 ]

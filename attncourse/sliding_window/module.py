@@ -1,22 +1,37 @@
 """Local attention as a layer: project for all heads, let each token see its neighbours, project back."""
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from attncourse._shared.cache import CacheShape, KeyValueCache, read_cache
 from attncourse._shared.heads import merge_heads, split_heads
-from attncourse._shared.masks import blank_padding, length_mask
+from attncourse._shared.layer import Form, check_impl, form_of, head_widths, sdpa_under
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tokens, check_widths, require
+from attncourse._shared.validate import check_tokens
 
 from .blocked import sliding_window_attention_blocked
 from .pattern import check_local, local_band
 from .reference import local_mask, sliding_window_attention
-from .streaming import WindowCache, sliding_window_attention_step
 
-IMPLEMENTATIONS = ("reference", "blocked", "torch", "triton")
+
+@outside_autocast
+def sliding_window_attention_torch(
+    q: Float[Tensor, "b h t dk"],
+    k: Float[Tensor, "b g s dk"],
+    v: Float[Tensor, "b g s dv"],
+    *,
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+    **pattern,
+) -> Float[Tensor, "b h t dv"]:
+    """`scaled_dot_product_attention` under `local_mask`: fused, and still all t s pairs; empty rows give zeros."""
+    check_local(q, k, v, key_lengths)
+    visible = local_mask(q.shape[2], k.shape[2], **pattern, device=q.device)
+    return sdpa_under(q, k, v, visible, key_lengths=key_lengths, scale=scale)
 
 
 class SlidingWindowAttention(nn.Module):
@@ -40,6 +55,13 @@ class SlidingWindowAttention(nn.Module):
         ValueError: a width, a head count, a pattern or an impl that does not fit.
     """
 
+    forms: ClassVar[dict[str, Form]] = {
+        "reference": sliding_window_attention,
+        "blocked": sliding_window_attention_blocked,
+        "torch": sliding_window_attention_torch,
+        "triton": "attncourse.sliding_window.kernel:sliding_window_attention_triton",
+    }
+
     def __init__(
         self,
         d_model: int,
@@ -51,24 +73,13 @@ class SlidingWindowAttention(nn.Module):
         sinks: int = 0,
         n_kv_heads: int | None = None,
         head_dim: int | None = None,
-        bias: bool = True,
+        bias: bool = False,
         rope: RotaryEmbedding | None = None,
         impl: str = "blocked",
     ):
         super().__init__()
-        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        check_widths(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
-        require(n_heads % n_kv_heads == 0, f"the {n_kv_heads} key/value heads must divide the {n_heads} query heads")
-        require(
-            head_dim is not None or d_model % n_heads == 0,
-            f"n_heads must divide d_model unless head_dim is given, got d_model={d_model}, n_heads={n_heads}",
-        )
-        head_dim = d_model // n_heads if head_dim is None else head_dim
-        require(
-            rope is None or rope.width == head_dim,
-            f"rope must turn the heads' width, got head_dim={head_dim} and a rope of width {getattr(rope, 'width', 0)}",
-        )
-        require(impl in IMPLEMENTATIONS, f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        n_kv_heads, head_dim, _ = head_widths(d_model, n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim, rope=rope)
+        check_impl(impl, self.forms)
         local_band(window=window, radius=radius, dilation=dilation, sinks=sinks)
         self.pattern = dict(window=window, radius=radius, dilation=dilation, sinks=sinks)
         self.n_heads, self.n_kv_heads, self.head_dim, self.rope, self.impl = n_heads, n_kv_heads, head_dim, rope, impl
@@ -77,86 +88,58 @@ class SlidingWindowAttention(nn.Module):
         self.w_v = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
         self.w_o = nn.Linear(n_heads * head_dim, d_model, bias=bias)
 
+    @property
+    def cache_shape(self) -> CacheShape:
+        """What a cache keeps of a token: a key, turned already, and a value for each key/value head."""
+        return CacheShape(self.n_kv_heads, (self.head_dim, self.head_dim))
+
     def forward(
         self,
         x: Float[Tensor, "b t d"],
         *,
         key_lengths: Int[Tensor, " b"] | None = None,
-        cache: WindowCache | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "b t d"]:
         """The output of each token.
 
         Args:
-            key_lengths: later tokens are padding, whatever they hold.
-            cache: what earlier tokens left, as `empty_cache` begins it; x are the next ones, and the cache moves on
-                (`impl` is then "blocked").
+            key_lengths: how many of the t tokens of each sequence exist; those after them are padding.
+            cache: what earlier tokens left; x are the next ones, and are added to it. A ring of the layer's window and
+                sinks holds all that is ever seen again. PyTorch's attention reads it, whatever `impl` says.
 
         Raises:
-            ValueError: a cache of another kind or pattern than the layer's, or beside key_lengths; as the functions behind
-                each impl.
+            ValueError: a cache for a layer that sees ahead or is dilated, or a ring that keeps less than the layer sees; as
+                the cache's append, and the functions behind each impl.
         """
         check_tokens(x, self.w_q.weight)
-        self._check_cache(cache, key_lengths)
+        if cache is not None:
+            self._check_cache(cache)
         q = split_heads(self.w_q(x), self.n_heads)
         k, v = (split_heads(project(x), self.n_kv_heads) for project in (self.w_k, self.w_v))
+        positions = torch.arange(x.shape[1], device=x.device)
+        if cache is not None:
+            positions = cache.lengths[:, None] + positions
         if self.rope is not None:
-            positions = torch.arange(x.shape[1], device=x.device) + (0 if cache is None else cache.seen)
             q, k = self.rope(q, positions), self.rope(k, positions)
         if cache is not None:
-            return self.w_o(merge_heads(sliding_window_attention_step(q, k, v, cache)))
-        return self.w_o(merge_heads(self._attend(q, k, v, key_lengths)))
+            return self.w_o(merge_heads(self._decode(q, k, v, cache, positions, key_lengths)))
+        return self.w_o(merge_heads(form_of(self.impl, self.forms)(q, k, v, key_lengths=key_lengths, **self.pattern)))
 
-    def empty_cache(self, b: int) -> WindowCache:
-        """A cache for b sequences from their beginning.
+    def _decode(self, q, k, v, cache, positions, counts):
+        """The next tokens go in, and see what the cache then holds of their windows."""
+        cache.append(k, v, counts=counts)
+        window, sinks = self.pattern["window"], self.pattern["sinks"]
+        (k, v), visible = read_cache(cache, positions, dtype=q.dtype, window=window, sinks=sinks)
+        return sdpa_under(q, k, v, visible)
 
-        Raises:
-            ValueError: a radius, since a later token would have to change what was already given out.
-        """
-        require(self.pattern["radius"] is None, "a layer with a radius sees ahead and cannot stream: use a window")
-        kept = {name: self.pattern[name] for name in ("window", "dilation", "sinks")}
-        return WindowCache.empty(b, self.n_kv_heads, self.head_dim, **kept, like=self.w_k.weight)
-
-    def _check_cache(self, cache, key_lengths):
-        if cache is None:
-            return
-        require(
-            isinstance(cache, WindowCache),
-            f"this layer streams through a WindowCache, as its empty_cache(b) gives, got {type(cache).__name__}",
-        )
-        require(key_lengths is None, "a cache holds whole sequences: give key_lengths or a cache, not both")
-        kept = dict(window=cache.window, radius=None, dilation=cache.dilation, sinks=cache.sinks)
-        require(kept == self.pattern, f"a cache keeps what its layer sees, {self.pattern}, got one for {kept}")
-
-    def _attend(self, q, k, v, key_lengths):
-        if self.impl == "triton":
-            from .kernel import sliding_window_attention_triton  # Triton is there on Linux alone
-
-            return sliding_window_attention_triton(q, k, v, key_lengths=key_lengths, **self.pattern)
-        forms = {
-            "reference": sliding_window_attention,
-            "blocked": sliding_window_attention_blocked,
-            "torch": sliding_window_attention_torch,
-        }
-        return forms[self.impl](q, k, v, key_lengths=key_lengths, **self.pattern)
-
-
-@outside_autocast
-def sliding_window_attention_torch(
-    q: Float[Tensor, "b h t dk"],
-    k: Float[Tensor, "b g s dk"],
-    v: Float[Tensor, "b g s dv"],
-    *,
-    key_lengths: Tensor | None = None,
-    scale: float | None = None,
-    **pattern,
-) -> Float[Tensor, "b h t dv"]:
-    """`scaled_dot_product_attention` under `local_mask`: fused, and still all t s pairs; empty rows give zeros."""
-    check_local(q, k, v, key_lengths)
-    s = k.shape[2]
-    visible = local_mask(q.shape[2], s, **pattern, device=q.device)
-    if key_lengths is not None:
-        visible = visible & length_mask(key_lengths, s)
-    k, v = blank_padding(k, key_lengths), blank_padding(v, key_lengths)
-    grouped = dict(enable_gqa=k.shape[1] != q.shape[1], scale=scale)
-    out = scaled_dot_product_attention(q, k, v, attn_mask=visible, **grouped)
-    return out.masked_fill(~visible.any(dim=-1, keepdim=True), 0.0)
+    def _check_cache(self, cache):
+        window, sinks, dilation = (self.pattern[name] for name in ("window", "sinks", "dilation"))
+        if window is None:
+            raise ValueError("a layer with a radius sees ahead and cannot stream: use a window")
+        if dilation > 1:
+            raise ValueError(f"a dilated layer reads whole texts alone: give it no cache, got dilation={dilation}")
+        if cache.window is not None and (cache.window < window or cache.sinks < sinks):
+            raise ValueError(
+                f"a cache must keep what its layer sees, window={window} and sinks={sinks}, "
+                f"got a ring of window={cache.window} and sinks={cache.sinks}"
+            )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from attncourse._shared.validate import check_key_lengths, check_qkv, require
+from attncourse._shared.validate import check_key_lengths, check_qkv
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,16 @@ def local_band(*, window: int | None = None, radius: int | None = None, dilation
         ValueError: not exactly one of window and radius, one of them below 1, a dilation below 1, sinks below 0, or
             sinks beside a radius or a dilation.
     """
-    require(
-        (window is None) != (radius is None),
-        f"give a window (causal) or a radius (both ways), not both and not neither, got window={window}, radius={radius}",
-    )
+    if (window is None) == (radius is None):
+        got = f"got window={window}, radius={radius}"
+        raise ValueError(f"give a window (causal) or a radius (both ways), not both and not neither, {got}")
     for name, value in (("window", window), ("radius", radius), ("dilation", dilation)):
-        require(value is None or (isinstance(value, int) and value >= 1), f"{name} must be at least 1, got {value}")
-    require(isinstance(sinks, int) and sinks >= 0, f"sinks must be at least 0, got {sinks}")
-    require(
-        sinks == 0 or (radius is None and dilation == 1),
-        f"sinks go with an undilated window, got sinks={sinks}, radius={radius}, dilation={dilation}",
-    )
+        if value is not None and not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not (isinstance(sinks, int) and sinks >= 0):
+        raise ValueError(f"sinks must be at least 0, got {sinks}")
+    if sinks > 0 and (radius is not None or dilation > 1):
+        raise ValueError(f"sinks go with an undilated window, got sinks={sinks}, radius={radius}, dilation={dilation}")
     if radius is not None:
         return Band(radius, radius, dilation)
     return Band(window - 1, 0, dilation, sinks)

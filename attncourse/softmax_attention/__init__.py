@@ -3,6 +3,8 @@
 The kernel is imported from `attncourse.softmax_attention.kernel`, since it needs Triton.
 """
 
+from attncourse._shared.merge import merge_partial
+
 from .blocked import online_softmax_attention, softmax_attention_blocked, softmax_attention_blocked_with_lse
 from .module import SoftmaxAttention, softmax_attention_torch
 from .reference import (
@@ -18,6 +20,7 @@ __all__ = [
     "SoftmaxAttention",
     "attention_scores",
     "attention_weights",
+    "merge_partial",
     "mix_values",
     "online_softmax_attention",
     "softmax_attention",

@@ -1,0 +1,12 @@
+"""Who may see whom: the masks that every room applies, and the softmax under them."""
+
+from ._shared.masks import apply_mask, causal_mask, length_mask, masked_softmax, query_positions, window_mask
+
+__all__ = [
+    "apply_mask",
+    "causal_mask",
+    "length_mask",
+    "masked_softmax",
+    "query_positions",
+    "window_mask",
+]
