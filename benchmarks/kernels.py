@@ -33,6 +33,7 @@ TESTS = {
     "test_multi_head": ("kernel_keeps_its_budget",),
     "test_multiplicative": ("dot_and_general_by_the_softmax_kernel",),
     "test_plan": ("plan_serves_growing_sequences", "plan_of_latents"),
+    "test_shared_kernel": ("scores_far_from_zero", "delta_is_what"),
     "test_decode_cases": ("kernels_decode_as_float64",),
     "test_rope_scaling": (),
     "test_device": (),
