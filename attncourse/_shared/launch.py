@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from .device import device
-from .validate import require
 
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -50,15 +49,15 @@ def interpreting() -> bool:
 def check_runs_here(name: str, *tensors: Tensor) -> None:
     """The kernel takes these dtypes, and these tensors are where it runs."""
     x = tensors[0]
-    require(
-        x.dtype in KERNEL_DTYPES,
-        f"{name} takes float32, float16 or bfloat16, got {x.dtype}: use impl='reference' or 'blocked' for it",
-    )
-    require(
-        x.is_cuda or (x.device.type == "cpu" and interpreting()),
-        f"{name} runs on CUDA tensors, got {x.device}: to interpret it on a CPU, import attncourse before triton, or set "
-        "TRITON_INTERPRET=1 before either",
-    )
+    if x.dtype not in KERNEL_DTYPES:
+        raise ValueError(
+            f"{name} takes float32, float16 or bfloat16, got {x.dtype}: use impl='reference' or 'blocked' for it"
+        )
+    if not (x.is_cuda or (x.device.type == "cpu" and interpreting())):
+        raise ValueError(
+            f"{name} runs on CUDA tensors, got {x.device}: to interpret it on a CPU, import attncourse before triton, or "
+            "set TRITON_INTERPRET=1 before either"
+        )
 
 
 def in_exact_dtype(launch: Callable[..., tuple], *tensors: Tensor) -> tuple:
@@ -106,26 +105,25 @@ def check_launch(name: str, q: Tensor, k: Tensor, v: Tensor, *, instead: str, wi
     """What a kernel of heads takes beyond what its definition does; `instead` is the impl that takes wider heads."""
     check_runs_here(name, q)
     width = max(q.shape[-1], v.shape[-1])
-    require(width <= widest, f"{name} takes widths to {widest}, got {width}: use impl='{instead}' for it")
+    if width > widest:
+        raise ValueError(f"{name} takes widths to {widest}, got {width}: use impl='{instead}' for it")
     for which, x in (("q", q), ("k", k), ("v", v)):
-        span = x.shape[2] * x.stride(2)
-        require(span < 2**31, f"{name} addresses 2^31 elements a head, {which} spans {span}")
+        if x.shape[2] * x.stride(2) >= 2**31:
+            raise ValueError(f"{name} addresses 2^31 elements a head, {which} spans {x.shape[2] * x.stride(2)}")
 
 
 def check_mask_is_constant(name: str, mask: Tensor | None) -> None:
     """Kernels add a mask to scores, and form no gradient for it."""
-    require(
-        mask is None or not mask.requires_grad,
-        f"{name} gives no gradient to an added mask: detach it, or use impl='reference'",
-    )
+    if mask is not None and mask.requires_grad:
+        raise ValueError(f"{name} gives no gradient to an added mask: detach it, or use impl='reference'")
 
 
 def check_backward_fits(width: int, *, bits: int, capability: int) -> None:
     """Float32 tiles of a backward pass, beyond a padded width of 128, ask for more than the 64 KiB of sm_75."""
-    require(
-        capability >= 80 or bits == 16 or width <= 128,
-        "the backward pass of float32 heads wider than 128 does not fit this chip's shared memory: use float16",
-    )
+    if capability < 80 and bits == 32 and width > 128:
+        raise ValueError(
+            "the backward pass of float32 heads wider than 128 does not fit this chip's shared memory: use float16"
+        )
 
 
 def chip_of(q: Tensor, *, width: int) -> dict[str, int]:
