@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 
@@ -90,7 +90,7 @@ def visible_through(
 
 def read_cache(
     cache: KeyValueCache, queries: Int[Tensor, "b t"], *, dtype: torch.dtype, window: int | None = None, sinks: int = 0
-) -> tuple[tuple[Float[Tensor, "b g s width"], ...], Bool[Tensor, "b 1 t s"]]:
+) -> tuple[tuple[Tensor, ...], Bool[Tensor, "b 1 t s"]]:
     """What a cache holds, in this dtype and with zeros where no query looks, and what queries at these positions see of it."""
     visible = visible_through(cache, queries, window=window, sinks=sinks)
     unseen = ~visible.any(dim=2)[..., None]  # may hold anything, and a weight of 0 times NaN is NaN
