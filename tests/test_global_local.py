@@ -455,7 +455,7 @@ def test_what_the_kernel_cannot_do_it_says():
 @pytest.mark.parametrize("capability", SHARED_LIMIT)
 def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
     compiled = compile_all("global_local", capability)
-    assert len(compiled) >= 35
+    assert len(compiled) >= 32
     for c in compiled:
         assert c.shared <= SHARED_LIMIT[capability], c
         if capability >= 80 and "fp32" not in c.case and not c.kernel.endswith("delta_kernel"):

@@ -491,7 +491,9 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
     for c in compiled:
         assert c.shared <= SHARED_LIMIT[capability], c
         if capability >= 80 and "fp32" not in c.case:
-            assert c.spills == 0, c
+            # Of 64 rows as wide as 256 one number is put aside on Blackwell, outside the loop.
+            crowded = capability == 100 and "d=256" in c.case and "64 rows" in c.case
+            assert c.loop.local == 0 and c.spills <= 8 * crowded, c
         if capability >= 80 and "fp32" not in c.case and "plain" in c.case:
             # The cache is read in pieces of 16 bytes, and a page is looked up once a tile.
             assert c.loop.local == 0 and c.loop.copies >= 8 and c.loop.narrow == ("contiguous" not in c.case), c

@@ -503,7 +503,7 @@ def test_every_kernel_compiles_without_a_gpu(capability):
         assert c.loop.local <= 0.03 * c.loop.instructions if crowded else c.spills == 0, c
         # The cache is read in pieces of 16 bytes, and a page is looked up once a tile.
         assert c.loop.copies >= 2 and c.loop.narrow == ("paged" in c.case) + (capability == 75), c
-        if capability >= 80 and not many:
+        if capability >= 80 and not many and "256" not in c.case:
             assert c.resident >= kernel.RESIDENT, c
 
 
