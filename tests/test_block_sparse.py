@@ -690,7 +690,7 @@ def test_a_pattern_says_what_it_is():
 @pytest.mark.parametrize("capability", SHARED_LIMIT)
 def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
     compiled = compile_all("block_sparse", capability)
-    assert len(compiled) >= 20
+    assert len(compiled) >= 15
     for c in compiled:
         assert c.shared <= SHARED_LIMIT[capability], c
         if capability >= 80 and "fp32" not in c.case and not c.kernel.endswith("delta_kernel"):
