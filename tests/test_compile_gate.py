@@ -37,6 +37,15 @@ assert key("moved") == same
 others = [key("other_body"), key("other_helper"), key("plain", block=32), key("plain", chip=90), key("plain", warps=8)]
 assert len({same, key("plain", dtype="fp32"), *others}) == 7
 """
+STRIDES = """
+from attncourse.lesson_kernels import kernel
+from attncourse.profile.compiled import source_of
+
+lesson = kernel._attention_in_registers_kernel
+source = source_of(lesson, dtype="fp16", constants={n: 64 for n in lesson.arg_names if n.isupper()})
+told = {lesson.arg_names[place[0]] for place in source.attrs}
+assert {"q_ptr", "q_h", "q_t", "out_t"} <= told and not {"t", "s", "scale"} & told, told
+"""
 FALSE_RECORD = """
 import json, pathlib, sys
 from tests import compile_gate
@@ -68,6 +77,10 @@ def test_the_key_holds_what_the_result_depends_on_and_not_where_the_kernel_stand
         source = lines * "\n" + KERNEL.format(operator=operator, added=added)
         (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
     run(SCRIPT, tmp_path)
+
+
+def test_the_compiler_is_told_of_strides_that_stand_alone_too(tmp_path):
+    run(STRIDES, tmp_path)
 
 
 def test_a_record_that_the_compiler_contradicts_is_refused(tmp_path):

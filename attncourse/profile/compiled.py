@@ -25,6 +25,7 @@ REGISTERS = 65_536
 SHARED = {75: 65_536, 80: 167_936, 90: 233_472, 100: 233_472}
 THREADS = {75: 1024, 80: 2048, 90: 2048, 100: 2048}
 MATRIX_INSTRUCTIONS = ("tcgen05.mma", "wgmma", "mma.sync")
+STRIDE = r"(q|k|v|out)_[a-z]"  # a stride that stands alone, as in the lessons' kernels
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def source_of(kernel, *, dtype: str, constants: dict, aligned: Sequence[str] = (
     strides = {n: len(t) for n, t in types.items() if isinstance(t, tuple)}
     known = {(names.index(n),): value for n, value in constants.items()}
     known |= {(names.index(n), axes - 1): 1 for n, axes in strides.items()}
-    divided = [(names.index(n),) for n in names if n not in constants and (n.endswith("_ptr") or n in aligned)]
+    alone = [n for n in names if n.endswith("_ptr") or n in aligned or re.fullmatch(STRIDE, n)]
+    divided = [(names.index(n),) for n in alone if n not in constants]
     divided += [(names.index(n), axis) for n, axes in strides.items() for axis in range(axes - 1)]
     hints = {place: [["tt.divisibility", 16]] for place in divided}
     return ASTSource(kernel, {n: types[n] for n in names}, constexprs=known, attrs=hints)
@@ -197,9 +199,7 @@ def _first_loop(sass: str) -> Loop | None:
         (labels.get(m[1], i), i) for i, line in enumerate(lines) if (m := re.search(r"BRA.*`\((\.L_x_\d+)\)", line))
     )
     spans = [(first, last) for first, last in ends if last - first > 1]  # the last line of a program jumps to itself
-    inner = [
-        (a, b) for a, b in spans if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in spans)
-    ]  # fmt: skip
+    inner = [(a, b) for a, b in spans if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in spans)]
     loops = [_count(lines[first:last]) for first, last in inner]
     return next((loop for loop in loops if loop.matrix), loops[0] if loops else None)
 
