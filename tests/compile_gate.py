@@ -26,7 +26,7 @@ from attncourse._shared.launch import triton_is_old
 from attncourse.profile.compiled import SHARED_LIMIT, Compiled, compile_kernel, compiled_from, source_of
 
 RECORDS = Path(__file__).parent / "compiled"
-RECORD_ANEW = "`python -m tests.compile_gate record` writes it anew"
+RECORD_ANEW = "without its line in tests/compiled/ `python -m tests.compile_gate record` writes it anew"
 
 
 def softmax_attention_cases(capability: int):
@@ -258,11 +258,6 @@ CASES = {
 
 
 def compile_room(room: str, capability: int) -> list[dict]:
-    """What the compiler makes of every case of a room on one chip, in this process."""
-    return [_compile(task) for task in _tasks(room, capability)]
-
-
-def compile_missing(room: str, capability: int) -> list[dict]:
     """What the record says of every case of a room on one chip, and the compiler where it says nothing."""
     record = read_record(room)
     return [record.get((task["key"], task["case"])) or _compile(task) for task in _tasks(room, capability)]
@@ -353,7 +348,7 @@ def write_record(room: str) -> None:
 
     What has an entry already is not compiled again: its key says that all is as it was.
     """
-    entries = [entry for capability in SHARED_LIMIT for entry in _elsewhere("missing", room, str(capability))]
+    entries = [entry for capability in SHARED_LIMIT for entry in _elsewhere(room, str(capability))]
     lines = ",\n".join(json.dumps(entry) for entry in entries)
     RECORDS.mkdir(exist_ok=True)
     (RECORDS / f"{room}.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
@@ -381,13 +376,13 @@ def _looked_up(room: str) -> dict[str, list[dict] | None]:
     return _elsewhere(room)
 
 
-def _elsewhere(*arguments: str):
+def _elsewhere(room: str, *chip: str):
     """What `python -m tests.compile_gate ROOM [CHIP]` prints, a process in which Triton compiles."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"TRITON_INTERPRET": "0"}
-    command = [sys.executable, "-m", "tests.compile_gate", *arguments]
+    command = [sys.executable, "-m", "tests.compile_gate", room, *chip]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])
     if done.returncode != 0:
-        raise AssertionError(f"{arguments} does not compile:\n{done.stderr[-4000:]}")
+        raise AssertionError(f"{room} does not compile:\n{done.stderr[-4000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -411,8 +406,6 @@ if __name__ == "__main__":
         case ["first", name]:
             found = [c for capability in (80, 90) for c in first_of_each_kernel(capability, rooms=[name])]
             print(json.dumps([{k: v for k, v in asdict(c).items() if k != "ptx"} for c in found]))
-        case ["missing", name, chip]:
-            print(json.dumps(compile_missing(name, int(chip))))
         case [name]:
             print(json.dumps(look_up_room(name)))
         case [name, chip]:

@@ -162,3 +162,12 @@ def choose_splits(programs: int, tiles: int, *, slots: int, least: int = 4) -> i
 def slots_of(x: Tensor, *, resident: int) -> int:
     """How many programs the chip of x holds at a time; where kernels are interpreted, one."""
     return resident * torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
+
+
+def split_buffers(rows: int, splits: int, width: int, *, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Float32 parts (rows, splits, width) and their log-sum-exps (rows, splits), which splits leave to be merged.
+
+    One split is the whole: it writes the result itself, and its part has no width.
+    """
+    parts = torch.empty(rows, splits, width if splits > 1 else 0, device=device, dtype=torch.float32)
+    return parts, torch.empty(rows, splits, device=device, dtype=torch.float32)

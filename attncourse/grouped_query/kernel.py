@@ -29,6 +29,7 @@ from attncourse._shared.launch import (
     padded,
     positive,
     slots_of,
+    split_buffers,
     tile_config,
 )
 from attncourse._shared.plan import Plan, plan_of
@@ -269,7 +270,7 @@ def plan_grouped_query_decode(
     codec = _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero)
     check_window(window)
     b, h, t, dk = q.shape
-    (g, size), dv = k.shape[1:3], v.shape[-1] * (2 if codec == INT4.value else 1)
+    (g, size), dv = k.shape[1:3], v.shape[-1] * _codes_a_byte(codec)
     capacity = size if block_table is None else _check_table(block_table, b=b, size=size, like=q)
     require(block_table is not None or len(k) == b, f"q and the caches must share the batch, got {b} and {len(k)}")
     with checking_values(check_values):
@@ -285,9 +286,7 @@ def plan_grouped_query_decode(
         programs, tiles = b * g * triton.cdiv(rows, config["BLOCK_R"]), triton.cdiv(capacity, config["BLOCK_S"])
         splits = choose_splits(programs, tiles, slots=slots_of(q, resident=RESIDENT))
     require(splits >= 1, f"splits must be at least 1, got {splits}")
-    # One split is the whole: it needs no part of its own, and no merge.
-    parts = torch.empty(b * h * t, splits, dv if splits > 1 else 0, device=q.device, dtype=torch.float32)
-    part_lse = torch.empty(b * h * t, splits, device=q.device, dtype=torch.float32)
+    parts, part_lse = split_buffers(b * h * t, splits, dv, device=q.device)
     scale = dk**-0.5 if scale is None else scale
 
     def launch(q, k, v, **beside):
@@ -312,7 +311,7 @@ def _launch(
     window, scale, splits, config,
 ):  # fmt: skip
     (b, h, t, dk), (g, size) = q.shape, k.shape[1:3]
-    rows, dv = h // g * t, v.shape[-1] * (2 if codec == INT4.value else 1)
+    rows, dv = h // g * t, v.shape[-1] * _codes_a_byte(codec)
     q, scale = positive(q.contiguous(), scale)  # of one or few tokens
     out = q.new_empty(b, h, t, dv)
     lse = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
@@ -336,11 +335,16 @@ def _launch(
     return out, lse
 
 
+def _codes_a_byte(codec: int) -> int:
+    """How many entries of a vector an element of the cache holds."""
+    return 2 if codec == INT4.value else 1
+
+
 def _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero) -> int:
     """How the caches are stored: one of PLAIN, INT8, INT4, FP8."""
     codes = {torch.int8: INT8.value, torch.uint8: INT4.value, torch.float8_e4m3fn: FP8.value}
     codec = codes.get(k.dtype, PLAIN.value)
-    pack = 2 if codec == INT4.value else 1
+    pack = _codes_a_byte(codec)
     shapes = f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     require(q.ndim == k.ndim == v.ndim == 4, f"q, k and v must have four axes, {shapes}")
     require(

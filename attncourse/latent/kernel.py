@@ -27,6 +27,7 @@ from attncourse._shared.launch import (
     padded,
     positive,
     slots_of,
+    split_buffers,
     tile_config,
 )
 from attncourse._shared.plan import Plan, plan_of
@@ -220,9 +221,7 @@ def plan_latent_decode(
     if splits is None:
         programs, tiles = b * triton.cdiv(h * t, config["BLOCK_Q"]), triton.cdiv(s, config["BLOCK_S"])
         splits = choose_splits(programs, tiles, slots=slots_of(q_nope, resident=RESIDENT))
-    # One split is the whole: it needs no part of its own, and no merge.
-    parts = torch.empty(b * h * t, splits, r if splits > 1 else 0, device=latent.device, dtype=torch.float32)
-    part_lse = torch.empty(b * h * t, splits, device=latent.device, dtype=torch.float32)
+    parts, part_lse = split_buffers(b * h * t, splits, r, device=latent.device)
     scale = (n + q_rope.shape[-1]) ** -0.5 if scale is None else scale
 
     def kernels(q_nope, q_rope, latent, k_rope, w_uk, w_uv, *beside):
