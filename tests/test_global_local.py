@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
+from attncourse._shared import launch
 from attncourse.global_local import (
     GlobalLocalAttention,
     global_local_attention,
@@ -470,6 +471,6 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
 def test_a_wide_float32_head_has_no_backward_pass_on_a_chip_of_64_kib(monkeypatch, device):
     q, k, v = (x.requires_grad_() for x in make_qkv(b=1, h=1, t=3, dk=130, dtype=torch.float32, device=device))
     out = kernel.global_local_triton(q, k, v, radius=1)
-    monkeypatch.setattr(kernel, "device_capability", lambda x: 75)
+    monkeypatch.setattr(launch, "device_capability", lambda x: 75)
     with pytest.raises(ValueError, match="wider than 128 does not fit this chip's shared memory"):
         out.sum().backward()
