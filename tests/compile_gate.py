@@ -199,11 +199,19 @@ def grouped_query_cases(capability: int):
                     )
                     known = {
                         "LENGTHS": True, "STARTS": True, "PAGED": paged, "ALIGNED": True, "WINDOW": False,
-                        "CODEC": codec.value, "K_GROUPS": 1, "V_GROUPS": 1, "DK": width, "DV": width,
+                        "SOFTCAP": False, "CODEC": codec.value, "K_GROUPS": 1, "V_GROUPS": 1, "DK": width, "DV": width,
                         "BLOCK_DK": width, "BLOCK_DV": width,
                     }  # fmt: skip
                     case = f"{dtype} d={width} {name} cache, {rows} rows" + ("" if paged else ", contiguous")
                     yield room._grouped_query_split_kernel, case, dtype, known, config
+                    if (width, rows, paged) == (256, 4, False):  # Gemma 2's heads
+                        yield (
+                            room._grouped_query_split_kernel,
+                            f"{case}, softcap",
+                            dtype,
+                            known | {"SOFTCAP": True},
+                            config,
+                        )
 
 
 def kv_cache_cases(capability: int):

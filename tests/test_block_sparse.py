@@ -16,10 +16,8 @@ from attncourse.block_sparse import (
     BlockSparseAttention,
     block_sparse_attention,
     block_sparse_attention_blocked,
-    block_sparse_attention_blocked_with_lse,
     block_sparse_attention_loop,
     block_sparse_attention_torch,
-    block_sparse_attention_with_lse,
     dilated,
     fixed,
     from_blocks,
@@ -291,8 +289,8 @@ def test_gradients_and_log_sum_exp_are_the_definitions(name, t, s):
     for form in ("blocked", "torch"):
         for got, want in zip(gradients(lambda *x: FORMS[form](*x, **masking), q, k, v), wanted, strict=True):  # noqa: B023
             torch.testing.assert_close(got, want)
-    lse = block_sparse_attention_blocked_with_lse(q, k, v, **masking)[1]
-    torch.testing.assert_close(lse, block_sparse_attention_with_lse(q, k, v, **masking)[1])
+    lse = block_sparse_attention_blocked(q, k, v, **masking, return_lse=True)[1]
+    torch.testing.assert_close(lse, block_sparse_attention(q, k, v, **masking, return_lse=True)[1])
 
 
 @given(
@@ -316,7 +314,7 @@ def test_gradients_of_blocked_against_differences():
     q, k, v = make_qkv(b=1, h=2, g=1, t=5, s=7, dk=3, dv=2, grad=True)
     for pattern in (PATTERNS["strided"], PATTERNS["dilated"]):  # in which every one of these rows sees something
         assert torch.autograd.gradcheck(
-            lambda *x, p=pattern: block_sparse_attention_blocked_with_lse(*x, pattern=p), (q, k, v)
+            lambda *x, p=pattern: block_sparse_attention_blocked(*x, pattern=p, return_lse=True), (q, k, v)
         )
 
 
@@ -494,8 +492,8 @@ def check_kernel(pattern, sizes, dtype, device, **masking):
     masking["pattern"] = pattern.to(device)
     q, k, v = make_qkv(dtype=dtype, device=device, **sizes)
     exact_inputs = [x.double() for x in (q, k, v)]
-    exact, exact_lse = block_sparse_attention_with_lse(*exact_inputs, **masking)
-    out, lse = kernel.block_sparse_attention_triton_with_lse(q, k, v, **masking)
+    exact, exact_lse = block_sparse_attention(*exact_inputs, **masking, return_lse=True)
+    out, lse = kernel.block_sparse_attention_triton(q, k, v, **masking, return_lse=True)
     assert out.dtype == dtype
     assert_within_budget(out, plain=block_sparse_attention(q, k, v, **masking), exact=exact, what="output")
     torch.testing.assert_close(lse.double(), exact_lse, rtol=1e-3, atol=1e-3)
@@ -530,13 +528,13 @@ def test_the_kernels_log_sum_exp_has_gradients(device):
 
     def through_both(attend):
         def total(*x):
-            out, lse = attend(*x, pattern=pattern)
+            out, lse = attend(*x, pattern=pattern, return_lse=True)
             return out + torch.sin(lse)[..., None].to(out.dtype)
 
         return total
 
-    wanted = gradients(through_both(block_sparse_attention_with_lse), *(x.double() for x in (q, k, v)))
-    for attend in (kernel.block_sparse_attention_triton_with_lse, block_sparse_attention_blocked_with_lse):
+    wanted = gradients(through_both(block_sparse_attention), *(x.double() for x in (q, k, v)))
+    for attend in (kernel.block_sparse_attention_triton, block_sparse_attention_blocked):
         for mine, truth in zip(gradients(through_both(attend), q, k, v), wanted, strict=True):
             assert relative_error(mine, truth) < 1e-5
 
@@ -548,7 +546,7 @@ def test_the_kernel_writes_every_element(device):
         assert torch.empty(1, device=device).isnan().all()
         pattern = from_mask(HOLES, block=20).to(device)
         q, k, v = make_qkv(t=N, dk=24, dtype=torch.float32, device=device)
-        out, lse = kernel.block_sparse_attention_triton_with_lse(q, k, v, pattern=pattern)
+        out, lse = kernel.block_sparse_attention_triton(q, k, v, pattern=pattern, return_lse=True)
         assert out.isfinite().all() and not lse.isnan().any()
         for gradient in gradients(lambda *x: kernel.block_sparse_attention_triton(*x, pattern=pattern), q, k, v):
             assert gradient.isfinite().all()

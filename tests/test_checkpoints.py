@@ -23,6 +23,10 @@ SIZES = dict(hidden_size=48, num_attention_heads=6, num_hidden_layers=3, max_pos
 LLAMA = dict(model_type="llama", num_key_value_heads=2, **SIZES)
 QWEN2 = dict(model_type="qwen2", num_key_value_heads=2, use_sliding_window=False, **SIZES)
 MISTRAL = dict(model_type="mistral", num_key_value_heads=2, sliding_window=None, **SIZES)
+GEMMA2 = dict(
+    model_type="gemma2", num_key_value_heads=2, head_dim=10, query_pre_attn_scalar=24, attn_logit_softcapping=2.0,
+    sliding_window=7, **SIZES,
+)  # fmt: skip
 DEEPSEEK = dict(num_key_value_heads=6, kv_lora_rank=20, qk_nope_head_dim=6, qk_rope_head_dim=8, v_head_dim=10, **SIZES)
 LITE = dict(model_type="deepseek_v2", q_lora_rank=None, **DEEPSEEK)
 V2 = dict(model_type="deepseek_v2", q_lora_rank=14, **DEEPSEEK)
@@ -58,6 +62,9 @@ CASES = {
     "qwen2, a window for later layers, unused": QWEN2 | {"sliding_window": 7, "max_window_layers": 1},
     "mistral": MISTRAL,
     "mistral with a window": MISTRAL | {"sliding_window": 7},
+    "gemma2, a layer that sees all": GEMMA2,
+    "gemma2, layers that are named": GEMMA2 | {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+    "gemma2, no bound": GEMMA2 | {"attn_logit_softcapping": None},
     "deepseek_v2, lite": LITE,
     "deepseek_v2, lite, yarn": scaled(LITE, **YARN, mscale=0.707, mscale_all_dim=0.707),
     "deepseek_v2": V2,
@@ -107,7 +114,7 @@ class Oracle:
     def _mask(self, x):
         from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
-        each_layer = self.published["model_type"] == "qwen2"
+        each_layer = self.published["model_type"] in ("qwen2", "gemma2")
         slides = getattr(self.attention if each_layer else self.config, "sliding_window", None)
         make = create_sliding_window_causal_mask if slides else create_causal_mask
         at = torch.arange(x.shape[1])[None]
@@ -142,8 +149,11 @@ def close(got, wanted):
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("impl", ["reference", "blocked", "torch"])
-@pytest.mark.parametrize("case", CASES)
+CAPPED = [name for name, config in CASES.items() if config.get("attn_logit_softcapping")]
+PREFILL = [(case, impl) for case in CASES for impl in ("reference", "blocked", "triton" if case in CAPPED else "torch")]
+
+
+@pytest.mark.parametrize(("case", "impl"), PREFILL)
 @torch.no_grad()
 def test_prefill_gives_the_same(case, impl):
     oracle = Oracle(CASES[case])
@@ -152,11 +162,11 @@ def test_prefill_gives_the_same(case, impl):
     close(loaded(oracle, impl=impl)(x), wanted)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "impl"), [*((case, None) for case in CASES), *((case, "triton") for case in CAPPED)])
 @torch.no_grad()
-def test_decode_gives_the_same_as_their_decode(case):
+def test_decode_gives_the_same_as_their_decode(case, impl):
     oracle = Oracle(CASES[case])
-    ours = loaded(oracle)
+    ours = loaded(oracle, impl=impl)
     cache = ContiguousCache(1, ours.cache_shape, capacity=83)
     x = tokens(1, 83, 48)
     close(torch.cat([ours(token, cache=cache) for token in x.split(1, dim=1)], dim=1), oracle.decode(x))
@@ -217,6 +227,10 @@ def test_a_window_decodes_from_a_ring_that_holds_no_more():
     close(got, oracle(x))
 
 
+def test_gemma2s_layers_take_turns():
+    assert [attention_from_config(GEMMA2, layer=i).window for i in range(3)] == [7, None, 7]
+
+
 def test_qwen2s_windows_begin_at_a_layer():
     config = CASES["qwen2, a window in later layers"]
     assert [attention_from_config(config, layer=i).window for i in range(3)] == [None, 7, 7]
@@ -236,6 +250,10 @@ def test_qwen2s_windows_begin_at_a_layer():
         ("deepseek_v2, yarn of two mscales", scaled({}, **YARN, mscale=1.0, mscale_all_dim=1.0)),
         ("llama, yarn", scaled({}, **YARN, attention_factor=1.0)),
         ("mistral with a window", {"sliding_window": 8}),
+        ("gemma2, a layer that sees all", {"attn_logit_softcapping": 2.2}),
+        ("gemma2, a layer that sees all", {"attn_logit_softcapping": None}),
+        ("gemma2, a layer that sees all", {"query_pre_attn_scalar": 25}),
+        ("gemma2, layers that are named", {"layer_types": None}),
         *((case, {"rope_scaling": None, "rope_parameters": None}) for case in SCALED),
     ],
 )
@@ -433,9 +451,11 @@ def test_published_numbers_give_the_layer_and_what_it_caches(name):
     assert {n: e.shape for n, e in attention_to_hugging_face(layer).items()} == {n: e.shape for n, e in theirs.items()}
 
 
-# What adds something to the attention that the modules here have: fused or absolute in form, capped, with sinks, sparse.
+# What the calculator has no use for, since no cache hangs on it.
+BESIDE_THE_CACHE = {"gemma2": dict(attn_logit_softcapping=50.0, query_pre_attn_scalar=256)}
+# What adds something to the attention that the modules here have: fused or absolute in form, with sinks, sparse.
 REFUSED = {
-    "gpt2", "gpt2-xl", "falcon-7b", "falcon-40b", "gemma-2-9b", "gemma-2-27b", "gemma-3-12b", "gemma-3-27b", "gpt-oss-20b",
+    "gpt2", "gpt2-xl", "falcon-7b", "falcon-40b", "gemma-3-12b", "gemma-3-27b", "gpt-oss-20b",
     "gpt-oss-120b", "deepseek-v3.2",
 }  # fmt: skip
 
@@ -443,6 +463,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", MODELS)
 def test_a_layers_cache_is_what_the_calculator_says(name):
     config = MODELS[name].config
+    config = config | BESIDE_THE_CACHE.get(config.get("model_type"), {})
     if name in REFUSED:
         with pytest.raises(ValueError, match="model_type must be|is not known here"):
             attention_from_config(config)
@@ -495,7 +516,13 @@ def test_a_state_dict_that_does_not_fit_is_told_apart_and_nothing_is_loaded():
 @pytest.mark.bad_input
 def test_a_config_that_cannot_be_read_is_told():
     for config, rule in (
-        (LLAMA | {"model_type": "gemma2"}, "model_type must be one of llama, .* got 'gemma2'"),
+        (LLAMA | {"model_type": "gemma3"}, "model_type must be one of llama, .* got 'gemma3'"),
+        (LLAMA | {"attn_logit_softcapping": 50.0}, "attention that attn_logit_softcapping change"),
+        (LLAMA | {"model_type": "gemma2"}, "the config must say query_pre_attn_scalar"),
+        (
+            LLAMA | {"model_type": "gemma2", "query_pre_attn_scalar": 8},
+            "the config must say attn_logit_softcapping, or",
+        ),
         (V3 | {"index_topk": 2048}, "attention that index_topk change"),
         (V3 | {"attention_bias": True}, r"with biases \(attention_bias\) is not known"),
         (
@@ -509,5 +536,7 @@ def test_a_config_that_cannot_be_read_is_told():
     ):
         with pytest.raises(ValueError, match=rule):
             attention_from_config(config)
+    with pytest.raises(ValueError, match=r"bounds no scores: use impl='blocked', got softcap=2.0, impl='torch'"):
+        attention_from_config(GEMMA2, impl="torch")
     with pytest.raises(ValueError, match=r"layer must be one of 0..2, got 3"):
         attention_from_config(LLAMA, layer=3)

@@ -9,6 +9,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -18,9 +19,9 @@ from attncourse._shared.merge import merge_partial
 from attncourse.additive import AdditiveAttention, additive_attention, additive_attention_blocked
 from attncourse.block_sparse import (
     BlockSparseAttention,
-    block_sparse_attention_blocked_with_lse,
+    block_sparse_attention,
+    block_sparse_attention_blocked,
     block_sparse_attention_torch,
-    block_sparse_attention_with_lse,
     local,
 )
 from attncourse.global_local import GlobalLocalAttention, global_local_attention, global_local_attention_blocked
@@ -45,10 +46,10 @@ from attncourse.sliding_window import (
 from attncourse.softmax_attention import (
     SoftmaxAttention,
     online_softmax_attention,
-    softmax_attention_blocked_with_lse,
+    softmax_attention,
+    softmax_attention_blocked,
     softmax_attention_loop,
     softmax_attention_torch,
-    softmax_attention_with_lse,
 )
 from attncourse.testing import assert_within_budget, gradients, make_qkv, relative_error
 from tests.test_rooms import ROOMS, WITHOUT_A_LAYER
@@ -327,14 +328,10 @@ def kernel_of(room, name):
     )
 
 
-def first(form):
-    return lambda *inputs, **options: form(*inputs, **options)[0]
-
-
 PATTERN = local(24, steps=30, block=8)  # causal, and long enough to see all
 FUNCTIONS = {
-    "softmax definition": first(causal(softmax_attention_with_lse)),
-    "softmax blocked": first(causal(lambda *x, **o: softmax_attention_blocked_with_lse(*x, block=5, **o))),
+    "softmax definition": causal(softmax_attention),
+    "softmax blocked": causal(partial(softmax_attention_blocked, block=5)),
     "softmax torch": causal(softmax_attention_torch),
     "softmax triton": causal(kernel_of("softmax_attention", "softmax_attention_triton")),
     "grouped definition": causal(grouped_query_attention),
@@ -343,8 +340,10 @@ FUNCTIONS = {
     "window blocked": lambda q, k, v: sliding_window_attention_blocked(q, k, v, window=24, block=5),
     "window torch": lambda q, k, v: sliding_window_attention_torch(q, k, v, window=24),
     "window triton": lambda q, k, v: kernel_of("sliding_window", "sliding_window_attention_triton")(q, k, v, window=24),
-    "block-sparse definition": lambda q, k, v: block_sparse_attention_with_lse(q, k, v, pattern=PATTERN)[0],
-    "block-sparse blocked": lambda q, k, v: block_sparse_attention_blocked_with_lse(q, k, v, pattern=PATTERN)[0],
+    "block-sparse definition": lambda q, k, v: block_sparse_attention(q, k, v, pattern=PATTERN, return_lse=True)[0],
+    "block-sparse blocked": lambda q, k, v: block_sparse_attention_blocked(q, k, v, pattern=PATTERN, return_lse=True)[
+        0
+    ],
     "block-sparse torch": lambda q, k, v: block_sparse_attention_torch(q, k, v, pattern=PATTERN),
     "block-sparse triton": lambda q, k, v: kernel_of("block_sparse", "block_sparse_attention_triton")(
         q, k, v, pattern=PATTERN
@@ -377,15 +376,15 @@ def test_large_scores_keep_their_budget_forward_and_backward(form, dtype):
 
 MANY = 1100
 SUMS = {
-    "softmax definition": first(softmax_attention_with_lse),
-    "softmax blocked": first(softmax_attention_blocked_with_lse),
+    "softmax definition": softmax_attention,
+    "softmax blocked": softmax_attention_blocked,
     "softmax torch": softmax_attention_torch,
     "softmax online": lambda q, k, v: online_softmax_attention(q[0, 0], k[0, 0], v[0, 0])[None, None],
     "softmax loop": lambda q, k, v: softmax_attention_loop(q[0, 0], k[0, 0], v[0, 0])[None, None],
     "window blocked": lambda q, k, v: sliding_window_attention_blocked(q, k, v, window=MANY),
-    "block-sparse blocked": lambda q, k, v: block_sparse_attention_blocked_with_lse(
+    "block-sparse blocked": lambda q, k, v: block_sparse_attention_blocked(
         q, k, v, pattern=local(MANY, steps=MANY, block=64)
-    )[0],
+    ),
     "grouped decode": grouped_query_decode,
 }
 
@@ -402,16 +401,16 @@ def test_a_mean_of_ones_is_one(form, dtype):
 
 
 WITH_LSE = {
-    "softmax definition": softmax_attention_with_lse,
-    "softmax blocked": softmax_attention_blocked_with_lse,
-    "softmax triton": kernel_of("softmax_attention", "softmax_attention_triton_with_lse"),
-    "block-sparse definition": lambda q, k, v: block_sparse_attention_with_lse(q, k, v, pattern=ALL),
-    "block-sparse blocked": lambda q, k, v: block_sparse_attention_blocked_with_lse(q, k, v, pattern=ALL),
-    "block-sparse triton": lambda q, k, v: kernel_of("block_sparse", "block_sparse_attention_triton_with_lse")(
-        q, k, v, pattern=ALL
+    "softmax definition": softmax_attention,
+    "softmax blocked": softmax_attention_blocked,
+    "softmax triton": kernel_of("softmax_attention", "softmax_attention_triton"),
+    "block-sparse definition": lambda q, k, v, **o: block_sparse_attention(q, k, v, pattern=ALL, **o),
+    "block-sparse blocked": lambda q, k, v, **o: block_sparse_attention_blocked(q, k, v, pattern=ALL, **o),
+    "block-sparse triton": lambda q, k, v, **o: kernel_of("block_sparse", "block_sparse_attention_triton")(
+        q, k, v, pattern=ALL, **o
     ),
-    "decode triton": lambda q, k, v: kernel_of("grouped_query", "grouped_query_decode_triton_with_lse")(
-        q, k, v, starts=torch.full((len(q),), k.shape[2])
+    "decode triton": lambda q, k, v, **o: kernel_of("grouped_query", "grouped_query_decode_triton")(
+        q, k, v, starts=torch.full((len(q),), k.shape[2]), **o
     ),
 }
 ALL = local(64, steps=64, causal=False, block=16)
@@ -422,10 +421,13 @@ def test_log_sum_exps_are_float32_and_merge_to_the_whole(form):
     for dtype in (*HALVES, torch.float32):
         q, k, v = make_qkv(b=1, h=2, t=5, s=32, dk=8, dv=3, seed=5)
         q, k, v = (x.to(dtype) for x in (3 * q, k, v))
-        exact_out, exact_lse = softmax_attention_with_lse(q.double(), k.double(), v.double())
+        exact_out, exact_lse = softmax_attention(q.double(), k.double(), v.double(), return_lse=True)
         with torch.no_grad():
-            _, lse = WITH_LSE[form](q, k, v)
-            halves = [WITH_LSE[form](q, k[:, :, part], v[:, :, part]) for part in (slice(13), slice(13, None))]
+            _, lse = WITH_LSE[form](q, k, v, return_lse=True)
+            halves = [
+                WITH_LSE[form](q, k[:, :, part], v[:, :, part], return_lse=True)
+                for part in (slice(13), slice(13, None))
+            ]
         assert lse.dtype == torch.float32
         torch.testing.assert_close(lse.double(), exact_lse, rtol=1e-5, atol=1e-5)
         out, _ = merge_partial(*halves[0], *halves[1])
@@ -434,13 +436,13 @@ def test_log_sum_exps_are_float32_and_merge_to_the_whole(form):
 
 def test_float64_keeps_its_log_sum_exp():
     for form in ("softmax definition", "softmax blocked", "block-sparse definition", "block-sparse blocked"):
-        assert WITH_LSE[form](*make_qkv(t=5))[1].dtype == torch.float64
+        assert WITH_LSE[form](*make_qkv(t=5), return_lse=True)[1].dtype == torch.float64
 
 
 def test_halves_whose_every_key_is_masked_by_a_huge_number_merge_to_their_mean():
     q, k, v = make_qkv(b=1, h=1, t=2, s=6, dtype=torch.float32)
     parts = [
-        softmax_attention_with_lse(0 * q, k[:, :, part], v[:, :, part], mask=torch.full((2, 3), -1e9))
+        softmax_attention(0 * q, k[:, :, part], v[:, :, part], mask=torch.full((2, 3), -1e9), return_lse=True)
         for part in (slice(3), slice(3, None))
     ]
     torch.testing.assert_close(merge_partial(*parts[0], *parts[1])[0], v.mean(dim=2, keepdim=True).expand(1, 1, 2, 8))
@@ -463,8 +465,8 @@ def latent_form(form):
 
 
 MASKED = {
-    "softmax definition": lambda q, k, v, mask: softmax_attention_with_lse(q, k, v, mask=mask)[0],
-    "softmax blocked": lambda q, k, v, mask: softmax_attention_blocked_with_lse(q, k, v, mask=mask, block=4)[0],
+    "softmax definition": lambda q, k, v, mask: softmax_attention(q, k, v, mask=mask, return_lse=True)[0],
+    "softmax blocked": lambda q, k, v, mask: softmax_attention_blocked(q, k, v, mask=mask, block=4, return_lse=True)[0],
     "softmax torch": lambda q, k, v, mask: softmax_attention_torch(q, k, v, mask=mask),
     "softmax triton": lambda *x: kernel_of("softmax_attention", "softmax_attention_triton")(*x[:3], mask=x[3]),
     "grouped definition": lambda q, k, v, mask: grouped_query_attention(q, k, v, mask=mask),

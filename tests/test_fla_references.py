@@ -13,9 +13,9 @@ from einops import rearrange
 
 from attncourse.linear_attention import (
     LinearState,
-    linear_attention_blocked_with_state,
+    linear_attention,
+    linear_attention_blocked,
     linear_attention_recurrent,
-    linear_attention_with_state,
     retention_decay,
 )
 from attncourse.softmax_attention import softmax_attention, softmax_attention_blocked
@@ -44,9 +44,9 @@ INSIDE = {
 }  # fmt: skip
 
 LINEAR = {
-    "reference": lambda *qkv, **options: linear_attention_with_state(*qkv, causal=True, **options),
+    "reference": lambda *qkv, **options: linear_attention(*qkv, causal=True, **options, return_state=True),
     "recurrent": linear_attention_recurrent,
-    "blocked": lambda *qkv, **options: linear_attention_blocked_with_state(*qkv, causal=True, **options),
+    "blocked": lambda *qkv, **options: linear_attention_blocked(*qkv, causal=True, **options, return_state=True),
 }
 SOFTMAX = {"reference": softmax_attention, "blocked": softmax_attention_blocked}
 linear_forms = pytest.mark.parametrize("form", LINEAR)

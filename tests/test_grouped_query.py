@@ -17,10 +17,10 @@ from attncourse.grouped_query import (
     grouped_query_attention_loop,
     grouped_query_decode,
 )
-from attncourse.kv_cache import ContiguousCache, Fp8, Int4, Int8, PagedCache, PagePool, RingCache
+from attncourse.kv_cache import ChannelCache, ContiguousCache, Fp8, Int4, Int8, PagedCache, PagePool, RingCache
 from attncourse.multi_head import MultiHeadAttention, state_dict_from_torch
 from attncourse.profile import peak_memory
-from attncourse.softmax_attention import softmax_attention, softmax_attention_with_lse
+from attncourse.softmax_attention import softmax_attention
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
 
@@ -44,6 +44,7 @@ MASKINGS = {
     "boolean mask": lambda b, t, s: dict(mask=torch.arange(t * s).reshape(t, s) % 3 > 0),
     "added mask": lambda b, t, s: dict(mask=torch.linspace(-2, 2, b * s, dtype=torch.float64).reshape(b, 1, 1, s)),
     "scale": lambda b, t, s: dict(scale=0.7),
+    "softcap": lambda b, t, s: dict(softcap=0.6, causal=True),
 }
 
 
@@ -79,19 +80,22 @@ def test_no_query_sees_the_future():
 
 @given(
     b=st.integers(1, 3), g=st.integers(1, 3), group=st.integers(1, 3), t=st.integers(1, 4), s=st.integers(1, 40),
-    dk=st.integers(1, 9), dv=st.integers(1, 9), window=st.none() | st.integers(1, 14), seed=st.integers(0, 999),
+    dk=st.integers(1, 9), dv=st.integers(1, 9), window=st.none() | st.integers(1, 14),
+    softcap=st.none() | st.just(0.6), seed=st.integers(0, 999),
 )  # fmt: skip
 @settings(deadline=None, max_examples=60)
-def test_decoding_is_the_definition_on_what_each_sequence_holds(b, g, group, t, s, dk, dv, window, seed):
+def test_decoding_is_the_definition_on_what_each_sequence_holds(b, g, group, t, s, dk, dv, window, softcap, seed):
     q, k, v = make_qkv(b=b, h=g * group, g=g, t=t, s=s, dk=dk, dv=dv, seed=seed)
     lengths = torch.randint(0, s + 1, (b,), generator=torch.Generator().manual_seed(seed))
     wanted = [
-        grouped_query_attention(q[i : i + 1], k[i : i + 1, :, :n], v[i : i + 1, :, :n], causal=True, window=window)
+        softmax_attention(
+            q[i : i + 1], k[i : i + 1, :, :n], v[i : i + 1, :, :n], causal=True, window=window, softcap=softcap
+        )
         for i, n in enumerate(lengths.tolist())
     ]
     for i, n in enumerate(lengths.tolist()):
         k[i, :, n:] = v[i, :, n:] = torch.nan
-    got = grouped_query_decode(q, k, v, cache_seqlens=lengths, window=window)
+    got = grouped_query_decode(q, k, v, cache_seqlens=lengths, window=window, softcap=softcap)
     torch.testing.assert_close(got, torch.cat(wanted))
 
 
@@ -108,18 +112,18 @@ def test_decoding_by_a_mask_is_the_definition_under_it(t):
 
 
 @pytest.mark.parametrize(("b", "g"), [(1, 1), (2, 2), (1, 4), (3, 2)])
-@pytest.mark.parametrize("t", [1, 2])
-def test_long_caches_of_few_heads_are_read_in_pieces_to_the_same_result(b, g, t):
+@pytest.mark.parametrize(("t", "softcap"), [(1, None), (2, None), (1, 0.6)])
+def test_long_caches_of_few_heads_are_read_in_pieces_to_the_same_result(b, g, t, softcap):
     """Lengths that the pieces do not divide, in a cache with room left, and the front of it shorter in one sequence."""
     s = 16 * 256 + 13
     q, k, v = make_qkv(b=b, h=4 * g, g=g, t=t, s=s + 50, dk=8, dv=5)
     k[:, :, s:] = v[:, :, s:] = torch.nan
     lengths = torch.full((b,), s)
     lengths[-1] -= 7 * (b > 1)
-    got = grouped_query_decode(q, k, v, cache_seqlens=lengths)
+    got = grouped_query_decode(q, k, v, cache_seqlens=lengths, softcap=softcap)
     for i, n in enumerate(lengths.tolist()):
         row = slice(i, i + 1)
-        wanted = softmax_attention(q[row], k[row, :, :n], v[row, :, :n], causal=True)
+        wanted = softmax_attention(q[row], k[row, :, :n], v[row, :, :n], causal=True, softcap=softcap)
         torch.testing.assert_close(got[row], wanted)
 
 
@@ -202,6 +206,32 @@ def test_every_layout_decodes_what_reading_at_once_gives(layout, impl):
     layer.impl = impl
     pieces = [layer(piece, cache=cache) for piece in x.split([4, 1, 3, 1, 3], dim=1)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("codec", [None, Int8(), Int4(group=2), Fp8()], ids=str)
+@pytest.mark.parametrize("layout", ["contiguous", "paged", "ring", "channels"])
+@torch.no_grad()
+def test_the_kernel_reads_a_layers_cache_where_it_lies(layout, codec, monkeypatch):
+    """Two caches hold the same codes: what plain PyTorch decodes and gathers first, the kernel reads as it lies."""
+    layer, x = layer_and_tokens(2, b=3, t=12)
+    layer, x = layer.float(), x.float()
+    layer.softcap = 0.8
+
+    def read(impl):
+        pool = PagePool(12, layer.cache_shape, page_size=4, codec=codec)
+        pool._free = pool._free[::2] + pool._free[1::2]
+        cache = {
+            "contiguous": lambda: ContiguousCache(3, layer.cache_shape, capacity=13, codec=codec),
+            "paged": lambda: PagedCache(3, pool),
+            "ring": lambda: RingCache(3, layer.cache_shape, window=13, piece=4, codec=codec),
+            "channels": lambda: ChannelCache(3, layer.cache_shape, capacity=16, block=4, codec=codec and Int8()),
+        }[layout]()
+        if impl == "triton" and layout != "channels":
+            monkeypatch.setattr(cache, "view", lambda: pytest.fail("the cache was copied"))
+        layer.impl = impl
+        return torch.cat([layer(piece, cache=cache) for piece in x.split([4, 1, 3, 1, 3], dim=1)], dim=1)
+
+    torch.testing.assert_close(read("triton"), read("blocked"), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -294,10 +324,12 @@ def lengths_for(b, s, device):
     return torch.tensor([s, 0, 1, s // 2][:b], dtype=torch.int32, device=device)
 
 
-def exact_decode(q, k, v, lengths, *, window=None):
+def exact_decode(q, k, v, lengths, **masking):
     """The definition, sequence by sequence: output and log-sum-exp."""
     parts = [
-        softmax_attention_with_lse(q[i : i + 1], k[i : i + 1, :, :n], v[i : i + 1, :, :n], causal=True, window=window)
+        softmax_attention(
+            q[i : i + 1], k[i : i + 1, :, :n], v[i : i + 1, :, :n], causal=True, **masking, return_lse=True
+        )
         for i, n in enumerate(lengths.tolist())
     ]
     return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
@@ -305,15 +337,20 @@ def exact_decode(q, k, v, lengths, *, window=None):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("splits", [1, 3, 8])
-@pytest.mark.parametrize(("h", "g", "t", "window"), [(6, 2, 1, None), (4, 4, 2, None), (5, 1, 1, 20), (34, 1, 1, None)])
-def test_the_decode_kernel_keeps_its_budget_at_every_split(dtype, splits, h, g, t, window, device):
+@pytest.mark.parametrize(
+    ("h", "g", "t", "masking"),
+    [(6, 2, 1, {}), (4, 4, 2, {"softcap": 0.6, "scale": 0.4}), (5, 1, 1, {"window": 20}), (34, 1, 1, {})],
+)
+def test_the_decode_kernel_keeps_its_budget_at_every_split(dtype, splits, h, g, t, masking, device):
     q, k, v = make_qkv(b=4, h=h, g=g, t=t, s=83, dk=17, dv=24, dtype=dtype, device=device)
     lengths = lengths_for(4, 83, device)
-    exact, exact_lse = exact_decode(q.double(), k.double(), v.double(), lengths, window=window)
-    plain, _ = exact_decode(q, k, v, lengths, window=window)
+    exact, exact_lse = exact_decode(q.double(), k.double(), v.double(), lengths, **masking)
+    plain, _ = exact_decode(q, k, v, lengths, **masking)
     for i, n in enumerate(lengths.tolist()):
         k[i, :, n:] = v[i, :, n:] = torch.nan
-    out, lse = kernel.grouped_query_decode_triton_with_lse(q, k, v, cache_seqlens=lengths, window=window, splits=splits)
+    out, lse = kernel.grouped_query_decode_triton(
+        q, k, v, cache_seqlens=lengths, splits=splits, **masking, return_lse=True
+    )
     assert out.dtype == dtype and not out[1].any()
     assert_within_budget(out, plain=plain, exact=exact)
     torch.testing.assert_close(lse.double(), exact_lse, rtol=1e-3, atol=1e-3)
@@ -382,7 +419,7 @@ def test_the_decode_kernels_write_every_element(device):
     try:
         assert torch.empty(1, device=device).isnan().all()
         q, k, v = make_qkv(b=2, h=6, g=2, t=1, s=49, dk=24, dtype=torch.float32, device=device)
-        out, lse = kernel.grouped_query_decode_triton_with_lse(q, k, v, splits=5)
+        out, lse = kernel.grouped_query_decode_triton(q, k, v, splits=5, return_lse=True)
         assert out.isfinite().all() and lse.isfinite().all()
     finally:
         torch.use_deterministic_algorithms(False)
@@ -422,6 +459,7 @@ BAD_DECODE = {
     "mask beside lengths": (
         dict(mask=torch.ones(2, 1, 1, 5) > 0, cache_seqlens=torch.tensor([1, 1])), "without cache_seqlens and window"
     ),
+    "no softcap": (dict(softcap=0.0), "softcap must be positive, got 0.0"),
 }  # fmt: skip
 SCALE = torch.ones(2, 2, 5, 1)
 BAD_KERNEL = {

@@ -5,7 +5,7 @@ import torch
 
 import attncourse
 from attncourse.profile.compiled import SHARED_LIMIT, Build, compile_elsewhere
-from attncourse.softmax_attention import softmax_attention, softmax_attention_loop, softmax_attention_with_lse
+from attncourse.softmax_attention import softmax_attention, softmax_attention_loop
 from attncourse.testing import assert_causal, assert_within_budget, make_qkv
 
 kernel = pytest.importorskip("attncourse.lesson_kernels.kernel", reason="Triton is on Linux alone")
@@ -85,8 +85,8 @@ def test_kernel_attention_with_all_scores_in_registers(t, s, device):
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (16, 16), (37, 37), (5, 37), (37, 5)])
 def test_kernel_flash_attention_and_its_log_sum_exp(masking, t, s, device):
     q, k, v = make_qkv(t=t, s=s, dk=16, dtype=torch.float32, device=device)
-    exact, exact_lse = softmax_attention_with_lse(q.double(), k.double(), v.double(), **masking)
-    plain, plain_lse = softmax_attention_with_lse(q, k, v, **masking)
+    exact, exact_lse = softmax_attention(q.double(), k.double(), v.double(), **masking, return_lse=True)
+    plain, plain_lse = softmax_attention(q, k, v, **masking, return_lse=True)
     for blocks in ({}, {"block_s": 32}, {"block_t": 32}):
         out, lse = kernel.flash_attention_with_lse(q, k, v, **masking, **blocks)
         assert_within_budget(out, plain=plain, exact=exact, what=f"{blocks}")

@@ -1,6 +1,7 @@
 """Every form of linear attention against a loop over pairs, the recurrence, and each other; decay, state, the delta rule."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -18,10 +19,8 @@ from attncourse.linear_attention import (
     identity,
     linear_attention,
     linear_attention_blocked,
-    linear_attention_blocked_with_state,
     linear_attention_recurrent,
     linear_attention_step,
-    linear_attention_with_state,
     retention_decay,
 )
 from attncourse.profile import median_seconds, peak_memory
@@ -82,9 +81,9 @@ def pairs_by_hand(q, k, v, *, causal, phi, normalize, decay=None, key_lengths=No
 
 
 FORMS = {
-    "definition": linear_attention_with_state,
-    "chunks of 5": lambda *x, **o: linear_attention_blocked_with_state(*x, chunk=5, **o),
-    "chunks of 64": linear_attention_blocked_with_state,
+    "definition": partial(linear_attention, return_state=True),
+    "chunks of 5": lambda *x, **o: linear_attention_blocked(*x, chunk=5, **o, return_state=True),
+    "chunks of 64": partial(linear_attention_blocked, return_state=True),
     "recurrence": lambda *x, causal, **o: linear_attention_recurrent(*x, **o),
 }
 
@@ -149,9 +148,9 @@ def test_any_split_with_the_state_passed_on_is_one_shot(
     for end in ends:
         here = slice(start, end)
         per_step = factors is not None and factors.ndim == 4
-        out, state = linear_attention_blocked_with_state(
+        out, state = linear_attention_blocked(
             q[:, :, here], k[:, :, here], v[:, :, here], causal=True, state=state, chunk=chunk, normalize=normalize,
-            decay=factors[:, :, here] if per_step else factors,
+            decay=factors[:, :, here] if per_step else factors, return_state=True,
         )  # fmt: skip
         pieces.append(out)
         start = end
@@ -167,7 +166,9 @@ def test_decoding_step_by_step_continues_a_prefill(decay):
     per_step = factors is not None and factors.ndim == 4
     wanted = linear_attention(q, k, v, causal=True, decay=factors)
     prefix = factors[:, :, :6] if per_step else factors
-    out, state = linear_attention_blocked_with_state(q[:, :, :6], k[:, :, :6], v[:, :, :6], causal=True, decay=prefix)
+    out, state = linear_attention_blocked(
+        q[:, :, :6], k[:, :, :6], v[:, :, :6], causal=True, decay=prefix, return_state=True
+    )
     rows = [out]
     for i in range(6, 13):
         now = factors[:, :, i] if per_step else factors if factors is None or factors.ndim == 0 else factors[:, 0]
@@ -178,9 +179,9 @@ def test_decoding_step_by_step_continues_a_prefill(decay):
 
 def test_a_decay_of_one_is_none_and_a_chunk_holds_steep_decay():
     q, k, v = make_qkv(t=19)
-    plain, state = linear_attention_blocked_with_state(q, k, v, causal=True)
+    plain, state = linear_attention_blocked(q, k, v, causal=True, return_state=True)
     for ones in (torch.ones(2, 1, 1), torch.ones(2, 2, 19, 8)):
-        out, last = linear_attention_blocked_with_state(q, k, v, causal=True, decay=ones.double())
+        out, last = linear_attention_blocked(q, k, v, causal=True, decay=ones.double(), return_state=True)
         torch.testing.assert_close(out, plain)
         torch.testing.assert_close(last.S, state.S)
     q, k, v = (x.float() for x in make_qkv(b=1, h=1, t=100))
@@ -212,7 +213,7 @@ def test_gradients_of_chunks_are_the_definitions(decay, t, s):
 
         return gradients(outputs, *inputs)
 
-    wanted = through(linear_attention_with_state)
+    wanted = through(partial(linear_attention, return_state=True))
     for got, want in zip(through(FORMS["chunks of 5"]), wanted, strict=True):
         torch.testing.assert_close(got, want)
 
@@ -224,8 +225,8 @@ def test_gradients_of_chunks_pass_gradcheck(decay):
     factors = () if decay == "none" else (uniform(1, 1, 5, 3, low=0.4).requires_grad_(),)
 
     def outputs(q, k, v, S, z, decay=None):
-        out, state = linear_attention_blocked_with_state(
-            q, k, v, causal=True, decay=decay, state=LinearState(S, z), chunk=2
+        out, state = linear_attention_blocked(
+            q, k, v, causal=True, decay=decay, state=LinearState(S, z), chunk=2, return_state=True
         )
         return out, *state
 
@@ -271,7 +272,7 @@ def test_half_precision_sums_in_float32():
     for dtype in (torch.float16, torch.bfloat16):
         out = linear_attention_blocked(*(x.to(dtype) for x in (q, k, v)), causal=True, normalize=False, chunk=64)
         assert out.dtype == dtype
-        out, state = linear_attention_blocked_with_state(*(x.to(dtype) for x in (q, k, v)), causal=True)
+        out, state = linear_attention_blocked(*(x.to(dtype) for x in (q, k, v)), causal=True, return_state=True)
         assert state.S.dtype == torch.float32 and state.S.unique().tolist() == [3.0 * n]
         torch.testing.assert_close(out, torch.ones_like(out))
 
@@ -365,7 +366,7 @@ def test_the_delta_rule_replaces_and_a_sum_adds():
     torch.testing.assert_close(replaced[0, 0], torch.cat([old, new]))  # each key answers with what it was just given
     memory = delta_rule_attention(k, k, v, beta)[1]
     torch.testing.assert_close((q @ memory)[0, 0], new)
-    _, state = linear_attention_with_state(k, k, v, causal=True, feature_map=identity, normalize=False)
+    _, state = linear_attention(k, k, v, causal=True, feature_map=identity, normalize=False, return_state=True)
     torch.testing.assert_close((q @ state.S)[0, 0], old + new)
 
 
@@ -409,9 +410,9 @@ def check_kernel(sizes, dtype, device, *, decay="none", state=False, **options):
 
     exact_inputs = {name: x.double() for name, x in inputs.items()}
     for differentiate in (False, True):
-        exact = through(linear_attention_with_state, exact_inputs, differentiate)
-        plain = through(linear_attention_with_state, inputs, differentiate)
-        got = through(kernel.linear_attention_triton_with_state, inputs, differentiate)
+        exact = through(partial(linear_attention, return_state=True), exact_inputs, differentiate)
+        plain = through(partial(linear_attention, return_state=True), inputs, differentiate)
+        got = through(partial(kernel.linear_attention_triton, return_state=True), inputs, differentiate)
         for name, truth in exact.items():
             floor = 8 * torch.finfo(got[name].dtype).eps
             if differentiate and name == "decay":
@@ -482,7 +483,7 @@ def test_the_kernels_write_every_element(device):
     try:
         assert torch.empty(1, device=device).isnan().all()
         q, k, v = make_qkv(t=33, dk=24, dv=40, dtype=torch.float32, device=device)
-        out, state = kernel.linear_attention_triton_with_state(q, k, v, causal=True)
+        out, state = kernel.linear_attention_triton(q, k, v, causal=True, return_state=True)
         step, last = kernel.linear_attention_step_triton(q[:, :, 0], k[:, :, 0], v[:, :, 0], state=state)
         assert all(x.isfinite().all() for x in (out, *state, step, *last))
         for gradient in gradients(lambda *x: kernel.linear_attention_triton(*x, causal=True), q, k, v):

@@ -6,6 +6,7 @@ The inputs and the expected outputs are those that the `onnx` package makes for 
 
 import importlib
 from dataclasses import dataclass
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -20,9 +21,9 @@ from attncourse._shared.rope import rotate_half_split, rotate_interleaved
 from attncourse.kv_cache import ContiguousCache
 from attncourse.linear_attention import (
     LinearState,
-    linear_attention_blocked_with_state,
+    linear_attention,
+    linear_attention_blocked,
     linear_attention_recurrent,
-    linear_attention_with_state,
 )
 from attncourse.softmax_attention import (
     attention_scores,
@@ -248,9 +249,9 @@ def linear_form(form):
 
 
 LINEAR_FORMS = {
-    "reference": linear_form(linear_attention_with_state),
+    "reference": linear_form(partial(linear_attention, return_state=True)),
     "recurrent": linear_form(linear_attention_recurrent),
-    "blocked": linear_form(linear_attention_blocked_with_state),
+    "blocked": linear_form(partial(linear_attention_blocked, return_state=True)),
 }
 
 

@@ -14,10 +14,8 @@ from attncourse.softmax_attention import (
     online_softmax_attention,
     softmax_attention,
     softmax_attention_blocked,
-    softmax_attention_blocked_with_lse,
     softmax_attention_loop,
     softmax_attention_torch,
-    softmax_attention_with_lse,
 )
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
@@ -132,8 +130,8 @@ def test_pytorchs_is_causal_is_aligned_to_the_start_and_ours_to_the_end():
 @settings(deadline=None, max_examples=40)
 def test_blocked_is_the_definition_at_every_size(b, g, group, t, s, dk, dv, window, block, seed):
     q, k, v = make_qkv(b=b, h=g * group, g=g, t=t, s=s, dk=dk, dv=dv, seed=seed)
-    out, lse = softmax_attention_blocked_with_lse(q, k, v, window=window, block=block)
-    wanted, wanted_lse = softmax_attention_with_lse(q, k, v, window=window)
+    out, lse = softmax_attention_blocked(q, k, v, window=window, block=block, return_lse=True)
+    wanted, wanted_lse = softmax_attention(q, k, v, window=window, return_lse=True)
     torch.testing.assert_close(out, wanted)
     torch.testing.assert_close(lse, wanted_lse)
 
@@ -154,7 +152,9 @@ def test_gradients_of_blocked_and_torch_are_the_definitions(name):
 
 def test_the_log_sum_exp_has_gradients_too():
     q, k, v = make_qkv(b=1, h=2, g=1, t=5, s=6, dk=3, grad=True)
-    assert torch.autograd.gradcheck(lambda *x: softmax_attention_blocked_with_lse(*x, causal=True, block=2), (q, k, v))
+    assert torch.autograd.gradcheck(
+        lambda *x: softmax_attention_blocked(*x, causal=True, block=2, return_lse=True), (q, k, v)
+    )
 
 
 def test_equivalences_of_heads_and_windows():
@@ -170,10 +170,10 @@ def test_equivalences_of_heads_and_windows():
 @pytest.mark.parametrize("cut", [0, 1, 4, 9])
 def test_two_halves_of_the_keys_merge_to_the_whole(cut):
     q, k, v = make_qkv(t=5, s=9)
-    left = softmax_attention_with_lse(q, k[:, :, :cut], v[:, :, :cut])
-    right = softmax_attention_with_lse(q, k[:, :, cut:], v[:, :, cut:])
+    left = softmax_attention(q, k[:, :, :cut], v[:, :, :cut], return_lse=True)
+    right = softmax_attention(q, k[:, :, cut:], v[:, :, cut:], return_lse=True)
     out, lse = merge_partial(*left, *right)
-    wanted, wanted_lse = softmax_attention_with_lse(q, k, v)
+    wanted, wanted_lse = softmax_attention(q, k, v, return_lse=True)
     torch.testing.assert_close(out, wanted)
     torch.testing.assert_close(lse, wanted_lse)
 
@@ -261,8 +261,8 @@ def check_kernel(name, sizes, dtype, device):
         n: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for n, x in masking.items()
     }
     exact_inputs = [x.double() for x in (q, k, v)]
-    exact, exact_lse = softmax_attention_with_lse(*exact_inputs, **exact_masking)
-    out, lse = kernel.softmax_attention_triton_with_lse(q, k, v, **masking)
+    exact, exact_lse = softmax_attention(*exact_inputs, **exact_masking, return_lse=True)
+    out, lse = kernel.softmax_attention_triton(q, k, v, **masking, return_lse=True)
     plain = softmax_attention(q, k, v, **masking)
     assert out.dtype == dtype
     assert_within_budget(out, plain=plain, exact=exact, what="output")
@@ -323,13 +323,13 @@ def test_the_kernels_log_sum_exp_has_gradients(device):
 
     def through_both(attend):
         def total(*x):
-            out, lse = attend(*x, causal=True)
+            out, lse = attend(*x, causal=True, return_lse=True)
             return out + torch.sin(lse)[..., None].to(out.dtype)
 
         return total
 
-    got = gradients(through_both(kernel.softmax_attention_triton_with_lse), q, k, v)
-    wanted = gradients(through_both(softmax_attention_with_lse), *(x.double() for x in (q, k, v)))
+    got = gradients(through_both(kernel.softmax_attention_triton), q, k, v)
+    wanted = gradients(through_both(softmax_attention), *(x.double() for x in (q, k, v)))
     for mine, truth in zip(got, wanted, strict=True):
         assert relative_error(mine, truth) < 1e-5
 
@@ -340,7 +340,7 @@ def test_the_kernel_writes_every_element(device):
     try:
         assert torch.empty(1, device=device).isnan().all()
         q, k, v = make_qkv(t=33, s=49, dk=24, dtype=torch.float32, device=device)
-        out, lse = kernel.softmax_attention_triton_with_lse(q, k, v, causal=True)
+        out, lse = kernel.softmax_attention_triton(q, k, v, causal=True, return_lse=True)
         assert out.isfinite().all() and lse.isfinite().all()
         for gradient in gradients(lambda *x: kernel.softmax_attention_triton(*x, causal=True), q, k, v):
             assert gradient.isfinite().all()

@@ -44,6 +44,9 @@ class KeyValueCache(Protocol):
     block_table: Int[Tensor, "b pages"] | None
     """The pages of each sequence, in order, -1 for none; None where a sequence has a row of the storage."""
 
+    in_slots: bool
+    """Whether a slot of `storage` holds the vector of one token, in the tensors of its codec."""
+
     in_order: bool
     """Whether `view` gives position j in place j, of every sequence, and a query sees all that stands before it."""
 

@@ -1,10 +1,26 @@
 """Who may see whom: boolean masks (True = visible) and the rule that turns scores into weights."""
 
+from typing import TypedDict
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .precision import wide
+
+
+class Masking(TypedDict, total=False):
+    """What forms of softmax attention take beside q, k and v: who sees whom, and what becomes of q . k.
+
+    `softmax_attention.attention_scores` says what each of them means.
+    """
+
+    causal: bool
+    window: int | None
+    key_lengths: Int[Tensor, " b"] | None
+    mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None
+    scale: float | None
+    softcap: float | None
 
 
 def query_positions(t: int, s: int, *, device=None) -> Int[Tensor, "t 1"]:
@@ -72,6 +88,14 @@ def narrow_mask(mask: Float[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor,
     if mask.dtype == dtype:
         return mask
     return mask.clamp_min(torch.finfo(dtype).min).masked_fill(mask == -torch.inf, -torch.inf).to(dtype)
+
+
+def soft_cap(scores: Float[Tensor, "*scores"], softcap: float | None) -> Float[Tensor, "*scores"]:
+    """Scores bounded smoothly, softcap * tanh(score / softcap); as they are where it is None.
+
+    Gemma 2 (2024), https://arxiv.org/abs/2408.00118, section 2.
+    """
+    return scores if softcap is None else softcap * torch.tanh(scores / softcap)
 
 
 def masked_softmax(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]:

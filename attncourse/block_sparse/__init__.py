@@ -3,21 +3,19 @@
 The kernel is imported from `attncourse.block_sparse.kernel`, since it needs Triton.
 """
 
-from .blocked import block_sparse_attention_blocked, block_sparse_attention_blocked_with_lse
+from .blocked import block_sparse_attention_blocked
 from .module import BlockSparseAttention, block_sparse_attention_torch
 from .pattern import BlockPattern, from_blocks, from_mask, from_rule
 from .patterns import dilated, fixed, local, local_and_random, strided
-from .reference import block_sparse_attention, block_sparse_attention_loop, block_sparse_attention_with_lse
+from .reference import block_sparse_attention, block_sparse_attention_loop
 
 __all__ = [
     "BlockPattern",
     "BlockSparseAttention",
     "block_sparse_attention",
     "block_sparse_attention_blocked",
-    "block_sparse_attention_blocked_with_lse",
     "block_sparse_attention_loop",
     "block_sparse_attention_torch",
-    "block_sparse_attention_with_lse",
     "dilated",
     "fixed",
     "from_blocks",

@@ -150,6 +150,7 @@ class _Blocked(torch.autograd.Function):
         return tiling.join_queries(dq), tiling.join_keys(dk), tiling.join_keys(dv), None, None, None
 
 
+@outside_autocast
 def block_sparse_attention_blocked(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -158,33 +159,22 @@ def block_sparse_attention_blocked(
     pattern: BlockPattern,
     key_lengths: Int[Tensor, " b"] | None = None,
     scale: float | None = None,
-) -> Float[Tensor, "b h t dv"]:
+    return_lse: bool = False,
+) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
     """`block_sparse_attention` by gathering live blocks: the same result and gradients, time in proportion to them.
 
-    Memory is linear in t + s. Arguments and errors as in the reference.
+    Memory is linear in t + s. Arguments and errors as in the reference; the log-sum-exp has its gradient, too.
     """
-    return block_sparse_attention_blocked_with_lse(q, k, v, pattern=pattern, key_lengths=key_lengths, scale=scale)[0]
-
-
-@outside_autocast
-def block_sparse_attention_blocked_with_lse(
-    q: Float[Tensor, "b h t dk"],
-    k: Float[Tensor, "b g s dk"],
-    v: Float[Tensor, "b g s dv"],
-    *,
-    pattern: BlockPattern,
-    key_lengths: Int[Tensor, " b"] | None = None,
-    scale: float | None = None,
-) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """The output in q's dtype and the log-sum-exp of each row of scores in float32 or better, both with gradients."""
     check_pattern(pattern, q, k, v, key_lengths)
-    if q.is_meta:  # no numbers to gather, and a pattern that says which
-        return q.new_empty(*q.shape[:3], v.shape[-1]), wide(q).new_empty(q.shape[:3])
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     before = max(q.shape[2] - k.shape[2], 0)  # queries that stand before position 0 see nothing
     rows = q[:, :, before:]
-    if rows.numel() == 0:
+    if q.is_meta:  # no numbers to gather, and a pattern that says which
+        out, lse = q.new_empty(*q.shape[:3], v.shape[-1]), wide(q).new_empty(q.shape[:3])
+    elif rows.numel() == 0:
         nothing = q.sum() * 0 + k.sum() * 0 + v.sum() * 0
-        return nothing.expand(*q.shape[:3], v.shape[-1]), (wide(nothing) - torch.inf).expand(q.shape[:3])
-    out, lse = _Blocked.apply(wide(rows), wide(k), wide(v), key_lengths, pattern, scale)
-    return pad(out.to(q.dtype), (0, 0, before, 0)), pad(lse, (before, 0), value=-torch.inf)
+        out, lse = nothing.expand(*q.shape[:3], v.shape[-1]), (wide(nothing) - torch.inf).expand(q.shape[:3])
+    else:
+        out, lse = _Blocked.apply(wide(rows), wide(k), wide(v), key_lengths, pattern, scale)
+        out, lse = pad(out.to(q.dtype), (0, 0, before, 0)), pad(lse, (before, 0), value=-torch.inf)
+    return (out, lse) if return_lse else out

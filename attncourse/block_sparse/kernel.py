@@ -365,37 +365,30 @@ def block_sparse_attention_triton(
     pattern: BlockPattern,
     key_lengths: Tensor | None = None,
     scale: float | None = None,
-) -> Tensor:
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Block-sparse attention by the kernels: the signature and the result of `block_sparse_attention`, with gradients.
 
     Float32, float16 or bfloat16, widths to 256, any strides, blocks of any side (a multiple of 16 wastes nothing).
     Products accumulate in float32, and those of float32 inputs are exact (no tf32).
 
+    Args:
+        return_lse: give also the float32 log-sum-exp (b, h, t), with its gradient.
+
     Raises:
         ValueError: as the reference, and for what no kernel here can do (float64, a wider head, CPU tensors where Triton
             compiles).
     """
-    return block_sparse_attention_triton_with_lse(q, k, v, pattern=pattern, key_lengths=key_lengths, scale=scale)[0]
-
-
-def block_sparse_attention_triton_with_lse(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    pattern: BlockPattern,
-    key_lengths: Tensor | None = None,
-    scale: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The output (b, h, t, dv) and the float32 log-sum-exp (b, h, t), both with gradients."""
     check_pattern(pattern, q, k, v, key_lengths)
     check_launch("block_sparse_attention_triton", q, k, v, instead="blocked")
     s, before = k.shape[2], max(q.shape[2] - k.shape[2], 0)  # queries that stand before position 0 see nothing
     rows = q[:, :, before:]
     if rows.numel() == 0 or v.shape[-1] == 0:
         nothing = q.sum() * 0 + k.sum() * 0 + v.sum() * 0
-        return nothing.expand(*q.shape[:3], v.shape[-1]), (nothing.float() - torch.inf).expand(q.shape[:3])
-    rows, scale = positive(rows, q.shape[-1] ** -0.5 if scale is None else scale)
-    lengths = None if key_lengths is None else key_lengths.contiguous()
-    out, lse = _BlockSparseAttention.apply(rows, k, v, lengths, pattern.first(s), scale)
-    return pad(out, (0, 0, before, 0)), pad(lse, (before, 0), value=-torch.inf)
+        out, lse = nothing.expand(*q.shape[:3], v.shape[-1]), (nothing.float() - torch.inf).expand(q.shape[:3])
+    else:
+        rows, scale = positive(rows, q.shape[-1] ** -0.5 if scale is None else scale)
+        lengths = None if key_lengths is None else key_lengths.contiguous()
+        out, lse = _BlockSparseAttention.apply(rows, k, v, lengths, pattern.first(s), scale)
+        out, lse = pad(out, (0, 0, before, 0)), pad(lse, (before, 0), value=-torch.inf)
+    return (out, lse) if return_lse else out

@@ -30,6 +30,7 @@ def block_sparse_attention_loop(
     return out
 
 
+@outside_autocast
 def block_sparse_attention(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -38,31 +39,20 @@ def block_sparse_attention(
     pattern: BlockPattern,
     key_lengths: Int[Tensor, " b"] | None = None,
     scale: float | None = None,
-) -> Float[Tensor, "b h t dv"]:
+    return_lse: bool = False,
+) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
     """softmax(Q K^T / sqrt(dk)) V over the pairs of the pattern, by a mask on all t * s scores.
 
     Args:
         pattern: who sees whom; its first s positions are used. Query i of t stands at position s - t + i.
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
         scale: factor on q . k, dk ** -0.5 unless told.
+        return_lse: give also the log-sum-exp of each row of scores (b, h, t), in float32 or better (natural; -inf where no
+            key is visible).
 
     Raises:
         ValueError: a shape, dtype, device or range is wrong; the pattern has fewer than s positions.
     """
-    return block_sparse_attention_with_lse(q, k, v, pattern=pattern, key_lengths=key_lengths, scale=scale)[0]
-
-
-@outside_autocast
-def block_sparse_attention_with_lse(
-    q: Float[Tensor, "b h t dk"],
-    k: Float[Tensor, "b g s dk"],
-    v: Float[Tensor, "b g s dv"],
-    *,
-    pattern: BlockPattern,
-    key_lengths: Int[Tensor, " b"] | None = None,
-    scale: float | None = None,
-) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """The output, and the log-sum-exp of each row of scores in float32 or better (natural; -inf where none is visible)."""
     check_pattern(pattern, q, k, v, key_lengths)
     (g, s), t = k.shape[1:3], q.shape[2]
     grouped = rearrange(wide(q), "b (g r) t dk -> b g r t dk", g=g)
@@ -72,4 +62,5 @@ def block_sparse_attention_with_lse(
     scores = apply_mask(scores, None if key_lengths is None else length_mask(key_lengths, s))
     weights = rearrange(masked_softmax(scores), "b (g r) t s -> b g r t s", g=g)
     out = einsum(weights, wide(blank_padding(v, key_lengths)), "b g r t s, b g s dv -> b g r t dv")
-    return rearrange(out, "b g r t dv -> b (g r) t dv").to(q.dtype), masked_logsumexp(scores)
+    out = rearrange(out, "b g r t dv -> b (g r) t dv").to(q.dtype)
+    return (out, masked_logsumexp(scores)) if return_lse else out

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attncourse._shared.cache import visible_in_cache
-from attncourse._shared.masks import masked_softmax
+from attncourse._shared.masks import masked_softmax, soft_cap
 from attncourse._shared.precision import outside_autocast, wide
 
 from .checks import check_decode
@@ -25,6 +25,7 @@ def grouped_query_decode(
     mask: Bool[Tensor, "b 1 t s"] | None = None,
     window: int | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
 ) -> Float[Tensor, "b h t dv"]:
     """Attention from the last t tokens of each sequence to its cache, without copying keys to h heads.
 
@@ -37,23 +38,24 @@ def grouped_query_decode(
         mask: True where a query may look, in place of cache_seqlens and window: for caches that are not in order.
         window: a query sees this many keys, its own included.
         scale: factor on q . k, dk ** -0.5 unless told.
+        softcap: bounds scores smoothly, as `soft_cap`.
 
     Raises:
         ValueError: a shape, dtype, device or range is wrong, or a mask beside cache_seqlens or window; the message names
             the rule and the values.
     """
-    check_decode(q, k, v, cache_seqlens=cache_seqlens, mask=mask, window=window)
+    check_decode(q, k, v, cache_seqlens=cache_seqlens, mask=mask, window=window, softcap=softcap)
     dtype, q = q.dtype, wide(q) * (q.shape[-1] ** -0.5 if scale is None else scale)
     t, s = q.shape[2], k.shape[2]
     if mask is None:
         full = cache_seqlens is None or bool((cache_seqlens == s).all())
         if full and t == 1 and (window is None or window >= s):  # the usual step pays for no mask
-            return _read(q, k, v, None).to(dtype)
+            return _read(q, k, v, None, softcap).to(dtype)
         mask = _mask(q, k, cache_seqlens, window)
     if mask.all():
-        return _read(q, k, v, None).to(dtype)
+        return _read(q, k, v, None, softcap).to(dtype)
     # A sequence of padding alone still gives a row.
-    rows = [_read_visible(*(x[i : i + 1] for x in (q, k, v, mask))) for i in range(len(q))]
+    rows = [_read_visible(*(x[i : i + 1] for x in (q, k, v, mask)), softcap) for i in range(len(q))]
     return (torch.cat(rows) if rows else q.new_zeros(*q.shape[:3], v.shape[-1])).to(dtype)
 
 
@@ -66,27 +68,27 @@ def _mask(q, k, cache_seqlens, window) -> Bool[Tensor, "b 1 t s"]:
     return visible_in_cache(queries, torch.where(keys < lengths[:, None], keys, -1), window=window)
 
 
-def _read_visible(q, k, v, mask):
+def _read_visible(q, k, v, mask, softcap):
     """`_read` of one sequence, over no more keys than up to the last that any query sees."""
     used = mask[0, 0].any(dim=0)
     end = int(used.nonzero().max()) + 1 if used.any() else 0
     k, v, mask, used = k[:, :, :end], v[:, :, :end], mask[..., :end], used[:end]
     if not used.all():  # what no query sees is undefined, and a weight of 0 times NaN is NaN
         v = v.masked_fill(~used[:, None], 0.0)
-    return _read(q, k, v, None if mask.all() and end > 0 else mask)
+    return _read(q, k, v, None if mask.all() and end > 0 else mask, softcap)
 
 
-def _read(q, k, v, mask: Bool[Tensor, "b 1 t s"] | None):
+def _read(q, k, v, mask: Bool[Tensor, "b 1 t s"] | None, softcap: float | None):
     """A group's queries are the rows of one matrix, which meets the group's keys in one product, and its values in one."""
     k, v, (b, g, s) = wide(k), wide(v), k.shape[:3]
     r = q.shape[1] // g
     rows = rearrange(q, "b (g r) t dk -> b g (r t) dk", g=g)
     if mask is None and r > 1 and b * g <= FEW_HEADS and s >= SPLITS * LEAST_SPLIT:
-        heads = [_read_in_splits(rows[i, j], k[i, j], v[i, j]) for i in range(b) for j in range(g)]
+        heads = [_read_in_splits(rows[i, j], k[i, j], v[i, j], softcap) for i in range(b) for j in range(g)]
         out = torch.stack(heads).unflatten(0, (b, g))
         return rearrange(out, "b g (r t) dv -> b (g r) t dv", r=r)
     # Keys first: a row of the cache is read once and meets all of the group's queries.
-    scores = (k @ rows.transpose(-1, -2)).transpose(-1, -2)
+    scores = soft_cap((k @ rows.transpose(-1, -2)).transpose(-1, -2), softcap)
     if mask is None:
         weights = torch.softmax(scores, dim=-1)
     else:
@@ -95,14 +97,14 @@ def _read(q, k, v, mask: Bool[Tensor, "b 1 t s"] | None):
 
 
 def _read_in_splits(
-    rows: Float[Tensor, "rt dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"]
+    rows: Float[Tensor, "rt dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"], softcap: float | None
 ) -> Float[Tensor, "rt dv"]:
     """One head's cache in equal pieces, a product each, and what is left over: pieces keep every core busy."""
     length = len(k) // SPLITS
     cut = SPLITS * length
     pieces = torch.bmm(rows.expand(SPLITS, -1, -1), k[:cut].unflatten(0, (SPLITS, length)).mT)
     scores = torch.cat([rearrange(pieces, "n rt s -> rt (n s)"), rows @ k[cut:].T], dim=1)
-    weights = torch.softmax(scores, dim=-1)
+    weights = torch.softmax(soft_cap(scores, softcap), dim=-1)
     by_piece = rearrange(weights[:, :cut], "rt (n s) -> n rt s", n=SPLITS)
     mixed = torch.bmm(by_piece, v[:cut].unflatten(0, (SPLITS, length))).sum(dim=0)
     return mixed + weights[:, cut:] @ v[cut:]

@@ -3,15 +3,23 @@
 import torch
 from torch import Tensor
 
-from attncourse._shared.validate import check_key_lengths, check_qkv, check_window
+from attncourse._shared.validate import check_key_lengths, check_qkv, check_softcap, check_window
 
 
 def check_decode(
-    q: Tensor, k: Tensor, v: Tensor, *, cache_seqlens: Tensor | None, mask: Tensor | None, window: int | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    cache_seqlens: Tensor | None,
+    mask: Tensor | None,
+    window: int | None,
+    softcap: float | None,
 ) -> None:
     """q, k, v fit each other, cache_seqlens (b,) the cache, and a boolean mask (b, 1, t, s) the scores."""
     check_qkv(q, k, v)
     check_window(window)
+    check_softcap(softcap)
     (b, _, t, _), s = q.shape, k.shape[2]
     check_key_lengths(cache_seqlens, b=b, s=s, like=q)
     if mask is None:

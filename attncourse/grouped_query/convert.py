@@ -72,6 +72,7 @@ def grouped_from_multi_head(
     grouped = GroupedQueryAttention(
         d_model, layer.n_heads, n_kv_heads=n_kv_heads, head_dim=layer.head_dim, bias=layer.w_q.bias is not None,
         causal=layer.causal, window=getattr(layer, "window", None), rope=copy.deepcopy(layer.rope), scale=layer.scale,
+        softcap=getattr(layer, "softcap", None),
         impl=layer.impl,
     )  # fmt: skip
     if layer.w_o.bias is None:  # Qwen2's layers have biases on queries, keys and values alone

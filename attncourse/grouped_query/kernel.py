@@ -7,6 +7,8 @@ outputs by log-sum-exp. The query heads of a group are the rows of one tile: key
 Caches of 8 or 4 bits are dequantised in registers. For inference only.
 """
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from attncourse._shared.kernel import (
     merge_splits,
     online_softmax,
     place_of,
+    tanh,
     vectors_at,
 )
 from attncourse._shared.language import tl, triton
@@ -32,14 +35,15 @@ from attncourse._shared.launch import (
     split_buffers,
     tile_config,
 )
+from attncourse._shared.masks import Masking
 from attncourse._shared.plan import Plan, plan_of
-from attncourse._shared.validate import check_key_lengths, check_window, checking_values, require
+from attncourse._shared.validate import check_key_lengths, check_softcap, check_window, checking_values, require
 from attncourse.softmax_attention.kernel import softmax_attention_triton
 
 PLAIN, INT8, INT4, FP8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 
 
-def grouped_query_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking) -> Tensor:
+def grouped_query_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking: Unpack[Masking]) -> Tensor:
     """`grouped_query_attention` by the softmax kernel, with gradients; errors as there and as in the reference."""
     return softmax_attention_triton(q, k, v, **masking)
 
@@ -74,11 +78,17 @@ def _load_tokens(
 
 
 @triton.jit
+def _factor(scale, SOFTCAP: tl.constexpr):
+    """What makes exponents to base 2 of the scores, which are scaled already where they are bounded."""
+    return LOG2E if SOFTCAP else scale * LOG2E
+
+
+@triton.jit
 def _decode_tiles(
     acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides, v_strides,
-    k_scale_strides, v_scale_strides, batch, head, positions, first, last, end, size, window, factor,
-    EDGE: tl.constexpr, PAGED: tl.constexpr, ALIGNED: tl.constexpr, WINDOW: tl.constexpr, CODEC: tl.constexpr,
-    K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr,
+    k_scale_strides, v_scale_strides, batch, head, positions, first, last, end, size, window, scale, softcap,
+    EDGE: tl.constexpr, PAGED: tl.constexpr, ALIGNED: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
+    CODEC: tl.constexpr, K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
     """The online softmax over the tiles of keys first..last of a split that ends at `end`."""
@@ -91,6 +101,8 @@ def _decode_tiles(
             vectors_at(block, slot, lanes, head, k_scale_strides), exists, DK, BLOCK_DK, CODEC, K_GROUPS, EDGE,
         ).to(q.dtype)  # fmt: skip
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")  # (BLOCK_R, BLOCK_S)
+        if SOFTCAP:
+            scores = softcap * tanh(scores * (scale / softcap))
         if EDGE:
             visible = exists[None, :] & (keys[None, :] <= positions[:, None])
             if WINDOW:
@@ -100,7 +112,7 @@ def _decode_tiles(
             v_ptr, v_scale_ptr, v_zero_ptr, vectors_at(block, slot, lanes, head, v_strides),
             vectors_at(block, slot, lanes, head, v_scale_strides), exists, DV, BLOCK_DV, CODEC, V_GROUPS, EDGE,
         ).to(q.dtype)  # fmt: skip
-        acc, top, total = online_softmax(acc, top, total, scores, v, factor)
+        acc, top, total = online_softmax(acc, top, total, scores, v, _factor(scale, SOFTCAP))
     return acc, top, total
 
 
@@ -108,9 +120,9 @@ def _decode_tiles(
 def _grouped_query_split_kernel(
     q_ptr, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, seqlens_ptr, starts_ptr, table_ptr,
     part_ptr, lse_ptr, k_strides, v_strides, k_scale_strides, v_scale_strides, table_strides,
-    g, rows_all, t, capacity, size, window, splits, scale,
+    g, rows_all, t, capacity, size, window, splits, scale, softcap,
     LENGTHS: tl.constexpr, STARTS: tl.constexpr, PAGED: tl.constexpr, ALIGNED: tl.constexpr, WINDOW: tl.constexpr,
-    CODEC: tl.constexpr, K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr,
+    SOFTCAP: tl.constexpr, CODEC: tl.constexpr, K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_R rows (a group's query heads, t queries each) against one split of the sequence's keys."""
@@ -150,20 +162,23 @@ def _grouped_query_split_kernel(
         acc, top, total = _decode_tiles(
             acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides,
             v_strides, k_scale_strides, v_scale_strides, batch, head, positions, begin, left, end, size, window,
-            scale * LOG2E, True, PAGED, ALIGNED, WINDOW, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV,
+            scale, softcap, True, PAGED, ALIGNED, WINDOW, SOFTCAP, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK,
+            BLOCK_DV,
         )  # fmt: skip
     acc, top, total = _decode_tiles(
         acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides,
         v_strides, k_scale_strides, v_scale_strides, batch, head, positions, left, right, end, size, window,
-        scale * LOG2E, False, PAGED, ALIGNED, WINDOW, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV,
+        scale, softcap, False, PAGED, ALIGNED, WINDOW, SOFTCAP, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK,
+        BLOCK_DV,
     )  # fmt: skip
     acc, top, total = _decode_tiles(
         acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides,
         v_strides, k_scale_strides, v_scale_strides, batch, head, positions, right, end, end, size, window,
-        scale * LOG2E, True, PAGED, ALIGNED, WINDOW, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV,
+        scale, softcap, True, PAGED, ALIGNED, WINDOW, SOFTCAP, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK,
+        BLOCK_DV,
     )  # fmt: skip
 
-    out, lse = finish_softmax(acc, top, total, scale * LOG2E)
+    out, lse = finish_softmax(acc, top, total, _factor(scale, SOFTCAP))
     at = of_rows * splits + split
     tl.store(lse_ptr + at, lse, mask=rows < rows_all)
     width = tl.arange(0, BLOCK_DV)[None, :]
@@ -196,33 +211,29 @@ def launch_config(*, rows: int, width: int, bits: int, capability: int, paged: b
     return config | {"BLOCK_R": min(padded(rows), most), "num_stages": 2 * stages - 1 if paged else stages}
 
 
-def grouped_query_decode_triton(q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
-    """`grouped_query_decode` by the kernels, over contiguous or paged storage, plain or of 8 bits, where it lies.
-
-    The output of `grouped_query_decode_triton_with_lse`, whose arguments and errors are these.
-    """
-    return grouped_query_decode_triton_with_lse(q, k, v, **options)[0]
-
-
-def grouped_query_decode_triton_with_lse(
+def grouped_query_decode_triton(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     *,
     window: int | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
     splits: int | None = None,
     check_values: bool | None = None,
+    return_lse: bool = False,
     **tensors: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """A plan and its run: the output (b, h, t, dv) in q's dtype, and the float32 log-sum-exp (b, h, t).
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`grouped_query_decode` by the kernels, over contiguous or paged storage, plain or coded, where it lies: plan and run.
 
-    Arguments and errors are those of `plan_grouped_query_decode`; but on CUDA no values are checked, unless told.
+    The output (b, h, t, dv) in q's dtype; with return_lse also the float32 log-sum-exp (b, h, t). Arguments and errors are
+    those of `plan_grouped_query_decode`; but on CUDA no values are checked, unless told.
     """
     plan = plan_grouped_query_decode(
-        q, k, v, window=window, scale=scale, splits=splits, check_values=check_values, **tensors
+        q, k, v, window=window, scale=scale, softcap=softcap, splits=splits, check_values=check_values, **tensors
     )
-    return plan.run(q, k, v, **tensors)
+    out, lse = plan.run(q, k, v, **tensors)
+    return (out, lse) if return_lse else out
 
 
 def plan_grouped_query_decode(
@@ -239,6 +250,7 @@ def plan_grouped_query_decode(
     v_zero: Tensor | None = None,
     window: int | None = None,
     scale: float | None = None,
+    softcap: float | None = None,
     splits: int | None = None,
     check_values: bool | None = True,
 ) -> Plan:
@@ -259,6 +271,7 @@ def plan_grouped_query_decode(
             A value is (code - zero) * scale.
         window: a query sees this many keys, its own included.
         scale: factor on q . k, dk ** -0.5 unless told.
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
         splits: into how many pieces a sequence's keys are cut; by the chip and the batch unless told.
         check_values: whether lengths are looked at, which on CUDA waits for the device; None as `checking_values` says.
 
@@ -269,6 +282,7 @@ def plan_grouped_query_decode(
     check_runs_here(name, q)
     codec = _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero)
     check_window(window)
+    check_softcap(softcap)
     b, h, t, dk = q.shape
     (g, size), dv = k.shape[1:3], v.shape[-1] * _codes_a_byte(codec)
     capacity = size if block_table is None else _check_table(block_table, b=b, size=size, like=q)
@@ -295,7 +309,7 @@ def plan_grouped_query_decode(
         out, lse = in_exact_dtype(
             lambda q, k, v: _launch(
                 q, k, v, parts, part_lse, **beside, codec=codec, capacity=capacity, window=window, scale=scale,
-                splits=splits, config=config,
+                softcap=softcap, splits=splits, config=config,
             ), q, k, v,
         )  # fmt: skip
         return out.to(q.dtype), lse
@@ -308,7 +322,7 @@ def plan_grouped_query_decode(
 
 def _launch(
     q, k, v, parts, part_lse, *, cache_seqlens, starts, block_table, k_scale, v_scale, k_zero, v_zero, codec, capacity,
-    window, scale, splits, config,
+    window, scale, softcap, splits, config,
 ):  # fmt: skip
     (b, h, t, dk), (g, size) = q.shape, k.shape[1:3]
     rows, dv = h // g * t, v.shape[-1] * _codes_a_byte(codec)
@@ -325,8 +339,8 @@ def _launch(
     _grouped_query_split_kernel[(splits, b * g, triton.cdiv(rows, config["BLOCK_R"]))](
         q, k, v, *scales, lengths, first, table, *written, k.stride(), v.stride(), *scale_strides,
         (0, 1) if block_table is None else table.stride(), g, rows, t, capacity, size, window or 0, splits, scale,
-        LENGTHS=cache_seqlens is not None, STARTS=starts is not None, PAGED=block_table is not None,
-        ALIGNED=size % config["BLOCK_S"] == 0, WINDOW=window is not None, CODEC=codec,
+        softcap or 1.0, LENGTHS=cache_seqlens is not None, STARTS=starts is not None, PAGED=block_table is not None,
+        ALIGNED=size % config["BLOCK_S"] == 0, WINDOW=window is not None, SOFTCAP=softcap is not None, CODEC=codec,
         K_GROUPS=1 if k_scale is None else k_scale.shape[-1], V_GROUPS=1 if v_scale is None else v_scale.shape[-1],
         DK=dk, DV=dv, BLOCK_DK=padded(dk), BLOCK_DV=padded(dv), **config,
     )  # fmt: skip

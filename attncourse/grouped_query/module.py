@@ -10,7 +10,7 @@ from attncourse._shared.cache import CacheShape, KeyValueCache, visible_through
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.layer import Form, check_impl, form_of, head_widths
 from attncourse._shared.rope import RotaryEmbedding
-from attncourse._shared.validate import check_tokens, check_window, require
+from attncourse._shared.validate import check_softcap, check_tokens, check_window, require
 from attncourse.softmax_attention import (
     attention_weights,
     mix_values,
@@ -39,6 +39,7 @@ class GroupedQueryAttention(nn.Module):
         window: a causal layer's token sees this many tokens, itself included; all unless told.
         rope: turns each head's queries and keys by their positions.
         scale: factor on q . k, head_dim ** -0.5 unless told.
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap); unless told, they are as they come.
         impl: what attends without a cache: "torch" (PyTorch's fused attention), "blocked" (memory linear in the length),
             "reference" (the definition) or "triton" (the kernels, with a cache too; interpreted without a GPU). With a
             cache all but "triton" call `grouped_query_decode`.
@@ -66,6 +67,7 @@ class GroupedQueryAttention(nn.Module):
         window: int | None = None,
         rope: RotaryEmbedding | None = None,
         scale: float | None = None,
+        softcap: float | None = None,
         impl: str = "torch",
     ):
         super().__init__()
@@ -75,8 +77,14 @@ class GroupedQueryAttention(nn.Module):
         require(
             window is None or causal, f"a window ends at the token itself: causal must be True, got window={window}"
         )
+        check_softcap(softcap)
+        require(
+            softcap is None or impl != "torch",
+            f"PyTorch's fused attention bounds no scores: use impl='blocked', got softcap={softcap}, impl={impl!r}",
+        )
         self.d_model, self.n_heads, self.n_kv_heads, self.head_dim = d_model, n_heads, n_kv_heads, head_dim
-        self.causal, self.window, self.rope, self.scale, self.impl = causal, window, rope, scale, impl
+        self.causal, self.window, self.rope, self.impl = causal, window, rope, impl
+        self.scale, self.softcap = scale, softcap
         self.w_q = nn.Linear(d_model, n_heads * head_dim, bias=bias)
         self.w_k = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
         self.w_v = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
@@ -127,7 +135,7 @@ class GroupedQueryAttention(nn.Module):
         if self.rope is not None:
             q, k = self.rope(q, positions), self.rope(k, positions)
         if cache is None:
-            masking = dict(causal=self.causal, window=self.window, key_lengths=key_lengths, mask=mask, scale=self.scale)
+            masking = dict(causal=self.causal, window=self.window, key_lengths=key_lengths, mask=mask) | self._scores
             weights = attention_weights(q, k, **masking) if need_weights else None
             out = (
                 form_of(self.impl, self.forms)(q, k, v, **masking)
@@ -140,16 +148,31 @@ class GroupedQueryAttention(nn.Module):
         cache.append(k, v, counts=key_lengths)
         return self.w_o(merge_heads(self._decode(q, cache, starts, positions)))
 
+    @property
+    def _scores(self) -> dict[str, float | None]:
+        """What becomes of q . k; only what was told, since PyTorch's attention knows no softcap."""
+        told = {"scale": self.scale, "softcap": self.softcap}
+        return {name: value for name, value in told.items() if value is not None}
+
     def _decode(self, q, cache, starts, positions):
+        if self.impl == "triton":
+            return self._decode_in_place(q, cache, starts)
         k, v = (x.to(q.dtype) for x in cache.view())  # no other than the cache's own, but under autocast
-        if self.impl != "triton":
-            visible = visible_through(cache, positions, window=self.window)
-            return grouped_query_decode(q, k, v, mask=visible, scale=self.scale)
+        visible = visible_through(cache, positions, window=self.window)
+        return grouped_query_decode(q, k, v, mask=visible, **self._scores)
+
+    def _decode_in_place(self, q, cache, starts):
+        """Nothing is copied, gathered or decoded before it is read; but blocks of channels, which no kernel reads."""
         from .kernel import grouped_query_decode_triton  # Triton is there on Linux alone
 
         require(
             cache.in_order, "the kernel reads a cache that holds position j in place j: for a ring use another impl"
         )
-        return grouped_query_decode_triton(
-            q, k, v, cache_seqlens=cache.lengths, starts=starts, window=self.window, scale=self.scale
-        )
+        streams = cache.storage if cache.in_slots else tuple((x.contiguous(),) for x in cache.view())
+        tensors = dict(cache_seqlens=cache.lengths, starts=starts, block_table=cache.block_table)
+        vectors = []
+        for which, (codes, *beside) in zip("kv", streams, strict=True):
+            # Without a codec they are of no other dtype than q, but under autocast.
+            vectors.append(codes if beside else codes.to(q.dtype))
+            tensors |= dict(zip((f"{which}_scale", f"{which}_zero"), beside, strict=False))
+        return grouped_query_decode_triton(q, *vectors, window=self.window, **tensors, **self._scores)

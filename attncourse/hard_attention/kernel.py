@@ -33,8 +33,9 @@ from attncourse._shared.launch import (
     padded,
     tile_config,
 )
+from attncourse._shared.masks import soft_cap
 from attncourse._shared.validate import check_attention, require
-from attncourse.softmax_attention.kernel import softmax_attention_triton_with_lse
+from attncourse.softmax_attention.kernel import softmax_attention_triton
 
 from .selection import HardRead, take_rows
 
@@ -186,9 +187,8 @@ def _with_gradients(read, q, k, v, key_lengths, mask, **options):
     memory linear in the length. An added mask moves both terms by constants, which no gradient sees.
     """
     score = (q.float() * take_rows(k, read.index).float()).sum(dim=-1) * options["scale"]
-    if options["softcap"] is not None:
-        score = options["softcap"] * torch.tanh(score / options["softcap"])
-    _, lse = softmax_attention_triton_with_lse(q, k, v[..., :1], key_lengths=key_lengths, mask=mask, **options)
+    score = soft_cap(score, options["softcap"])
+    _, lse = softmax_attention_triton(q, k, v[..., :1], key_lengths=key_lengths, mask=mask, **options, return_lse=True)
     slope = (score - lse).masked_fill(read.index < 0, 0.0)
     return HardRead(take_rows(v, read.index), read.index, read.log_prob + (slope - slope.detach()))
 

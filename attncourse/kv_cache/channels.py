@@ -34,6 +34,8 @@ class ChannelCache(Layout):
         codec: how a block is stored; its groups are of tokens for keys, of channels for values. `Int4()` unless told.
     """
 
+    in_slots = False
+
     def __init__(
         self,
         b: int,

@@ -53,6 +53,7 @@ class Layout(ABC):
     capacity: int | None = None
     storage: tuple[tuple[Tensor, ...], ...]
     block_table: Int[Tensor, "b pages"] | None = None
+    in_slots: bool = True
     in_order: bool = True
 
     def __init__(self, b: int, shape: CacheShape, *, dtype, device, codec: Codec | None, impl: str):

@@ -3,7 +3,7 @@
 The kernels are imported from `attncourse.linear_attention.kernel`, since they need Triton.
 """
 
-from .blocked import delta_rule_blocked, linear_attention_blocked, linear_attention_blocked_with_state
+from .blocked import delta_rule_blocked, linear_attention_blocked
 from .features import RandomFeatures, draw_random_features, elu_plus_one, identity
 from .module import DeltaRule, LinearAttention
 from .reference import (
@@ -11,7 +11,6 @@ from .reference import (
     linear_attention,
     linear_attention_recurrent,
     linear_attention_step,
-    linear_attention_with_state,
     linear_weights,
     retention_decay,
 )
@@ -29,10 +28,8 @@ __all__ = [
     "identity",
     "linear_attention",
     "linear_attention_blocked",
-    "linear_attention_blocked_with_state",
     "linear_attention_recurrent",
     "linear_attention_step",
-    "linear_attention_with_state",
     "linear_weights",
     "retention_decay",
 ]

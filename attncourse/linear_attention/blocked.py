@@ -26,6 +26,7 @@ CHUNK_OF_FEATURES, LEAST_DECAY = 16, 1e-4
 CHUNKS_AT_ONCE = 32
 
 
+@outside_autocast
 def linear_attention_blocked(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -38,37 +39,20 @@ def linear_attention_blocked(
     key_lengths: Int[Tensor, " b"] | None = None,
     state: LinearState | None = None,
     chunk: int = 64,
-) -> Float[Tensor, "b h t dv"]:
+    return_state: bool = False,
+) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], LinearState]:
     """`linear_attention` in chunks of `chunk` keys: the same result and gradients, time and memory linear in t + s.
+
+    Other arguments as in the reference.
 
     Raises:
         ValueError: as the reference; a chunk below 1; a decay a feature below 1e-4.
     """
-    return linear_attention_blocked_with_state(
-        q, k, v, causal=causal, feature_map=feature_map, normalize=normalize, decay=decay, key_lengths=key_lengths,
-        state=state, chunk=chunk,
-    )[0]  # fmt: skip
-
-
-@outside_autocast
-def linear_attention_blocked_with_state(
-    q: Float[Tensor, "b h t dk"],
-    k: Float[Tensor, "b g s dk"],
-    v: Float[Tensor, "b g s dv"],
-    *,
-    causal: bool = False,
-    feature_map: FeatureMap = elu_plus_one,
-    normalize: bool = True,
-    decay: Tensor | None = None,
-    key_lengths: Int[Tensor, " b"] | None = None,
-    state: LinearState | None = None,
-    chunk: int = 64,
-) -> tuple[Float[Tensor, "b h t dv"], LinearState]:
-    """The output, and the state after the last key."""
     require(chunk >= 1, f"chunk must be at least 1, got {chunk}")
     options = dict(causal=causal, feature_map=feature_map, normalize=normalize, chunk=chunk)
     if not causal:
-        return _piece(q, k, v, decay, key_lengths, state, **options)
+        out, state = _piece(q, k, v, decay, key_lengths, state, **options)
+        return (out, state) if return_state else out
     # A piece checks itself; what is wrong between the whole tensors it would not see.
     check_inputs(q, k, v, causal=causal, decay=decay, key_lengths=key_lengths, state=state)
     t, s = q.shape[2], k.shape[2]
@@ -91,7 +75,8 @@ def linear_attention_blocked_with_state(
         lengths = None if key_lengths is None else (key_lengths.long() - start).clamp(0, k_piece.shape[2])
         out, state = _piece(q_piece, k_piece, v_piece, decay_piece, lengths, state, **options)
         outs.append(out)
-    return torch.cat(outs, dim=2), state
+    out = torch.cat(outs, dim=2)
+    return (out, state) if return_state else out
 
 
 def _piece(q, k, v, decay, key_lengths, state, *, causal, feature_map, normalize, chunk):

@@ -204,20 +204,8 @@ def _causal_products(q, k, v, decay, state, *, bits):
     return mixed, total[..., 0], LinearState(S[:, ::r], z[:, ::r, :, 0])
 
 
-def linear_attention_triton(q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
-    """Linear attention by the kernels: the signature and the result of `linear_attention`, with gradients.
-
-    Float32, float16 or bfloat16, features and values to width 256; a decay a head or a step, not a feature.
-
-    Raises:
-        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, a decay a feature, CPU
-            tensors where Triton compiles).
-    """
-    return linear_attention_triton_with_state(q, k, v, **options)[0]
-
-
 @outside_autocast
-def linear_attention_triton_with_state(
+def linear_attention_triton(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -228,17 +216,28 @@ def linear_attention_triton_with_state(
     decay: Tensor | None = None,
     key_lengths: Int[Tensor, " b"] | None = None,
     state: LinearState | None = None,
-) -> tuple[Tensor, LinearState]:
-    """The output (b, h, t, dv) and the float32 state after the last key, both with gradients.
+    return_state: bool = False,
+) -> Tensor | tuple[Tensor, LinearState]:
+    """Linear attention by the kernels: the signature and the result of `linear_attention`, with gradients.
+
+    Float32, float16 or bfloat16, features and values to width 256; a decay a head or a step, not a feature.
 
     Without causal there is nothing to chunk: the state is one matrix product, and reading it another.
+
+    Args:
+        return_state: give also the float32 state after the last key, with its gradient.
+
+    Raises:
+        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, a decay a feature, CPU
+            tensors where Triton compiles).
     """
     inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
     _check(inputs, q)
     per_step = inputs.decay is None or inputs.decay.shape[-1] == 1
     require(per_step, "linear_attention_triton has no decay a feature: use impl='blocked' for it")
     products = partial(_causal_products, bits=8 * q.element_size())
-    return attend_beside(inputs, products, causal=causal, normalize=normalize, dtype=q.dtype)
+    out, state = attend_beside(inputs, products, causal=causal, normalize=normalize, dtype=q.dtype)
+    return (out, state) if return_state else out
 
 
 def _check(inputs: Inputs, q: Tensor) -> None:

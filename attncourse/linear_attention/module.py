@@ -12,9 +12,9 @@ from attncourse._shared.masks import blank_padding
 from attncourse._shared.precision import wide
 from attncourse._shared.validate import check_context, check_key_lengths, check_tokens, check_widths, require
 
-from .blocked import delta_rule_blocked, linear_attention_blocked_with_state
+from .blocked import delta_rule_blocked, linear_attention_blocked
 from .features import FEATURE_MAPS, FeatureMap
-from .reference import delta_rule_attention, linear_attention_with_state, retention_decay
+from .reference import delta_rule_attention, linear_attention, retention_decay
 from .state import LinearState
 
 DECAYS = (None, "retention", "gated")
@@ -44,9 +44,9 @@ class LinearAttention(nn.Module):
     """
 
     forms: ClassVar[dict[str, Form]] = {
-        "reference": linear_attention_with_state,
-        "blocked": linear_attention_blocked_with_state,
-        "triton": "attncourse.linear_attention.kernel:linear_attention_triton_with_state",
+        "reference": linear_attention,
+        "blocked": linear_attention_blocked,
+        "triton": "attncourse.linear_attention.kernel:linear_attention_triton",
     }
 
     def __init__(
@@ -107,7 +107,7 @@ class LinearAttention(nn.Module):
             causal=self.causal, feature_map=self.feature_map, normalize=self.normalize, decay=self._decay(context),
             key_lengths=key_lengths, state=state,
         )  # fmt: skip
-        out, state = form_of(self.impl, self.forms)(q, k, v, **options)
+        out, state = form_of(self.impl, self.forms)(q, k, v, return_state=True, **options)
         out = self.w_o(merge_heads(out))
         return (out, state) if need_state else out
 

@@ -19,6 +19,7 @@ from .inputs import check_delta, prepare
 from .state import LinearState, absorb, at_queries, normalized, read_state
 
 
+@outside_autocast
 def linear_attention(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -30,7 +31,8 @@ def linear_attention(
     decay: Tensor | None = None,
     key_lengths: Int[Tensor, " b"] | None = None,
     state: LinearState | None = None,
-) -> Float[Tensor, "b h t dv"]:
+    return_state: bool = False,
+) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], LinearState]:
     """Every query mixes the values it may see, with weights phi(q) . phi(k): the definition, with its (t, s) weights.
 
     Args:
@@ -41,30 +43,11 @@ def linear_attention(
             (b, g, s, 1) one a step, (b, g, s, f) one a step and feature. Needs causal.
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
         state: what was read before these keys.
+        return_state: give also the state after the last key: hand it to the next call, and the two are one.
 
     Raises:
         ValueError: a shape, dtype, device or range is wrong; the message names the rule and the values.
     """
-    return linear_attention_with_state(
-        q, k, v, causal=causal, feature_map=feature_map, normalize=normalize, decay=decay, key_lengths=key_lengths,
-        state=state,
-    )[0]  # fmt: skip
-
-
-@outside_autocast
-def linear_attention_with_state(
-    q: Float[Tensor, "b h t dk"],
-    k: Float[Tensor, "b g s dk"],
-    v: Float[Tensor, "b g s dv"],
-    *,
-    causal: bool = False,
-    feature_map: FeatureMap = elu_plus_one,
-    normalize: bool = True,
-    decay: Tensor | None = None,
-    key_lengths: Int[Tensor, " b"] | None = None,
-    state: LinearState | None = None,
-) -> tuple[Float[Tensor, "b h t dv"], LinearState]:
-    """The output, and the state after the last key: hand it to the next call, and the two are one."""
     dtype = q.dtype
     q, k, v, decay, state = prepare(
         q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state
@@ -75,7 +58,7 @@ def linear_attention_with_state(
     from_state, state_total = read_state(q, state, decay=decay)
     total = weights.sum(dim=-1) + state_total
     out = normalized(mixed + from_state, total, normalize=normalize, dtype=dtype)
-    return out, absorb(state, k, v, decay=decay)
+    return (out, absorb(state, k, v, decay=decay)) if return_state else out
 
 
 def linear_weights(

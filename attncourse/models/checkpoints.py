@@ -2,8 +2,8 @@
 
 Configs and entries have the names of Hugging Face's `config.json` and state dicts. Llama (Touvron et al. 2023,
 https://arxiv.org/abs/2302.13971; Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783), Mistral (Jiang et al. 2023,
-https://arxiv.org/abs/2310.06825) and Qwen2 (Yang et al. 2024, https://arxiv.org/abs/2407.10671) are grouped-query
-attention; DeepSeek-V2 (https://arxiv.org/abs/2405.04434) and -V3 (https://arxiv.org/abs/2412.19437) latent attention.
+https://arxiv.org/abs/2310.06825), Qwen2 (Yang et al. 2024, https://arxiv.org/abs/2407.10671) and Gemma 2 (2024,
+https://arxiv.org/abs/2408.00118) are grouped-query attention; DeepSeek-V2 (https://arxiv.org/abs/2405.04434) and -V3 (https://arxiv.org/abs/2412.19437) latent attention.
 """
 
 from collections.abc import Mapping
@@ -25,10 +25,11 @@ from attncourse._shared.validate import require
 from attncourse.grouped_query import GroupedQueryAttention
 from attncourse.latent import LatentAttention
 
-GROUPED = ("llama", "mistral", "qwen2")
+GROUPED = ("llama", "mistral", "qwen2", "gemma2")
 LATENT = ("deepseek_v2", "deepseek_v3", "kimi_k2")
 # Numbers by which a model adds to this attention what the modules here lack.
-BEYOND = ("attn_logit_softcapping", "index_topk", "sliding_window_pattern")
+SOFTCAP = "attn_logit_softcapping"
+BEYOND = (SOFTCAP, "index_topk", "sliding_window_pattern")
 
 # Our name of each linear map or norm, and the checkpoint's.
 NAMES = {
@@ -51,7 +52,7 @@ Attention = GroupedQueryAttention | LatentAttention
 Config = Mapping[str, Any]
 
 
-def attention_from_config(config: Config, *, layer: int = 0, impl: str = "torch") -> Attention:
+def attention_from_config(config: Config, *, layer: int = 0, impl: str | None = None) -> Attention:
     """The attention of one layer of the model that a published config describes, with random weights.
 
     Under `torch.device("meta")` it takes no memory, whatever the model's size.
@@ -59,8 +60,8 @@ def attention_from_config(config: Config, *, layer: int = 0, impl: str = "torch"
     Args:
         config: the numbers of a `config.json`; what does not concern attention may be missing. Without a model_type the
             sizes decide: latent attention as DeepSeek's where there is a kv_lora_rank, else grouped-query as Mistral's.
-        layer: which one, where layers differ (Qwen2's sliding windows).
-        impl: as in the module.
+        layer: which one, where layers differ (sliding windows of Qwen2 and Gemma 2).
+        impl: as in the module; "torch" unless told, or "blocked" where scores are bounded (Gemma 2).
 
     Raises:
         ValueError: a model whose attention is not the module's, a number that is missing, a layer that is not there, or a
@@ -68,11 +69,11 @@ def attention_from_config(config: Config, *, layer: int = 0, impl: str = "torch"
     """
     kind = config.get("model_type") or ("deepseek_v3" if "kv_lora_rank" in config else "mistral")
     require(kind in GROUPED + LATENT, f"model_type must be one of {', '.join(GROUPED + LATENT)}, got {kind!r}")
-    beyond = [name for name in BEYOND if config.get(name) is not None]
+    beyond = [name for name in BEYOND if config.get(name) is not None and (kind, name) != ("gemma2", SOFTCAP)]
     require(not beyond, f"attention that {' and '.join(beyond)} change is not known here")
     n_layers = config.get("num_hidden_layers", layer + 1)
     require(0 <= layer < n_layers, f"layer must be one of 0..{n_layers - 1}, got {layer}")
-    return _latent(config, impl) if kind in LATENT else _grouped_query(config, kind, layer, impl)
+    return _latent(config, impl or "torch") if kind in LATENT else _grouped_query(config, kind, layer, impl)
 
 
 def rotary_from_config(config: Config, *, width: int, interleaved: bool = False) -> RotaryEmbedding:
@@ -143,10 +144,14 @@ def attention_to_hugging_face(layer: Attention, *, prefix: str = "") -> dict[str
     return {prefix + published: parameters[own].detach() for own, published in _published_names(layer).items()}
 
 
-def _grouped_query(config: Config, kind: str, layer: int, impl: str) -> GroupedQueryAttention:
+def _grouped_query(config: Config, kind: str, layer: int, impl: str | None) -> GroupedQueryAttention:
     d_model, n_heads = _numbers(config, "hidden_size", "num_attention_heads").values()
     head_dim = config.get("head_dim") or d_model // n_heads
-    is_qwen2 = kind == "qwen2"
+    is_qwen2, softcap, scale = kind == "qwen2", None, None
+    if kind == "gemma2":
+        (scale,) = (n**-0.5 for n in _numbers(config, "query_pre_attn_scalar").values())
+        require(SOFTCAP in config, f"the config must say {SOFTCAP}, or that it is null: it has {', '.join(config)}")
+        softcap = config[SOFTCAP]
     attention = GroupedQueryAttention(
         d_model,
         n_heads,
@@ -155,7 +160,9 @@ def _grouped_query(config: Config, kind: str, layer: int, impl: str) -> GroupedQ
         bias=is_qwen2 or bool(config.get("attention_bias", False)),
         window=_window(config, kind, layer),
         rope=rotary_from_config(config, width=head_dim),
-        impl=impl,
+        scale=scale,
+        softcap=softcap,
+        impl=impl or ("torch" if softcap is None else "blocked"),
     )
     if is_qwen2:
         attention.w_o.bias = None  # Qwen2 has biases on queries, keys and values alone
@@ -207,6 +214,8 @@ def _window(config: Config, kind: str, layer: int) -> int | None:
         return None
     if kinds is not None:
         return window if kinds[layer] == "sliding_attention" else None
+    if kind == "gemma2" and layer % 2 == 1:  # Gemma 2's layers take turns, from a window on
+        return None
     if kind == "qwen2" and not (config.get("use_sliding_window") and layer >= config.get("max_window_layers", 28)):
         return None
     return window

@@ -10,7 +10,7 @@ from torch import Tensor
 from attncourse._shared.masks import length_mask
 from attncourse._shared.precision import outside_autocast, wide
 from attncourse.additive.kernel import additive_attention_triton
-from attncourse.softmax_attention.kernel import softmax_attention_triton, softmax_attention_triton_with_lse
+from attncourse.softmax_attention.kernel import softmax_attention_triton
 
 from .checks import check_concat, check_positions, check_radius, check_reading, check_weight
 
@@ -78,11 +78,13 @@ def local_attention_triton(
     if key_lengths is not None:
         window = window & length_mask(key_lengths, k.shape[2])
     reading = (_project(q, weight), k, v)
-    out, lse = softmax_attention_triton_with_lse(*reading, key_lengths=key_lengths, mask=window, scale=1.0)
+    out, lse = softmax_attention_triton(*reading, key_lengths=key_lengths, mask=window, scale=1.0, return_lse=True)
     if gaussian is None:
         return out
     added = wide(gaussian).log().masked_fill(~window, -torch.inf)
-    out, lse_gaussian = softmax_attention_triton_with_lse(*reading, key_lengths=key_lengths, mask=added, scale=1.0)
+    out, lse_gaussian = softmax_attention_triton(
+        *reading, key_lengths=key_lengths, mask=added, scale=1.0, return_lse=True
+    )
     # Both are -inf in a row that sees nothing. Their difference is NaN, and must not reach exp, whose gradient keeps it.
     share = torch.exp((lse_gaussian - lse).masked_fill(lse == -torch.inf, -torch.inf))
     return out * share[..., None].to(out.dtype)

@@ -8,7 +8,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse.linear_attention import (
     linear_attention_blocked,
-    linear_attention_blocked_with_state,
     linear_attention_step,
 )
 
@@ -61,6 +60,6 @@ def _forward_backward(attend, qkv):
 def _step_after(n, qkv):
     """A call that decodes the token at position n, from the state of those before it."""
     with torch.no_grad():
-        _, state = linear_attention_blocked_with_state(*(x[:, :, : n - 1] for x in qkv), causal=True)
+        _, state = linear_attention_blocked(*(x[:, :, : n - 1] for x in qkv), causal=True, return_state=True)
     token = [x[:, :, n - 1] for x in qkv]
     return lambda: linear_attention_step(*token, state=state)

@@ -5,7 +5,7 @@ The kernel is imported from `attncourse.softmax_attention.kernel`, since it need
 
 from attncourse._shared.merge import merge_partial
 
-from .blocked import online_softmax_attention, softmax_attention_blocked, softmax_attention_blocked_with_lse
+from .blocked import online_softmax_attention, softmax_attention_blocked
 from .module import SoftmaxAttention, softmax_attention_torch
 from .reference import (
     attention_scores,
@@ -13,7 +13,6 @@ from .reference import (
     mix_values,
     softmax_attention,
     softmax_attention_loop,
-    softmax_attention_with_lse,
 )
 
 __all__ = [
@@ -25,8 +24,6 @@ __all__ = [
     "online_softmax_attention",
     "softmax_attention",
     "softmax_attention_blocked",
-    "softmax_attention_blocked_with_lse",
     "softmax_attention_loop",
     "softmax_attention_torch",
-    "softmax_attention_with_lse",
 ]

@@ -136,6 +136,7 @@ class _Blocked(torch.autograd.Function):
         return dq, dk, dv, None, None, None
 
 
+@outside_autocast
 def softmax_attention_blocked(
     q: Float[Tensor, "b h t dk"],
     k: Float[Tensor, "b g s dk"],
@@ -148,35 +149,19 @@ def softmax_attention_blocked(
     scale: float | None = None,
     softcap: float | None = None,
     block: int = 256,
-) -> Float[Tensor, "b h t dv"]:
+    return_lse: bool = False,
+) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
     """`softmax_attention` by tiles of `block` queries and keys: the same result and gradients, memory linear in t + s.
 
     Tiles that no query may see are skipped. An added mask gets no gradient here.
 
+    Args:
+        block: queries and keys of a tile.
+        return_lse: give also the log-sum-exp of each row of scores (b, h, t) in float32 or better, with its gradient.
+
     Raises:
         ValueError: as the reference; a mask that asks for a gradient; a block below 1.
     """
-    return softmax_attention_blocked_with_lse(
-        q, k, v, causal=causal, window=window, key_lengths=key_lengths, mask=mask, scale=scale, softcap=softcap,
-        block=block,
-    )[0]  # fmt: skip
-
-
-@outside_autocast
-def softmax_attention_blocked_with_lse(
-    q: Float[Tensor, "b h t dk"],
-    k: Float[Tensor, "b g s dk"],
-    v: Float[Tensor, "b g s dv"],
-    *,
-    causal: bool = False,
-    window: int | None = None,
-    key_lengths: Tensor | None = None,
-    mask: Tensor | None = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-    block: int = 256,
-) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """The output in q's dtype and the log-sum-exp of each row of scores in float32 or better, both with gradients."""
     check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
     require(block >= 1, f"block must be at least 1, got {block}")
     require(
@@ -186,4 +171,4 @@ def softmax_attention_blocked_with_lse(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     options = dict(causal=causal, window=window, scale=scale, softcap=softcap, block=block)
     out, lse = _Blocked.apply(wide(q), wide(k), wide(v), key_lengths, mask, options)
-    return out.to(q.dtype), lse
+    return (out.to(q.dtype), lse) if return_lse else out.to(q.dtype)

@@ -430,20 +430,7 @@ class _SoftmaxAttention(torch.autograd.Function):
         return *(grad.to(q.dtype) for grad in grads), None, None, None
 
 
-def softmax_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking) -> Tensor:
-    """Softmax attention by the kernels: the signature and the result of `softmax_attention`, with gradients.
-
-    Float32, float16 or bfloat16, widths to 256, any strides; products accumulate in float32, and those of float32
-    inputs are exact (no tf32).
-
-    Raises:
-        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, the gradient of an
-            added mask, CPU tensors where Triton compiles).
-    """
-    return softmax_attention_triton_with_lse(q, k, v, **masking)[0]
-
-
-def softmax_attention_triton_with_lse(
+def softmax_attention_triton(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -454,12 +441,25 @@ def softmax_attention_triton_with_lse(
     mask: Tensor | None = None,
     scale: float | None = None,
     softcap: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The output (b, h, t, dv) and the float32 log-sum-exp (b, h, t), both with gradients."""
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Softmax attention by the kernels: the signature and the result of `softmax_attention`, with gradients.
+
+    Float32, float16 or bfloat16, widths to 256, any strides; products accumulate in float32, and those of float32
+    inputs are exact (no tf32).
+
+    Args:
+        return_lse: give also the float32 log-sum-exp (b, h, t), with its gradient.
+
+    Raises:
+        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, the gradient of an
+            added mask, CPU tensors where Triton compiles).
+    """
     name = "softmax_attention_triton"
     check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
     check_launch(name, q, k, v, instead="blocked")
     check_mask_is_constant(name, mask)
     q, scale = positive(q, q.shape[-1] ** -0.5 if scale is None else scale)
     options = dict(causal=causal, window=window, scale=scale, softcap=softcap)
-    return _SoftmaxAttention.apply(q, k, v, key_lengths, mask, options)
+    out, lse = _SoftmaxAttention.apply(q, k, v, key_lengths, mask, options)
+    return (out, lse) if return_lse else out

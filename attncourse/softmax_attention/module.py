@@ -12,8 +12,8 @@ from attncourse._shared.masks import narrow_mask, visible_keys
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import check_attention, check_context, check_widths
 
-from .blocked import softmax_attention_blocked_with_lse
-from .reference import attention_weights, mix_values, softmax_attention_with_lse
+from .blocked import softmax_attention_blocked
+from .reference import attention_weights, mix_values, softmax_attention
 
 
 @outside_autocast
@@ -73,10 +73,10 @@ class SoftmaxAttention(nn.Module):
     """
 
     forms: ClassVar[dict[str, Form]] = {
-        "reference": softmax_attention_with_lse,
-        "blocked": softmax_attention_blocked_with_lse,
+        "reference": softmax_attention,
+        "blocked": softmax_attention_blocked,
         "torch": softmax_attention_torch,
-        "triton": "attncourse.softmax_attention.kernel:softmax_attention_triton_with_lse",
+        "triton": "attncourse.softmax_attention.kernel:softmax_attention_triton",
     }
 
     def __init__(
@@ -142,9 +142,9 @@ class SoftmaxAttention(nn.Module):
     def _attend(self, q, k, v, weights, masking):
         if self._drops:
             dropped = nn.functional.dropout(weights, self.dropout)
-            _, lse = softmax_attention_with_lse(q, k, v, **masking)
+            _, lse = softmax_attention(q, k, v, **masking, return_lse=True)
             return mix_values(dropped, v, key_lengths=masking["key_lengths"]), lse
         attend = form_of(self.impl, self.forms)
         if self.impl == "torch":
             return attend(q, k, v, dropout=self.dropout if self.training else 0.0, **masking), None
-        return attend(q, k, v, **masking)
+        return attend(q, k, v, return_lse=True, **masking)

@@ -4,12 +4,22 @@ Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, equation 1. Here a query 
 zeros; there it is undefined.
 """
 
+from typing import Unpack
+
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from attncourse._shared.masks import apply_mask, blank_padding, masked_logsumexp, masked_softmax, visible_keys
+from attncourse._shared.masks import (
+    Masking,
+    apply_mask,
+    blank_padding,
+    masked_logsumexp,
+    masked_softmax,
+    soft_cap,
+    visible_keys,
+)
 from attncourse._shared.precision import outside_autocast, wide
 from attncourse._shared.validate import check_attention, check_qkv
 
@@ -55,8 +65,7 @@ def attention_scores(
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
         mask: boolean (True = visible) or floats to add, of q's dtype or of the scores', broadcastable to (b, h, t, s).
         scale: factor on q . k, dk ** -0.5 unless told.
-        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking
-            (Gemma 2, https://arxiv.org/abs/2408.00118, section 2).
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking, as `soft_cap`.
 
     Raises:
         ValueError: a shape, dtype, device or range is wrong; the message names the rule and the values.
@@ -66,15 +75,13 @@ def attention_scores(
     grouped = rearrange(wide(q), "b (g r) t dk -> b g r t dk", g=g)
     scores = einsum(grouped, wide(blank_padding(k, key_lengths)), "b g r t dk, b g s dk -> b g r t s")
     scores = rearrange(scores, "b g r t s -> b (g r) t s") * (dk**-0.5 if scale is None else scale)
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    scores = apply_mask(scores, mask)
+    scores = apply_mask(soft_cap(scores, softcap), mask)
     visible = visible_keys(t, s, causal=causal, window=window, key_lengths=key_lengths, device=q.device)
     return apply_mask(scores, visible)
 
 
 def attention_weights(
-    q: Float[Tensor, "b h t dk"], k: Float[Tensor, "b g s dk"], **masking
+    q: Float[Tensor, "b h t dk"], k: Float[Tensor, "b g s dk"], **masking: Unpack[Masking]
 ) -> Float[Tensor, "b h t s"]:
     """Rows of non-negative weights that sum to 1, or to 0 where no key is visible, in q's dtype.
 
@@ -98,27 +105,22 @@ def softmax_attention(
     k: Float[Tensor, "b g s dk"],
     v: Float[Tensor, "b g s dv"],
     *,
-    causal: bool = False,
-    window: int | None = None,
-    key_lengths: Tensor | None = None,
-    mask: Tensor | None = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-) -> Float[Tensor, "b h t dv"]:
+    return_lse: bool = False,
+    **masking: Unpack[Masking],
+) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
     """softmax(Q K^T / sqrt(dk)) V: every query mixes the values it may see, by similarity of key.
 
-    Arguments and errors as in `attention_scores`; g key/value heads serve h = g r query heads.
+    g key/value heads serve h = g r query heads.
+
+    Args:
+        return_lse: give also the log-sum-exp of each row of scores (b, h, t), in float32 or better (natural; -inf where no
+            key is visible).
+        masking: causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
+
+    Raises:
+        ValueError: as `attention_scores`.
     """
-    return softmax_attention_with_lse(
-        q, k, v, causal=causal, window=window, key_lengths=key_lengths, mask=mask, scale=scale, softcap=softcap
-    )[0]
-
-
-def softmax_attention_with_lse(
-    q: Float[Tensor, "b h t dk"], k: Float[Tensor, "b g s dk"], v: Float[Tensor, "b g s dv"], **masking
-) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """The output, and the log-sum-exp of each row of scores in float32 or better (natural; -inf where none is visible)."""
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)
     out = mix_values(masked_softmax(scores), v, key_lengths=masking.get("key_lengths"))
-    return out, masked_logsumexp(scores)
+    return (out, masked_logsumexp(scores)) if return_lse else out

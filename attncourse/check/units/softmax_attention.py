@@ -3,7 +3,7 @@
 import torch
 
 from attncourse._shared import masks
-from attncourse.softmax_attention import softmax_attention, softmax_attention_with_lse
+from attncourse.softmax_attention import softmax_attention
 
 from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
 from ..draw import SHIFTS, integer, normal, shift_scores, unlike_sizes
@@ -222,7 +222,7 @@ def merge(learner, rng):
     q = q * 3
 
     def part(keys):
-        out, lse = softmax_attention_with_lse(q, k[:, :, keys], v[:, :, keys])
+        out, lse = softmax_attention(q, k[:, :, keys], v[:, :, keys], return_lse=True)
         return out[0, 0], lse[0, 0]
 
     left, right, (whole, whole_lse) = part(slice(cut)), part(slice(cut, s)), part(slice(s))
@@ -265,7 +265,7 @@ def merge(learner, rng):
         (out * x[:, None], lse.where(x > 0, -torch.inf)) for (out, lse), x in ((left, a), (right, b))
     )
     visible = torch.cat([a[:, None].expand(t, cut), b[:, None].expand(t, s - cut)], dim=1) > 0
-    out, lse = softmax_attention_with_lse(q, k, v, mask=visible)
+    out, lse = softmax_attention(q, k, v, mask=visible, return_lse=True)
     got = learner(*some_left, *some_right)
     _expect_merged(got, out[0, 0], lse[0, 0], "merging where only some rows see keys in a half")
 
