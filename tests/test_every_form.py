@@ -105,9 +105,7 @@ LAYERS = {
     "global_local, hubs": Layer(lambda **o: GlobalLocalAttention(D, 2, radius=2, **o), THREE, call=with_hubs),
     "linear_attention": Layer(lambda **o: LinearAttention(D, 4, **o), THREE),
     "linear_attention, retention": Layer(lambda **o: LinearAttention(D, 4, causal=True, decay="retention", **o), THREE),
-    "linear_attention, gated": Layer(
-        lambda **o: LinearAttention(D, 4, causal=True, decay="gated", **o), ("reference", "blocked")
-    ),
+    "linear_attention, gated": Layer(lambda **o: LinearAttention(D, 4, causal=True, decay="gated", **o), THREE),
     "delta rule": Layer(lambda **o: DeltaRule(D, 4, **o), ("reference", "blocked")),
     "hard_attention": Layer(lambda **o: HardAttention(D, estimator="argmax", **o), ("reference", "triton"), masks=True),
     "additive": Layer(lambda **o: AdditiveAttention(D, D, hidden_dim=6, **o), THREE, call=beside),

@@ -190,8 +190,10 @@ def test_a_decay_of_one_is_none_and_a_chunk_holds_steep_decay():
         out = linear_attention_blocked(q, k, v, causal=True, decay=steep)
         exact, _ = linear_attention_recurrent(q.double(), k.double(), v.double(), decay=steep)
         assert relative_error(out, exact) < 1e-5
-        for gradient in gradients(lambda *x, d=steep: linear_attention_blocked(*x, causal=True, decay=d), q, k, v):
-            assert gradient.isfinite().all()
+        assert relative_error(kernel.linear_attention_triton(q, k, v, causal=True, decay=steep), exact) < 1e-5
+        for form in (linear_attention_blocked, kernel.linear_attention_triton):
+            for gradient in gradients(lambda *x, d=steep, f=form: f(*x, causal=True, decay=d), q, k, v):
+                assert gradient.isfinite().all()
 
 
 def test_retention_halves_the_past_in_steps_that_double():
@@ -427,15 +429,15 @@ def rounding_of_decay(inputs, grads):
 
     Each is rounded in proportion to itself, and the difference may be much smaller.
     """
-    by_query = (inputs["q"] * grads["q"]).abs().sum(dim=-1).unflatten(1, (inputs["k"].shape[1], -1)).sum(dim=2)
-    by_key = (inputs["k"] * grads["k"]).abs().sum(dim=-1)
-    terms = by_key + torch.nn.functional.pad(by_query, (by_key.shape[-1] - by_query.shape[-1], 0))
-    later = terms.flip(-1).cumsum(dim=-1).flip(-1)[..., None] / inputs["decay"]
+    by_query = (inputs["q"] * grads["q"]).abs().unflatten(1, (inputs["k"].shape[1], -1)).sum(dim=2)
+    by_key = (inputs["k"] * grads["k"]).abs()
+    terms = by_key + torch.nn.functional.pad(by_query, (0, 0, by_key.shape[2] - by_query.shape[2], 0))
+    later = terms.flip(2).cumsum(dim=2).flip(2) / inputs["decay"]
     summed = later.sum_to_size(grads["decay"].shape) if grads["decay"].ndim else later.sum()
     return (torch.finfo(torch.float32).eps * summed.norm() / grads["decay"].norm()).item()
 
 
-@pytest.mark.parametrize("decay", ["none", "one", "head", "step"])
+@pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("state", [False, True])
 def test_the_kernel_keeps_its_budget_with_every_decay(decay, state, device):
     check_kernel(dict(b=2, h=4, g=2, t=37, dk=17, dv=24), torch.float32, device, decay=decay, state=state)
@@ -449,7 +451,10 @@ def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
 
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 35), (5, 33), (33, 33), (48, 48)])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(t, s, device):
-    check_kernel(dict(b=1, h=2, t=t, s=s, dk=8, dv=8), torch.float32, device, decay="step", normalize=False, state=True)
+    for decay in ("step", "feature"):
+        check_kernel(
+            dict(b=1, h=2, t=t, s=s, dk=8, dv=8), torch.float32, device, decay=decay, normalize=False, state=True
+        )
 
 
 def test_the_kernel_takes_any_strides_and_queries_without_keys(device):
@@ -509,8 +514,6 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
 @pytest.mark.parametrize("impl", ["reference", "blocked", "triton"])
 @pytest.mark.parametrize("decay", [None, "retention", "gated"])
 def test_every_impl_of_the_module_is_one_function_whole_or_in_pieces(impl, decay, device):
-    if impl == "triton" and decay == "gated":
-        pytest.skip("refused, and tested below")
     torch.manual_seed(0)
     layer = LinearAttention(12, 2, head_dim=5, v_head_dim=4, causal=True, decay=decay, impl=impl).to(device)
     x = torch.randn(2, 9, 12, device=device)
@@ -590,8 +593,8 @@ def test_what_a_form_cannot_do_it_says():
     with pytest.raises(ValueError, match="takes float32, float16 or bfloat16, got torch.float64"):
         kernel.linear_attention_triton(Q, K, V)
     q, k, v = (x.float() for x in (Q, K, V))
-    with pytest.raises(ValueError, match="no decay a feature: use impl='blocked'"):
-        kernel.linear_attention_triton(q, k, v, causal=True, decay=torch.full((5, 8), 0.5))
+    with pytest.raises(ValueError, match="must be at least 0.0001, got 1e-05"):
+        kernel.linear_attention_triton(q, k, v, causal=True, decay=torch.full((5, 8), 1e-5))
     with pytest.raises(ValueError, match="takes widths to 256, got 300"):
         kernel.linear_attention_triton(*make_qkv(dk=300, dtype=torch.float32))
     with pytest.raises(ValueError, match="is for decoding and has no gradient"):
@@ -600,8 +603,6 @@ def test_what_a_form_cannot_do_it_says():
         LinearAttention(4, impl="cuda")
     with pytest.raises(ValueError, match="needs causal=True"):
         LinearAttention(4, decay="retention")
-    with pytest.raises(ValueError, match="use impl='blocked' for decay='gated'"):
-        LinearAttention(4, causal=True, decay="gated", impl="triton")
     with pytest.raises(ValueError, match="feature_map must be a function or one of elu, identity, got 'cosine'"):
         LinearAttention(4, feature_map="cosine")
     with pytest.raises(ValueError, match="impl must be one of reference, blocked, got 'triton'"):

@@ -14,14 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from attncourse._shared.precision import outside_autocast
-from attncourse._shared.validate import has_values, require
+from attncourse._shared.validate import require
 
 from .features import FeatureMap, elu_plus_one
-from .inputs import check_delta, check_inputs, prepare
+from .inputs import CHUNK_OF_FEATURES, check_chunked, check_delta, check_inputs, prepare
 from .state import LinearState, attend_beside, read_state
 
-# With a decay a feature, a chunk is factored around its middle: 8 steps of 1e-4 are the most that float32 holds.
-CHUNK_OF_FEATURES, LEAST_DECAY = 16, 1e-4
 # A causal piece of so many chunks hands its state to the next: what stands in between does not grow with the sequence.
 CHUNKS_AT_ONCE = 32
 
@@ -82,9 +80,8 @@ def linear_attention_blocked(
 def _piece(q, k, v, decay, key_lengths, state, *, causal, feature_map, normalize, chunk):
     """The output and the next state of one piece, all of its chunks at once."""
     inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
+    check_chunked(inputs.decay)
     if inputs.decay is not None and inputs.decay.shape[-1] > 1:
-        low = inputs.decay.min().item() if has_values(inputs.decay) else 1.0
-        require(low >= LEAST_DECAY, f"in chunks a decay a feature must be at least {LEAST_DECAY:g}, got {low:g}")
         chunk = min(chunk, CHUNK_OF_FEATURES)
     return attend_beside(
         inputs, lambda *beside: _in_chunks(*beside, chunk), causal=causal, normalize=normalize, dtype=q.dtype

@@ -11,6 +11,9 @@ from attncourse._shared.validate import check_key_lengths, check_qkv, check_tens
 from .features import FeatureMap
 from .state import Inputs, LinearState
 
+# With a decay a feature, a chunk is factored around its middle: 8 steps of 1e-4 are the most that float32 holds.
+CHUNK_OF_FEATURES, LEAST_DECAY = 16, 1e-4
+
 
 def prepare(
     q: Tensor,
@@ -43,6 +46,15 @@ def prepare(
         state = LinearState(queries.new_zeros(b, g, f, dv), queries.new_zeros(b, g, f))
     check_state(state, (b, g, f, dv), like=queries)
     return Inputs(queries, blank_padding(features, key_lengths), wide(blank_padding(v, key_lengths)), decay, state)
+
+
+def check_chunked(decay: Tensor | None) -> None:
+    """A decay a feature is factored around the middle of a chunk, where no factor may leave float32's range."""
+    if decay is None or decay.shape[-1] == 1 or not has_values(decay):
+        return
+    low = decay.min().item()
+    if low < LEAST_DECAY:
+        raise ValueError(f"in chunks a decay a feature must be at least {LEAST_DECAY:g}, got {low:g}")
 
 
 def check_inputs(q, k, v, *, causal, decay, key_lengths, state) -> None:

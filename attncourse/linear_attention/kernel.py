@@ -24,8 +24,10 @@ from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
 from .features import FeatureMap, elu_plus_one
-from .inputs import prepare
+from .inputs import CHUNK_OF_FEATURES, check_chunked, prepare
 from .state import Inputs, LinearState, attend_beside
+
+NO_DECAY, OF_STEPS, OF_X, OF_W = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 
 
 @triton.jit
@@ -49,7 +51,11 @@ def _linear_attention_scan_kernel(
     X: tl.constexpr, W: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_W: tl.constexpr,
     DECAY: tl.constexpr, REVERSE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One program: BLOCK_W columns of one head's output, chunk after chunk, with its part of the state in registers."""
+    """One program: BLOCK_W columns of one head's output, chunk after chunk, with its part of the state in registers.
+
+    What a step leaves is one number, or one for each entry of x and y, or one for each column of w and the output. Then
+    the decay between two steps of a chunk is a product, of what is left from the chunk's middle and what was left to it.
+    """
     first = tl.program_id(0) * BLOCK_W
     head = tl.program_id(1).to(tl.int64)
     x_base, y_base, w_base = x_ptr + head * n * X, y_ptr + head * n * X, w_ptr + head * n * W
@@ -64,8 +70,26 @@ def _linear_attention_scan_kernel(
         x = _tile(x_base, rows, n, 0, X, BLOCK_X)  # (BLOCK_C, BLOCK_X)
         y = _tile(y_base, rows, n, 0, X, BLOCK_X)  # (BLOCK_C, BLOCK_X)
         w = _tile(w_base, rows, n, first, W, BLOCK_W)  # (BLOCK_C, BLOCK_W)
-        weights = tl.dot(x, tl.trans(y), input_precision=PRECISION)  # (BLOCK_C, BLOCK_C)
-        if DECAY:
+        x_within, y_within, w_within = x, y, w
+        if DECAY >= OF_X:  # or OF_W
+            if DECAY == OF_X:
+                step_log = _tile(log_decay_ptr + head * n * X, rows, n, 0, X, BLOCK_X)
+            else:
+                step_log = _tile(log_decay_ptr + head * n * W, rows, n, first, W, BLOCK_W)
+            reached, total = tl.cumsum(step_log, 0), tl.sum(step_log, 0)  # since the chunk's beginning; over all of it
+            from_start, to_end = tl.exp2(reached), tl.exp2(tl.cumsum(step_log, 0, reverse=True) - step_log)
+            later = reached - total[None, :] / 2
+            if REVERSE:
+                later = -later
+            if DECAY == OF_X:
+                x_within, y_within = x * tl.exp2(later), y * tl.exp2(-later)
+                x *= to_end if REVERSE else from_start
+                y *= from_start if REVERSE else to_end
+            else:
+                w_within = w * tl.exp2(-later)
+                w *= from_start if REVERSE else to_end
+        weights = tl.dot(x_within, tl.trans(y_within), input_precision=PRECISION)  # (BLOCK_C, BLOCK_C)
+        if DECAY == OF_STEPS:
             step_log = tl.load(log_decay_ptr + head * n + rows, mask=rows < n, other=0.0)  # to base 2
             reached = tl.cumsum(step_log)  # since the chunk's beginning
             total = tl.sum(step_log)
@@ -77,10 +101,18 @@ def _linear_attention_scan_kernel(
             y *= (from_start if REVERSE else to_end)[:, None]
         weights = tl.where(seen, weights, 0.0)
         out = tl.dot(x, state, input_precision=PRECISION)
-        out = tl.dot(weights, w, out, input_precision=PRECISION)  # (BLOCK_C, BLOCK_W)
+        if DECAY == OF_W:
+            out *= to_end if REVERSE else from_start
+            out += tl.dot(weights, w_within, input_precision=PRECISION) * tl.exp2(later)
+        else:
+            out = tl.dot(weights, w, out, input_precision=PRECISION)  # (BLOCK_C, BLOCK_W)
         _store_tile(out_ptr + head * n * W, out, rows, n, first, W, BLOCK_W)
-        if DECAY:
+        if DECAY == OF_STEPS:
             state *= tl.exp2(total)
+        elif DECAY == OF_X:
+            state *= tl.exp2(total)[:, None]
+        elif DECAY == OF_W:
+            state *= tl.exp2(total)[None, :]
         state = tl.dot(tl.trans(y), w, state, input_precision=PRECISION)
     _store_tile(last_ptr + head * X * W, state, wide, X, first, W, BLOCK_W)
 
@@ -128,11 +160,16 @@ CONFIGS = {
 }
 
 
-def launch_config(*, width: int, out: int, bits: int, capability: int) -> dict:
-    """Tile sizes, warps and precision of the scan for padded widths, the inputs' precision, and a chip."""
+def launch_config(*, width: int, out: int, bits: int, capability: int, decay: int) -> dict:
+    """Tile sizes, warps and precision of the scan for padded widths, the inputs' precision, a chip and a kind of decay.
+
+    With a decay a feature more steps than CHUNK_OF_FEATURES would leave float32's range.
+    """
     blocks = ("BLOCK_C", "BLOCK_W")
     config = tile_config(CONFIGS, width=width, bits=bits, capability=capability, blocks=blocks)
     precision = "tf32" if bits == 16 and capability >= 80 else "ieee"
+    if decay in (OF_X.value, OF_W.value):
+        config["BLOCK_C"] = CHUNK_OF_FEATURES
     return config | {"BLOCK_W": min(config["BLOCK_W"], out), "PRECISION": precision}
 
 
@@ -141,23 +178,23 @@ def step_config(out: int) -> dict:
     return {"BLOCK_DV": min(32, out), "num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
 
-def _scan(x, y, w, log_decay, state, *, reverse, bits):
+def _scan(x, y, w, log_decay, state, *, decay, reverse, bits):
     """out (b, h, n, W) and the last state (b, h, X, W) of the sum above; all inputs contiguous and float32."""
     (b, h, n, width), out_width = x.shape, w.shape[-1]
     out, last = x.new_empty(b, h, n, out_width), torch.empty_like(state)
     if 0 in (b, n, out_width):
         return out, state.clone()
     blocks = padded(width), padded(out_width)
-    config = launch_config(width=blocks[0], out=blocks[1], bits=bits, capability=device_capability(x))
+    config = launch_config(width=blocks[0], out=blocks[1], bits=bits, capability=device_capability(x), decay=decay)
     _linear_attention_scan_kernel[(triton.cdiv(out_width, config["BLOCK_W"]), b * h)](
         x, y, w, x if log_decay is None else log_decay, state, out, last, n,
-        X=width, W=out_width, BLOCK_X=blocks[0], DECAY=log_decay is not None, REVERSE=reverse, **config,
+        X=width, W=out_width, BLOCK_X=blocks[0], DECAY=decay, REVERSE=reverse, **config,
     )  # fmt: skip
     return out, last
 
 
 class _Scan(torch.autograd.Function):
-    """(mixture, last state) of q, k, v, the decay's logarithm to base 2 in float64, and the first state.
+    """(mixture, last state) of q, k, v, the decay's logarithm to base 2 (b, h, n) or (b, h, n, f), and the first state.
 
     Saves these and the last state. The decay's gradient rounds in proportion to q dq and k dk, not to their difference.
     """
@@ -166,9 +203,12 @@ class _Scan(torch.autograd.Function):
     def forward(ctx, q, k, v, log_decay, state, bits):
         q, k, v, state = (x.contiguous() for x in (q, k, v, state))
         log_decay = None if log_decay is None else log_decay.float().contiguous()
-        out, last = _scan(q, k, v, log_decay, state, reverse=False, bits=bits)
+        of_k, of_v = {None: (NO_DECAY, NO_DECAY), 3: (OF_STEPS, OF_STEPS), 4: (OF_X, OF_W)}[
+            None if log_decay is None else log_decay.ndim
+        ]
+        ctx.of_k, ctx.of_v, ctx.bits = of_k.value, of_v.value, bits
+        out, last = _scan(q, k, v, log_decay, state, decay=ctx.of_k, reverse=False, bits=bits)
         ctx.save_for_backward(q, k, v, log_decay, state, last)
-        ctx.bits = bits
         return out, last
 
     @staticmethod
@@ -180,16 +220,17 @@ class _Scan(torch.autograd.Function):
         def turned(x):
             return x.transpose(-1, -2).contiguous()
 
-        options = dict(bits=ctx.bits)
-        dq, _ = _scan(dout, v, k, log_decay, turned(state), reverse=False, **options)
-        dkey, _ = _scan(v, dout, q, log_decay, turned(dlast), reverse=True, **options)
-        dvalue, dstate = _scan(k, q, dout, log_decay, dlast, reverse=True, **options)
+        of_v = dict(decay=ctx.of_v, bits=ctx.bits)
+        dq, _ = _scan(dout, v, k, log_decay, turned(state), reverse=False, **of_v)
+        dkey, _ = _scan(v, dout, q, log_decay, turned(dlast), reverse=True, **of_v)
+        dvalue, dstate = _scan(k, q, dout, log_decay, dlast, decay=ctx.of_k, reverse=True, bits=ctx.bits)
         dlog = None
         if log_decay is not None:
             # q_i carries what decayed up to i and k_j carries its inverse: the slope of the one minus that of the other.
             # Both are large where their difference is not, and so are the mixture's share and the normalizer's.
-            slope = (q.double() * dq - k.double() * dkey).sum(dim=-1)
-            later = slope.flip(-1).cumsum(dim=-1).flip(-1) + (last.double() * dlast).sum(dim=(-1, -2))[..., None]
+            slope, of_last = q.double() * dq - k.double() * dkey, (last.double() * dlast).sum(dim=-1)
+            later = slope.flip(-2).cumsum(dim=-2).flip(-2) + of_last[..., None, :]
+            later = later if log_decay.ndim == 4 else later.sum(dim=-1)
             dlog = later * math.log(2)
         return dq, dkey, dvalue, dlog, dstate, None
 
@@ -198,7 +239,9 @@ def _causal_products(q, k, v, decay, state, *, bits):
     """Mixture, total weight and last state by the scan; heads of a group get copies of their keys and values."""
     r = q.shape[1] // k.shape[1]
     k, v, S, z = (x.repeat_interleave(r, dim=1) if r > 1 else x for x in (k, v, *state))
-    log_decay = None if decay is None else decay[..., 0].double().log2().repeat_interleave(r, dim=1)
+    log_decay = None if decay is None else decay.double().log2().repeat_interleave(r, dim=1)
+    if decay is not None and decay.shape[-1] == 1:
+        log_decay = log_decay[..., 0]
     mixed, S = _Scan.apply(q, k, v, log_decay, S, bits)
     total, z = _Scan.apply(q, k, torch.ones_like(v[..., :1]), log_decay, z[..., None], bits)
     return mixed, total[..., 0], LinearState(S[:, ::r], z[:, ::r, :, 0])
@@ -220,7 +263,7 @@ def linear_attention_triton(
 ) -> Tensor | tuple[Tensor, LinearState]:
     """Linear attention by the kernels: the signature and the result of `linear_attention`, with gradients.
 
-    Float32, float16 or bfloat16, features and values to width 256; a decay a head or a step, not a feature.
+    Float32, float16 or bfloat16, features and values to width 256.
 
     Without causal there is nothing to chunk: the state is one matrix product, and reading it another.
 
@@ -228,13 +271,12 @@ def linear_attention_triton(
         return_state: give also the float32 state after the last key, with its gradient.
 
     Raises:
-        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, a decay a feature, CPU
-            tensors where Triton compiles).
+        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, a decay a feature below
+            1e-4, CPU tensors where Triton compiles).
     """
     inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
     _check(inputs, q)
-    per_step = inputs.decay is None or inputs.decay.shape[-1] == 1
-    require(per_step, "linear_attention_triton has no decay a feature: use impl='blocked' for it")
+    check_chunked(inputs.decay)
     products = partial(_causal_products, bits=8 * q.element_size())
     out, state = attend_beside(inputs, products, causal=causal, normalize=normalize, dtype=q.dtype)
     return (out, state) if return_state else out

@@ -40,7 +40,7 @@ class LinearAttention(nn.Module):
         normalize: divide by the sum of the weights.
         decay: None, "retention" or "gated" (which needs features as wide as head_dim); both need causal.
         impl: "reference" (the definition), "blocked" (linear in the length) or "triton" (the kernel; interpreted
-            without a GPU; no gated decay).
+            without a GPU).
     """
 
     forms: ClassVar[dict[str, Form]] = {
@@ -70,10 +70,6 @@ class LinearAttention(nn.Module):
         check_impl(impl, self.forms)
         require(decay in DECAYS, f"decay must be None, 'retention' or 'gated', got {decay!r}")
         require(decay is None or causal, f"decay={decay!r} counts the steps since a key, so it needs causal=True")
-        require(
-            decay != "gated" or impl != "triton",
-            "impl='triton' has no decay a feature: use impl='blocked' for decay='gated'",
-        )
         require(
             callable(feature_map) or feature_map in FEATURE_MAPS,
             f"feature_map must be a function or one of {', '.join(FEATURE_MAPS)}, got {feature_map!r}",
