@@ -21,6 +21,7 @@ COMMAND_MODULES = (
     "attncourse.new_exercise",
     "attncourse.profile.command",
     "attncourse.profile.bench",
+    "attncourse.profile.tune",
     "attncourse.cache",
     "attncourse.choose.command",
 )

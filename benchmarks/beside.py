@@ -14,11 +14,11 @@ from torch import Tensor
 
 from attncourse.block_sparse import local_and_random
 from attncourse.profile.cases import CASES, Case, Draw, Form, flex_form, sdpa_form
+from attncourse.profile.clock import Clock, tried
 from attncourse.profile.counts import Size
 from attncourse.profile.decode_cases import latent_case
 from attncourse.testing import relative_error
 
-from .clock import Clock, tried
 from .peers import HERE, pattern_mask, window_mask
 from .report import Report, Told, told
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from attncourse.grouped_query import grouped_query_decode
 from attncourse.profile.bench import DECODE_FORMS, GRIDS, Grid, decode_work, prefill_work, quick, record_name
 from attncourse.profile.cases import Draw, flex_form, sdpa_form
+from attncourse.profile.clock import Clock, tried
 from attncourse.profile.command import begin_record, describe_limits, describe_measurements
 from attncourse.profile.counts import Size
 from attncourse.profile.decode_cases import DECODE_CASES, SHARED, grouped_case
@@ -21,7 +22,6 @@ from attncourse.profile.measure import SIZES, USUAL_DTYPE, measure_work, rotatio
 from attncourse.profile.record import Measurement, write_record
 from attncourse.testing import relative_error
 
-from .clock import Clock, tried
 from .peers import HERE
 from .report import Report, Told, told
 

@@ -13,13 +13,14 @@ import torch
 
 import attncourse
 from attncourse.block_sparse import local_and_random
+from attncourse.profile import tiles
 from attncourse.profile.cases import sdpa_form
+from attncourse.profile.clock import Clock
 from attncourse.profile.record import Measurement
 from attncourse.sliding_window import local_mask, sliding_window_attention
 from attncourse.testing import make_qkv
 from benchmarks import __main__ as script
 from benchmarks import beside, book, decode, kernels, notebook, parts, stand_ins, sweep
-from benchmarks.clock import Clock
 from benchmarks.peers import pattern_mask, window_mask
 
 ROOT = Path(__file__).parents[1]
@@ -417,22 +418,25 @@ def test_a_candidate_goes_through_the_rooms_own_configs_and_leaves_them_as_they_
 
     assert kernel.launch_config("fwd", width=64, bits=32, capability=80)["BLOCK_S"] == 32
     target.take(before)
-    row = sweep.time_row(target, (24, 16, 4, 1), 0.0, None, where="cpu")  # no power of two
-    assert row["us"] is None and row["problem"] and target.present == before
-    assert sweep.time_row(target, before, 0.5, None, where="cpu")["problem"] == "wrong, error 0.5"
-    every = [pair for batch in sweep.rounds("cuda") for pair in batch]
+    found = tiles.trial(target, (24, 16, 4, 1), 0.0, None, where="cpu")  # no power of two
+    assert found.seconds is None and found.problem and target.present == before
+    assert tiles.trial(target, before, 0.5, None, where="cpu").problem == "wrong, error 0.5"
+    every = [pair for batch in tiles.rounds(sweep.targets("cuda"), "cuda") for pair in batch]
     assert len(every) == len(set(every)) == sum(len(t.candidates("cuda")) for t in sweep.targets("cuda"))
 
 
 def test_a_candidate_that_does_not_fit_is_a_line_and_the_best_comes_first(tmp_path):
     report, target = sweep.Report(tmp_path), sweep.Target("softmax_attention", "fwd", 64)
-    told = dict(error=0.0, problem=None, now="", **{"of now": None})
-    rows = [told | {"config": "1", "us": None, "problem": "OutOfResources: shared memory"}, told | {"config": "2", "us": 4.0, "now": "now"},
-            told | {"config": "3", "us": 2.0}]  # fmt: skip
-    sweep.show(report, {target: rows})
-    assert [row["config"] for row in rows] == ["3", "2", "1"] and rows[0]["of now"] == 0.5
-    table = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["tables"]
-    assert "OutOfResources" in table["softmax_attention fwd width 64: config, best first"]
+    trials = [
+        tiles.Trial((1,), False, None, None, "OutOfResources: shared memory"),
+        tiles.Trial((2,), True, 4e-6, 0.0, None),
+        tiles.Trial((3,), False, 2e-6, 0.0, None),
+    ]
+    sweep.show(report, {target: trials})
+    (table,) = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["tables"].values()
+    best, now, unfit = table.splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in (best, now, unfit)] == ["3", "2", "1"]
+    assert " 0.5 " in best and " now " in now and "OutOfResources" in unfit
     assert "2.00x by 3" in report.words
 
 

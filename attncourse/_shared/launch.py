@@ -81,18 +81,22 @@ def padded(width: int) -> int:
     return max(16, 1 << (width - 1).bit_length())
 
 
+def chip_in(table: Mapping, *, bits: int, capability: int) -> int | str:
+    """Which chip's row of a table {chip: ...} serves this one: of the newest that is not newer (80 for sm_86 too).
+
+    Products of float32, and all of chips before sm_80, run on FMA units out of registers, for which the row is "fma", or 75
+    for the older chips alone.
+    """
+    if capability < 80:
+        return 75 if 75 in table else "fma"
+    return "fma" if bits == 32 else max(n for n in table if n != "fma" and n <= capability)
+
+
 def tile_config(
     table: Mapping, *, width: int, bits: int, capability: int, blocks: tuple[str, ...] = ("BLOCK_T", "BLOCK_S")
 ) -> dict[str, int]:
-    """A row of a room's table {chip: {padded width: (*blocks, warps, stages)}}, named as a launch takes it.
-
-    The chip is the newest of the table's that is not newer than this one (80 for sm_86 too). Products of float32, and all
-    of chips before sm_80, run on FMA units out of registers, for which the row is "fma", or 75 for the older chips alone.
-    """
-    if capability < 80:
-        chip = 75 if 75 in table else "fma"
-    else:
-        chip = "fma" if bits == 32 else max(n for n in table if n != "fma" and n <= capability)
+    """A row of a room's table {chip: {padded width: (*blocks, warps, stages)}}, named as a launch takes it."""
+    chip = chip_in(table, bits=bits, capability=capability)
     row = min(n for n in table[chip] if n >= width)
     *sizes, num_warps, num_stages = table[chip][row]
     # The default of FP fusion differs between versions of Triton.

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from attncourse.profile.measure import describe_problem
-from attncourse.profile.timing import graph_seconds, time_calls
+from .measure import describe_problem
+from .timing import graph_seconds, time_calls
 
 
 @dataclass(frozen=True)
