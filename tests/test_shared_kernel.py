@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from attncourse._shared.launch import choose_splits, padded, positive, tile_config
+from attncourse._shared.launch import choose_splits, interpreting, padded, positive, tile_config
 from attncourse.testing import relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
 
 kernel = pytest.importorskip("attncourse._shared.kernel", reason="Triton is on Linux alone")
-from attncourse._shared.language import tl, triton  # noqa: E402  (which is there, then)
+from attncourse._shared.language import interpreter, tl, triton  # noqa: E402  (which is there, then)
 
 
 @triton.jit
@@ -42,6 +42,21 @@ def online(scores, v, *, factor, far=False):
         WIDTH=v.shape[-1], BLOCK=padded(v.shape[-1]), FAR=far,
     )  # fmt: skip
     return out[0, 0], lse
+
+
+@pytest.mark.skipif(not interpreting(), reason="of the interpreter")
+def test_a_launch_looks_through_the_language_once_a_module_and_leaves_it_as_it_was(monkeypatch):
+    """Two launches that call device functions 4 and 400 times; in between the language is Triton's own again."""
+    looked = []
+    look = interpreter._patch_builtin
+    monkeypatch.setattr(interpreter, "_patch_builtin", lambda *told: (looked.append(told[0]), look(*told))[1])
+    times = []
+    for n in (16, 1600):
+        looked.clear()
+        online(torch.randn(16, n), torch.randn(n, 24), factor=1.0)
+        times.append(len(looked))
+        assert tl.core.is_builtin(tl.load)
+    assert times[0] == times[1] > 0
 
 
 @pytest.mark.parametrize("n", [0, 1, 16, 33, 70])

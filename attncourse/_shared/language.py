@@ -31,8 +31,35 @@ def _let_interpreter_loop() -> None:
     interpreter._patch_lang_tensor = patch_and_mend
 
 
+def _let_interpreter_patch_once() -> None:
+    """What the interpreter puts in the place of triton.language, it puts there again in each call of a device function.
+
+    It was there since the kernel began, and looking through the language takes as long as all else that a kernel does. So
+    in each launch the language is looked through once for each module that has device functions.
+    """
+    patch, launch = interpreter._patch_lang, interpreter.GridExecutor.__call__
+    patched = set()
+
+    def patch_once(fn):
+        if id(fn.__globals__) in patched:
+            return None
+        patched.add(id(fn.__globals__))
+        return patch(fn)
+
+    def launch_and_forget(self, *args, **kwargs):
+        patched.clear()
+        try:
+            return launch(self, *args, **kwargs)
+        finally:
+            patched.clear()
+
+    interpreter._patch_lang, interpreter.GridExecutor.__call__ = patch_once, launch_and_forget
+
+
 if triton_is_old():
     _let_interpreter_loop()
+if interpreting():
+    _let_interpreter_patch_once()
 
 
 @triton.jit
