@@ -65,9 +65,12 @@ serve: ## Serve the built book at http://localhost:8000 (PORT=... for another)
 	@test -f _build/html/index.html || { echo "There is no built book yet: run make book first."; exit 1; }
 	$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
-# loadfile: a module's fixtures are made once; one thread each, since two run at once.
+# A module's fixtures are made once. Modules go in their own order: by the number of tests, those with few long ones were left
+# for the end, and one core waited for them. One thread each, since two run at once.
+TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: chapters ## Install, run every test and every notebook
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_AT_ONCE) tests
 
 bench: $(INSTALLED) ## Record this device's measurements into book/measurements/ (ARGS=--quick for a look)
 	$(BIN)/python -m attncourse bench $(ARGS)
@@ -96,7 +99,7 @@ mutants: $(INSTALLED) ## Judge every small change of every right solution (over 
 pretend-gpu: export PYTHONPATH = tests/pretend_gpu
 pretend-gpu: $(INSTALLED) ## Run every chapter and test as where there is a GPU that the course is told to leave alone
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.run_chapters
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_AT_ONCE) tests
 
 versions: $(INSTALLED) ## Try the supported versions, each in its own environment (20 GB, an hour; VERSIONS=py312 for one)
 	$(BIN)/python -m tests.versions $(VERSIONS)

@@ -41,8 +41,9 @@ MODELS = [path.stem.removeprefix("test_") for path in ROOT.glob("tests/test_mode
 
 @pytest.mark.parametrize("names", [ROOMS, [*MODELS, "checkpoints", "needle", "rope", "rope_scaling", "shared"]])
 def test_every_annotation_holds(names):
-    # Triton's kernels are not annotated by jaxtyping, and torch.compile cannot look through its checks.
-    without = ("-k", "not kernel and not compiles and not triton")
+    # Triton's kernels are not annotated by jaxtyping, and torch.compile cannot look through its checks. What measures, and what
+    # repeats the same calls until something is learned or a mean is sure, shows no shape that the others do not.
+    without = ("-k", "not kernel and not compiles and not triton and not memory and not learns and not dropout_drops")
     # every line of every test, not every case: shapes go wrong by the line, and the cases' numbers are looked at elsewhere
     done = run_hooked("-p", "tests.few_cases", *without, *sorted(f"tests/test_{name}.py" for name in names))
     assert done.returncode == 0, done.stdout[-5000:]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from docutils.nodes import make_id
 from nbclient import NotebookClient
 
@@ -16,7 +17,7 @@ from attncourse import __version__
 from attncourse.__main__ import main
 from attncourse.authoring import release_exercises, released
 from attncourse.chapters import pages, sections_of, title_of
-from attncourse.check import CHECKS
+from attncourse.check import CHECKS, run_check
 from attncourse.check import UNITS as REGISTERED
 from attncourse.new_exercise import totals
 from tests import toy_course
@@ -149,7 +150,23 @@ def test_what_learners_get_holds_no_solution(unit):
             assert not telling or not all(line in text for line in telling), cell.id
 
 
-# of all units tests/test_grading.py marks both forms in the grader's own shell
+@pytest.mark.parametrize("unit", UNITS)
+def test_an_untouched_exercise_is_unsolved_and_earns_nothing(unit, tmp_path):
+    """What the released cells define, called by each check in this process."""
+    cells = [cell for cell in read(ROOT / "exercises" / unit / f"{unit}.ipynb").cells if cell.cell_type == "code"]
+    (first, *_) = [n for n, cell in enumerate(cells) if cell.metadata.get("nbgrader", {}).get("solution")]
+    imports = [cell for cell in cells[:first] if "bootstrap" not in cell.metadata.get("tags", ())]
+    stubs = [cell for cell in cells if cell.metadata.get("nbgrader", {}).get("solution")]
+    # a kernel's source is looked for in its file
+    file, notebook = tmp_path / "cells.py", {"__name__": "__main__"}
+    file.write_text("\n\n".join(cell.source for cell in imports + stubs), encoding="utf-8")
+    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), notebook)
+    for check in [check for check in CHECKS.values() if check.unit == unit]:
+        verdict = run_check(check, check.learner(notebook.get(check.function)), torch.Generator().manual_seed(0))
+        assert (verdict.state, verdict.points) == ("unsolved", 0), verdict
+
+
+# tests/test_grading.py marks every unit's solution in the grader's own shell, and the untouched notebooks of others
 @pytest.mark.parametrize("unit", [*UNITS][::4])
 def test_an_unsolved_notebook_runs_from_top_to_bottom(unit, tmp_path):
     notebook = read(ROOT / "exercises" / unit / f"{unit}.ipynb")

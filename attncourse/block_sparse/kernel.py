@@ -40,20 +40,38 @@ from .pattern import BlockPattern
 
 @triton.jit
 def _scores(q, k, exists, masks_ptr, which, place_t, place_s, SIDE: tl.constexpr, PARTIAL: tl.constexpr):
-    """Products of a tile, (BLOCK_T, BLOCK_S), with -inf where a key does not exist or the block's mask hides it."""
+    """Products of a tile, (BLOCK_T, BLOCK_S), with -inf where a key does not exist (None: all do) or a mask hides it."""
     scores = tl.dot(q, tl.trans(k), input_precision="ieee")
-    visible = exists[None, :]
     if PARTIAL:
         at = masks_ptr + which.to(tl.int64) * SIDE * SIDE + place_t[:, None] * SIDE + place_s[None, :]
-        visible = tl.load(at, mask=visible & (place_t < SIDE)[:, None], other=0) != 0
-    return tl.where(visible, scores, float("-inf"))
+        visible = tl.load(at, mask=exists[None, :] & (place_t < SIDE)[:, None], other=0) != 0
+        scores = tl.where(visible, scores, float("-inf"))
+    elif exists is not None:
+        scores = tl.where(exists[None, :], scores, float("-inf"))
+    return scores
+
+
+@triton.jit
+def _inside(blocks_ptr, first, middle, length, SIDE: tl.constexpr, BLOCK_S: tl.constexpr):
+    """Where of the whole blocks first..middle of a list, which ascend, those end that no length cuts.
+
+    Their tiles ask for no mask. Where tiles do not divide a block's side, all blocks have an edge.
+    """
+    end = first
+    if SIDE % BLOCK_S == 0:
+        end = middle
+        block = tl.load(blocks_ptr + end - 1, mask=end > first, other=-1)
+        while (block + 1) * SIDE > length:
+            end -= 1
+            block = tl.load(blocks_ptr + end - 1, mask=end > first, other=-1)
+    return end
 
 
 @triton.jit
 def _fwd_blocks(
     acc, top, total, q, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, first, last, length,
     factor, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
-    BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
+    BLOCK_DV: tl.constexpr, EDGE: tl.constexpr, PARTIAL: tl.constexpr,
 ):  # fmt: skip
     """The online softmax over the blocks of keys at first..last of the list."""
     for at in range(first, last):
@@ -62,7 +80,9 @@ def _fwd_blocks(
         for start in range(0, SIDE, BLOCK_S):
             place_s = start + tl.arange(0, BLOCK_S)
             cols = block * SIDE + place_s
-            exists = (place_s < SIDE) & (cols < length)
+            exists = None
+            if EDGE:
+                exists = (place_s < SIDE) & (cols < length)
             k = load_rows(k_base, k_strides, cols, exists, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
             scores = _scores(q, k, exists, masks_ptr, which, place_t, place_s, SIDE, PARTIAL)
             v = load_rows(v_base, v_strides, cols, exists, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
@@ -102,13 +122,18 @@ def _block_sparse_fwd_kernel(
     acc = tl.zeros((BLOCK_T, BLOCK_DV), tl.float32)
     top = tl.full((BLOCK_T,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_T,), tl.float32)
+    inside = _inside(blocks_ptr, first, middle, length, SIDE, BLOCK_S)
     acc, top, total = _fwd_blocks(
-        acc, top, total, q, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, first, middle,
-        length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, False,
+        acc, top, total, q, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, first, inside,
+        length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, False, False,
+    )  # fmt: skip
+    acc, top, total = _fwd_blocks(
+        acc, top, total, q, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, inside, middle,
+        length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True, False,
     )  # fmt: skip
     acc, top, total = _fwd_blocks(
         acc, top, total, q, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, middle, last,
-        length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True,
+        length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True, True,
     )  # fmt: skip
     out, lse = finish_softmax(acc, top, total, scale * LOG2E)
     tl.store(lse_ptr + (batch * h + head) * t + rows, lse, mask=exists)
@@ -121,7 +146,10 @@ def _dkdv_blocks(
     place_s, first, last, t, s, factor, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_T: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of one tile of keys, those that are `seen`, from the blocks of queries at first..last of its list."""
+    """Gradients of one tile of keys from the blocks of queries at first..last of its list.
+
+    Of keys that are not `seen` they mean nothing; of queries that do not exist no weight is left.
+    """
     for at in range(first, last):
         block = tl.load(blocks_ptr + at)
         which = tl.load(which_ptr + at)
@@ -131,7 +159,7 @@ def _dkdv_blocks(
             exists = (place_t < SIDE) & (rows >= 0) & (rows < t)
             q = load_rows(q_base, q_strides, rows, exists, DK, BLOCK_DK)  # (BLOCK_T, BLOCK_DK)
             dout = load_rows(dout_base, dout_strides, rows, exists, DV, BLOCK_DV)  # (BLOCK_T, BLOCK_DV)
-            scores = _scores(q, k, seen, masks_ptr, which, place_t, place_s, SIDE, PARTIAL)
+            scores = _scores(q, k, seen if PARTIAL else None, masks_ptr, which, place_t, place_s, SIDE, PARTIAL)
             weights = tl.exp2(scores * factor - load_lse(lse_ptr, rows, exists)[:, None])
             dv = tl.dot(tl.trans(weights.to(dout.dtype)), dout, dv, input_precision="ieee")
             delta = tl.load(delta_ptr + rows, mask=exists, other=0.0)
@@ -179,6 +207,7 @@ def _block_sparse_bwd_dkdv_kernel(
 
     # Padding is written too: its gradient is 0.
     written = (place_s < SIDE) & (cols < s)
+    dk, dv = tl.where(seen[:, None], dk, 0.0), tl.where(seen[:, None], dv, 0.0)
     store_rows(head_of(dk_ptr, dk_strides, batch, kv_head), dk_strides, dk * scale, cols, written, DK, BLOCK_DK)
     store_rows(head_of(dv_ptr, dv_strides, batch, kv_head), dv_strides, dv, cols, written, DV, BLOCK_DV)
 
@@ -187,7 +216,7 @@ def _block_sparse_bwd_dkdv_kernel(
 def _dq_blocks(
     dq, q, dout, lse, delta, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, first, last,
     length, factor, DK: tl.constexpr, DV: tl.constexpr, SIDE: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_DK: tl.constexpr,
-    BLOCK_DV: tl.constexpr, PARTIAL: tl.constexpr,
+    BLOCK_DV: tl.constexpr, EDGE: tl.constexpr, PARTIAL: tl.constexpr,
 ):  # fmt: skip
     """Gradient of one tile of queries from the blocks of keys at first..last of its list."""
     for at in range(first, last):
@@ -196,7 +225,9 @@ def _dq_blocks(
         for start in range(0, SIDE, BLOCK_S):
             place_s = start + tl.arange(0, BLOCK_S)
             cols = block * SIDE + place_s
-            exists = (place_s < SIDE) & (cols < length)
+            exists = None
+            if EDGE:
+                exists = (place_s < SIDE) & (cols < length)
             k = load_rows(k_base, k_strides, cols, exists, DK, BLOCK_DK)  # (BLOCK_S, BLOCK_DK)
             v = load_rows(v_base, v_strides, cols, exists, DV, BLOCK_DV)  # (BLOCK_S, BLOCK_DV)
             scores = _scores(q, k, exists, masks_ptr, which, place_t, place_s, SIDE, PARTIAL)
@@ -229,13 +260,18 @@ def _block_sparse_bwd_dq_kernel(
     last = tl.load(starts_ptr + line + 1)
 
     dq = tl.zeros((BLOCK_T, BLOCK_DK), tl.float32)
+    inside = _inside(blocks_ptr, first, middle, length, SIDE, BLOCK_S)
     dq = _dq_blocks(
         dq, q, dout, lse, delta, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, first,
-        middle, length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, False,
+        inside, length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, False, False,
+    )  # fmt: skip
+    dq = _dq_blocks(
+        dq, q, dout, lse, delta, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, inside,
+        middle, length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True, False,
     )  # fmt: skip
     dq = _dq_blocks(
         dq, q, dout, lse, delta, k_base, v_base, k_strides, v_strides, blocks_ptr, which_ptr, masks_ptr, place_t, middle,
-        last, length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True,
+        last, length, scale * LOG2E, DK, DV, SIDE, BLOCK_S, BLOCK_DK, BLOCK_DV, True, True,
     )  # fmt: skip
     store_rows(head_of(dq_ptr, dq_strides, batch, head), dq_strides, dq * scale, rows, exists, DK, BLOCK_DK)
 
