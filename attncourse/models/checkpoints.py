@@ -3,7 +3,8 @@
 Configs and entries have the names of Hugging Face's `config.json` and state dicts. Llama (Touvron et al. 2023,
 https://arxiv.org/abs/2302.13971; Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783), Mistral (Jiang et al. 2023,
 https://arxiv.org/abs/2310.06825), Qwen2 (Yang et al. 2024, https://arxiv.org/abs/2407.10671) and Gemma 2 (2024,
-https://arxiv.org/abs/2408.00118) are grouped-query attention; DeepSeek-V2 (https://arxiv.org/abs/2405.04434) and -V3 (https://arxiv.org/abs/2412.19437) latent attention.
+https://arxiv.org/abs/2408.00118) are grouped-query attention; DeepSeek-V2 (https://arxiv.org/abs/2405.04434) and -V3
+(https://arxiv.org/abs/2412.19437) latent attention.
 """
 
 from collections.abc import Mapping
