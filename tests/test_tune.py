@@ -60,7 +60,7 @@ def trial(config, us, *, now=False, problem=None):
 def test_only_what_is_clearly_faster_is_written(tmp_path, monkeypatch, capsys):
     file = tmp_path / "kernel.py"
     monkeypatch.setattr(tune, "import_module", lambda name: type("module", (), {"__file__": str(file)}))
-    monkeypatch.setattr("attncourse.profile.tiles.capability", lambda: 80)
+    monkeypatch.setattr(tune, "capability", lambda: 80)
     target = Target("softmax_attention", "fwd", 64)
     before = dict(target.configs)
     for found, written in (

@@ -4,7 +4,7 @@ import argparse
 import ast
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from attncourse._shared.validate import require
 
 from .command import add_device_option, check_device
 from .facts import device_facts
+from .tiles import DECODERS, TRAINED, Target, Trial, capability, decode_target, prefill_targets, try_all
 
-ROOMS = ("grouped_query", "latent", "softmax_attention", "sliding_window", "block_sparse", "global_local")
+ROOMS = DECODERS + TRAINED
 WORTH = 1.03  # times as fast as what is there, or the table stays
 
 
@@ -42,18 +43,14 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Try, show, and write if asked to."""
-    from .tiles import Target, Trial, decode_target, prefill_targets, try_all  # needs Triton
-
     check_device(args.device)
     require(args.minutes > 0, f"--minutes must be positive, got {args.minutes:g}")
     require(
         args.device == "cuda" or not args.write,
         "--write needs a GPU: on a CPU kernels are interpreted, and their times say nothing of a chip",
     )
-    decoders = [decode_target(room, args.device) for room in args.room if room in ("grouped_query", "latent")]
-    prefill = [
-        target for room in args.room if room not in ("grouped_query", "latent") for target in prefill_targets(room)
-    ]
+    decoders = [decode_target(room, args.device) for room in args.room if room in DECODERS]
+    prefill = [target for room in args.room if room in TRAINED for target in prefill_targets(room)]
     trials: dict[Target, list[Trial]] = {target: [] for target in [*decoders, *prefill]}
     end, late = time.monotonic() + 60 * args.minutes, 0
     progress = tqdm(total=sum(len(t.candidates(args.device)) for t in trials), file=sys.stderr, disable=None)
@@ -80,37 +77,35 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def best_of(trials: list) -> tuple:
-    """What CONFIGS has and the fastest of all, each None where it was not timed."""
-    timed = sorted((trial for trial in trials if trial.seconds is not None), key=lambda trial: trial.seconds)
-    return next((trial for trial in timed if trial.now), None), next(iter(timed), None)
+def timed(trials: Iterable[Trial]) -> tuple[list[Trial], Trial | None]:
+    """Those that were timed, best first, and what CONFIGS has; None where that was not timed."""
+    found = sorted((trial for trial in trials if trial.seconds is not None), key=lambda trial: trial.seconds)
+    return found, next((trial for trial in found if trial.now), None)
 
 
-def describe(target, trials: list) -> str:
+def describe(target: Target, trials: list[Trial]) -> str:
     """The candidates of an entry, best first, and how many could not run and why."""
-    now, best = best_of(trials)
-    timed = sorted((trial for trial in trials if trial.seconds is not None), key=lambda trial: trial.seconds)
+    found, now = timed(trials)
     rows = [
         [" ".join(map(str, trial.config)), 1e6 * trial.seconds, now and trial.seconds / now.seconds, "now" * trial.now]
-        for trial in timed[:5] + [trial for trial in timed[5:] if trial.now]
+        for trial in found[:5] + [trial for trial in found[5:] if trial.now]
     ]
     lines = [f"{target}: {len(trials)} tried", tabulate(rows, headers=["config", "us", "of now", ""], floatfmt=".3g")]
     problems = [trial.problem for trial in trials if trial.problem]
     lines += [f"{problems.count(p)} did not run: {p}" for p in dict.fromkeys(problems)]
-    if now is not None and best is not now:
-        lines.append(f"{now.seconds / best.seconds:.2f} times as fast by {best.config}")
+    if now is not None and found[0] is not now:
+        lines.append(f"{now.seconds / found[0].seconds:.2f} times as fast by {found[0].config}")
     return "\n".join([*lines, ""])
 
 
-def write(trials: Mapping) -> None:
+def write(trials: Mapping[Target, list[Trial]]) -> None:
     """Put the fastest of each entry into its room's file, where it is worth it, and say so."""
-    from .tiles import capability
-
     chip, changed = capability(), False
-    for target, found in trials.items():
-        now, best = best_of(found)
-        if best is None or best is now or (now is not None and now.seconds < WORTH * best.seconds):
+    for target, tried in trials.items():
+        found, now = timed(tried)
+        if not found or (now is not None and now.seconds < WORTH * found[0].seconds):
             continue
+        best = found[0]
         row = target.configs | {target.width: best.config}
         target.take(best.config)
         path = Path(import_module(f"attncourse.{target.room}.kernel").__file__)
