@@ -394,7 +394,7 @@ CLASS = {
         "can't allocate memory",
     ),
     "list-bomb": (
-        RIGHT | {"rows": "def rows(x):\n    hoard = []\n    while True:\n        hoard.append(bytearray(1 << 24))"},
+        RIGHT | {"rows": "def rows(x):\n    hoard = []\n    while True:\n        hoard.append(bytes(1 << 28))"},
         "out of memory",
         3,
         ["passed", "out of memory", "passed"],
