@@ -1,9 +1,21 @@
-"""A pytest plugin, `-p tests.few_cases`: of each test's cases a few, from the first to the last.
+"""A pytest plugin, `-p tests.few_cases`: of each test's cases a few, from the first to the last, and few drawn examples.
 
 For a run that asks something of every test's code, and not of all of its numbers.
 """
 
+import hypothesis
+
 MOST = 3
+
+
+class FewExamples(hypothesis.settings):
+    """Settings that draw few examples, whatever a test asks for."""
+
+    def __init__(self, parent=None, **told):
+        super().__init__(parent, **told | {"max_examples": MOST})
+
+
+hypothesis.settings = FewExamples  # plugins are loaded before the tests that import it
 
 
 def pytest_collection_modifyitems(config, items):

@@ -1,7 +1,8 @@
 """A chapter and an exercise start from nothing but what Colab has, and leave Colab's torch and triton alone.
 
-A fresh virtual environment gets torch, triton, numpy, matplotlib and ipykernel. The environment variable that marks Colab
-is set, git is told to fetch the course's GitHub address from a local repository, and the notebooks run as they are.
+A fresh virtual environment gets torch, triton, numpy, matplotlib and ipykernel, as they are installed here. The environment
+variable that marks Colab is set, git is told to fetch the course's GitHub address from a local repository, and the notebooks
+run as they are.
 """
 
 import importlib.metadata
@@ -16,6 +17,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from attncourse.publish import read_origin
 
@@ -48,19 +51,50 @@ def published(tmp_path_factory) -> Path:
     return folder
 
 
+def with_requirements(names) -> dict[str, importlib.metadata.Distribution]:
+    """The distributions that these are installed with here, themselves included."""
+    found, waiting = {}, [*names]
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in found:
+            continue
+        found[name] = distribution = importlib.metadata.distribution(name)
+        needed = map(Requirement, distribution.requires or ())
+        waiting += [r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return found
+
+
+def install_again(distribution, site: Path) -> None:
+    """A distribution's files once more, as links: what is removed or replaced there stays here."""
+    here = Path(distribution.locate_file(""))
+    for file in distribution.files:
+        if ".." in file.parts:  # commands and manuals
+            continue
+        (site / file).parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(here / file, site / file)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
 @pytest.fixture(scope="module")
 def colab(tmp_path_factory, published) -> dict:
     """The environment of a fresh Colab: its interpreter, the variables it sets, and the versions it came with."""
     folder = tmp_path_factory.mktemp("colab")
     venv.create(folder, with_pip=True, symlinks=True)
     python = folder / "bin" / "python"
-    # torch as pinned in CI, so that no other build of it is fetched
-    pinned = [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in PREINSTALLED]
-    # bytecode is made of what is imported, not of all that is installed
-    quickly = ("install", "-q", "--no-compile")
-    installed = subprocess.run([python, "-m", "pip", *quickly, *pinned], capture_output=True, text=True)
-    if installed.returncode != 0:
-        pytest.skip("no package index can be reached: " + installed.stderr.strip().splitlines()[-1])
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    for distribution in with_requirements(PREINSTALLED).values():
+        install_again(distribution, site)
+    reached = subprocess.run(
+        [python, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, "einops"], capture_output=True, text=True
+    )
+    if reached.returncode != 0:
+        pytest.skip("no package index can be reached: " + reached.stderr.strip().splitlines()[-1])
     origin = read_origin(ROOT)
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "PYTEST"))},
