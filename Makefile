@@ -40,7 +40,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $$(grep '^torch==' constraints.txt)
 	cp constraints.txt $(VENV)/constraints.txt
 	if $(BIN)/python -c $(TORCH_PINS_TRITON); then sed -i '/^triton==/d' $(VENV)/constraints.txt; fi
-	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --editable '.[book,grade,cluster,dev]'
+	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --editable '.[book,grade,cluster,cpu,dev]'
 	@touch $@
 
 $(OFFLINE)/.ready: $(INSTALLED) book/references.bib attncourse/plot/timeline.py

@@ -87,17 +87,18 @@ def with_hubs(layer, x, **options):
 
 
 FOUR = ("reference", "blocked", "torch", "triton")
+FIVE = (*FOUR, "numba")
 THREE = ("reference", "blocked", "triton")
 LATENT = dict(kv_lora_rank=6, qk_nope_head_dim=4, qk_rope_head_dim=2, v_head_dim=5)
 LAYERS = {
     "softmax_attention": Layer(lambda **o: SoftmaxAttention(D, **o), FOUR, masks=True),
     "multi_head": Layer(lambda **o: MultiHeadAttention(D, 4, **o), FOUR, masks=True),
-    "grouped_query": Layer(lambda **o: GroupedQueryAttention(D, 4, n_kv_heads=2, **o), FOUR, masks=True),
+    "grouped_query": Layer(lambda **o: GroupedQueryAttention(D, 4, n_kv_heads=2, **o), FIVE, masks=True),
     "grouped_query, a window": Layer(
-        lambda **o: GroupedQueryAttention(D, 4, n_kv_heads=1, window=3, **o), FOUR, masks=True
+        lambda **o: GroupedQueryAttention(D, 4, n_kv_heads=1, window=3, **o), FIVE, masks=True
     ),
-    "latent": Layer(lambda **o: LatentAttention(D, 4, **LATENT, **o), FOUR),
-    "latent, absorbed": Layer(lambda **o: LatentAttention(D, 4, **LATENT, form="absorbed", **o), FOUR),
+    "latent": Layer(lambda **o: LatentAttention(D, 4, **LATENT, **o), FIVE),
+    "latent, absorbed": Layer(lambda **o: LatentAttention(D, 4, **LATENT, form="absorbed", **o), FIVE),
     "sliding_window": Layer(lambda **o: SlidingWindowAttention(D, 4, window=3, **o), FOUR),
     "sliding_window, dilated": Layer(lambda **o: SlidingWindowAttention(D, 4, radius=2, dilation=2, **o), FOUR),
     "block_sparse": Layer(lambda **o: BlockSparseAttention(D, 4, pattern=local(9, steps=3, block=4), **o), FOUR),

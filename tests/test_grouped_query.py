@@ -1,5 +1,10 @@
 """Grouped-query attention against PyTorch's multi-head attention and SDPA; decoding against reading everything again."""
 
+import os
+import subprocess
+import sys
+import tracemalloc
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,6 +30,16 @@ from attncourse.testing import assert_causal, assert_within_budget, gradients, m
 from tests.compile_gate import SHARED_LIMIT, compile_all
 
 kernel = pytest.importorskip("attncourse.grouped_query.kernel", reason="Triton is on Linux alone")
+
+
+@pytest.fixture(params=["triton", "numba"])
+def decode(request, device):
+    """Each kernel that reads a cache where it lies, where it can."""
+    if request.param == "triton":
+        return kernel.grouped_query_decode_triton
+    if device != "cpu":
+        pytest.skip("numba's kernel runs on processors")
+    return pytest.importorskip("attncourse.grouped_query.cpu_kernel").grouped_query_decode_numba
 
 
 def poisoned(cache):
@@ -196,7 +211,7 @@ def layouts(layer, b, *, dtype, page_size=4):
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "paged", "ring"])
-@pytest.mark.parametrize("impl", ["torch", "triton"])
+@pytest.mark.parametrize("impl", ["torch", "triton", "numba"])
 @torch.no_grad()
 def test_every_layout_decodes_what_reading_at_once_gives(layout, impl):
     layer, x = layer_and_tokens(2, b=3, t=12)
@@ -210,8 +225,9 @@ def test_every_layout_decodes_what_reading_at_once_gives(layout, impl):
 
 @pytest.mark.parametrize("codec", [None, Int8(), Int4(group=2), Fp8()], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "paged", "ring", "channels"])
+@pytest.mark.parametrize("kernel", ["triton", "numba"])
 @torch.no_grad()
-def test_the_kernel_reads_a_layers_cache_where_it_lies(layout, codec, monkeypatch):
+def test_the_kernel_reads_a_layers_cache_where_it_lies(kernel, layout, codec, monkeypatch):
     """Two caches hold the same codes: what plain PyTorch decodes and gathers first, the kernel reads as it lies."""
     layer, x = layer_and_tokens(2, b=3, t=12)
     layer, x = layer.float(), x.float()
@@ -226,29 +242,30 @@ def test_the_kernel_reads_a_layers_cache_where_it_lies(layout, codec, monkeypatc
             "ring": lambda: RingCache(3, layer.cache_shape, window=13, piece=4, codec=codec),
             "channels": lambda: ChannelCache(3, layer.cache_shape, capacity=16, block=4, codec=codec and Int8()),
         }[layout]()
-        if impl == "triton" and layout != "channels":
+        if impl == kernel and layout != "channels":
             monkeypatch.setattr(cache, "view", lambda: pytest.fail("the cache was copied"))
         layer.impl = impl
         return torch.cat([layer(piece, cache=cache) for piece in x.split([4, 1, 3, 1, 3], dim=1)], dim=1)
 
-    torch.testing.assert_close(read("triton"), read("blocked"), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(read(kernel), read("blocked"), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", ["triton", "numba"])
 @torch.no_grad()
-def test_a_ring_that_has_turned_decodes_a_window_and_is_refused_by_the_kernel():
+def test_a_ring_that_has_turned_decodes_a_window_and_is_refused_by_the_kernel(kernel):
     layer, x = layer_and_tokens(3, b=2, t=11)
     cache = RingCache(2, layer.cache_shape, window=5, dtype=torch.float64)
     got = torch.cat([layer(token, cache=cache) for token in x.split(1, dim=1)], dim=1)
     band = torch.ones(11, 11).tril().triu(-4).bool()
     torch.testing.assert_close(got, layer(x, mask=band))
     layer, cache = layer.float(), RingCache(2, layer.cache_shape, window=5)
-    layer.impl = "triton"
+    layer.impl = kernel
     with pytest.raises(ValueError, match="position j in place j: for a ring use another impl"):
         for token in x.float().split(1, dim=1):
             layer(token, cache=cache)
 
 
-@pytest.mark.parametrize("impl", ["reference", "blocked", "torch", "triton"])
+@pytest.mark.parametrize("impl", ["reference", "blocked", "torch", "triton", "numba"])
 @torch.no_grad()
 def test_a_layer_with_a_window_sees_what_a_band_lets_through(impl):
     layer, x = layer_and_tokens(2, t=11)
@@ -341,16 +358,14 @@ def exact_decode(q, k, v, lengths, **masking):
     ("h", "g", "t", "masking"),
     [(6, 2, 1, {}), (4, 4, 2, {"softcap": 0.6, "scale": 0.4}), (5, 1, 1, {"window": 20}), (34, 1, 1, {})],
 )
-def test_the_decode_kernel_keeps_its_budget_at_every_split(dtype, splits, h, g, t, masking, device):
+def test_the_decode_kernel_keeps_its_budget_at_every_split(dtype, splits, h, g, t, masking, decode, device):
     q, k, v = make_qkv(b=4, h=h, g=g, t=t, s=83, dk=17, dv=24, dtype=dtype, device=device)
     lengths = lengths_for(4, 83, device)
     exact, exact_lse = exact_decode(q.double(), k.double(), v.double(), lengths, **masking)
     plain, _ = exact_decode(q, k, v, lengths, **masking)
     for i, n in enumerate(lengths.tolist()):
         k[i, :, n:] = v[i, :, n:] = torch.nan
-    out, lse = kernel.grouped_query_decode_triton(
-        q, k, v, cache_seqlens=lengths, splits=splits, **masking, return_lse=True
-    )
+    out, lse = decode(q, k, v, cache_seqlens=lengths, splits=splits, **masking, return_lse=True)
     assert out.dtype == dtype and not out[1].any()
     assert_within_budget(out, plain=plain, exact=exact)
     torch.testing.assert_close(lse.double(), exact_lse, rtol=1e-3, atol=1e-3)
@@ -358,7 +373,7 @@ def test_the_decode_kernel_keeps_its_budget_at_every_split(dtype, splits, h, g, 
 
 @pytest.mark.parametrize("codec", [None, Int8(), Int8(group=8), Int4(), Int4(group=4), Fp8(), Fp8(group=4)], ids=str)
 @pytest.mark.parametrize("paged", [False, True])
-def test_the_decode_kernel_reads_every_storage_where_it_lies(codec, paged, device):
+def test_the_decode_kernel_reads_every_storage_where_it_lies(codec, paged, decode, device):
     """Pages in shuffled order with NaN where nothing was written; codes against their dequantised values."""
     b, h, g, s, dk, dv = 3, 4, 2, 37, 16, 24
     q, k, v = make_qkv(b=b, h=h, g=g, t=1, s=s, dk=dk, dv=dv, dtype=torch.float32, device=device)
@@ -376,7 +391,7 @@ def test_the_decode_kernel_reads_every_storage_where_it_lies(codec, paged, devic
     beside = dict(zip(("k_scale", "k_zero"), k_beside, strict=False))
     beside |= dict(zip(("v_scale", "v_zero"), v_beside, strict=False))
     table = dict(block_table=cache.block_table) if paged else {}
-    got = kernel.grouped_query_decode_triton(q, keys, values, cache_seqlens=cache.lengths, splits=3, **beside, **table)
+    got = decode(q, keys, values, cache_seqlens=cache.lengths, splits=3, **beside, **table)
     held = [x.double() for x in cache.view()]
     wanted, _ = exact_decode(q.double(), *held, cache.lengths)
     assert relative_error(got, wanted) < 1e-5
@@ -390,50 +405,143 @@ def poisoned_floats(cache, storage):
     return cache
 
 
-def test_queries_that_start_before_their_end_are_padding_in_the_kernel(device):
+def test_queries_that_start_before_their_end_are_padding_in_the_kernel(decode, device):
     """A piece of 3 queries of which sequence 1 has one: its rows see no more than stands there, and stay finite."""
     q, k, v = make_qkv(b=2, h=4, g=2, t=3, s=19, dtype=torch.float32, device=device)
     starts, lengths = torch.tensor([16, 4], device=device), torch.tensor([19, 5], device=device)
     k[1, :, 5:] = v[1, :, 5:] = torch.nan
-    got = kernel.grouped_query_decode_triton(q, k, v, cache_seqlens=lengths, starts=starts)
+    got = decode(q, k, v, cache_seqlens=lengths, starts=starts)
     torch.testing.assert_close(got[:1], softmax_attention(q[:1], k[:1], v[:1], causal=True), rtol=1e-4, atol=1e-5)
     first = softmax_attention(q[1:, :, :1], k[1:, :, :5], v[1:, :, :5])
     torch.testing.assert_close(got[1:, :, :1], first, rtol=1e-4, atol=1e-5)
     assert got.isfinite().all()
 
 
-def test_the_decode_kernels_addresses_are_of_64_bits(device):
+def test_the_decode_kernels_addresses_are_of_64_bits(decode, device):
     stride = 2**30  # three sequences: the last begins 2^31 entries in. Memory that is not touched costs nothing
     q, codes, v = make_qkv(b=3, h=2, g=1, t=1, s=5, dk=8, dtype=torch.float32, device=device)
     k = torch.empty_strided((3, 1, 5, 8), (stride, 40, 8, 1), dtype=torch.int8, device=device)
     k.copy_((codes * 20).to(torch.int8))
     v = (v * 20).to(torch.int8)
     ones, zeros = torch.ones(3, 1, 5, 1, device=device), torch.zeros(3, 1, 5, 1, device=device)
-    got = kernel.grouped_query_decode_triton(q, k, v, k_scale=ones, k_zero=zeros, v_scale=ones, v_zero=zeros)
+    got = decode(q, k, v, k_scale=ones, k_zero=zeros, v_scale=ones, v_zero=zeros)
     torch.testing.assert_close(got, softmax_attention(q, k.float(), v.float()), rtol=1e-4, atol=1e-4)
 
 
-def test_the_decode_kernels_write_every_element(device):
+def test_the_decode_kernels_write_every_element(decode, device):
     """In this mode PyTorch fills fresh memory with NaN, and what no program writes stays so."""
     torch.use_deterministic_algorithms(True)
     try:
         assert torch.empty(1, device=device).isnan().all()
         q, k, v = make_qkv(b=2, h=6, g=2, t=1, s=49, dk=24, dtype=torch.float32, device=device)
-        out, lse = kernel.grouped_query_decode_triton(q, k, v, splits=5, return_lse=True)
+        out, lse = decode(q, k, v, splits=5, return_lse=True)
         assert out.isfinite().all() and lse.isfinite().all()
     finally:
         torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("empty", ["b", "t", "s"])
-def test_length_zero_is_no_special_case(empty, device):
+def test_length_zero_is_no_special_case(empty, decode, device):
     q, k, v = make_qkv(t=3, s=4, dtype=torch.float32, device=device)
     if empty == "b":
         q, k, v = q[:0], k[:0], v[:0]
     q, k, v = (q[:, :, :0], k, v) if empty == "t" else (q, k[:, :, :0], v[:, :, :0]) if empty == "s" else (q, k, v)
-    for decode in (grouped_query_decode, kernel.grouped_query_decode_triton):
-        out = decode(q, k, v)
+    for form in (grouped_query_decode, decode):
+        out = form(q, k, v)
         assert out.shape == (*q.shape[:3], v.shape[-1]) and not out.any()
+
+
+# The kernel for processors
+
+
+@pytest.fixture
+def on_a_processor(device):
+    if device != "cpu":
+        pytest.skip("numba's kernel runs on processors")
+    return pytest.importorskip("attncourse.grouped_query.cpu_kernel")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def test_the_kernel_widens_every_number_of_a_small_float(dtype, on_a_processor):
+    """All codes that there are, as values of one token each, in a cache of width 1 that a single key of weight 1 reads."""
+    bits = torch.uint8 if dtype.itemsize == 1 else torch.int16
+    numbers = torch.arange(2 ** (8 * dtype.itemsize)).to(bits).view(dtype)[:, None, None, None]
+    k = torch.zeros_like(numbers) if dtype.itemsize == 2 else numbers.new_zeros(numbers.shape)
+    q = torch.zeros(len(numbers), 1, 1, 1, dtype=dtype if dtype.itemsize == 2 else torch.float32)
+    ones = {} if dtype.itemsize == 2 else dict.fromkeys(("k_scale", "v_scale"), torch.ones(len(numbers), 1, 1, 1))
+    out = on_a_processor.grouped_query_decode_numba(q, k, numbers, **ones)
+    torch.testing.assert_close(out, numbers.to(out.dtype), rtol=0, atol=0, equal_nan=True)
+
+
+def test_pages_and_codes_are_read_without_a_copy_as_long_as_the_cache(on_a_processor):
+    q, k, _ = make_qkv(b=1, h=8, g=2, t=1, s=32768, dk=64, dtype=torch.float32)
+    codes, scale, zero = Int8().encode(k)
+    table = torch.randperm(2048).to(torch.int32)[None]
+    pages = [x.unflatten(2, (2048, 16)).transpose(1, 2)[0].contiguous() for x in (codes, scale, zero)]
+    beside = dict(k_scale=pages[1], v_scale=pages[1], k_zero=pages[2], v_zero=pages[2])
+
+    def step():
+        return on_a_processor.grouped_query_decode_numba(
+            q, pages[0], pages[0], block_table=table, cache_seqlens=torch.tensor([32768]), **beside
+        )
+
+    step()
+    assert peak_memory(step) < codes.nbytes / 16
+    tracemalloc.start()  # what NumPy holds; a tile is on the compiled side, and as long as 64 keys
+    try:
+        step()
+        assert tracemalloc.get_traced_memory()[1] < codes.nbytes / 16
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_result_is_the_same_in_any_number_of_threads(threads, on_a_processor):
+    q, k, v = make_qkv(b=3, h=4, g=1, t=1, s=700, dk=16, dtype=torch.float32)
+    wanted = softmax_attention(q.double(), k.double(), v.double())
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        got = on_a_processor.grouped_query_decode_numba(q, k, v)
+    finally:
+        torch.set_num_threads(before)
+    assert relative_error(got, wanted) < 1e-6
+
+
+def test_what_is_visible_and_not_finite_shows(on_a_processor):
+    q, k, v = make_qkv(b=1, h=2, g=1, t=1, s=9, dk=8, dtype=torch.float32)
+    for poison in (k, v):
+        spoilt = poison.clone()
+        spoilt[0, 0, 3, 2] = torch.nan
+        tensors = (q, spoilt, v) if poison is k else (q, k, spoilt)
+        assert on_a_processor.grouped_query_decode_numba(*tensors).isnan().any()
+
+
+def test_without_numba_the_error_says_what_to_install():
+    code = (
+        "import sys, torch; sys.modules['numba'] = None\n"
+        "from attncourse.grouped_query import GroupedQueryAttention\n"
+        "from attncourse.kv_cache import ContiguousCache\n"
+        "layer = GroupedQueryAttention(8, 2, n_kv_heads=1, impl='numba')\n"
+        "with torch.no_grad():\n"
+        "    layer(torch.zeros(1, 1, 8), cache=ContiguousCache(1, layer.cache_shape, capacity=4))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: impl='numba' needs numba: pip install 'attncourse[cpu]'" in done.stderr
+
+
+def test_what_was_compiled_is_kept_on_disk_and_compiling_is_said(tmp_path, on_a_processor):
+    code = (
+        "import torch; from attncourse.grouped_query.cpu_kernel import grouped_query_decode_numba as decode\n"
+        "print(decode(*(torch.ones(1, 1, 1, 4),) * 3).tolist())\n"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment) for _ in range(2)
+    ]
+    assert [run.stdout.strip() for run in runs] == ["[[[[1.0, 1.0, 1.0, 1.0]]]]"] * 2, runs
+    first, second = (run.stderr for run in runs)
+    assert "compiling grouped_query_split_kernel for this processor, once ..." in first and second == ""
 
 
 def test_prefill_goes_through_the_softmax_kernel_with_gradients(device):
@@ -486,13 +594,13 @@ def test_bad_input_of_decoding_is_named(case):
 
 @pytest.mark.bad_input
 @pytest.mark.parametrize("case", BAD | BAD_KERNEL)
-def test_bad_input_of_the_kernel_is_named(case, device):
+def test_bad_input_of_the_kernel_is_named(case, decode, device):
     changed, message = (BAD | BAD_KERNEL)[case]
     arguments = {
         n: x.to(device) if isinstance(x, torch.Tensor) else x for n, x in (dict(q=Q, k=K, v=V) | changed).items()
     }
     with pytest.raises(ValueError, match=message):
-        kernel.grouped_query_decode_triton(**arguments)
+        decode(**arguments)
 
 
 @pytest.mark.bad_input

@@ -208,13 +208,14 @@ def by_hand(layer, x):
 
 
 SPLITS = [(9,), (4, 5), (1,) * 9, (1, 3, 1, 4), (8, 1)]
-IMPLS = ["reference", "blocked", "torch", pytest.param("triton", id="triton kernel")]
+KERNELS = ("triton", "numba")
+IMPLS = ["reference", "blocked", "torch", *(pytest.param(name, id=f"{name} kernel") for name in KERNELS)]
 
 
 def comparable(impl):
     """The kernels take float32 at most."""
-    dtype = torch.float32 if impl == "triton" else torch.float64
-    return dtype, dict(rtol=1e-4, atol=1e-4) if impl == "triton" else dict(rtol=0, atol=1e-10)
+    dtype = torch.float32 if impl in KERNELS else torch.float64
+    return dtype, dict(rtol=1e-4, atol=1e-4) if impl in KERNELS else dict(rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("splits", SPLITS, ids=str)
@@ -369,10 +370,20 @@ def test_the_crossover_is_where_the_operations_meet():
     assert cheaper_form(SHAPES[1], t=10**6, s=10**6) == "absorbed"
 
 
-# The kernel
+# The kernels
 
 
-def check_kernel(inputs, exact_inputs=None, *, dtype, **options):
+@pytest.fixture(params=KERNELS)
+def attend(request, device):
+    """Each kernel that reads latents where they lie, where it can."""
+    if request.param == "triton":
+        return kernel.latent_attention_triton
+    if device != "cpu":
+        pytest.skip("numba's kernel runs on processors")
+    return pytest.importorskip("attncourse.latent.cpu_kernel").latent_attention_numba
+
+
+def check_kernel(attend, inputs, exact_inputs=None, *, dtype, **options):
     """Against the definition in float64, with twice the error of plain PyTorch in this dtype as budget."""
     told = dict(options)
     masking = dict(key_lengths=told.pop("key_lengths", None), scale=told.get("scale"))
@@ -381,50 +392,54 @@ def check_kernel(inputs, exact_inputs=None, *, dtype, **options):
         masking["mask"] = torch.arange(stored[2].shape[2], device=positions.device) <= positions[:, None, :, None]
     exact = latent_attention(*(x.double() for x in stored), **masking)
     plain = latent_attention_absorbed(*stored, **masking)
-    out = kernel.latent_attention_triton(*inputs, key_lengths=masking["key_lengths"], **told)
+    out = attend(*inputs, key_lengths=masking["key_lengths"], **told)
     assert out.dtype == dtype
     assert_within_budget(out, plain=plain, exact=exact)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("r", "p"), [(16, 16), (24, 4), (80, 0), (128, 32), (200, 10)])
-def test_the_kernel_keeps_its_budget_at_every_width(dtype, r, p, device):
-    check_kernel(draw(h=5, t=1, s=37, n=8, r=r, p=p, dv=7, dtype=dtype, device=device), dtype=dtype)
+def test_the_kernel_keeps_its_budget_at_every_width(dtype, r, p, attend, device):
+    check_kernel(attend, draw(h=5, t=1, s=37, n=8, r=r, p=p, dv=7, dtype=dtype, device=device), dtype=dtype)
 
 
-def test_the_kernel_keeps_its_budget_at_the_published_width(device):
+def test_the_kernel_keeps_its_budget_at_the_published_width(attend, device):
     inputs = draw(b=1, h=3, t=1, s=19, n=128, r=512, p=64, dv=128, dtype=torch.float32, device=device)
-    check_kernel(inputs, dtype=torch.float32)
+    check_kernel(attend, inputs, dtype=torch.float32)
 
 
 @pytest.mark.parametrize(("h", "t"), [(1, 1), (16, 1), (17, 1), (3, 4)])
 @pytest.mark.parametrize("s", [1, 16, 67])
-def test_the_kernel_keeps_its_budget_off_the_block_edges(h, t, s, device):
+def test_the_kernel_keeps_its_budget_off_the_block_edges(h, t, s, attend, device):
     positions = torch.arange(s - 1, s - 1 + t, device=device).expand(2, t)
     check_kernel(
-        draw(h=h, t=t, s=s, dtype=torch.float32, device=device), dtype=torch.float32, positions=positions, scale=0.3
+        attend,
+        draw(h=h, t=t, s=s, dtype=torch.float32, device=device),
+        dtype=torch.float32,
+        positions=positions,
+        scale=0.3,
     )
 
 
 @pytest.mark.parametrize("splits", [None, 1, 2, 3, 7])
-def test_the_kernel_reads_each_sequence_to_its_own_length(splits, device):
+def test_the_kernel_reads_each_sequence_to_its_own_length(splits, attend, device):
     inputs = draw(b=4, s=67, dtype=torch.float32, device=device)
     lengths = torch.tensor([67, 1, 0, 40], device=device)
     for row, length in enumerate(lengths):
         inputs[2][row, :, length:], inputs[3][row, :, length:] = torch.nan, torch.nan
-    check_kernel(inputs, dtype=torch.float32, key_lengths=lengths, splits=splits)
+    check_kernel(attend, inputs, dtype=torch.float32, key_lengths=lengths, splits=splits)
 
 
-def test_any_split_gives_what_the_whole_gives(device):
+def test_any_split_gives_what_the_whole_gives(attend, device):
     inputs = draw(b=1, t=2, s=150, dtype=torch.float32, device=device)
-    whole = kernel.latent_attention_triton(*inputs, splits=1)
+    whole = attend(*inputs, splits=1)
     for splits in (2, 5, 10, 40):
-        torch.testing.assert_close(kernel.latent_attention_triton(*inputs, splits=splits), whole)
+        torch.testing.assert_close(attend(*inputs, splits=splits), whole)
 
 
 @pytest.mark.parametrize("page_size", [1, 4, 16])
 @pytest.mark.parametrize("splits", [1, 3])
-def test_the_kernel_reads_pages_in_any_order_and_no_other(page_size, splits, device):
+def test_the_kernel_reads_pages_in_any_order_and_no_other(page_size, splits, attend, device):
     inputs = draw(b=3, s=48, r=16, dtype=torch.float32, device=device)
     lengths = torch.tensor([48, 17, 1], device=device)
     n_pages, per_row = 200, 48 // page_size
@@ -439,7 +454,7 @@ def test_the_kernel_reads_pages_in_any_order_and_no_other(page_size, splits, dev
                 tokens = x[row, 0, i * page_size : min((i + 1) * page_size, length)]
                 stream[page, 0, : len(tokens)] = tokens
     paged = [*inputs[:2], *pages, *inputs[4:]]
-    check_kernel(paged, inputs, dtype=torch.float32, key_lengths=lengths, block_table=table, splits=splits)
+    check_kernel(attend, paged, inputs, dtype=torch.float32, key_lengths=lengths, block_table=table, splits=splits)
 
 
 def test_the_kernel_takes_any_strides(device):
@@ -463,29 +478,43 @@ def test_the_kernel_reads_caches_of_more_than_two_to_the_31_elements(device):
 
 
 @pytest.mark.bad_input
-def test_the_kernel_says_what_it_cannot_do(device):
+def test_the_kernel_says_what_it_cannot_do(attend, device):
     inputs = draw(dtype=torch.float32, device=device)
     with pytest.raises(ValueError, match=r"inference.*impl='torch'"):
-        kernel.latent_attention_triton(inputs[0].requires_grad_(), *inputs[1:])
+        attend(inputs[0].requires_grad_(), *inputs[1:])
     inputs = draw(dtype=torch.float64, device=device)
     with pytest.raises(ValueError, match="float32, float16 or bfloat16"):
-        kernel.latent_attention_triton(*inputs)
+        attend(*inputs)
     inputs = draw(r=513, dtype=torch.float32, device=device)
     with pytest.raises(ValueError, match="latents of width to 512, got 513"):
-        kernel.latent_attention_triton(*inputs)
+        attend(*inputs)
     inputs = draw(dtype=torch.float32, device=device)
     with pytest.raises(ValueError, match="pages need key_lengths"):
-        kernel.latent_attention_triton(*inputs, block_table=torch.zeros(2, 1, dtype=torch.int32, device=device))
+        attend(*inputs, block_table=torch.zeros(2, 1, dtype=torch.int32, device=device))
     for changes, message in (
         (dict(positions=torch.zeros(2, 1, dtype=torch.long, device=device)), "positions must be"),
         (dict(key_lengths=torch.tensor([8, 1], device=device)), "0..7"), (dict(splits=0), "splits"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            kernel.latent_attention_triton(*inputs, **changes)
-    layer = layer_of(impl="triton", form="absorbed", qk_rope_head_dim=0).to(device, torch.float32)
+            attend(*inputs, **changes)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("impl", KERNELS)
+def test_a_ring_is_refused_by_the_kernels(impl, device):
+    layer = layer_of(impl=impl, form="absorbed", qk_rope_head_dim=0).to(device, torch.float32)
     ring = RingCache(1, layer.cache_shape, window=4, device=device)
-    with torch.no_grad(), pytest.raises(ValueError, match="got RingCache: use impl='torch'"):
+    with torch.no_grad(), pytest.raises(ValueError, match=f"impl='{impl}' decodes .* got RingCache: use impl='torch'"):
         layer(torch.zeros(1, 1, 11, device=device), cache=ring)
+
+
+@pytest.mark.bad_input
+def test_the_kernel_for_processors_takes_vectors_whose_entries_are_neighbours():
+    numba = pytest.importorskip("attncourse.latent.cpu_kernel")
+    inputs = draw(dtype=torch.float32)
+    inputs[2] = inputs[2].repeat_interleave(2, dim=-1)[..., ::2]
+    with pytest.raises(ValueError, match="neighbours in memory, got strides"):
+        numba.latent_attention_numba(*inputs)
 
 
 @pytest.mark.parametrize("capability", SHARED_LIMIT)

@@ -1,9 +1,14 @@
-"""Input errors of decoding in plain PyTorch."""
+"""Input errors of decoding: in plain PyTorch, and by kernels that read a cache as it is stored."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from attncourse._shared.validate import check_key_lengths, check_qkv, check_softcap, check_window
+from attncourse._shared.launch import KERNEL_DTYPES
+from attncourse._shared.validate import check_key_lengths, check_qkv, check_softcap, check_window, shapes_of
+
+WIDEST = 256  # entries of a vector that a kernel takes
 
 
 def check_decode(
@@ -32,3 +37,122 @@ def check_decode(
         raise ValueError(f"mask must be (b, 1, t, s) = {(b, 1, t, s)}, got {tuple(mask.shape)}")
     if mask.device != q.device:
         raise ValueError(f"mask must be on {q.device}, got {mask.device}")
+
+
+class Codes(NamedTuple):
+    """How a dtype of codes is read: how many codes an element holds, and whether a zero point stands beside each scale."""
+
+    each: int
+    zeros: bool
+
+
+CODES = {torch.int8: Codes(1, True), torch.uint8: Codes(2, True), torch.float8_e4m3fn: Codes(1, False)}
+
+
+def codes_each(dtype: torch.dtype) -> int:
+    """How many entries of a vector an element of a cache of this dtype holds: two of 4 bits in a byte, else one."""
+    return CODES[dtype].each if dtype in CODES else 1
+
+
+def check_cached(
+    name: str,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    k_scale: Tensor | None,
+    v_scale: Tensor | None,
+    k_zero: Tensor | None,
+    v_zero: Tensor | None,
+    cache_seqlens: Tensor | None,
+    starts: Tensor | None,
+    block_table: Tensor | None,
+    window: int | None,
+    softcap: float | None,
+    splits: int | None,
+) -> int:
+    """What a kernel that decodes takes: queries, a cache as it is stored, and where each sequence stands in it.
+
+    How many tokens of a sequence the cache has room for.
+    """
+    _check_storage(name, q, k, v)
+    _check_scales(k, v, k_scale, v_scale, k_zero, v_zero)
+    tensors = [x for x in (q, k, v, k_scale, v_scale, k_zero, v_zero) if x is not None]
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        raise ValueError(
+            f"{name} is for inference and gives no gradients: call it under torch.no_grad(), or use impl='blocked'"
+        )
+    if any(x.device != q.device for x in tensors):
+        raise ValueError(f"{name} takes tensors of one device")
+    for x in tensors[1:]:
+        if x.stride(-1) != 1:
+            raise ValueError(f"entries of a vector must be neighbours in memory, got strides {x.stride()}")
+    check_window(window)
+    check_softcap(softcap)
+    b, capacity = len(q), k.shape[2]
+    if block_table is not None:
+        capacity *= _check_table(block_table, b=b, like=q)
+    elif len(k) != b:
+        raise ValueError(f"q and the caches must share the batch, got {b} and {len(k)}")
+    check_key_lengths(cache_seqlens, b=b, s=capacity, like=q)
+    if starts is not None and (starts.shape != (b,) or starts.device != q.device or starts.is_floating_point()):
+        raise ValueError(
+            f"starts must be ({b},) integers on {q.device}, got {tuple(starts.shape)} {starts.dtype} on {starts.device}"
+        )
+    if splits is not None and splits < 1:
+        raise ValueError(f"splits must be at least 1, got {splits}")
+    return capacity
+
+
+def _check_storage(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
+    if q.dtype not in KERNEL_DTYPES:
+        raise ValueError(
+            f"{name} takes float32, float16 or bfloat16, got {q.dtype}: use impl='reference' or 'blocked' for it"
+        )
+    each, got = codes_each(k.dtype), shapes_of(q=q, k=k, v=v)
+    if not q.ndim == k.ndim == v.ndim == 4:
+        raise ValueError(f"q, k and v must have four axes, {got}")
+    if q.shape[-1] != each * k.shape[-1] or k.shape[:3] != v.shape[:3]:
+        raise ValueError(f"q, k and v do not fit each other, {got}" + ": a byte holds two codes of 4 bits" * (each - 1))
+    if k.shape[1] < 1 or q.shape[1] % k.shape[1] != 0:
+        raise ValueError(f"the {k.shape[1]} key/value heads must divide the {q.shape[1]} query heads")
+    widest = max(q.shape[-1], each * v.shape[-1])
+    if not 1 <= widest <= WIDEST:
+        raise ValueError(f"{name} takes widths to {WIDEST}, got {widest}: use impl='blocked' for it")
+    if k.dtype != v.dtype or (k.dtype not in CODES and k.dtype != q.dtype):
+        raise ValueError(
+            f"k and v must be of q's dtype {q.dtype}, or both int8, uint8 (int4) or float8_e4m3fn codes, "
+            f"got {k.dtype} and {v.dtype}"
+        )
+
+
+def _check_scales(k, v, k_scale, v_scale, k_zero, v_zero) -> None:
+    coded, zeros = k.dtype in CODES, k.dtype in CODES and CODES[k.dtype].zeros
+    for which, cache, x, needed in (
+        ("k_scale", k, k_scale, coded), ("v_scale", v, v_scale, coded), ("k_zero", k, k_zero, zeros), ("v_zero", v, v_zero, zeros),
+    ):  # fmt: skip
+        if (x is not None) != needed:
+            raise ValueError(f"{which} {'is needed' if needed else 'has no place'} beside {k.dtype} caches")
+        if x is not None:
+            width = codes_each(cache.dtype) * cache.shape[-1]
+            fits = x.ndim == 4 and x.shape[:3] == cache.shape[:3] and x.shape[-1] >= 1 and width % x.shape[-1] == 0
+            if not fits or x.dtype != torch.float32:
+                raise ValueError(
+                    f"{which} must be float32 (..., width / group) for a cache {tuple(cache.shape)}, "
+                    f"got {x.dtype} {tuple(x.shape)}"
+                )
+    for scale, zero in ((k_scale, k_zero), (v_scale, v_zero)):
+        if zero is not None and (zero.shape, zero.stride()) != (scale.shape, scale.stride()):
+            raise ValueError("scales and zeros must share shape and strides")
+
+
+def _check_table(table: Tensor, *, b: int, like: Tensor) -> int:
+    """How many pages a row of the table has."""
+    if table.ndim != 2 or len(table) != b or table.dtype != torch.int32 or table.device != like.device:
+        raise ValueError(
+            f"block_table must be ({b}, max_pages) int32 on {like.device}, "
+            f"got {tuple(table.shape)} {table.dtype} on {table.device}"
+        )
+    if table.shape[1] > 0 and table.stride(1) != 1:
+        raise ValueError(f"rows of block_table must be contiguous, got {table.stride()}")
+    return table.shape[1]

@@ -37,10 +37,13 @@ from attncourse._shared.launch import (
 )
 from attncourse._shared.masks import Masking
 from attncourse._shared.plan import Plan, plan_of
-from attncourse._shared.validate import check_key_lengths, check_softcap, check_window, checking_values, require
+from attncourse._shared.validate import checking_values
 from attncourse.softmax_attention.kernel import softmax_attention_triton
 
+from .checks import check_cached, codes_each
+
 PLAIN, INT8, INT4, FP8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
+CODEC_OF = {torch.int8: INT8, torch.uint8: INT4, torch.float8_e4m3fn: FP8}
 
 
 def grouped_query_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking: Unpack[Masking]) -> Tensor:
@@ -280,26 +283,19 @@ def plan_grouped_query_decode(
     """
     name = "grouped_query_decode_triton"
     check_runs_here(name, q)
-    codec = _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero)
-    check_window(window)
-    check_softcap(softcap)
-    b, h, t, dk = q.shape
-    (g, size), dv = k.shape[1:3], v.shape[-1] * _codes_a_byte(codec)
-    capacity = size if block_table is None else _check_table(block_table, b=b, size=size, like=q)
-    require(block_table is not None or len(k) == b, f"q and the caches must share the batch, got {b} and {len(k)}")
     with checking_values(check_values):
-        check_key_lengths(cache_seqlens, b=b, s=capacity, like=q)
-    if starts is not None:
-        require(
-            starts.shape == (b,) and starts.device == q.device and not starts.is_floating_point(),
-            f"starts must be ({b},) integers on {q.device}, got {tuple(starts.shape)} {starts.dtype} on {starts.device}",
-        )
+        capacity = check_cached(
+            name, q, k, v, k_scale=k_scale, v_scale=v_scale, k_zero=k_zero, v_zero=v_zero, cache_seqlens=cache_seqlens,
+            starts=starts, block_table=block_table, window=window, softcap=softcap, splits=splits,
+        )  # fmt: skip
+    b, h, t, dk = q.shape
+    g, dv = k.shape[1], v.shape[-1] * codes_each(v.dtype)
+    codec = CODEC_OF.get(k.dtype, PLAIN).value
     rows = h // g * t
     config = launch_config(rows=rows, paged=block_table is not None, **chip_of(q, width=padded(max(dk, dv))))
     if splits is None:
         programs, tiles = b * g * triton.cdiv(rows, config["BLOCK_R"]), triton.cdiv(capacity, config["BLOCK_S"])
         splits = choose_splits(programs, tiles, slots=slots_of(q, resident=RESIDENT))
-    require(splits >= 1, f"splits must be at least 1, got {splits}")
     parts, part_lse = split_buffers(b * h * t, splits, dv, device=q.device)
     scale = dk**-0.5 if scale is None else scale
 
@@ -325,7 +321,7 @@ def _launch(
     window, scale, softcap, splits, config,
 ):  # fmt: skip
     (b, h, t, dk), (g, size) = q.shape, k.shape[1:3]
-    rows, dv = h // g * t, v.shape[-1] * _codes_a_byte(codec)
+    rows, dv = h // g * t, v.shape[-1] * codes_each(v.dtype)
     q, scale = positive(q.contiguous(), scale)  # of one or few tokens
     out = q.new_empty(b, h, t, dv)
     lse = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
@@ -347,73 +343,3 @@ def _launch(
     if splits > 1:
         merge_splits(parts, part_lse, out, lse)
     return out, lse
-
-
-def _codes_a_byte(codec: int) -> int:
-    """How many entries of a vector an element of the cache holds."""
-    return 2 if codec == INT4.value else 1
-
-
-def _check_storage(name, q, k, v, k_scale, v_scale, k_zero, v_zero) -> int:
-    """How the caches are stored: one of PLAIN, INT8, INT4, FP8."""
-    codes = {torch.int8: INT8.value, torch.uint8: INT4.value, torch.float8_e4m3fn: FP8.value}
-    codec = codes.get(k.dtype, PLAIN.value)
-    pack = _codes_a_byte(codec)
-    shapes = f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-    require(q.ndim == k.ndim == v.ndim == 4, f"q, k and v must have four axes, {shapes}")
-    require(
-        q.shape[-1] == pack * k.shape[-1] and k.shape[:3] == v.shape[:3],
-        f"q, k and v do not fit each other, {shapes}" + ": a byte holds two codes of 4 bits" * (pack - 1),
-    )
-    require(
-        k.shape[1] >= 1 and q.shape[1] % k.shape[1] == 0,
-        f"the {k.shape[1]} key/value heads must divide the {q.shape[1]} query heads",
-    )
-    widest = max(q.shape[-1], pack * v.shape[-1])
-    require(1 <= widest <= 256, f"{name} takes widths to 256, got {widest}: use impl='blocked' for it")
-    tensors = [x for x in (q, k, v, k_scale, v_scale, k_zero, v_zero) if x is not None]
-    require(
-        not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)),
-        f"{name} is for inference and gives no gradients: call it under torch.no_grad(), or use impl='blocked'",
-    )
-    require(all(x.device == q.device for x in tensors), f"{name} takes tensors of one device")
-    require(
-        k.dtype == v.dtype and (codec != PLAIN.value or k.dtype == q.dtype),
-        f"k and v must be of q's dtype {q.dtype}, or both int8, uint8 (int4) or float8_e4m3fn codes, "
-        f"got {k.dtype} and {v.dtype}",
-    )
-    beside = {"k_scale": (k, k_scale, codec != PLAIN.value), "v_scale": (v, v_scale, codec != PLAIN.value)}
-    zeros = codec in (INT8.value, INT4.value)
-    beside |= {"k_zero": (k, k_zero, zeros), "v_zero": (v, v_zero, zeros)}
-    for which, (cache, x, needed) in beside.items():
-        require(
-            (x is not None) == needed, f"{which} {'is needed' if needed else 'has no place'} beside {k.dtype} caches"
-        )
-        if x is not None:
-            fits = x.ndim == 4 and x.shape[:3] == cache.shape[:3] and x.shape[-1] >= 1
-            require(
-                fits and pack * cache.shape[-1] % x.shape[-1] == 0 and x.dtype == torch.float32,
-                f"{which} must be float32 (..., width / group) for a cache {tuple(cache.shape)}, "
-                f"got {x.dtype} {tuple(x.shape)}",
-            )
-    for scales, zeros in ((k_scale, k_zero), (v_scale, v_zero)):
-        require(
-            zeros is None or (zeros.shape, zeros.stride()) == (scales.shape, scales.stride()),
-            "scales and zeros must share shape and strides",
-        )
-    for x in tensors[1:]:
-        require(x.stride(-1) == 1, f"entries of a vector must be neighbours in memory, got strides {x.stride()}")
-    return codec
-
-
-def _check_table(table: Tensor, *, b: int, size: int, like: Tensor) -> int:
-    """The tokens for which the table has pages."""
-    require(
-        table.ndim == 2 and len(table) == b and table.dtype == torch.int32 and table.device == like.device,
-        f"block_table must be ({b}, max_pages) int32 on {like.device}, "
-        f"got {tuple(table.shape)} {table.dtype} on {table.device}",
-    )
-    require(
-        table.shape[1] == 0 or table.stride(1) == 1, f"rows of block_table must be contiguous, got {table.stride()}"
-    )
-    return table.shape[1] * size

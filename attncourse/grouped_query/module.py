@@ -41,8 +41,9 @@ class GroupedQueryAttention(nn.Module):
         scale: factor on q . k, head_dim ** -0.5 unless told.
         softcap: bounds scores smoothly, softcap * tanh(score / softcap); unless told, they are as they come.
         impl: what attends without a cache: "torch" (PyTorch's fused attention), "blocked" (memory linear in the length),
-            "reference" (the definition) or "triton" (the kernels, with a cache too; interpreted without a GPU). With a
-            cache all but "triton" call `grouped_query_decode`.
+            "reference" (the definition), "triton" (the kernels; interpreted without a GPU) or "numba" (as "blocked"). With
+            a cache "triton" and "numba" read it where it lies, on a GPU and on a processor; all others call
+            `grouped_query_decode`.
 
     Raises:
         ValueError: a width, a head count or an impl that does not fit.
@@ -53,6 +54,12 @@ class GroupedQueryAttention(nn.Module):
         "blocked": softmax_attention_blocked,
         "torch": softmax_attention_torch,
         "triton": "attncourse.grouped_query.kernel:grouped_query_attention_triton",
+        "numba": softmax_attention_blocked,
+    }
+    # What reads a cache where it lies.
+    decoders: ClassVar[dict[str, Form]] = {
+        "triton": "attncourse.grouped_query.kernel:grouped_query_decode_triton",
+        "numba": "attncourse.grouped_query.cpu_kernel:grouped_query_decode_numba",
     }
 
     def __init__(
@@ -155,7 +162,7 @@ class GroupedQueryAttention(nn.Module):
         return {name: value for name, value in told.items() if value is not None}
 
     def _decode(self, q, cache, starts, positions):
-        if self.impl == "triton":
+        if self.impl in self.decoders:
             return self._decode_in_place(q, cache, starts)
         k, v = (x.to(q.dtype) for x in cache.view())  # no other than the cache's own, but under autocast
         visible = visible_through(cache, positions, window=self.window)
@@ -163,8 +170,6 @@ class GroupedQueryAttention(nn.Module):
 
     def _decode_in_place(self, q, cache, starts):
         """Nothing is copied, gathered or decoded before it is read; but blocks of channels, which no kernel reads."""
-        from .kernel import grouped_query_decode_triton  # Triton is there on Linux alone
-
         require(
             cache.in_order, "the kernel reads a cache that holds position j in place j: for a ring use another impl"
         )
@@ -175,4 +180,5 @@ class GroupedQueryAttention(nn.Module):
             # Without a codec they are of no other dtype than q, but under autocast.
             vectors.append(codes if beside else codes.to(q.dtype))
             tensors |= dict(zip((f"{which}_scale", f"{which}_zero"), beside, strict=False))
-        return grouped_query_decode_triton(q, *vectors, window=self.window, **tensors, **self._scores)
+        decode = form_of(self.impl, self.decoders)
+        return decode(q, *vectors, window=self.window, **tensors, **self._scores)

@@ -1,9 +1,13 @@
 """What every form of latent attention takes."""
 
+import torch
 from torch import Tensor
 
+from attncourse._shared.launch import KERNEL_DTYPES
 from attncourse._shared.precision import wide
 from attncourse._shared.validate import check_key_lengths, check_mask, check_tensors, shapes_of
+
+WIDEST = 512  # entries of a latent that a kernel takes
 
 
 def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, w_uk: Tensor, w_uv: Tensor) -> None:
@@ -47,3 +51,45 @@ def check_table(block_table: Tensor, *, b: int, like: Tensor) -> None:
             f"block_table must be ({b}, max_pages) on {like.device}, "
             f"got {tuple(block_table.shape)} on {block_table.device}"
         )
+
+
+def check_absorbed(
+    name: str,
+    inputs: dict[str, Tensor],
+    *,
+    key_lengths: Tensor | None,
+    positions: Tensor | None,
+    block_table: Tensor | None,
+    splits: int | None,
+) -> None:
+    """What a kernel that decodes from latents takes: the inputs, as contiguous storage or pages, without gradients."""
+    check_tensors(**inputs)
+    if inputs["latent"].dtype not in KERNEL_DTYPES:
+        raise ValueError(
+            f"{name} takes float32, float16 or bfloat16, got {inputs['latent'].dtype}: use impl='reference' or 'blocked' for it"
+        )
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs.values()):
+        raise ValueError(
+            f"{name} is for inference and gives no gradients: call it under torch.no_grad(), or use impl='torch'"
+        )
+    (b, _, t, _), latent, k_rope = inputs["q_nope"].shape, inputs["latent"], inputs["k_rope"]
+    s = latent.shape[2]
+    if block_table is None:
+        check_latent(**inputs)
+    else:
+        check_table(block_table, b=b, like=latent)
+        if key_lengths is None:
+            raise ValueError("pages need key_lengths: how many tokens of each sequence they hold")
+        check_latent(
+            **inputs | {"latent": latent[:1].expand(b, -1, -1, -1), "k_rope": k_rope[:1].expand(b, -1, -1, -1)}
+        )
+        if latent.shape[:3] != k_rope.shape[:3]:
+            raise ValueError(f"both streams need the same pages, got {len(latent)}, {len(k_rope)}")
+        s *= block_table.shape[1]
+    check_key_lengths(key_lengths, b=b, s=s, like=latent)
+    if positions is not None and positions.shape != (b, t):
+        raise ValueError(f"positions must be ({b}, {t}), got {tuple(positions.shape)}")
+    if latent.shape[-1] > WIDEST:
+        raise ValueError(f"{name} takes latents of width to {WIDEST}, got {latent.shape[-1]}")
+    if splits is not None and splits < 1:
+        raise ValueError(f"splits must be at least 1, got {splits}")

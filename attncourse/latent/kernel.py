@@ -32,9 +32,9 @@ from attncourse._shared.launch import (
 )
 from attncourse._shared.plan import Plan, plan_of
 from attncourse._shared.precision import outside_autocast
-from attncourse._shared.validate import check_key_lengths, check_tensors, checking_values, require
+from attncourse._shared.validate import checking_values
 
-from .checks import check_latent, check_table
+from .checks import check_absorbed
 
 
 @triton.jit
@@ -141,7 +141,6 @@ CONFIGS = {
     },
 }
 FEW = 16
-WIDEST = 512
 RESIDENT = 2  # programs that a multiprocessor holds at a time; of many queries one, and then these are two whole waves
 
 
@@ -212,9 +211,13 @@ def plan_latent_decode(
         ValueError: as the reference, and for what the kernels cannot do: gradients, float64, wider latents, CPU tensors
             where Triton compiles.
     """
+    name = "latent_attention_triton"
     inputs = dict(q_nope=q_nope, q_rope=q_rope, latent=latent, k_rope=k_rope, w_uk=w_uk, w_uv=w_uv)
+    check_runs_here(name, *inputs.values())
     with checking_values(check_values):
-        _check(inputs, key_lengths, positions, block_table, splits)
+        check_absorbed(
+            name, inputs, key_lengths=key_lengths, positions=positions, block_table=block_table, splits=splits
+        )
     (b, h, t, n), (page, r) = q_nope.shape, latent.shape[2:]
     s = page if block_table is None else page * block_table.shape[1]
     config = launch_config(rows=h * t, paged=block_table is not None, **chip_of(q_nope, width=padded(r)))
@@ -242,7 +245,7 @@ def plan_latent_decode(
         return in_exact_dtype(lambda *inputs: kernels(*inputs, *beside), *inputs)[0].to(q_nope.dtype)
 
     beside = dict(key_lengths=key_lengths, positions=positions, block_table=block_table)
-    return plan_of("latent_attention_triton", launch, **inputs, **beside)
+    return plan_of(name, launch, **inputs, **beside)
 
 
 def _launch(
@@ -264,33 +267,3 @@ def _launch(
     )  # fmt: skip
     if splits > 1:
         merge_splits(parts, part_lse, out, lse)
-
-
-def _check(inputs, key_lengths, positions, block_table, splits):
-    name = "latent_attention_triton"
-    check_tensors(**inputs)
-    check_runs_here(name, *inputs.values())
-    require(
-        not (torch.is_grad_enabled() and any(x.requires_grad for x in inputs.values())),
-        f"{name} is for inference and gives no gradients: call it under torch.no_grad(), or use impl='torch'",
-    )
-    (b, _, t, _), latent, k_rope = inputs["q_nope"].shape, inputs["latent"], inputs["k_rope"]
-    if block_table is None:
-        check_latent(**inputs)
-    else:
-        check_table(block_table, b=b, like=latent)
-        require(key_lengths is not None, "pages need key_lengths: how many tokens of each sequence they hold")
-        check_latent(
-            **inputs | {"latent": latent[:1].expand(b, -1, -1, -1), "k_rope": k_rope[:1].expand(b, -1, -1, -1)}
-        )
-        require(
-            latent.shape[:3] == k_rope.shape[:3], f"both streams need the same pages, got {len(latent)}, {len(k_rope)}"
-        )
-    s = latent.shape[2] * (1 if block_table is None else block_table.shape[1])
-    check_key_lengths(key_lengths, b=b, s=s, like=latent)
-    require(
-        positions is None or positions.shape == (b, t),
-        f"positions must be ({b}, {t}), got {getattr(positions, 'shape', 0)}",
-    )
-    require(latent.shape[-1] <= WIDEST, f"{name} takes latents of width to {WIDEST}, got {latent.shape[-1]}")
-    require(splits is None or splits >= 1, f"splits must be at least 1, got {splits}")

@@ -39,9 +39,10 @@ class LatentAttention(nn.Module):
         scale: factor on the scores, (qk_nope_head_dim + qk_rope_head_dim) ** -0.5 unless told.
         norm: whether the latents are normalised. A layer converted by SVD has no norm.
         form: "expanded", "absorbed", or None for the one that takes fewer operations (see `cheaper_form`).
-        impl: "reference" (the definition), "blocked" (memory linear in the length), "torch" (PyTorch's fused attention) or
-            "triton" (kernels, interpreted without a GPU; absorbed they decode from caches without codecs, and give no
-            gradients). Absorbed, from a cache, "torch" does as "blocked": `latent_attention_blocked`.
+        impl: "reference" (the definition), "blocked" (memory linear in the length), "torch" (PyTorch's fused attention),
+            "triton" (kernels, interpreted without a GPU) or "numba" (a kernel for processors). Absorbed, from a cache, the
+            last two read it where it lies, without a codec and without gradients, and "torch" does as "blocked":
+            `latent_attention_blocked`. In all else "numba" does as "blocked".
 
     Raises:
         ValueError: a width, a rope, a form or an impl that does not fit.
@@ -53,6 +54,12 @@ class LatentAttention(nn.Module):
         "blocked": softmax_attention_blocked,
         "torch": softmax_attention_torch,
         "triton": "attncourse.softmax_attention.kernel:softmax_attention_triton",
+        "numba": softmax_attention_blocked,
+    }
+    # What reads a cache of latents where it lies.
+    decoders: ClassVar[dict[str, Form]] = {
+        "triton": "attncourse.latent.kernel:latent_attention_triton",
+        "numba": "attncourse.latent.cpu_kernel:latent_attention_numba",
     }
 
     def __init__(
@@ -137,8 +144,8 @@ class LatentAttention(nn.Module):
         if cache is None:
             return self._attend(q_nope, q_rope, latent, k_rope, dict(causal=True, key_lengths=key_lengths))
         cache.append(latent, k_rope, counts=key_lengths)
-        if self.impl == "triton" and self._form(t=x.shape[1], s=int(cache.lengths.max())) == "absorbed":
-            return self._decode_triton(q_nope, q_rope, cache, positions)
+        if self.impl in self.decoders and self._form(t=x.shape[1], s=int(cache.lengths.max())) == "absorbed":
+            return self._decode_in_place(q_nope, q_rope, cache, positions)
         latent, k_rope, masking = _read(cache, positions, dtype=q_nope.dtype)
         return self._attend(q_nope, q_rope, latent, k_rope, masking)
 
@@ -190,12 +197,11 @@ class LatentAttention(nn.Module):
         k = torch.cat([latent, k_rope], dim=-1)
         return expand_output(attend(q, k, latent, scale=self.scale, **masking), w_uv)
 
-    def _decode_triton(self, q_nope, q_rope, cache, positions):
+    def _decode_in_place(self, q_nope, q_rope, cache, positions):
         """Straight from the cache's storage: nothing is gathered, and nothing but the tokens read."""
-        from .kernel import latent_attention_triton  # Triton is there on Linux alone
-
-        held = (x.to(q_nope.dtype) for x in (*_raw_storage(cache), *self.up_projections))  # apart under autocast alone
-        out = latent_attention_triton(
+        held = (*_raw_storage(cache, self.impl), *self.up_projections)
+        held = (x.to(q_nope.dtype) for x in held)  # of another under autocast alone
+        out = form_of(self.impl, self.decoders)(
             q_nope, q_rope, *held, key_lengths=cache.lengths, positions=positions,
             block_table=cache.block_table, scale=self.scale,
         )  # fmt: skip
@@ -223,11 +229,11 @@ def _read(cache: KeyValueCache, positions: Tensor, *, dtype: torch.dtype) -> tup
     return latent, k_rope, masking
 
 
-def _raw_storage(cache: KeyValueCache) -> list[Tensor]:
+def _raw_storage(cache: KeyValueCache, impl: str) -> list[Tensor]:
     """The streams as they lie, (b, 1, capacity, width) or pages, of a cache that keeps position p in slot p."""
     if cache.window is not None or any(len(fields) != 1 for fields in cache.storage):
         raise ValueError(
-            f"impl='triton' decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "
+            f"impl={impl!r} decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "
             "use impl='torch' for it"
         )
     return [fields[0] for fields in cache.storage]

@@ -1,0 +1,414 @@
+"""What kernels for processors share, as numba compiles them: a cache's vectors where they lie, products, online softmax.
+
+As in a Triton kernel a tile of keys meets all queries of a group at once. The queries lie in the lanes of vectors (see
+`lanes`): queries as (dk, LANES), scores as (tile, LANES), outputs as (dv, LANES). So a number of the cache, in every lane,
+meets each query in one instruction, and no sum ever goes across lanes.
+"""
+
+import functools
+import hashlib
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+try:
+    import numba
+except ImportError as error:
+    raise ImportError("impl='numba' needs numba: pip install 'attncourse[cpu]', or pip install numba") from error
+from numba.core import event
+
+from .lanes import (
+    LANES,
+    add,
+    at_least,
+    fill,
+    load,
+    multiply,
+    multiply_add,
+    nearest,
+    prefetch,
+    spread,
+    store,
+    subtract,
+    two_to,
+)
+from .merge import merge_partial
+
+TILE = 64  # keys that are scored, weighted and mixed before the next are read
+LINE = 64  # bytes of a cache line
+LOWEST = -3.0e38  # what a maximum starts from: minus infinity less itself would be NaN
+LOG2E, LN2 = 1 / math.log(2), math.log(2)
+FLOAT32, FLOAT16, BFLOAT16, INT8, INT4, FP8 = range(6)
+FP8_NUMBERS = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
+CODECS = {
+    torch.float32: FLOAT32, torch.float16: FLOAT16, torch.bfloat16: BFLOAT16,
+    torch.int8: INT8, torch.uint8: INT4, torch.float8_e4m3fn: FP8,
+}  # fmt: skip
+
+
+def compiled(function: Callable) -> Callable:
+    """Compile when it is first called, without the interpreter's lock, and keep what was compiled on disk.
+
+    Numba looks at a function's own file to see whether what it keeps is still right, and not at the files of what it calls.
+    So it keeps it in a folder that is named after all of them.
+    """
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(_cache_folder(function.__code__.co_filename))
+    try:
+        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _cache_folder(file: str) -> Path:
+    sources = (Path(file), Path(__file__), Path(__file__).with_name("lanes.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    base = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    folder = base / "attncourse" / digest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that is not there, or not ours
+        folder = Path(tempfile.gettempdir()) / "attncourse" / digest
+    return folder
+
+
+inlined = numba.njit(error_model="numpy")
+
+
+class Stream(NamedTuple):
+    """One of a cache's streams as it lies: flat memory, and where the vectors of each block and head begin in it."""
+
+    codes: np.ndarray  # bytes, of any dtype
+    scale: np.ndarray  # float32, one a group of entries
+    zero: np.ndarray
+    strides: tuple[int, int, int]  # bytes from one block, head, token to the next
+    scale_strides: tuple[int, int, int]  # the same in scales
+    codec: int
+    width: int  # entries of a vector
+    groups: int  # scales of a vector
+    nbytes: int  # of a vector's codes
+
+
+def stream_of(x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None) -> Stream:
+    """A stream (blocks, g, tokens, width) whose vectors' entries are neighbours, plain or coded, without a copy."""
+    codec = CODECS[x.dtype]
+    data = x.detach().view(torch.uint8)
+    groups = 1 if scale is None else scale.shape[-1]
+    return Stream(
+        _flat(data),
+        *(np.empty(0, np.float32) if s is None else _flat(s.detach()) for s in (scale, zero)),
+        data.stride()[:3],
+        (0, 0, 0) if scale is None else scale.stride()[:3],
+        codec,
+        x.shape[-1] * (2 if codec == INT4 else 1),
+        groups,
+        data.shape[-1],
+    )
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    """All memory from a tensor's first entry to its last."""
+    span = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    return torch.as_strided(x, (span,), (1,)).numpy()
+
+
+@inlined
+def locate(at, strides, pages, size, head, start, count):
+    """Where the vectors of tokens start, start + 1, ... begin; after `count` of them the last one's, so that all can be read.
+
+    Args:
+        at: (TILE,) to be filled.
+        pages: blocks of the sequence, `size` tokens each.
+    """
+    page, slot = start // size, start % size
+    here = pages[page] * strides[0] + head * strides[1] + slot * strides[2]
+    for i in range(count):
+        at[i] = here
+        slot, here = slot + 1, here + strides[2]
+        if slot == size and i + 1 < count:
+            page, slot = page + 1, 0
+            here = pages[page] * strides[0] + head * strides[1]
+    for i in range(count, len(at)):
+        at[i] = at[count - 1]
+
+
+@inlined
+def widen(out, bits, codes, codec):
+    """A vector's codes as float32, before scales; `bits` is the same memory as integers."""
+    if codec == INT8:
+        signed = codes.view(np.int8)
+        for i in range(len(out)):
+            out[i] = np.float32(signed[i])
+    elif codec == INT4:  # the byte's low half comes first
+        for i in range(len(codes)):
+            out[2 * i] = np.float32(codes[i] & 15)
+            out[2 * i + 1] = np.float32(codes[i] >> 4)
+    elif codec == BFLOAT16:  # the upper half of a float32
+        halves = codes.view(np.uint16)
+        for i in range(len(out)):
+            bits[i] = np.int32(halves[i]) << 16
+    elif codec == FLOAT16:
+        halves = codes.view(np.uint16)
+        for i in range(len(out)):
+            size = np.int32(halves[i]) & 0x7FFF
+            # From here on there are infinities and NaN, whose exponent is the largest in either format.
+            shift = 224 if size >= 0x7C00 else 112
+            bits[i] = ((np.int32(halves[i]) & 0x8000) << 16) | ((size << 13) + (shift << 23))
+        for i in range(len(out)):
+            size = np.int32(halves[i]) & 0x7FFF
+            if size < 0x0400:  # without a leading one
+                out[i] = np.float32(size) * np.float32(2.0**-24) * np.float32(-1.0 if halves[i] & 0x8000 else 1.0)
+    else:
+        for i in range(len(out)):
+            out[i] = FP8_NUMBERS[codes[i]]
+
+
+@inlined
+def scale_back(out, scale, zero):
+    """(code - zero) * scale of each group of neighbours; codes of floats have no zeros."""
+    each = len(out) // len(scale)
+    for group in range(len(scale)):
+        part = out[group * each : (group + 1) * each]
+        step, origin = scale[group], np.float32(0.0) if len(zero) == 0 else zero[group]
+        for i in range(each):
+            part[i] = (part[i] - origin) * step
+
+
+@inlined
+def bring(tile, bits, own, at, scale_at, stream, count):
+    """`count` vectors as float32: (flat memory, where each begins in it).
+
+    What is stored so is read where it lies. All else is widened into the tile, (TILE * width,), which the nearest cache holds.
+
+    Args:
+        bits: the tile as integers.
+        own: (TILE,) to be filled where the tile is.
+        at, scale_at: where the vectors' codes and scales begin.
+    """
+    if stream.codec == FLOAT32:
+        for i in range(len(at)):
+            own[i] = at[i] // 4
+        return stream.codes.view(np.float32), own
+    width = stream.width
+    for i in range(count):
+        row, row_bits = tile[i * width : (i + 1) * width], bits[i * width : (i + 1) * width]
+        widen(row, row_bits, stream.codes[at[i] : at[i] + stream.nbytes], stream.codec)
+        if len(stream.scale) > 0:
+            groups = slice(scale_at[i], scale_at[i] + stream.groups)
+            scale_back(row, stream.scale[groups], stream.zero[groups] if len(stream.zero) > 0 else stream.zero)
+    for i in range(len(own)):
+        own[i] = min(i, count - 1) * width
+    return tile, own
+
+
+@inlined
+def prefetch_vectors(stream, at, first, last):
+    """Ask for the vectors that begin at at[first], ..., at[last - 1]."""
+    for i in range(first, min(last, len(at))):
+        for byte in range(0, stream.nbytes, LINE):
+            prefetch(stream.codes, at[i] + byte)
+
+
+@inlined
+def add_products(scores, q, k, at, width, ahead, ahead_at, wanted):
+    """scores += products of a tile's keys and queries: eight keys at a time meet each entry of the queries.
+
+    Args:
+        scores: (TILE, LANES), flat.
+        q: (width, LANES), flat.
+        k, at: flat memory, and where each key begins in it.
+        ahead, ahead_at: the stream whose vectors are needed next, and where they lie.
+        wanted: whether to ask for them meanwhile.
+    """
+    for j in range(0, TILE, 8):
+        if wanted:
+            prefetch_vectors(ahead, ahead_at, j, j + 8)
+        k0, k1, k2, k3, k4, k5, k6, k7 = (
+            at[j],
+            at[j + 1],
+            at[j + 2],
+            at[j + 3],
+            at[j + 4],
+            at[j + 5],
+            at[j + 6],
+            at[j + 7],
+        )
+        to = j * LANES
+        s0, s1, s2, s3 = (
+            load(scores, to),
+            load(scores, to + LANES),
+            load(scores, to + 2 * LANES),
+            load(scores, to + 3 * LANES),
+        )
+        s4, s5 = load(scores, to + 4 * LANES), load(scores, to + 5 * LANES)
+        s6, s7 = load(scores, to + 6 * LANES), load(scores, to + 7 * LANES)
+        for i in range(width):
+            x = load(q, i * LANES)
+            s0, s1 = multiply_add(spread(k, k0 + i), x, s0), multiply_add(spread(k, k1 + i), x, s1)
+            s2, s3 = multiply_add(spread(k, k2 + i), x, s2), multiply_add(spread(k, k3 + i), x, s3)
+            s4, s5 = multiply_add(spread(k, k4 + i), x, s4), multiply_add(spread(k, k5 + i), x, s5)
+            s6, s7 = multiply_add(spread(k, k6 + i), x, s6), multiply_add(spread(k, k7 + i), x, s7)
+        store(scores, to, s0), store(scores, to + LANES, s1), store(scores, to + 2 * LANES, s2)
+        store(scores, to + 3 * LANES, s3), store(scores, to + 4 * LANES, s4), store(scores, to + 5 * LANES, s5)
+        store(scores, to + 6 * LANES, s6), store(scores, to + 7 * LANES, s7)
+
+
+@inlined
+def add_mixture(acc, weights, v, at, count, width, ahead, ahead_at, wanted):
+    """acc += mixture of a tile's values: eight of their entries at a time meet each key's weights.
+
+    Args:
+        acc: (width, LANES), flat.
+        weights: (TILE, LANES), flat.
+        count: of the tile's keys, those that exist: a weight of 0 times what may stand elsewhere could be NaN.
+        v, at, ahead, ahead_at, wanted: as of `add_products`.
+    """
+    eights = width // 8
+    share = -(-TILE // max(eights, 1))
+    for block in range(eights):
+        if wanted:
+            prefetch_vectors(ahead, ahead_at, block * share, (block + 1) * share)
+        i, to = block * 8, block * 8 * LANES
+        o0, o1, o2, o3 = load(acc, to), load(acc, to + LANES), load(acc, to + 2 * LANES), load(acc, to + 3 * LANES)
+        o4, o5 = load(acc, to + 4 * LANES), load(acc, to + 5 * LANES)
+        o6, o7 = load(acc, to + 6 * LANES), load(acc, to + 7 * LANES)
+        for j in range(count):
+            w, here = load(weights, j * LANES), at[j] + i
+            o0, o1 = multiply_add(spread(v, here), w, o0), multiply_add(spread(v, here + 1), w, o1)
+            o2, o3 = multiply_add(spread(v, here + 2), w, o2), multiply_add(spread(v, here + 3), w, o3)
+            o4, o5 = multiply_add(spread(v, here + 4), w, o4), multiply_add(spread(v, here + 5), w, o5)
+            o6, o7 = multiply_add(spread(v, here + 6), w, o6), multiply_add(spread(v, here + 7), w, o7)
+        store(acc, to, o0), store(acc, to + LANES, o1), store(acc, to + 2 * LANES, o2), store(acc, to + 3 * LANES, o3)
+        store(acc, to + 4 * LANES, o4), store(acc, to + 5 * LANES, o5), store(acc, to + 6 * LANES, o6)
+        store(acc, to + 7 * LANES, o7)
+    for i in range(eights * 8, width):
+        o = load(acc, i * LANES)
+        for j in range(count):
+            o = multiply_add(spread(v, at[j] + i), load(weights, j * LANES), o)
+        store(acc, i * LANES, o)
+
+
+@inlined
+def exp2(x):
+    """2 ** x in each lane, x <= 0: a power of two for the nearest whole number, seven terms of a series for the rest."""
+    x = at_least(x, fill(np.float32(-127.0)))  # of which and of less it is 0
+    n = nearest(x)
+    rest = subtract(x, n)
+    p = fill(np.float32(LN2**7 / 5040))
+    p = multiply_add(p, rest, fill(np.float32(LN2**6 / 720)))
+    p = multiply_add(p, rest, fill(np.float32(LN2**5 / 120)))
+    p = multiply_add(p, rest, fill(np.float32(LN2**4 / 24)))
+    p = multiply_add(p, rest, fill(np.float32(LN2**3 / 6)))
+    p = multiply_add(p, rest, fill(np.float32(LN2**2 / 2)))
+    p = multiply_add(p, rest, fill(np.float32(LN2)))
+    return multiply(multiply_add(p, rest, fill(np.float32(1.0))), two_to(n))
+
+
+@inlined
+def online_softmax(scores, top, total, acc):
+    """One tile's step: scores become weights, 2 ** (score - top), under the new top; what was summed before shrinks to it.
+
+    Args:
+        scores: (TILE, LANES), flat, exponents to base 2; -inf where a query does not look.
+        top, total: (LANES,) the largest so far (LOWEST before any), and the sum of weights under it.
+        acc: (dv, LANES), flat, the mixture of values under it.
+    """
+    before = load(top, 0)
+    highest = before
+    for j in range(TILE):
+        highest = at_least(highest, load(scores, j * LANES))
+    store(top, 0, highest)
+    shrink = exp2(subtract(before, highest))
+    grown = multiply(load(total, 0), shrink)
+    for j in range(TILE):
+        weight = exp2(subtract(load(scores, j * LANES), highest))
+        store(scores, j * LANES, weight)
+        grown = add(grown, weight)
+    store(total, 0, grown)
+    for i in range(0, len(acc), LANES):
+        store(acc, i, multiply(load(acc, i), shrink))
+
+
+@inlined
+def finish_softmax(acc, top, total, lse):
+    """Weights by their sum, and log-sum-exps to base 2; zeros and -inf for a query that saw nothing."""
+    for lane in range(LANES):
+        lse[lane] = top[lane] + np.log2(total[lane])
+        total[lane] = np.float32(1.0) / total[lane] if total[lane] != 0 else np.float32(0.0)
+    share = load(total, 0)
+    for i in range(0, len(acc), LANES):
+        store(acc, i, multiply(load(acc, i), share))
+
+
+def in_threads(kernel: Callable, items: int, *arguments) -> None:
+    """kernel(first, last, *arguments) over all items, in as many threads as PyTorch uses, equal shares each."""
+    if not kernel.signatures:  # so far nothing is compiled in this process, or read from disk
+        with _telling(kernel.__name__):
+            kernel(0, 0, *arguments)
+    threads = max(1, min(torch.get_num_threads(), items))
+    edges = [items * i // threads for i in range(threads + 1)]
+    others = [_pool(os.getpid()).submit(kernel, edges[i], edges[i + 1], *arguments) for i in range(1, threads)]
+    kernel(edges[0], edges[1], *arguments)
+    for other in others:
+        other.result()
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads that wait for work; a fork has none of its parent's."""
+    return ThreadPoolExecutor(os.cpu_count())
+
+
+class _telling(event.Listener):
+    """Inside it, what is compiled and not found on disk says so."""
+
+    def __init__(self, name: str):
+        self.name, self.depth = name, 0
+
+    def __enter__(self):
+        event.register("numba:compile", self)
+        return self
+
+    def __exit__(self, *_):
+        event.unregister("numba:compile", self)
+
+    def on_start(self, what):
+        if self.depth == 0:
+            self.began = time.monotonic()
+            print(f"compiling {self.name} for this processor, once ...", end=" ", file=sys.stderr, flush=True)
+        self.depth += 1
+
+    def on_end(self, what):
+        self.depth -= 1
+        if self.depth == 0:
+            print(f"{time.monotonic() - self.began:.0f} s", file=sys.stderr)
+
+
+def lanes_of(rows: Tensor) -> np.ndarray:
+    """(items, rows, width) as float32 (items, blocks, width * LANES): rows in lanes, zeros where there is no row."""
+    items, n, width = rows.shape
+    blocks = -(-n // LANES)
+    padded = rows.new_zeros(items, blocks * LANES, width, dtype=torch.float32)
+    padded[:, :n] = rows
+    return padded.unflatten(1, (blocks, LANES)).transpose(2, 3).contiguous().flatten(2).numpy()
+
+
+def rows_of(lanes: np.ndarray, *, rows: int) -> Tensor:
+    """`lanes_of` undone: (..., blocks, width * LANES) to (..., rows, width)."""
+    x = torch.from_numpy(lanes).unflatten(-1, (-1, LANES)).transpose(-1, -2)
+    return x.flatten(-3, -2)[..., :rows, :]
+
+
+def merge_split_axis(parts: Tensor, lse: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
+    """Partial attentions (..., splits, ..., dv) over their splits, by log-sum-exp (natural logarithm)."""
+    merged = zip(parts.unbind(dim), lse.unbind(dim), strict=True)
+    return functools.reduce(lambda a, b: merge_partial(*a, *b), merged)
