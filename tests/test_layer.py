@@ -81,7 +81,7 @@ def test_a_width_of_zero_is_none(layer, width):
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_an_impl_is_a_form_and_one_that_is_none_is_named(layer):
-    assert list(layer.forms) == [i for i in ("reference", "blocked", "torch", "triton") if i in layer.forms]
+    assert list(layer.forms) == [i for i in ("reference", "blocked", "torch", "triton", "numba") if i in layer.forms]
     with pytest.raises(ValueError, match=f"impl must be one of {', '.join(layer.forms)}, got 'numpy'"):
         form_of("numpy", layer.forms)
 
@@ -91,8 +91,9 @@ def test_a_kernel_is_imported_when_it_is_called(layer):
     pytest.importorskip("triton", reason="Triton is on Linux alone")
     named = {impl: form for impl, form in layer.forms.items() if isinstance(form, str)}
     assert set(named) == {"triton"} & set(layer.forms)
-    for impl, name in named.items():
-        assert form_of(impl, layer.forms) is pkgutil.resolve_name(name)
+    decoders = getattr(layer, "decoders", {})
+    for name in (*named.values(), *decoders.values()):
+        assert form_of("any", {"any": name}) is pkgutil.resolve_name(name)
         assert name.partition(":")[0] in imported_names(inspect.getsource(layer)), "who follows imports must see it"
 
 

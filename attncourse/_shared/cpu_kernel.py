@@ -29,27 +29,37 @@ from numba.core import event
 
 from .lanes import (
     LANES,
+    ROWS,
     add,
+    add_products,
+    add_products_at,
     at_least,
     fill,
     load,
+    load_bfloat16,
+    load_block,
+    load_float16,
+    load_fp8,
+    load_int4,
+    load_int8,
     multiply,
     multiply_add,
     nearest,
     prefetch,
     spread,
     store,
+    store_block,
     subtract,
     two_to,
 )
 from .merge import merge_partial
 
 TILE = 64  # keys that are scored, weighted and mixed before the next are read
+FEW = 16  # values that are mixed at once: as many as the nearest cache holds a line of, however far apart they are
 LINE = 64  # bytes of a cache line
 LOWEST = -3.0e38  # what a maximum starts from: minus infinity less itself would be NaN
 LOG2E, LN2 = 1 / math.log(2), math.log(2)
 FLOAT32, FLOAT16, BFLOAT16, INT8, INT4, FP8 = range(6)
-FP8_NUMBERS = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float().numpy()
 CODECS = {
     torch.float32: FLOAT32, torch.float16: FLOAT16, torch.bfloat16: BFLOAT16,
     torch.int8: INT8, torch.uint8: INT4, torch.float8_e4m3fn: FP8,
@@ -142,85 +152,84 @@ def locate(at, strides, pages, size, head, start, count):
 
 
 @inlined
-def widen(out, bits, codes, codec):
-    """A vector's codes as float32, before scales; `bits` is the same memory as integers."""
-    if codec == INT8:
-        signed = codes.view(np.int8)
-        for i in range(len(out)):
-            out[i] = np.float32(signed[i])
-    elif codec == INT4:  # the byte's low half comes first
-        for i in range(len(codes)):
-            out[2 * i] = np.float32(codes[i] & 15)
-            out[2 * i + 1] = np.float32(codes[i] >> 4)
-    elif codec == BFLOAT16:  # the upper half of a float32
-        halves = codes.view(np.uint16)
-        for i in range(len(out)):
-            bits[i] = np.int32(halves[i]) << 16
-    elif codec == FLOAT16:
-        halves = codes.view(np.uint16)
-        for i in range(len(out)):
-            size = np.int32(halves[i]) & 0x7FFF
-            # From here on there are infinities and NaN, whose exponent is the largest in either format.
-            shift = 224 if size >= 0x7C00 else 112
-            bits[i] = ((np.int32(halves[i]) & 0x8000) << 16) | ((size << 13) + (shift << 23))
-        for i in range(len(out)):
-            size = np.int32(halves[i]) & 0x7FFF
-            if size < 0x0400:  # without a leading one
-                out[i] = np.float32(size) * np.float32(2.0**-24) * np.float32(-1.0 if halves[i] & 0x8000 else 1.0)
-    else:
-        for i in range(len(out)):
-            out[i] = FP8_NUMBERS[codes[i]]
+def widen(tile, to, codes, at, width, codec):
+    """A vector's codes from codes[at] on as float32 from tile[to] on, before scales; the last LANES of them may be done twice."""
+    for first in range(0, width, LANES):
+        i = max(min(first, width - LANES), 0)
+        if codec == INT8:
+            x = load_int8(codes, at + i)
+        elif codec == INT4:
+            x = load_int4(codes, at + i // 2)
+        elif codec == FP8:
+            x = load_fp8(codes, at + i)
+        elif codec == FLOAT16:
+            x = load_float16(codes, at + 2 * i)
+        else:
+            x = load_bfloat16(codes, at + 2 * i)
+        store(tile, to + i, x)
 
 
 @inlined
-def scale_back(out, scale, zero):
-    """(code - zero) * scale of each group of neighbours; codes of floats have no zeros."""
-    each = len(out) // len(scale)
-    for group in range(len(scale)):
-        part = out[group * each : (group + 1) * each]
-        step, origin = scale[group], np.float32(0.0) if len(zero) == 0 else zero[group]
-        for i in range(each):
-            part[i] = (part[i] - origin) * step
+def scale_back(tile, to, scale, zero, at, groups, each):
+    """(code - zero) * scale of each group of `each` neighbours; codes of floats have no zeros."""
+    for group in range(groups):
+        step, first = scale[at + group], to + group * each
+        origin = zero[at + group] if len(zero) > 0 else np.float32(0.0)
+        whole = each - each % LANES
+        for i in range(0, whole, LANES):
+            store(tile, first + i, multiply(subtract(load(tile, first + i), fill(origin)), fill(step)))
+        for i in range(whole, each):
+            tile[first + i] = (tile[first + i] - origin) * step
 
 
 @inlined
-def bring(tile, bits, own, at, scale_at, stream, count):
+def bring(tile, own, at, scale_at, stream, count):
     """`count` vectors as float32: (flat memory, where each begins in it).
 
-    What is stored so is read where it lies. All else is widened into the tile, (TILE * width,), which the nearest cache holds.
+    What is stored so is read where it lies. All else is widened into the tile (`new_tile`), which the nearest cache holds.
 
     Args:
-        bits: the tile as integers.
-        own: (TILE,) to be filled where the tile is.
-        at, scale_at: where the vectors' codes and scales begin.
+        own: (TILE,) to be filled where the vectors begin.
+        at, scale_at: where their codes and scales begin.
     """
     if stream.codec == FLOAT32:
         for i in range(len(at)):
             own[i] = at[i] // 4
         return stream.codes.view(np.float32), own
-    width = stream.width
+    codes, width = stream.codes, stream.width
+    short = np.zeros(4 * LANES, np.uint8)
     for i in range(count):
-        row, row_bits = tile[i * width : (i + 1) * width], bits[i * width : (i + 1) * width]
-        widen(row, row_bits, stream.codes[at[i] : at[i] + stream.nbytes], stream.codec)
-        if len(stream.scale) > 0:
-            groups = slice(scale_at[i], scale_at[i] + stream.groups)
-            scale_back(row, stream.scale[groups], stream.zero[groups] if len(stream.zero) > 0 else stream.zero)
+        if width < LANES:  # a vector of LANES would reach beyond the memory
+            short[: stream.nbytes] = codes[at[i] : at[i] + stream.nbytes]
+            widen(tile, i * width, short, 0, width, stream.codec)
+        else:
+            widen(tile, i * width, codes, at[i], width, stream.codec)
+    scale, zero, groups = stream.scale, stream.zero, stream.groups
+    if len(scale) > 0:
+        each = width // groups
+        for i in range(count):
+            scale_back(tile, i * width, scale, zero, scale_at[i], groups, each)
     for i in range(len(own)):
         own[i] = min(i, count - 1) * width
     return tile, own
 
 
 @inlined
-def prefetch_vectors(stream, at, first, last):
-    """Ask for the vectors that begin at at[first], ..., at[last - 1]."""
-    for i in range(first, min(last, len(at))):
-        for byte in range(0, stream.nbytes, LINE):
-            prefetch(stream.codes, at[i] + byte)
+def new_tile(width):
+    """Room for TILE vectors; what is stored of the last one may reach beyond it."""
+    return np.empty(TILE * width + LANES, np.float32)
 
 
 @inlined
-def add_products(scores, q, k, at, width, ahead, ahead_at, wanted):
-    """scores += products of a tile's keys and queries: eight keys at a time meet each entry of the queries.
+def prefetch_vector(stream, at):
+    """Ask for the codes of the vector that begins at `at`."""
+    for byte in range(0, stream.nbytes, LINE):
+        prefetch(stream.codes, at + byte)
+
+
+@inlined
+def add_scores(scores, q, k, at, width, ahead, ahead_at, wanted):
+    """scores += products of a tile's keys and queries: an entry of the queries meets ROWS keys at a time.
 
     Args:
         scores: (TILE, LANES), flat.
@@ -229,72 +238,43 @@ def add_products(scores, q, k, at, width, ahead, ahead_at, wanted):
         ahead, ahead_at: the stream whose vectors are needed next, and where they lie.
         wanted: whether to ask for them meanwhile.
     """
-    for j in range(0, TILE, 8):
-        if wanted:
-            prefetch_vectors(ahead, ahead_at, j, j + 8)
-        k0, k1, k2, k3, k4, k5, k6, k7 = (
-            at[j],
-            at[j + 1],
-            at[j + 2],
-            at[j + 3],
-            at[j + 4],
-            at[j + 5],
-            at[j + 6],
-            at[j + 7],
-        )
-        to = j * LANES
-        s0, s1, s2, s3 = (
-            load(scores, to),
-            load(scores, to + LANES),
-            load(scores, to + 2 * LANES),
-            load(scores, to + 3 * LANES),
-        )
-        s4, s5 = load(scores, to + 4 * LANES), load(scores, to + 5 * LANES)
-        s6, s7 = load(scores, to + 6 * LANES), load(scores, to + 7 * LANES)
-        for i in range(width):
-            x = load(q, i * LANES)
-            s0, s1 = multiply_add(spread(k, k0 + i), x, s0), multiply_add(spread(k, k1 + i), x, s1)
-            s2, s3 = multiply_add(spread(k, k2 + i), x, s2), multiply_add(spread(k, k3 + i), x, s3)
-            s4, s5 = multiply_add(spread(k, k4 + i), x, s4), multiply_add(spread(k, k5 + i), x, s5)
-            s6, s7 = multiply_add(spread(k, k6 + i), x, s6), multiply_add(spread(k, k7 + i), x, s7)
-        store(scores, to, s0), store(scores, to + LANES, s1), store(scores, to + 2 * LANES, s2)
-        store(scores, to + 3 * LANES, s3), store(scores, to + 4 * LANES, s4), store(scores, to + 5 * LANES, s5)
-        store(scores, to + 6 * LANES, s6), store(scores, to + 7 * LANES, s7)
+    for j in range(0, TILE, ROWS):
+        rows = load_block(scores, j * LANES)
+        for part in range(ROWS):  # a processor waits for few lines at once: so they are asked for here and there
+            if wanted:
+                prefetch_vector(ahead, ahead_at[j + part])
+            for i in range(width * part // ROWS, width * (part + 1) // ROWS):
+                rows = add_products_at(rows, k, at, j, i, load(q, i * LANES))
+        store_block(scores, j * LANES, rows)
 
 
 @inlined
 def add_mixture(acc, weights, v, at, count, width, ahead, ahead_at, wanted):
-    """acc += mixture of a tile's values: eight of their entries at a time meet each key's weights.
+    """acc += mixture of a tile's values: a key's weights meet ROWS entries of its value at a time.
 
     Args:
         acc: (width, LANES), flat.
         weights: (TILE, LANES), flat.
         count: of the tile's keys, those that exist: a weight of 0 times what may stand elsewhere could be NaN.
-        v, at, ahead, ahead_at, wanted: as of `add_products`.
+        v, at, ahead, ahead_at, wanted: as of `add_scores`.
     """
-    eights = width // 8
-    share = -(-TILE // max(eights, 1))
-    for block in range(eights):
-        if wanted:
-            prefetch_vectors(ahead, ahead_at, block * share, (block + 1) * share)
-        i, to = block * 8, block * 8 * LANES
-        o0, o1, o2, o3 = load(acc, to), load(acc, to + LANES), load(acc, to + 2 * LANES), load(acc, to + 3 * LANES)
-        o4, o5 = load(acc, to + 4 * LANES), load(acc, to + 5 * LANES)
-        o6, o7 = load(acc, to + 6 * LANES), load(acc, to + 7 * LANES)
-        for j in range(count):
-            w, here = load(weights, j * LANES), at[j] + i
-            o0, o1 = multiply_add(spread(v, here), w, o0), multiply_add(spread(v, here + 1), w, o1)
-            o2, o3 = multiply_add(spread(v, here + 2), w, o2), multiply_add(spread(v, here + 3), w, o3)
-            o4, o5 = multiply_add(spread(v, here + 4), w, o4), multiply_add(spread(v, here + 5), w, o5)
-            o6, o7 = multiply_add(spread(v, here + 6), w, o6), multiply_add(spread(v, here + 7), w, o7)
-        store(acc, to, o0), store(acc, to + LANES, o1), store(acc, to + 2 * LANES, o2), store(acc, to + 3 * LANES, o3)
-        store(acc, to + 4 * LANES, o4), store(acc, to + 5 * LANES, o5), store(acc, to + 6 * LANES, o6)
-        store(acc, to + 7 * LANES, o7)
-    for i in range(eights * 8, width):
-        o = load(acc, i * LANES)
-        for j in range(count):
-            o = multiply_add(spread(v, at[j] + i), load(weights, j * LANES), o)
-        store(acc, i * LANES, o)
+    whole = width - width % ROWS
+    for first in range(0, count, FEW):
+        last = min(first + FEW, count)
+        few = last - first
+        for i in range(0, whole, ROWS):
+            if wanted:
+                for j in range(first + few * i // whole, first + few * (i + ROWS) // whole):
+                    prefetch_vector(ahead, ahead_at[j])
+            rows = load_block(acc, i * LANES)
+            for j in range(first, last):
+                rows = add_products(rows, v, at[j] + i, load(weights, j * LANES))
+            store_block(acc, i * LANES, rows)
+        for i in range(whole, width):
+            row = load(acc, i * LANES)
+            for j in range(first, last):
+                row = multiply_add(spread(v, at[j] + i), load(weights, j * LANES), row)
+            store(acc, i * LANES, row)
 
 
 @inlined

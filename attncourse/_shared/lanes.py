@@ -11,9 +11,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 LANES = 8
+ROWS = (
+    8  # vectors of a block, which with one more and a number in every lane fill the registers that all processors have
+)
 
 FLOAT, INT = ir.FloatType(), ir.IntType(32)
 FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
+BLOCK = ir.ArrayType(FLOATS, ROWS)
+BYTES, HALVES = ir.VectorType(ir.IntType(8), LANES), ir.VectorType(ir.IntType(16), LANES)
 # Of a product and the sum after it one instruction may be made.
 FUSED = ("contract",)
 
@@ -25,13 +30,26 @@ class Vector(types.Type):
         super().__init__(name=f"float32 x {LANES}")
 
 
-vector = Vector()
+class Block(types.Type):
+    """ROWS vectors in as many registers; in compiled code alone."""
+
+    def __init__(self):
+        super().__init__(name=f"{ROWS} x float32 x {LANES}")
+
+
+vector, block = Vector(), Block()
 
 
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
         super().__init__(manager, kind, FLOATS)
+
+
+@register_model(Block)
+class _BlockModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, BLOCK)
 
 
 def _address(context, builder, kind, array, index):
@@ -60,6 +78,87 @@ def load(typing_context, array, index):
     return vector(array, types.intp), generate
 
 
+def _load_codes(context, builder, kind, codes, at, dtype):
+    """A vector of this dtype from the byte codes[at] on."""
+    loaded = builder.load(builder.bitcast(_address(context, builder, kind, codes, at), dtype.as_pointer()))
+    loaded.align = 1
+    return loaded
+
+
+def _from_half(builder, bits):
+    """Bits of float16 numbers as float32."""
+    return builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), LANES)), FLOATS)
+
+
+@intrinsic
+def load_int8(typing_context, codes, at):
+    """Integers of 8 bits from the byte codes[at] on."""
+
+    def generate(context, builder, signature, args):
+        return builder.sitofp(_load_codes(context, builder, codes, *args, BYTES), FLOATS)
+
+    return vector(codes, types.intp), generate
+
+
+@intrinsic
+def load_int4(typing_context, codes, at):
+    """Integers of 4 bits from the byte codes[at] on; a byte's low half comes first."""
+
+    def generate(context, builder, signature, args):
+        half = ir.VectorType(ir.IntType(8), LANES // 2)
+        both = _load_codes(context, builder, codes, *args, half)
+        low = builder.and_(both, ir.Constant(half, [15] * (LANES // 2)))
+        high = builder.lshr(both, ir.Constant(half, [4] * (LANES // 2)))
+        turns = [i // 2 + i % 2 * (LANES // 2) for i in range(LANES)]
+        return builder.uitofp(builder.shuffle_vector(low, high, ir.Constant(INTS, turns)), FLOATS)
+
+    return vector(codes, types.intp), generate
+
+
+@intrinsic
+def load_bfloat16(typing_context, codes, at):
+    """Numbers of bfloat16, the upper halves of float32, from the byte codes[at] on."""
+
+    def generate(context, builder, signature, args):
+        bits = builder.zext(_load_codes(context, builder, codes, *args, HALVES), INTS)
+        return builder.bitcast(builder.shl(bits, ir.Constant(INTS, [16] * LANES)), FLOATS)
+
+    return vector(codes, types.intp), generate
+
+
+@intrinsic
+def load_float16(typing_context, codes, at):
+    """Numbers of float16 from the byte codes[at] on."""
+
+    def generate(context, builder, signature, args):
+        return _from_half(builder, _load_codes(context, builder, codes, *args, HALVES))
+
+    return vector(codes, types.intp), generate
+
+
+@intrinsic
+def load_fp8(typing_context, codes, at):
+    """Numbers of float8_e4m3fn from the byte codes[at] on.
+
+    Exponent and mantissa, moved to where float16 has them, say 1 / 256 of the number, since the exponents' biases differ by
+    8; but the largest code is no number.
+    """
+
+    def generate(context, builder, signature, args):
+        def all_lanes(n):
+            return ir.Constant(HALVES, [n] * LANES)
+
+        bits = builder.zext(_load_codes(context, builder, codes, *args, BYTES), HALVES)
+        size = builder.and_(bits, all_lanes(0x7F))
+        sign = builder.shl(builder.and_(bits, all_lanes(0x80)), all_lanes(8))
+        half = builder.or_(sign, builder.shl(size, all_lanes(7)))
+        number = builder.fmul(_from_half(builder, half), ir.Constant(FLOATS, [256.0] * LANES))
+        none = builder.icmp_unsigned("==", size, all_lanes(0x7F))
+        return builder.select(none, ir.Constant(FLOATS, [float("nan")] * LANES), number)
+
+    return vector(codes, types.intp), generate
+
+
 @intrinsic
 def store(typing_context, array, index, x):
     """array[index], array[index + 1], ... = x, at an index that is not checked."""
@@ -70,6 +169,70 @@ def store(typing_context, array, index, x):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def load_block(typing_context, array, index):
+    """The numbers from array[index] on, vector by vector."""
+
+    def generate(context, builder, signature, args):
+        base, rows = _vector_address(context, builder, array, *args), ir.Constant(BLOCK, ir.Undefined)
+        for n in range(ROWS):
+            loaded = builder.load(builder.gep(base, [ir.Constant(INT, n)]))
+            loaded.align = 4
+            rows = builder.insert_value(rows, loaded, n)
+        return rows
+
+    return block(array, types.intp), generate
+
+
+@intrinsic
+def store_block(typing_context, array, index, rows):
+    """array[index], array[index + 1], ... = the numbers of the vectors, one after another."""
+
+    def generate(context, builder, signature, args):
+        base = _vector_address(context, builder, array, *args[:2])
+        for n in range(ROWS):
+            address = builder.gep(base, [ir.Constant(INT, n)])
+            builder.store(builder.extract_value(args[2], n), address).align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, block), generate
+
+
+def _add_products(builder, rows, addresses, x):
+    """Each vector of a block plus x times the number at an address."""
+    for n, address in enumerate(addresses):
+        product = builder.fmul(_in_all_lanes(builder, builder.load(address)), x, flags=FUSED)
+        row = builder.fadd(builder.extract_value(rows, n), product, flags=FUSED)
+        rows = builder.insert_value(rows, row, n)
+    return rows
+
+
+@intrinsic
+def add_products(typing_context, rows, array, index, x):
+    """rows[n] + array[index + n] * x: one vector, which meets ROWS neighbours in memory."""
+
+    def generate(context, builder, signature, args):
+        rows, memory, index, x = args
+        base = _address(context, builder, array, memory, index)
+        return _add_products(builder, rows, [builder.gep(base, [ir.Constant(INT, n)]) for n in range(ROWS)], x)
+
+    return block(block, array, types.intp, vector), generate
+
+
+@intrinsic
+def add_products_at(typing_context, rows, array, at, first, offset, x):
+    """rows[n] + array[at[first + n] + offset] * x: one vector, which meets a number of each of ROWS vectors in memory."""
+
+    def generate(context, builder, signature, args):
+        rows, memory, places, first, offset, x = args
+        base = _address(context, builder, at, places, first)
+        begins = [builder.load(builder.gep(base, [ir.Constant(INT, n)])) for n in range(ROWS)]
+        data = _address(context, builder, array, memory, offset)
+        return _add_products(builder, rows, [builder.gep(data, [begin]) for begin in begins], x)
+
+    return block(block, array, at, types.intp, types.intp, vector), generate
 
 
 @intrinsic

@@ -15,7 +15,7 @@ from attncourse._shared.cpu_kernel import (
     LOWEST,
     TILE,
     add_mixture,
-    add_products,
+    add_scores,
     bring,
     compiled,
     finish_softmax,
@@ -24,6 +24,7 @@ from attncourse._shared.cpu_kernel import (
     lanes_of,
     locate,
     merge_split_axis,
+    new_tile,
     online_softmax,
     rows_of,
     stream_of,
@@ -72,8 +73,7 @@ def grouped_query_split_kernel(
     blocks, edge = q.shape[1], np.int64(TILE)
     scores = np.empty((blocks, TILE * LANES), np.float32)
     top, total = np.empty((blocks, LANES), np.float32), np.empty((blocks, LANES), np.float32)
-    k_tile, v_tile = np.empty(TILE * k.width, np.float32), np.empty(TILE * v.width, np.float32)
-    k_bits, v_bits = k_tile.view(np.int32), v_tile.view(np.int32)
+    k_tile, v_tile = new_tile(k.width), new_tile(v.width)
     k_at, v_at, next_at, own, scale_at = (
         np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64),
         np.zeros(TILE, np.int64),
@@ -98,11 +98,11 @@ def grouped_query_split_kernel(
             locate(v_at, v.strides, pages[batch], size, head, key, count)
             if len(k.scale) > 0:
                 locate(scale_at, k.scale_strides, pages[batch], size, head, key, count)
-            flat, at = bring(k_tile, k_bits, own, k_at, scale_at, k, count)
+            flat, at = bring(k_tile, own, k_at, scale_at, k, count)
             whole = count == edge and key + edge - 1 <= start and key > start + t - 1 - window
             for block in range(blocks):
                 scores[block] = 0.0
-                add_products(scores[block], q[group, block], flat, at, k.width, v, v_at, block == 0)
+                add_scores(scores[block], q[group, block], flat, at, k.width, v, v_at, block == 0)
                 if softcap > 0:
                     _bound(scores[block], softcap)
                 if not whole:
@@ -112,7 +112,7 @@ def grouped_query_split_kernel(
                 locate(scale_at, v.scale_strides, pages[batch], size, head, key, count)
             if left > 0:
                 locate(next_at, k.strides, pages[batch], size, head, key + edge, left)
-            flat, at = bring(v_tile, v_bits, own, v_at, scale_at, v, count)
+            flat, at = bring(v_tile, own, v_at, scale_at, v, count)
             for block in range(blocks):
                 add_mixture(acc[block], scores[block], flat, at, count, v.width, k, next_at, left > 0 and block == 0)
         for block in range(blocks):
@@ -162,8 +162,8 @@ def grouped_query_decode_numba(
     if splits is None:
         splits = choose_splits(b * g, -(-capacity // TILE), slots=torch.get_num_threads())
     scale = dk**-0.5 if scale is None else scale
-    lengths = torch.full((b,), capacity) if cache_seqlens is None else cache_seqlens.long()
-    starts = lengths - t if starts is None else starts.long()
+    lengths = torch.full((b,), capacity) if cache_seqlens is None else cache_seqlens.long().contiguous()
+    starts = lengths - t if starts is None else starts.long().contiguous()
     pages = torch.arange(b, dtype=torch.int32)[:, None] if block_table is None else block_table
     lanes = lanes_of((q.float() * (scale * LOG2E if softcap is None else scale / softcap)).reshape(b * g, rows, dk))
     out = np.empty((b * g * splits, lanes.shape[1], dv * LANES), np.float32)

@@ -14,7 +14,7 @@ from attncourse._shared.cpu_kernel import (
     LOWEST,
     TILE,
     add_mixture,
-    add_products,
+    add_scores,
     bring,
     compiled,
     finish_softmax,
@@ -23,6 +23,7 @@ from attncourse._shared.cpu_kernel import (
     lanes_of,
     locate,
     merge_split_axis,
+    new_tile,
     online_softmax,
     rows_of,
     stream_of,
@@ -64,8 +65,7 @@ def latent_split_kernel(
     blocks, edge = q_latent.shape[1], np.int64(TILE)
     scores = np.empty((blocks, TILE * LANES), np.float32)
     top, total = np.empty((blocks, LANES), np.float32), np.empty((blocks, LANES), np.float32)
-    tile, rope_tile = np.empty(TILE * latent.width, np.float32), np.empty(TILE * k_rope.width, np.float32)
-    bits, rope_bits = tile.view(np.int32), rope_tile.view(np.int32)
+    tile, rope_tile = new_tile(latent.width), new_tile(k_rope.width)
     at, rope_at, next_at, own, rope_own = (
         np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64),
         np.empty(TILE, np.int64),
@@ -86,17 +86,15 @@ def latent_split_kernel(
             locate(rope_at, k_rope.strides, pages[batch], size, 0, key, count)
             if left > 0:
                 locate(next_at, latent.strides, pages[batch], size, 0, key + edge, left)
-            latents, here = bring(tile, bits, own, at, at, latent, count)
-            ropes, rope_here = bring(rope_tile, rope_bits, rope_own, rope_at, rope_at, k_rope, count)
+            latents, here = bring(tile, own, at, at, latent, count)
+            ropes, rope_here = bring(rope_tile, rope_own, rope_at, rope_at, k_rope, count)
             whole = count == edge and key + edge - 1 <= positions[batch].min()
             for block in range(blocks):
                 scores[block] = 0.0
-                add_products(
+                add_scores(
                     scores[block], q_latent[batch, block], latents, here, latent.width, k_rope, rope_at, block == 0
                 )
-                add_products(
-                    scores[block], q_rope[batch, block], ropes, rope_here, k_rope.width, latent, next_at, False
-                )
+                add_scores(scores[block], q_rope[batch, block], ropes, rope_here, k_rope.width, latent, next_at, False)
                 if not whole:
                     _hide(scores[block], key, count, block, rows, positions[batch])
                 online_softmax(scores[block], top[block], total[block], acc[block])
@@ -139,7 +137,7 @@ def latent_attention_numba(
     if splits is None:
         splits = choose_splits(b, -(-capacity // TILE), slots=torch.get_num_threads())
     scale = LOG2E * ((n + q_rope.shape[-1]) ** -0.5 if scale is None else scale)
-    lengths = torch.full((b,), capacity) if key_lengths is None else key_lengths.long()
+    lengths = torch.full((b,), capacity) if key_lengths is None else key_lengths.long().contiguous()
     positions = lengths[:, None].expand(b, t) if positions is None else positions.long()
     pages = torch.arange(b, dtype=torch.int32)[:, None] if block_table is None else block_table.to(torch.int32)
     queries = (absorb_query(q_nope.float(), w_uk.float()), q_rope.float())
