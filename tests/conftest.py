@@ -3,6 +3,7 @@
 import pytest
 
 import attncourse  # (which lets Triton interpret where there is no GPU)
+from attncourse._shared.layer import form_of
 
 
 def pytest_collection_modifyitems(items):
@@ -18,6 +19,15 @@ def pytest_collection_modifyitems(items):
 def device() -> str:
     """The device that kernels run on here."""
     return attncourse.device()
+
+
+@pytest.fixture(params=["triton", "numba"])
+def decoder_of(request, device):
+    """Layer -> its kernel that reads a cache where it lies, each where it can run."""
+    if request.param == "numba" and device != "cpu":
+        pytest.skip("numba's kernel runs on processors")
+    pytest.importorskip(request.param)
+    return lambda layer: form_of(request.param, layer.decoders)
 
 
 @pytest.fixture(scope="module")

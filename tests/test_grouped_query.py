@@ -32,14 +32,9 @@ from tests.compile_gate import SHARED_LIMIT, compile_all
 kernel = pytest.importorskip("attncourse.grouped_query.kernel", reason="Triton is on Linux alone")
 
 
-@pytest.fixture(params=["triton", "numba"])
-def decode(request, device):
-    """Each kernel that reads a cache where it lies, where it can."""
-    if request.param == "triton":
-        return kernel.grouped_query_decode_triton
-    if device != "cpu":
-        pytest.skip("numba's kernel runs on processors")
-    return pytest.importorskip("attncourse.grouped_query.cpu_kernel").grouped_query_decode_numba
+@pytest.fixture
+def decode(decoder_of):
+    return decoder_of(GroupedQueryAttention)
 
 
 def poisoned(cache):

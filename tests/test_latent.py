@@ -373,14 +373,9 @@ def test_the_crossover_is_where_the_operations_meet():
 # The kernels
 
 
-@pytest.fixture(params=KERNELS)
-def attend(request, device):
-    """Each kernel that reads latents where they lie, where it can."""
-    if request.param == "triton":
-        return kernel.latent_attention_triton
-    if device != "cpu":
-        pytest.skip("numba's kernel runs on processors")
-    return pytest.importorskip("attncourse.latent.cpu_kernel").latent_attention_numba
+@pytest.fixture
+def attend(decoder_of):
+    return decoder_of(LatentAttention)
 
 
 def check_kernel(attend, inputs, exact_inputs=None, *, dtype, **options):

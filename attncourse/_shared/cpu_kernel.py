@@ -52,11 +52,13 @@ from .lanes import (
     subtract,
     two_to,
 )
+from .launch import check_dtype
 from .merge import merge_partial
 
 TILE = 64  # keys that are scored, weighted and mixed before the next are read
 FEW = 16  # values that are mixed at once: as many as the nearest cache holds a line of, however far apart they are
 LINE = 64  # bytes of a cache line
+FAR = 2**62  # more than any distance
 LOWEST = -3.0e38  # what a maximum starts from: minus infinity less itself would be NaN
 LOG2E, LN2 = 1 / math.log(2), math.log(2)
 FLOAT32, FLOAT16, BFLOAT16, INT8, INT4, FP8 = range(6)
@@ -132,6 +134,36 @@ def _flat(x: Tensor) -> np.ndarray:
 
 
 @inlined
+def keys_of(split, splits, length, positions, window):
+    """The keys begin..end of one of equal splits, in whole tiles, of what any query at these positions may see."""
+    end = min(length, positions.max() + 1)
+    begin = max(positions.min() - window + 1, 0)
+    each = -(-max(end - begin, 0) // (splits * TILE)) * TILE
+    begin = min(begin + split * each, end)
+    return begin, min(begin + each, end)
+
+
+@inlined
+def hide(scores, key, count, block, rows, positions, window):
+    """-inf where a tile of `count` keys ends, and where a query of this block of lanes stands before one or too far behind.
+
+    Args:
+        scores: (TILE, LANES), flat; lane `lane` of block `block` is row block * LANES + lane, of `rows` rows.
+        key: the tile's first.
+        positions: (t,) of the queries; row i is at positions[i % t].
+        window: more than any distance where there is none.
+    """
+    if count == TILE and key + TILE - 1 <= positions.min() and key > positions.max() - window:
+        return  # all see all, and what lies in lanes without a row is not read
+    for j in range(TILE):
+        for lane in range(LANES):
+            row = block * LANES + lane
+            behind = positions[row % len(positions)] - (key + j)
+            if j >= count or row >= rows or behind < 0 or behind >= window:
+                scores[j * LANES + lane] = -np.inf
+
+
+@inlined
 def locate(at, strides, pages, size, head, start, count):
     """Where the vectors of tokens start, start + 1, ... begin; after `count` of them the last one's, so that all can be read.
 
@@ -196,14 +228,15 @@ def bring(tile, own, at, scale_at, stream, count):
         for i in range(len(at)):
             own[i] = at[i] // 4
         return stream.codes.view(np.float32), own
-    codes, width = stream.codes, stream.width
-    short = np.zeros(4 * LANES, np.uint8)
-    for i in range(count):
-        if width < LANES:  # a vector of LANES would reach beyond the memory
+    codes, width, codec = stream.codes, stream.width, stream.codec
+    if width < LANES:  # a vector of LANES would reach beyond the memory
+        short = np.zeros(4 * LANES, np.uint8)
+        for i in range(count):
             short[: stream.nbytes] = codes[at[i] : at[i] + stream.nbytes]
-            widen(tile, i * width, short, 0, width, stream.codec)
-        else:
-            widen(tile, i * width, codes, at[i], width, stream.codec)
+            widen(tile, i * width, short, 0, width, codec)
+    else:
+        for i in range(count):
+            widen(tile, i * width, codes, at[i], width, codec)
     scale, zero, groups = stream.scale, stream.zero, stream.groups
     if len(scale) > 0:
         each = width // groups
@@ -373,6 +406,13 @@ class _telling(event.Listener):
             print(f"{time.monotonic() - self.began:.0f} s", file=sys.stderr)
 
 
+def check_on_processor(name: str, x: Tensor) -> None:
+    """The kernel takes these dtypes, on a processor."""
+    check_dtype(name, x)
+    if x.device.type != "cpu":
+        raise ValueError(f"{name} runs on processors, got {x.device}: use impl='triton' there")
+
+
 def lanes_of(rows: Tensor) -> np.ndarray:
     """(items, rows, width) as float32 (items, blocks, width * LANES): rows in lanes, zeros where there is no row."""
     items, n, width = rows.shape
@@ -388,7 +428,25 @@ def rows_of(lanes: np.ndarray, *, rows: int) -> Tensor:
     return x.flatten(-3, -2)[..., :rows, :]
 
 
-def merge_split_axis(parts: Tensor, lse: Tensor, *, dim: int) -> tuple[Tensor, Tensor]:
-    """Partial attentions (..., splits, ..., dv) over their splits, by log-sum-exp (natural logarithm)."""
-    merged = zip(parts.unbind(dim), lse.unbind(dim), strict=True)
-    return functools.reduce(lambda a, b: merge_partial(*a, *b), merged)
+def pages_of(block_table: Tensor | None, *, b: int) -> np.ndarray:
+    """The blocks of each sequence, in order: those of a table, or where there is none a single one for each."""
+    return (torch.arange(b)[:, None] if block_table is None else block_table).to(torch.int32).contiguous().numpy()
+
+
+def run_splits(
+    kernel: Callable, *arguments, sequences: int, splits: int, rows: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """A kernel's items, all splits of all sequences, merged: outputs (sequences, rows, width) and log-sum-exps.
+
+    Args:
+        kernel: kernel(first, last, out, lse, rows, splits, *arguments) leaves of these items (blocks, width * LANES) and,
+            to base 2, (blocks, LANES).
+        sequences: with heads of their own each counts as one.
+    """
+    items, blocks = sequences * splits, -(-rows // LANES)
+    out = np.empty((items, blocks, width * LANES), np.float32)
+    lse = np.empty((items, blocks, LANES), np.float32)
+    in_threads(kernel, items if rows else 0, out, lse, rows, splits, *arguments)
+    parts, part_lse = (rows_of(x, rows=rows).unflatten(0, (sequences, splits)).unbind(1) for x in (out, lse))
+    part_lse = [LN2 * x[..., 0] for x in part_lse]
+    return functools.reduce(lambda a, b: merge_partial(*a, *b), zip(parts, part_lse, strict=True))

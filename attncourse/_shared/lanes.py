@@ -11,9 +11,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 LANES = 8
-ROWS = (
-    8  # vectors of a block, which with one more and a number in every lane fill the registers that all processors have
-)
+# Vectors of a block, which with one more and a number in every lane fill the registers that all processors have.
+ROWS = 8
 
 FLOAT, INT = ir.FloatType(), ir.IntType(32)
 FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
@@ -71,16 +70,14 @@ def load(typing_context, array, index):
     """The numbers from array[index] on, an index that is not checked."""
 
     def generate(context, builder, signature, args):
-        loaded = builder.load(_vector_address(context, builder, array, *args))
-        loaded.align = 4
-        return loaded
+        return _load(context, builder, array, *args, FLOATS)
 
     return vector(array, types.intp), generate
 
 
-def _load_codes(context, builder, kind, codes, at, dtype):
-    """A vector of this dtype from the byte codes[at] on."""
-    loaded = builder.load(builder.bitcast(_address(context, builder, kind, codes, at), dtype.as_pointer()))
+def _load(context, builder, kind, array, index, dtype):
+    """A vector of this dtype from array[index] on, wherever that stands in a line."""
+    loaded = builder.load(builder.bitcast(_address(context, builder, kind, array, index), dtype.as_pointer()))
     loaded.align = 1
     return loaded
 
@@ -95,7 +92,7 @@ def load_int8(typing_context, codes, at):
     """Integers of 8 bits from the byte codes[at] on."""
 
     def generate(context, builder, signature, args):
-        return builder.sitofp(_load_codes(context, builder, codes, *args, BYTES), FLOATS)
+        return builder.sitofp(_load(context, builder, codes, *args, BYTES), FLOATS)
 
     return vector(codes, types.intp), generate
 
@@ -106,7 +103,7 @@ def load_int4(typing_context, codes, at):
 
     def generate(context, builder, signature, args):
         half = ir.VectorType(ir.IntType(8), LANES // 2)
-        both = _load_codes(context, builder, codes, *args, half)
+        both = _load(context, builder, codes, *args, half)
         low = builder.and_(both, ir.Constant(half, [15] * (LANES // 2)))
         high = builder.lshr(both, ir.Constant(half, [4] * (LANES // 2)))
         turns = [i // 2 + i % 2 * (LANES // 2) for i in range(LANES)]
@@ -120,7 +117,7 @@ def load_bfloat16(typing_context, codes, at):
     """Numbers of bfloat16, the upper halves of float32, from the byte codes[at] on."""
 
     def generate(context, builder, signature, args):
-        bits = builder.zext(_load_codes(context, builder, codes, *args, HALVES), INTS)
+        bits = builder.zext(_load(context, builder, codes, *args, HALVES), INTS)
         return builder.bitcast(builder.shl(bits, ir.Constant(INTS, [16] * LANES)), FLOATS)
 
     return vector(codes, types.intp), generate
@@ -131,7 +128,7 @@ def load_float16(typing_context, codes, at):
     """Numbers of float16 from the byte codes[at] on."""
 
     def generate(context, builder, signature, args):
-        return _from_half(builder, _load_codes(context, builder, codes, *args, HALVES))
+        return _from_half(builder, _load(context, builder, codes, *args, HALVES))
 
     return vector(codes, types.intp), generate
 
@@ -148,7 +145,7 @@ def load_fp8(typing_context, codes, at):
         def all_lanes(n):
             return ir.Constant(HALVES, [n] * LANES)
 
-        bits = builder.zext(_load_codes(context, builder, codes, *args, BYTES), HALVES)
+        bits = builder.zext(_load(context, builder, codes, *args, BYTES), HALVES)
         size = builder.and_(bits, all_lanes(0x7F))
         sign = builder.shl(builder.and_(bits, all_lanes(0x80)), all_lanes(8))
         half = builder.or_(sign, builder.shl(size, all_lanes(7)))
@@ -266,34 +263,34 @@ def multiply_add(typing_context, x, y, z):
     return vector(vector, vector, vector), generate
 
 
+def _of_two(operation):
+    """What an instruction makes of two vectors."""
+
+    def generate(context, builder, signature, args):
+        return operation(builder, *args)
+
+    return vector(vector, vector), generate
+
+
 @intrinsic
 def add(typing_context, x, y):
     """x + y."""
 
-    def generate(context, builder, signature, args):
-        return builder.fadd(*args)
-
-    return vector(vector, vector), generate
+    return _of_two(ir.IRBuilder.fadd)
 
 
 @intrinsic
 def subtract(typing_context, x, y):
     """x - y."""
 
-    def generate(context, builder, signature, args):
-        return builder.fsub(*args)
-
-    return vector(vector, vector), generate
+    return _of_two(ir.IRBuilder.fsub)
 
 
 @intrinsic
 def multiply(typing_context, x, y):
     """x * y."""
 
-    def generate(context, builder, signature, args):
-        return builder.fmul(*args)
-
-    return vector(vector, vector), generate
+    return _of_two(ir.IRBuilder.fmul)
 
 
 @intrinsic

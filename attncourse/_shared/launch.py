@@ -46,13 +46,18 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
-def check_runs_here(name: str, *tensors: Tensor) -> None:
-    """The kernel takes these dtypes, and these tensors are where it runs."""
-    x = tensors[0]
+def check_dtype(name: str, x: Tensor) -> None:
+    """Kernels take these dtypes."""
     if x.dtype not in KERNEL_DTYPES:
         raise ValueError(
             f"{name} takes float32, float16 or bfloat16, got {x.dtype}: use impl='reference' or 'blocked' for it"
         )
+
+
+def check_runs_here(name: str, *tensors: Tensor) -> None:
+    """The kernel takes these dtypes, and these tensors are where it runs."""
+    x = tensors[0]
+    check_dtype(name, x)
     if not (x.is_cuda or (x.device.type == "cpu" and interpreting())):
         raise ValueError(
             f"{name} runs on CUDA tensors, got {x.device}: to interpret it on a CPU, import attncourse before triton, or "

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attncourse._shared.launch import KERNEL_DTYPES
 from attncourse._shared.validate import check_key_lengths, check_qkv, check_softcap, check_window, shapes_of
 
 WIDEST = 256  # entries of a vector that a kernel takes
@@ -105,10 +104,6 @@ def check_cached(
 
 
 def _check_storage(name: str, q: Tensor, k: Tensor, v: Tensor) -> None:
-    if q.dtype not in KERNEL_DTYPES:
-        raise ValueError(
-            f"{name} takes float32, float16 or bfloat16, got {q.dtype}: use impl='reference' or 'blocked' for it"
-        )
     each, got = codes_each(k.dtype), shapes_of(q=q, k=k, v=v)
     if not q.ndim == k.ndim == v.ndim == 4:
         raise ValueError(f"q, k and v must have four axes, {got}")

@@ -9,29 +9,30 @@ import torch
 from torch import Tensor
 
 from attncourse._shared.cpu_kernel import (
-    LN2,
+    FAR,
     LOG2E,
     LOWEST,
     TILE,
     add_mixture,
     add_scores,
     bring,
+    check_on_processor,
     compiled,
     finish_softmax,
-    in_threads,
-    inlined,
+    hide,
+    keys_of,
     lanes_of,
     locate,
-    merge_split_axis,
     new_tile,
     online_softmax,
-    rows_of,
+    pages_of,
+    run_splits,
     stream_of,
 )
 from attncourse._shared.lanes import LANES
 from attncourse._shared.launch import choose_splits
 from attncourse._shared.precision import outside_autocast
-from attncourse._shared.validate import require
+from attncourse._shared.validate import check_tensors, require
 
 from .checks import check_absorbed
 from .reference import absorb_query, expand_output
@@ -39,19 +40,9 @@ from .reference import absorb_query, expand_output
 NAME = "latent_attention_numba"
 
 
-@inlined
-def _hide(scores, first_key, count, block, rows, positions):
-    """-inf where the tile ends, and where a query of this block of lanes stands before a token."""
-    for j in range(TILE):
-        for lane in range(LANES):
-            row = block * LANES + lane
-            if j >= count or row >= rows or first_key + j > positions[row % len(positions)]:
-                scores[j * LANES + lane] = -np.inf
-
-
 @compiled
 def latent_split_kernel(
-    first_item, last_item, out, lse, q_latent, q_rope, latent, k_rope, lengths, positions, pages, size, rows, splits
+    first_item, last_item, out, lse, rows, splits, q_latent, q_rope, latent, k_rope, lengths, positions, pages, size
 ):
     """Items of work: each all queries of one sequence against one split of its latents.
 
@@ -62,7 +53,7 @@ def latent_split_kernel(
         positions: (b, t), the last token that each query sees.
         pages: (b, n) blocks of the streams, `size` tokens each.
     """
-    blocks, edge = q_latent.shape[1], np.int64(TILE)
+    blocks = q_latent.shape[1]
     scores = np.empty((blocks, TILE * LANES), np.float32)
     top, total = np.empty((blocks, LANES), np.float32), np.empty((blocks, LANES), np.float32)
     tile, rope_tile = new_tile(latent.width), new_tile(k_rope.width)
@@ -72,31 +63,26 @@ def latent_split_kernel(
     )  # fmt: skip
     for item in range(first_item, last_item):
         batch, split = item // splits, item % splits
-        end = min(lengths[batch], positions[batch].max() + 1)
-        each = -(-max(end, 0) // (splits * edge)) * edge
-        begin = min(split * each, end)
-        end = min(begin + each, end)
+        begin, end = keys_of(split, splits, lengths[batch], positions[batch], FAR)
         acc = out[item]
         acc[:], top[:], total[:] = 0.0, LOWEST, 0.0
         if begin < end:
-            locate(next_at, latent.strides, pages[batch], size, 0, begin, min(edge, end - begin))
-        for key in range(begin, end, edge):
-            count, left = min(edge, end - key), min(edge, end - key - edge)
+            locate(next_at, latent.strides, pages[batch], size, 0, begin, min(TILE, end - begin))
+        for key in range(begin, end, TILE):
+            count, left = min(TILE, end - key), min(TILE, end - key - TILE)
             at[:] = next_at
             locate(rope_at, k_rope.strides, pages[batch], size, 0, key, count)
             if left > 0:
-                locate(next_at, latent.strides, pages[batch], size, 0, key + edge, left)
+                locate(next_at, latent.strides, pages[batch], size, 0, key + TILE, left)
             latents, here = bring(tile, own, at, at, latent, count)
             ropes, rope_here = bring(rope_tile, rope_own, rope_at, rope_at, k_rope, count)
-            whole = count == edge and key + edge - 1 <= positions[batch].min()
             for block in range(blocks):
                 scores[block] = 0.0
                 add_scores(
                     scores[block], q_latent[batch, block], latents, here, latent.width, k_rope, rope_at, block == 0
                 )
                 add_scores(scores[block], q_rope[batch, block], ropes, rope_here, k_rope.width, latent, next_at, False)
-                if not whole:
-                    _hide(scores[block], key, count, block, rows, positions[batch])
+                hide(scores[block], key, count, block, rows, positions[batch], FAR)
                 online_softmax(scores[block], top[block], total[block], acc[block])
                 more = left > 0 and block == 0
                 add_mixture(acc[block], scores[block], latents, here, count, latent.width, latent, next_at, more)
@@ -127,8 +113,9 @@ def latent_attention_numba(
         ValueError: as there; entries of a vector that are no neighbours in memory.
         ImportError: numba is not installed.
     """
-    require(latent.device.type == "cpu", f"{NAME} runs on processors, got {latent.device}: use impl='triton' there")
     inputs = dict(q_nope=q_nope, q_rope=q_rope, latent=latent, k_rope=k_rope, w_uk=w_uk, w_uv=w_uv)
+    check_tensors(**inputs)
+    check_on_processor(NAME, latent)
     check_absorbed(NAME, inputs, key_lengths=key_lengths, positions=positions, block_table=block_table, splits=splits)
     for x in (latent, k_rope):
         require(x.stride(-1) == 1, f"entries of a vector must be neighbours in memory, got strides {x.stride()}")
@@ -139,16 +126,11 @@ def latent_attention_numba(
     scale = LOG2E * ((n + q_rope.shape[-1]) ** -0.5 if scale is None else scale)
     lengths = torch.full((b,), capacity) if key_lengths is None else key_lengths.long().contiguous()
     positions = lengths[:, None].expand(b, t) if positions is None else positions.long()
-    pages = torch.arange(b, dtype=torch.int32)[:, None] if block_table is None else block_table.to(torch.int32)
     queries = (absorb_query(q_nope.float(), w_uk.float()), q_rope.float())
     q_latent, q_rotated = (lanes_of((x * scale).reshape(b, h * t, x.shape[-1])) for x in queries)
-    out = np.empty((b * splits, q_latent.shape[1], r * LANES), np.float32)
-    lse = np.empty((b * splits, q_latent.shape[1], LANES), np.float32)
-    in_threads(
-        latent_split_kernel, len(out), out, lse, q_latent, q_rotated, stream_of(latent), stream_of(k_rope),
-        lengths.numpy(), positions.contiguous().numpy(), pages.contiguous().numpy(), max(size, 1), h * t, splits,
+    mixed, _ = run_splits(
+        latent_split_kernel, q_latent, q_rotated, stream_of(latent), stream_of(k_rope), lengths.numpy(),
+        positions.contiguous().numpy(), pages_of(block_table, b=b), max(size, 1), sequences=b, splits=splits,
+        rows=h * t, width=r,
     )  # fmt: skip
-    parts = rows_of(out, rows=h * t).unflatten(0, (b, splits))
-    part_lse = LN2 * rows_of(lse, rows=h * t).unflatten(0, (b, splits))[..., 0]
-    mixed, _ = merge_split_axis(parts, part_lse, dim=1)
     return expand_output(mixed.reshape(b, h, t, r), w_uv.float()).to(latent.dtype)

@@ -32,7 +32,7 @@ from attncourse._shared.launch import (
 )
 from attncourse._shared.plan import Plan, plan_of
 from attncourse._shared.precision import outside_autocast
-from attncourse._shared.validate import checking_values
+from attncourse._shared.validate import check_tensors, checking_values
 
 from .checks import check_absorbed
 
@@ -213,6 +213,7 @@ def plan_latent_decode(
     """
     name = "latent_attention_triton"
     inputs = dict(q_nope=q_nope, q_rope=q_rope, latent=latent, k_rope=k_rope, w_uk=w_uk, w_uv=w_uv)
+    check_tensors(**inputs)
     check_runs_here(name, *inputs.values())
     with checking_values(check_values):
         check_absorbed(
