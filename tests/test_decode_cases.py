@@ -76,7 +76,7 @@ def expected(name, inputs):
 
 
 @pytest.mark.parametrize("name", DECODE_CASES)
-@pytest.mark.parametrize("form", ["torch", "blocked"])
+@pytest.mark.parametrize("form", ["torch", "blocked", "numba"])
 def test_every_form_decodes_as_float64_does(name, form):
     for size in (SIZE, dataclasses.replace(SIZE, b=2, s=1), dataclasses.replace(SIZE, s=37)):
         case = DECODE_CASES[name](size, Draw())
@@ -116,8 +116,7 @@ class DrawnElsewhere(Draw):
 
 
 @pytest.mark.parametrize("name", FLEX_CASES)
-def test_flex_attention_is_a_form_on_cuda_alone_and_decodes(name, monkeypatch):
-    assert "flex" not in DECODE_CASES[name](SIZE, Draw()).forms
+def test_flex_attention_is_compiled_once_and_decodes(name, monkeypatch):
     compiled, real = [], torch.compile
 
     def compile(function, **told):
@@ -127,7 +126,7 @@ def test_flex_attention_is_a_form_on_cuda_alone_and_decodes(name, monkeypatch):
         return function
 
     monkeypatch.setattr(torch, "compile", compile)
-    case = DECODE_CASES[name](SIZE, DrawnElsewhere("cuda"))
+    case = DECODE_CASES[name](SIZE, Draw())
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of FlexAttention, that it is not compiled
         for _ in range(2):
@@ -141,8 +140,12 @@ def test_the_grid_takes_flex_attention_where_a_case_has_it():
     assert {name for name, form in forms if form == "flex"} == set(FLEX_CASES)
     assert {name for name, form in forms if form == "triton"} == set(DECODE_CASES)
     assert {form for _, form, _ in decode_work(GRIDS["cuda"], device="cuda")} == {"triton", "torch"}
-    with pytest.raises(SystemExit):
-        main(["bench", "--device", "cpu", "--flex"])
+
+
+@pytest.mark.parametrize("name", sorted(set(DECODE_CASES) - {"decode_paged"}))  # whose table has to lie on the device
+def test_the_kernels_for_processors_are_forms_there_alone(name):
+    assert "numba" in DECODE_CASES[name](SIZE, Draw()).forms
+    assert "numba" not in DECODE_CASES[name](SIZE, DrawnElsewhere("cuda")).forms
 
 
 @pytest.mark.parametrize("name", DECODE_CASES)
@@ -204,7 +207,7 @@ def test_a_grid_leaves_out_what_does_not_fit():
     assert [(size.b, size.s) for size in grid.sizes(itemsize=4)] == [(1, 64), (1, 128), (2, 64)]
     work = [*decode_work(grid, device="cpu", mechanisms=["decode_mqa"])]
     assert [(form, size.b, size.s) for _, form, size in work] == [
-        (form, b, s) for b, s in ((1, 64), (1, 128), (2, 64)) for form in ("blocked", "torch")
+        (form, b, s) for b, s in ((1, 64), (1, 128), (2, 64)) for form in ("blocked", "torch", "numba")
     ]
     for device, grid in GRIDS.items():
         whole, small = ([*decode_work(g, device=device)] for g in (grid, quick(grid)))

@@ -1,19 +1,20 @@
 """What kernels for processors share, as numba compiles them: a cache's vectors where they lie, products, online softmax.
 
-As in a Triton kernel a tile of keys meets all queries of a group at once. The queries lie in the lanes of vectors (see
-`lanes`): queries as (dk, LANES), scores as (tile, LANES), outputs as (dv, LANES). So a number of the cache, in every lane,
-meets each query in one instruction, and no sum ever goes across lanes.
+As in a Triton kernel a tile of keys meets all queries of a group at once: queries as (rows, dk), scores as (rows, TILE),
+outputs as (rows, dv). What lies next to each other in a row lies in the lanes of vectors (see `lanes`), so widths are padded
+with zeros to whole vectors, and rows to whole blocks of them.
 """
 
+import ctypes
 import functools
 import hashlib
 import math
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,35 +29,41 @@ except ImportError as error:
 from numba.core import event
 
 from .lanes import (
+    COLUMNS,
+    KEYS,
     LANES,
     ROWS,
     add,
+    add_mixtures,
     add_products,
-    add_products_at,
+    address,
     at_least,
+    copy,
     fill,
+    largest,
     load,
     load_bfloat16,
-    load_block,
     load_float16,
     load_fp8,
     load_int4,
     load_int8,
+    load_mixtures,
     multiply,
     multiply_add,
     nearest,
+    number,
     prefetch,
     spread,
     store,
-    store_block,
+    store_mixtures,
     subtract,
+    total,
     two_to,
 )
 from .launch import check_dtype
-from .merge import merge_partial
 
 TILE = 64  # keys that are scored, weighted and mixed before the next are read
-FEW = 16  # values that are mixed at once: as many as the nearest cache holds a line of, however far apart they are
+FEW = 16  # values that are mixed at once: as many as the nearest cache holds some lines of, however far apart they are
 LINE = 64  # bytes of a cache line
 FAR = 2**62  # more than any distance
 LOWEST = -3.0e38  # what a maximum starts from: minus infinity less itself would be NaN
@@ -93,17 +100,18 @@ def _cache_folder(file: str) -> Path:
     return folder
 
 
-inlined = numba.njit(error_model="numpy")
+# Into the code that calls it: a call would count, in an atomic step, who holds each of the arrays.
+inlined = numba.njit(error_model="numpy", inline="always")
 
 
 class Stream(NamedTuple):
-    """One of a cache's streams as it lies: flat memory, and where the vectors of each block and head begin in it."""
+    """One of a cache's streams as it lies: addresses, and how far apart vectors are; all in bytes."""
 
-    codes: np.ndarray  # bytes, of any dtype
-    scale: np.ndarray  # float32, one a group of entries
-    zero: np.ndarray
-    strides: tuple[int, int, int]  # bytes from one block, head, token to the next
-    scale_strides: tuple[int, int, int]  # the same in scales
+    codes: int  # where the first vector begins
+    scale: int  # where its scales do, float32, one a group of entries; 0 where there are none
+    zero: int  # the same of zero points
+    strides: tuple[int, int, int]  # from one block, head, token to the next
+    scale_strides: tuple[int, int, int]  # the same of scales, and of zero points
     codec: int
     width: int  # entries of a vector
     groups: int  # scales of a vector
@@ -113,24 +121,16 @@ class Stream(NamedTuple):
 def stream_of(x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None) -> Stream:
     """A stream (blocks, g, tokens, width) whose vectors' entries are neighbours, plain or coded, without a copy."""
     codec = CODECS[x.dtype]
-    data = x.detach().view(torch.uint8)
-    groups = 1 if scale is None else scale.shape[-1]
     return Stream(
-        _flat(data),
-        *(np.empty(0, np.float32) if s is None else _flat(s.detach()) for s in (scale, zero)),
-        data.stride()[:3],
-        (0, 0, 0) if scale is None else scale.stride()[:3],
+        x.data_ptr(),
+        *(0 if s is None else s.data_ptr() for s in (scale, zero)),
+        tuple(x.element_size() * n for n in x.stride()[:3]),
+        (0, 0, 0) if scale is None else tuple(4 * n for n in scale.stride()[:3]),
         codec,
         x.shape[-1] * (2 if codec == INT4 else 1),
-        groups,
-        data.shape[-1],
+        1 if scale is None else scale.shape[-1],
+        x.element_size() * x.shape[-1],
     )
-
-
-def _flat(x: Tensor) -> np.ndarray:
-    """All memory from a tensor's first entry to its last."""
-    span = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
-    return torch.as_strided(x, (span,), (1,)).numpy()
 
 
 @inlined
@@ -144,170 +144,215 @@ def keys_of(split, splits, length, positions, window):
 
 
 @inlined
-def hide(scores, key, count, block, rows, positions, window):
-    """-inf where a tile of `count` keys ends, and where a query of this block of lanes stands before one or too far behind.
+def hide(scores, key, count, rows, positions, window):
+    """-inf where a tile of `count` keys ends, and where a query stands before one or too far behind it.
 
     Args:
-        scores: (TILE, LANES), flat; lane `lane` of block `block` is row block * LANES + lane, of `rows` rows.
+        scores: (rows, TILE), flat.
         key: the tile's first.
         positions: (t,) of the queries; row i is at positions[i % t].
         window: more than any distance where there is none.
     """
-    if count == TILE and key + TILE - 1 <= positions.min() and key > positions.max() - window:
-        return  # all see all, and what lies in lanes without a row is not read
-    for j in range(TILE):
-        for lane in range(LANES):
-            row = block * LANES + lane
-            behind = positions[row % len(positions)] - (key + j)
-            if j >= count or row >= rows or behind < 0 or behind >= window:
-                scores[j * LANES + lane] = -np.inf
+    for row in range(rows):
+        position = positions[row % len(positions)]
+        for j in range(TILE):
+            behind = position - (key + j)
+            if j >= count or behind < 0 or behind >= window:
+                scores[row * TILE + j] = -np.inf
 
 
 @inlined
-def locate(at, strides, pages, size, head, start, count):
+def locate(at, base, strides, pages, size, head, start, count):
     """Where the vectors of tokens start, start + 1, ... begin; after `count` of them the last one's, so that all can be read.
 
     Args:
         at: (TILE,) to be filled.
+        base: where the first of all vectors begins.
         pages: blocks of the sequence, `size` tokens each.
     """
-    page, slot = start // size, start % size
-    here = pages[page] * strides[0] + head * strides[1] + slot * strides[2]
+    page, slot, i = start // size, start % size, 0
+    while i < count:
+        here = base + pages[page] * strides[0] + head * strides[1] + slot * strides[2]
+        last = min(count, i + size - slot)
+        for n in range(i, last):
+            at[n] = here + (n - i) * strides[2]
+        page, slot, i = page + 1, 0, last
+    for n in range(count, TILE):
+        at[n] = at[count - 1]
+
+
+@inlined
+def move_on(at, next_at):
+    """The next tile's vectors become this one's."""
+    copy(address(at), address(next_at), 8 * TILE)
+
+
+def _widening(entries: Callable, narrower: int) -> Callable:
+    """Of codes that `entries` loads, and that are half as wide as float32 so many times: a tile of them as float32.
+
+    Groups of whole vectors of LANES share a scale.
+    """
+
+    @numba.njit(error_model="numpy")
+    def widen(tile, at, scale_at, stream, count):
+        each, zero = stream.width // stream.groups, stream.zero - stream.scale
+        for i in range(count):
+            to = address(tile) + 4 * i * stream.width
+            for group in range(stream.groups):
+                step = spread(scale_at[i] + 4 * group) if stream.scale else fill(np.float32(1.0))
+                origin = spread(scale_at[i] + zero + 4 * group) if stream.zero else fill(np.float32(0.0))
+                for n in range(4 * group * each, 4 * (group + 1) * each, 4 * LANES):
+                    store(to + n, multiply(subtract(entries(at[i] + (n >> narrower)), origin), step))
+
+    return widen
+
+
+widen_bfloat16, widen_float16 = _widening(load_bfloat16, 1), _widening(load_float16, 1)
+widen_int8, widen_fp8, widen_int4 = _widening(load_int8, 2), _widening(load_fp8, 2), _widening(load_int4, 3)
+
+
+@inlined
+def widened(at, i, codec):
+    """LANES entries from entry i on of a vector of codes, as float32, before scales."""
+    if codec == INT8:
+        return load_int8(at + i)
+    if codec == INT4:
+        return load_int4(at + i // 2)
+    if codec == FP8:
+        return load_fp8(at + i)
+    if codec == FLOAT16:
+        return load_float16(at + 2 * i)
+    if codec == BFLOAT16:
+        return load_bfloat16(at + 2 * i)
+    return load(at + 4 * i)
+
+
+@numba.njit(error_model="numpy")
+def widen_any(tile, at, scale_at, stream, count):
+    """Codes of any width and any groups, zeros beyond the width."""
+    short = np.zeros(stream.nbytes + 4 * LANES, np.uint8)  # LANES of the last ones may be read beyond all memory
+    each, zero = stream.width // stream.groups, stream.zero - stream.scale
     for i in range(count):
-        at[i] = here
-        slot, here = slot + 1, here + strides[2]
-        if slot == size and i + 1 < count:
-            page, slot = page + 1, 0
-            here = pages[page] * strides[0] + head * strides[1]
-    for i in range(count, len(at)):
-        at[i] = at[count - 1]
+        first = i * padded(stream.width)
+        copy(address(short), at[i], stream.nbytes)
+        for n in range(0, stream.width, LANES):
+            store(address(tile) + 4 * (first + n), widened(address(short), n, stream.codec))
+        for n in range(stream.width):
+            if stream.zero:
+                tile[first + n] -= number(scale_at[i] + zero + 4 * (n // each))
+            if stream.scale:
+                tile[first + n] *= number(scale_at[i] + 4 * (n // each))
 
 
 @inlined
-def widen(tile, to, codes, at, width, codec):
-    """A vector's codes from codes[at] on as float32 from tile[to] on, before scales; the last LANES of them may be done twice."""
-    for first in range(0, width, LANES):
-        i = max(min(first, width - LANES), 0)
-        if codec == INT8:
-            x = load_int8(codes, at + i)
-        elif codec == INT4:
-            x = load_int4(codes, at + i // 2)
-        elif codec == FP8:
-            x = load_fp8(codes, at + i)
-        elif codec == FLOAT16:
-            x = load_float16(codes, at + 2 * i)
-        else:
-            x = load_bfloat16(codes, at + 2 * i)
-        store(tile, to + i, x)
-
-
-@inlined
-def scale_back(tile, to, scale, zero, at, groups, each):
-    """(code - zero) * scale of each group of `each` neighbours; codes of floats have no zeros."""
-    for group in range(groups):
-        step, first = scale[at + group], to + group * each
-        origin = zero[at + group] if len(zero) > 0 else np.float32(0.0)
-        whole = each - each % LANES
-        for i in range(0, whole, LANES):
-            store(tile, first + i, multiply(subtract(load(tile, first + i), fill(origin)), fill(step)))
-        for i in range(whole, each):
-            tile[first + i] = (tile[first + i] - origin) * step
-
-
-@inlined
-def bring(tile, own, at, scale_at, stream, count):
-    """`count` vectors as float32: (flat memory, where each begins in it).
-
-    What is stored so is read where it lies. All else is widened into the tile (`new_tile`), which the nearest cache holds.
+def bring(at, tile, scale_at, stream, count):
+    """Vectors as float32: where that is not what they are stored as, they are widened into the tile, and at[i] says where.
 
     Args:
-        own: (TILE,) to be filled where the vectors begin.
-        at, scale_at: where their codes and scales begin.
+        at, scale_at: (TILE,) where the codes and scales of `count` vectors begin.
+        tile: room for TILE vectors of padded width, which a near cache holds.
     """
-    if stream.codec == FLOAT32:
-        for i in range(len(at)):
-            own[i] = at[i] // 4
-        return stream.codes.view(np.float32), own
-    codes, width, codec = stream.codes, stream.width, stream.codec
-    if width < LANES:  # a vector of LANES would reach beyond the memory
-        short = np.zeros(4 * LANES, np.uint8)
-        for i in range(count):
-            short[: stream.nbytes] = codes[at[i] : at[i] + stream.nbytes]
-            widen(tile, i * width, short, 0, width, codec)
+    codec, width = stream.codec, padded(stream.width)
+    if stream.width // stream.groups % LANES != 0:
+        widen_any(tile, at, scale_at, stream, count)
+    elif codec == FLOAT32:
+        return
+    elif codec == FLOAT16:
+        widen_float16(tile, at, scale_at, stream, count)
+    elif codec == BFLOAT16:
+        widen_bfloat16(tile, at, scale_at, stream, count)
+    elif codec == INT8:
+        widen_int8(tile, at, scale_at, stream, count)
+    elif codec == FP8:
+        widen_fp8(tile, at, scale_at, stream, count)
     else:
-        for i in range(count):
-            widen(tile, i * width, codes, at[i], width, codec)
-    scale, zero, groups = stream.scale, stream.zero, stream.groups
-    if len(scale) > 0:
-        each = width // groups
-        for i in range(count):
-            scale_back(tile, i * width, scale, zero, scale_at[i], groups, each)
-    for i in range(len(own)):
-        own[i] = min(i, count - 1) * width
-    return tile, own
+        widen_int4(tile, at, scale_at, stream, count)
+    for i in range(TILE):
+        at[i] = address(tile) + 4 * min(i, count - 1) * width
 
 
 @inlined
-def new_tile(width):
-    """Room for TILE vectors; what is stored of the last one may reach beyond it."""
-    return np.empty(TILE * width + LANES, np.float32)
+def padded(width):
+    """Entries of whole vectors."""
+    return width + -width % LANES
 
 
 @inlined
-def prefetch_vector(stream, at):
-    """Ask for the codes of the vector that begins at `at`."""
-    for byte in range(0, stream.nbytes, LINE):
-        prefetch(stream.codes, at + byte)
+def new_places():
+    """Room for where each vector of a tile begins."""
+    return np.zeros(TILE, np.int64)
 
 
 @inlined
-def add_scores(scores, q, k, at, width, ahead, ahead_at, wanted):
-    """scores += products of a tile's keys and queries: an entry of the queries meets ROWS keys at a time.
+def room(n):
+    """n numbers that begin where a line of the cache does, so that a vector lies in one line."""
+    numbers = np.empty(n + LINE // 4, np.float32)
+    skipped = -(address(numbers) // 4) % (LINE // 4)
+    return numbers[skipped : skipped + n]
+
+
+@inlined
+def ask_ahead(k, v, first, last, k_bytes, v_bytes):
+    """Ask for the bytes of vectors first, ..., last - 1 of a tile of keys and values, or of any two streams."""
+    for i in range(first, min(last, TILE)):
+        ask(k[i], k_bytes)
+        ask(v[i], v_bytes)
+
+
+@inlined
+def ask(at, nbytes):
+    """Ask for so many bytes, four lines a turn: a turn for each line would cost more than what it asks for."""
+    whole = nbytes - nbytes % (4 * LINE)
+    for byte in range(0, whole, 4 * LINE):
+        prefetch(at + byte)
+        prefetch(at + byte + LINE)
+        prefetch(at + byte + 2 * LINE)
+        prefetch(at + byte + 3 * LINE)
+    for byte in range(whole, nbytes, LINE):
+        prefetch(at + byte)
+
+
+@inlined
+def add_all_products(sums, q, k, first, width):
+    """`add_products` of whole vectors: ROWS queries from address q on, KEYS keys from k[first] on."""
+    for offset in range(0, 4 * width, 4 * LANES):
+        sums = add_products(sums, q + offset, 4 * width, k, first, offset)
+    return sums
+
+
+@inlined
+def add_mixture(acc, weights, v, count, width, next_k, next_v, k_bytes, v_bytes):
+    """acc += mixture of a tile's values: what ROWS rows mix of some of the values' entries stays in registers meanwhile.
 
     Args:
-        scores: (TILE, LANES), flat.
-        q: (width, LANES), flat.
-        k, at: flat memory, and where each key begins in it.
-        ahead, ahead_at: the stream whose vectors are needed next, and where they lie.
-        wanted: whether to ask for them meanwhile.
-    """
-    for j in range(0, TILE, ROWS):
-        rows = load_block(scores, j * LANES)
-        for part in range(ROWS):  # a processor waits for few lines at once: so they are asked for here and there
-            if wanted:
-                prefetch_vector(ahead, ahead_at[j + part])
-            for i in range(width * part // ROWS, width * (part + 1) // ROWS):
-                rows = add_products_at(rows, k, at, j, i, load(q, i * LANES))
-        store_block(scores, j * LANES, rows)
-
-
-@inlined
-def add_mixture(acc, weights, v, at, count, width, ahead, ahead_at, wanted):
-    """acc += mixture of a tile's values: a key's weights meet ROWS entries of its value at a time.
-
-    Args:
-        acc: (width, LANES), flat.
-        weights: (TILE, LANES), flat.
+        acc: (rows, width).
+        weights: (rows, TILE).
+        v: where each value begins.
         count: of the tile's keys, those that exist: a weight of 0 times what may stand elsewhere could be NaN.
-        v, at, ahead, ahead_at, wanted: as of `add_scores`.
+        next_k, next_v, k_bytes, v_bytes: the next tile, of which the second half is asked for meanwhile (`ask_ahead`).
     """
-    whole = width - width % ROWS
+    rows, at_once = len(acc) // width, COLUMNS * LANES
+    whole = width - width % at_once
+    asked, blocks = TILE // 2, max(1, rows // ROWS * (whole // at_once) * (TILE // FEW))
+    each = -(-asked // blocks)
     for first in range(0, count, FEW):
         last = min(first + FEW, count)
-        few = last - first
-        for i in range(0, whole, ROWS):
-            if wanted:
-                for j in range(first + few * i // whole, first + few * (i + ROWS) // whole):
-                    prefetch_vector(ahead, ahead_at[j])
-            rows = load_block(acc, i * LANES)
-            for j in range(first, last):
-                rows = add_products(rows, v, at[j] + i, load(weights, j * LANES))
-            store_block(acc, i * LANES, rows)
-        for i in range(whole, width):
-            row = load(acc, i * LANES)
-            for j in range(first, last):
-                row = multiply_add(spread(v, at[j] + i), load(weights, j * LANES), row)
-            store(acc, i * LANES, row)
+        for i in range(0, whole, at_once):
+            for row in range(0, rows, ROWS):
+                ask_ahead(next_k, next_v, asked, asked + each, k_bytes, v_bytes)
+                asked += each
+                to, weight = address(acc) + 4 * (row * width + i), address(weights) + 4 * row * TILE
+                mixed = load_mixtures(to, 4 * width)
+                for j in range(first, last):
+                    mixed = add_mixtures(mixed, weight + 4 * j, 4 * TILE, v[j] + 4 * i)
+                store_mixtures(to, 4 * width, mixed)
+        for i in range(whole, width, LANES):
+            for row in range(rows):
+                to, weight = address(acc) + 4 * (row * width + i), address(weights) + 4 * row * TILE
+                mixed = load(to)
+                for j in range(first, last):
+                    mixed = multiply_add(spread(weight + 4 * j), load(v[j] + 4 * i), mixed)
+                store(to, mixed)
 
 
 @inlined
@@ -327,58 +372,99 @@ def exp2(x):
 
 
 @inlined
-def online_softmax(scores, top, total, acc):
+def online_softmax(scores, top, sums, acc):
     """One tile's step: scores become weights, 2 ** (score - top), under the new top; what was summed before shrinks to it.
 
     Args:
-        scores: (TILE, LANES), flat, exponents to base 2; -inf where a query does not look.
-        top, total: (LANES,) the largest so far (LOWEST before any), and the sum of weights under it.
-        acc: (dv, LANES), flat, the mixture of values under it.
+        scores: (rows, TILE), flat, exponents to base 2; -inf where a query does not look.
+        top: (rows,) the largest so far, LOWEST before any.
+        sums: (rows, LANES), flat; a row's add up to the sum of weights under it.
+        acc: (rows, width), flat, the mixture of values under it.
     """
-    before = load(top, 0)
-    highest = before
-    for j in range(TILE):
-        highest = at_least(highest, load(scores, j * LANES))
-    store(top, 0, highest)
-    shrink = exp2(subtract(before, highest))
-    grown = multiply(load(total, 0), shrink)
-    for j in range(TILE):
-        weight = exp2(subtract(load(scores, j * LANES), highest))
-        store(scores, j * LANES, weight)
-        grown = add(grown, weight)
-    store(total, 0, grown)
-    for i in range(0, len(acc), LANES):
-        store(acc, i, multiply(load(acc, i), shrink))
+    vector, width = 4 * LANES, len(acc) // len(top)
+    for row in range(len(top)):
+        here, end = address(scores) + 4 * row * TILE, address(scores) + 4 * (row + 1) * TILE
+        peaks = load(here)
+        for at in range(here + vector, end, vector):
+            peaks = at_least(peaks, load(at))
+        before, top[row] = top[row], max(top[row], largest(peaks))
+        highest, summed = fill(top[row]), load(address(sums) + vector * row)
+        if top[row] > before:
+            shrink = exp2(subtract(fill(before), highest))
+            summed = multiply(summed, shrink)
+            multiply_row(acc, row, width, shrink)
+        for at in range(here, end, vector):
+            weight = exp2(subtract(load(at), highest))
+            store(at, weight)
+            summed = add(summed, weight)
+        store(address(sums) + vector * row, summed)
 
 
 @inlined
-def finish_softmax(acc, top, total, lse):
+def multiply_row(acc, row, width, factor):
+    """A row of acc (rows, width) by what lies in all lanes of factor."""
+    for i in range(row * width, (row + 1) * width, LANES):
+        store(address(acc) + 4 * i, multiply(load(address(acc) + 4 * i), factor))
+
+
+@inlined
+def finish_softmax(acc, top, sums, lse):
     """Weights by their sum, and log-sum-exps to base 2; zeros and -inf for a query that saw nothing."""
-    for lane in range(LANES):
-        lse[lane] = top[lane] + np.log2(total[lane])
-        total[lane] = np.float32(1.0) / total[lane] if total[lane] != 0 else np.float32(0.0)
-    share = load(total, 0)
-    for i in range(0, len(acc), LANES):
-        store(acc, i, multiply(load(acc, i), share))
+    for row in range(len(top)):
+        summed = total(load(address(sums) + 4 * row * LANES))
+        lse[row] = top[row] + np.log2(summed)
+        share = np.float32(1.0) / summed if summed != 0 else np.float32(0.0)
+        multiply_row(acc, row, len(acc) // len(top), fill(share))
 
 
-def in_threads(kernel: Callable, items: int, *arguments) -> None:
-    """kernel(first, last, *arguments) over all items, in as many threads as PyTorch uses, equal shares each."""
+def in_threads(kernel: Callable, items: int, *arguments, threads: int | None = None) -> None:
+    """kernel(first, last, *arguments) over all items, equal shares in as many threads as PyTorch uses, or as told."""
     if not kernel.signatures:  # so far nothing is compiled in this process, or read from disk
         with _telling(kernel.__name__):
             kernel(0, 0, *arguments)
-    threads = max(1, min(torch.get_num_threads(), items))
+    threads = max(1, min(threads or torch.get_num_threads(), items))
     edges = [items * i // threads for i in range(threads + 1)]
-    others = [_pool(os.getpid()).submit(kernel, edges[i], edges[i + 1], *arguments) for i in range(1, threads)]
-    kernel(edges[0], edges[1], *arguments)
+    if threads == 1:
+        return kernel(0, items, *arguments)
+    shares, failures = iter(range(threads)), []
+
+    def work(_):
+        try:
+            for i in shares:
+                kernel(edges[i], edges[i + 1], *arguments)
+        except BaseException as error:  # on its way through C it would be lost
+            failures.append(error)
+
+    _in_team(work, threads)
+    if failures:
+        raise failures[0]
+
+
+_WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+def _in_team(work: Callable[[int | None], None], threads: int) -> None:
+    """Call work in each of PyTorch's own threads: for a while after its last work they spin, and would slow down others."""
+    parallel = _openmp()
+    if parallel is not None:
+        return parallel(_WORK(work), None, threads, 0)
+    others = [threading.Thread(target=work, args=(None,)) for _ in range(threads - 1)]
     for other in others:
-        other.result()
+        other.start()
+    work(None)
+    for other in others:
+        other.join()
 
 
-@functools.lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads that wait for work; a fork has none of its parent's."""
-    return ThreadPoolExecutor(os.cpu_count())
+@functools.cache
+def _openmp() -> Callable | None:
+    """What runs a function in all threads, of the OpenMP library that PyTorch has loaded; None where it has another."""
+    try:
+        parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel
+    except (AttributeError, OSError):
+        return None
+    parallel.argtypes, parallel.restype = (_WORK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    return parallel
 
 
 class _telling(event.Listener):
@@ -413,24 +499,22 @@ def check_on_processor(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} runs on processors, got {x.device}: use impl='triton' there")
 
 
-def lanes_of(rows: Tensor) -> np.ndarray:
-    """(items, rows, width) as float32 (items, blocks, width * LANES): rows in lanes, zeros where there is no row."""
-    items, n, width = rows.shape
-    blocks = -(-n // LANES)
-    padded = rows.new_zeros(items, blocks * LANES, width, dtype=torch.float32)
-    padded[:, :n] = rows
-    return padded.unflatten(1, (blocks, LANES)).transpose(2, 3).contiguous().flatten(2).numpy()
-
-
-def rows_of(lanes: np.ndarray, *, rows: int) -> Tensor:
-    """`lanes_of` undone: (..., blocks, width * LANES) to (..., rows, width)."""
-    x = torch.from_numpy(lanes).unflatten(-1, (-1, LANES)).transpose(-1, -2)
-    return x.flatten(-3, -2)[..., :rows, :]
+def padded_rows(x: Tensor) -> np.ndarray:
+    """(items, rows, width) as float32 (items, rows * width) of whole blocks of rows and whole vectors: zeros beyond."""
+    items, rows, width = x.shape
+    out = np.zeros((items, rows + -rows % ROWS, width + -width % LANES), np.float32)
+    out[:, :rows, :width] = x.numpy()
+    return out.reshape(items, out.shape[1] * out.shape[2])
 
 
 def pages_of(block_table: Tensor | None, *, b: int) -> np.ndarray:
     """The blocks of each sequence, in order: those of a table, or where there is none a single one for each."""
-    return (torch.arange(b)[:, None] if block_table is None else block_table).to(torch.int32).contiguous().numpy()
+    return np.arange(b)[:, None] if block_table is None else block_table.numpy().astype(np.int64)
+
+
+def lengths_of(lengths: Tensor | None, *, b: int, capacity: int) -> np.ndarray:
+    """(b,) tokens of each sequence: all that there is room for unless told."""
+    return np.full(b, capacity) if lengths is None else lengths.numpy().astype(np.int64)
 
 
 def run_splits(
@@ -439,14 +523,35 @@ def run_splits(
     """A kernel's items, all splits of all sequences, merged: outputs (sequences, rows, width) and log-sum-exps.
 
     Args:
-        kernel: kernel(first, last, out, lse, rows, splits, *arguments) leaves of these items (blocks, width * LANES) and,
-            to base 2, (blocks, LANES).
+        kernel: kernel(first, last, out, lse, rows, splits, *arguments) leaves of these items (rows * width) and, to base 2,
+            (rows,), both of padded rows and widths.
         sequences: with heads of their own each counts as one.
     """
-    items, blocks = sequences * splits, -(-rows // LANES)
-    out = np.empty((items, blocks, width * LANES), np.float32)
-    lse = np.empty((items, blocks, LANES), np.float32)
-    in_threads(kernel, items if rows else 0, out, lse, rows, splits, *arguments)
-    parts, part_lse = (rows_of(x, rows=rows).unflatten(0, (sequences, splits)).unbind(1) for x in (out, lse))
-    part_lse = [LN2 * x[..., 0] for x in part_lse]
-    return functools.reduce(lambda a, b: merge_partial(*a, *b), zip(parts, part_lse, strict=True))
+    items, padded_rows, padded_width = sequences * splits, rows + -rows % ROWS, width + -width % LANES
+    out = np.empty((items, padded_rows * padded_width), np.float32)
+    lse = np.empty((items, padded_rows), np.float32)
+    in_threads(kernel, items if rows else 0, out, lse, padded_rows, splits, *arguments)
+    if splits > 1:
+        in_threads(merge_kernel, sequences, out, lse, splits, padded_width, threads=1)
+    out = torch.from_numpy(out).view(sequences, splits, padded_rows, padded_width)[:, 0, :rows, :width]
+    return out, LN2 * torch.from_numpy(lse).view(sequences, splits, padded_rows)[:, 0, :rows]
+
+
+@compiled
+def merge_kernel(first_sequence, last_sequence, out, lse, splits, width):
+    """The parts of a sequence's splits as one, where the first split's was: as `merge_partial`, but log-sum-exps to base 2."""
+    weights = np.empty(splits, np.float32)
+    for first in range(first_sequence * splits, last_sequence * splits, splits):
+        for row in range(lse.shape[1]):
+            top, summed = np.float32(LOWEST), np.float32(0.0)  # of a row that saw nothing -inf - -inf would be NaN
+            for split in range(splits):
+                top = max(top, lse[first + split, row])
+            for split in range(splits):
+                weights[split] = np.exp2(lse[first + split, row] - top)
+                summed += weights[split]
+            lse[first, row] = top + np.log2(summed)
+            for i in range(row * width, (row + 1) * width):
+                mixed = np.float32(0.0)
+                for split in range(splits):
+                    mixed += weights[split] * out[first + split, i]
+                out[first, i] = mixed / summed if summed != 0 else np.float32(0.0)

@@ -1,22 +1,25 @@
 """Vectors of float32 numbers for kernels that numba compiles: what a processor adds and multiplies in one instruction.
 
-Such a vector has LANES numbers, each in a lane of its own; what is done to it is done to all of them. Where a processor's
-registers are narrower, the compiler cuts it. Numba's own loops become vectors where LLVM finds how, along one axis and with
-sums across lanes at the end. Here the kernel says what lies in the lanes, and nothing is ever summed across them.
+Such a vector has LANES numbers, each in a lane of its own; what is done to it is done to all of them. Numba's own loops become
+vectors where LLVM finds how. Here the kernel says what lies in the lanes, and which vectors stay in registers. Memory is named
+by its address, in bytes, as a Triton kernel names it by pointers: nobody checks it.
 """
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-LANES = 8
-# Vectors of a block, which with one more and a number in every lane fill the registers that all processors have.
-ROWS = 8
+# What a register holds: of AVX-512 sixteen numbers, of AVX2 eight. Where it holds four, the compiler takes two.
+LANES = 16 if get_host_cpu_features().get("avx512f") else 8
+# Of AVX-512's 32 registers 16 hold sums, of the 16 that others have 8: what sums are made of has to be in registers too.
+ROWS = LANES // 4  # queries that meet a number of the cache while it is in a register
+KEYS = LANES // ROWS  # keys whose products with them are summed at once: a vector of sums
+COLUMNS = 4  # vectors of a value that are mixed at once
 
 FLOAT, INT = ir.FloatType(), ir.IntType(32)
 FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
-BLOCK = ir.ArrayType(FLOATS, ROWS)
 BYTES, HALVES = ir.VectorType(ir.IntType(8), LANES), ir.VectorType(ir.IntType(16), LANES)
 # Of a product and the sum after it one instruction may be made.
 FUSED = ("contract",)
@@ -30,13 +33,15 @@ class Vector(types.Type):
 
 
 class Block(types.Type):
-    """ROWS vectors in as many registers; in compiled code alone."""
+    """Some vectors in as many registers; in compiled code alone."""
 
-    def __init__(self):
-        super().__init__(name=f"{ROWS} x float32 x {LANES}")
+    def __init__(self, vectors):
+        super().__init__(name=f"{vectors} x float32 x {LANES}")
+        self.vectors = vectors
 
 
-vector, block = Vector(), Block()
+vector = Vector()
+products, mixtures = Block(ROWS * KEYS), Block(ROWS * COLUMNS)
 
 
 @register_model(Vector)
@@ -48,15 +53,27 @@ class _VectorModel(models.PrimitiveModel):
 @register_model(Block)
 class _BlockModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, BLOCK)
+        super().__init__(manager, kind, ir.ArrayType(FLOATS, kind.vectors))
 
 
-def _address(context, builder, kind, array, index):
-    return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
+def _pointer(builder, at, kind):
+    return builder.inttoptr(at, kind.as_pointer())
 
 
-def _vector_address(context, builder, kind, array, index):
-    return builder.bitcast(_address(context, builder, kind, array, index), FLOATS.as_pointer())
+def _load(builder, at, kind=FLOATS):
+    """What lies at an address, wherever that stands in a line."""
+    loaded = builder.load(_pointer(builder, at, kind))
+    loaded.align = 1
+    return loaded
+
+
+def _store(builder, at, x):
+    builder.store(x, _pointer(builder, at, x.type)).align = 1
+
+
+def _behind(builder, at, vectors):
+    """The address some vectors further on."""
+    return builder.add(at, ir.Constant(at.type, 4 * LANES * vectors))
 
 
 def _in_all_lanes(builder, x):
@@ -66,20 +83,47 @@ def _in_all_lanes(builder, x):
 
 
 @intrinsic
-def load(typing_context, array, index):
-    """The numbers from array[index] on, an index that is not checked."""
+def address(typing_context, array):
+    """Where an array's first number lies."""
 
     def generate(context, builder, signature, args):
-        return _load(context, builder, array, *args, FLOATS)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
 
-    return vector(array, types.intp), generate
+    return types.intp(array), generate
 
 
-def _load(context, builder, kind, array, index, dtype):
-    """A vector of this dtype from array[index] on, wherever that stands in a line."""
-    loaded = builder.load(builder.bitcast(_address(context, builder, kind, array, index), dtype.as_pointer()))
-    loaded.align = 1
-    return loaded
+@intrinsic
+def number(typing_context, at):
+    """The float32 number at an address."""
+
+    def generate(context, builder, signature, args):
+        return _load(builder, *args, FLOAT)
+
+    return types.float32(types.intp), generate
+
+
+@intrinsic
+def copy(typing_context, to, at, nbytes):
+    """So many bytes from one address to another."""
+
+    def generate(context, builder, signature, args):
+        to, at, nbytes = args
+        byte = ir.IntType(8)
+        cgutils.raw_memcpy(builder, _pointer(builder, to, byte), _pointer(builder, at, byte), nbytes, 1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), generate
+
+
+@intrinsic
+def load(typing_context, at):
+    """Numbers of float32."""
+
+    def generate(context, builder, signature, args):
+        return _load(builder, *args)
+
+    return vector(types.intp), generate
 
 
 def _from_half(builder, bits):
@@ -88,54 +132,54 @@ def _from_half(builder, bits):
 
 
 @intrinsic
-def load_int8(typing_context, codes, at):
-    """Integers of 8 bits from the byte codes[at] on."""
+def load_int8(typing_context, at):
+    """Integers of 8 bits."""
 
     def generate(context, builder, signature, args):
-        return builder.sitofp(_load(context, builder, codes, *args, BYTES), FLOATS)
+        return builder.sitofp(_load(builder, *args, BYTES), FLOATS)
 
-    return vector(codes, types.intp), generate
+    return vector(types.intp), generate
 
 
 @intrinsic
-def load_int4(typing_context, codes, at):
-    """Integers of 4 bits from the byte codes[at] on; a byte's low half comes first."""
+def load_int4(typing_context, at):
+    """Integers of 4 bits; a byte's low half comes first."""
 
     def generate(context, builder, signature, args):
         half = ir.VectorType(ir.IntType(8), LANES // 2)
-        both = _load(context, builder, codes, *args, half)
+        both = _load(builder, *args, half)
         low = builder.and_(both, ir.Constant(half, [15] * (LANES // 2)))
         high = builder.lshr(both, ir.Constant(half, [4] * (LANES // 2)))
         turns = [i // 2 + i % 2 * (LANES // 2) for i in range(LANES)]
         return builder.uitofp(builder.shuffle_vector(low, high, ir.Constant(INTS, turns)), FLOATS)
 
-    return vector(codes, types.intp), generate
+    return vector(types.intp), generate
 
 
 @intrinsic
-def load_bfloat16(typing_context, codes, at):
-    """Numbers of bfloat16, the upper halves of float32, from the byte codes[at] on."""
+def load_bfloat16(typing_context, at):
+    """Numbers of bfloat16, the upper halves of float32."""
 
     def generate(context, builder, signature, args):
-        bits = builder.zext(_load(context, builder, codes, *args, HALVES), INTS)
+        bits = builder.zext(_load(builder, *args, HALVES), INTS)
         return builder.bitcast(builder.shl(bits, ir.Constant(INTS, [16] * LANES)), FLOATS)
 
-    return vector(codes, types.intp), generate
+    return vector(types.intp), generate
 
 
 @intrinsic
-def load_float16(typing_context, codes, at):
-    """Numbers of float16 from the byte codes[at] on."""
+def load_float16(typing_context, at):
+    """Numbers of float16."""
 
     def generate(context, builder, signature, args):
-        return _from_half(builder, _load(context, builder, codes, *args, HALVES))
+        return _from_half(builder, _load(builder, *args, HALVES))
 
-    return vector(codes, types.intp), generate
+    return vector(types.intp), generate
 
 
 @intrinsic
-def load_fp8(typing_context, codes, at):
-    """Numbers of float8_e4m3fn from the byte codes[at] on.
+def load_fp8(typing_context, at):
+    """Numbers of float8_e4m3fn.
 
     Exponent and mantissa, moved to where float16 has them, say 1 / 256 of the number, since the exponents' biases differ by
     8; but the largest code is no number.
@@ -145,7 +189,7 @@ def load_fp8(typing_context, codes, at):
         def all_lanes(n):
             return ir.Constant(HALVES, [n] * LANES)
 
-        bits = builder.zext(_load(context, builder, codes, *args, BYTES), HALVES)
+        bits = builder.zext(_load(builder, *args, BYTES), HALVES)
         size = builder.and_(bits, all_lanes(0x7F))
         sign = builder.shl(builder.and_(bits, all_lanes(0x80)), all_lanes(8))
         half = builder.or_(sign, builder.shl(size, all_lanes(7)))
@@ -153,93 +197,196 @@ def load_fp8(typing_context, codes, at):
         none = builder.icmp_unsigned("==", size, all_lanes(0x7F))
         return builder.select(none, ir.Constant(FLOATS, [float("nan")] * LANES), number)
 
-    return vector(codes, types.intp), generate
+    return vector(types.intp), generate
 
 
 @intrinsic
-def store(typing_context, array, index, x):
-    """array[index], array[index + 1], ... = x, at an index that is not checked."""
+def store(typing_context, at, x):
+    """A vector's numbers, from an address on."""
 
     def generate(context, builder, signature, args):
-        stored = builder.store(args[2], _vector_address(context, builder, array, *args[:2]))
-        stored.align = 4
+        _store(builder, *args)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector), generate
+    return types.void(types.intp, vector), generate
+
+
+def _vectors(builder, block, n):
+    return [builder.extract_value(block, i) for i in range(n)]
+
+
+def _block(builder, vectors):
+    block = ir.Constant(ir.ArrayType(FLOATS, len(vectors)), ir.Undefined)
+    for i, x in enumerate(vectors):
+        block = builder.insert_value(block, x, i)
+    return block
+
+
+def _plus_product(builder, total, x, y):
+    return builder.fadd(total, builder.fmul(x, y, flags=FUSED), flags=FUSED)
 
 
 @intrinsic
-def load_block(typing_context, array, index):
-    """The numbers from array[index] on, vector by vector."""
+def no_products(typing_context):
+    """Zeros, to which `add_products` adds."""
 
     def generate(context, builder, signature, args):
-        base, rows = _vector_address(context, builder, array, *args), ir.Constant(BLOCK, ir.Undefined)
-        for n in range(ROWS):
-            loaded = builder.load(builder.gep(base, [ir.Constant(INT, n)]))
-            loaded.align = 4
-            rows = builder.insert_value(rows, loaded, n)
-        return rows
+        return _block(builder, [ir.Constant(FLOATS, [0.0] * LANES)] * products.vectors)
 
-    return block(array, types.intp), generate
+    return products(), generate
 
 
 @intrinsic
-def store_block(typing_context, array, index, rows):
-    """array[index], array[index + 1], ... = the numbers of the vectors, one after another."""
+def add_products(typing_context, block, q, next_q, k, first, offset):
+    """The block plus products of LANES entries of ROWS queries and KEYS keys.
+
+    Args:
+        q, next_q: where the first query's entries begin, and how far behind them the next one's do.
+        k, first: where keys begin, and of which on they are taken.
+        offset: of the entries in keys.
+    """
 
     def generate(context, builder, signature, args):
-        base = _vector_address(context, builder, array, *args[:2])
+        block, q, next_q, k, first, offset = args
+        begins = builder.gep(context.make_array(signature.args[3])(context, builder, k).data, [first])
+        begins = [builder.load(builder.gep(begins, [ir.Constant(INT, n)])) for n in range(KEYS)]
+        keys = [_load(builder, builder.add(begin, offset)) for begin in begins]
+        sums = _vectors(builder, block, products.vectors)
         for n in range(ROWS):
-            address = builder.gep(base, [ir.Constant(INT, n)])
-            builder.store(builder.extract_value(args[2], n), address).align = 4
+            query = _load(builder, q)
+            q = builder.add(q, next_q)
+            for i, key in enumerate(keys, n * KEYS):
+                sums[i] = _plus_product(builder, sums[i], key, query)
+        return _block(builder, sums)
+
+    return products(products, types.intp, types.intp, k, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_sums(typing_context, at, stride, block):
+    """The sum of each vector: of the first KEYS one after another from `at` on, of the next from `stride` bytes behind."""
+
+    def generate(context, builder, signature, args):
+        at, stride, block = args
+        sums = _sums(builder, _vectors(builder, block, products.vectors))
+        for n in range(ROWS):
+            lanes = ir.Constant(ir.VectorType(INT, KEYS), [n * KEYS + i for i in range(KEYS)])
+            _store(builder, at, builder.shuffle_vector(sums, ir.Constant(FLOATS, ir.Undefined), lanes))
+            at = builder.add(at, stride)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, block), generate
+    return types.void(types.intp, types.intp, products), generate
 
 
-def _add_products(builder, rows, addresses, x):
-    """Each vector of a block plus x times the number at an address."""
-    for n, address in enumerate(addresses):
-        product = builder.fmul(_in_all_lanes(builder, builder.load(address)), x, flags=FUSED)
-        row = builder.fadd(builder.extract_value(rows, n), product, flags=FUSED)
-        rows = builder.insert_value(rows, row, n)
-    return rows
+def _sums(builder, vectors):
+    """A vector of the sums of LANES vectors, in their order.
 
-
-@intrinsic
-def add_products(typing_context, rows, array, index, x):
-    """rows[n] + array[index + n] * x: one vector, which meets ROWS neighbours in memory."""
-
-    def generate(context, builder, signature, args):
-        rows, memory, index, x = args
-        base = _address(context, builder, array, memory, index)
-        return _add_products(builder, rows, [builder.gep(base, [ir.Constant(INT, n)]) for n in range(ROWS)], x)
-
-    return block(block, array, types.intp, vector), generate
+    Half of a vector's lanes and half of another's are put into one, and the other halves, and both are added: one vector has
+    what was in two. So with each half as many vectors hold twice as many sums, of half as many lanes each.
+    """
+    lanes = LANES // 2
+    while len(vectors) > 1:
+        low = [s + x + i for s in range(0, LANES, 2 * lanes) for x in (0, LANES) for i in range(lanes)]
+        firsts, seconds = ir.Constant(INTS, low), ir.Constant(INTS, [i + lanes for i in low])
+        pairs = zip(vectors[: len(vectors) // 2], vectors[len(vectors) // 2 :], strict=True)
+        vectors = [
+            builder.fadd(builder.shuffle_vector(x, y, firsts), builder.shuffle_vector(x, y, seconds)) for x, y in pairs
+        ]
+        lanes //= 2
+    return vectors[0]
 
 
 @intrinsic
-def add_products_at(typing_context, rows, array, at, first, offset, x):
-    """rows[n] + array[at[first + n] + offset] * x: one vector, which meets a number of each of ROWS vectors in memory."""
+def load_mixtures(typing_context, at, stride):
+    """COLUMNS vectors of each of ROWS rows, which are `stride` bytes apart."""
 
     def generate(context, builder, signature, args):
-        rows, memory, places, first, offset, x = args
-        base = _address(context, builder, at, places, first)
-        begins = [builder.load(builder.gep(base, [ir.Constant(INT, n)])) for n in range(ROWS)]
-        data = _address(context, builder, array, memory, offset)
-        return _add_products(builder, rows, [builder.gep(data, [begin]) for begin in begins], x)
+        at, stride = args
+        vectors = []
+        for _ in range(ROWS):
+            vectors += [_load(builder, _behind(builder, at, i)) for i in range(COLUMNS)]
+            at = builder.add(at, stride)
+        return _block(builder, vectors)
 
-    return block(block, array, at, types.intp, types.intp, vector), generate
+    return mixtures(types.intp, types.intp), generate
 
 
 @intrinsic
-def spread(typing_context, array, index):
-    """array[index] in every lane, at an index that is not checked."""
+def add_mixtures(typing_context, block, weights, stride, v):
+    """The block plus COLUMNS vectors of a value by a weight of each of ROWS rows, which are `stride` bytes apart."""
 
     def generate(context, builder, signature, args):
-        return _in_all_lanes(builder, builder.load(_address(context, builder, array, *args)))
+        block, weights, stride, v = args
+        sums = _vectors(builder, block, mixtures.vectors)
+        values = [_load(builder, _behind(builder, v, i)) for i in range(COLUMNS)]
+        for n in range(ROWS):
+            weight = _in_all_lanes(builder, _load(builder, weights, FLOAT))
+            weights = builder.add(weights, stride)
+            for i, value in enumerate(values, n * COLUMNS):
+                sums[i] = _plus_product(builder, sums[i], weight, value)
+        return _block(builder, sums)
 
-    return vector(array, types.intp), generate
+    return mixtures(mixtures, types.intp, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_mixtures(typing_context, at, stride, block):
+    """`load_mixtures` undone."""
+
+    def generate(context, builder, signature, args):
+        at, stride, block = args
+        vectors = iter(_vectors(builder, block, mixtures.vectors))
+        for _ in range(ROWS):
+            for i in range(COLUMNS):
+                _store(builder, _behind(builder, at, i), next(vectors))
+            at = builder.add(at, stride)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, mixtures), generate
+
+
+@intrinsic
+def largest(typing_context, x):
+    """The largest of a vector's numbers; not told where one is NaN."""
+
+    def generate(context, builder, signature, args):
+        return _across(builder, *args, _larger)
+
+    return types.float32(vector), generate
+
+
+def _larger(builder, x, y):
+    return builder.select(builder.fcmp_ordered("<", x, y), y, x)
+
+
+@intrinsic
+def total(typing_context, x):
+    """The sum of a vector's numbers."""
+
+    def generate(context, builder, signature, args):
+        return _across(builder, *args, ir.IRBuilder.fadd)
+
+    return types.float32(vector), generate
+
+
+def _across(builder, x, operation):
+    """What an operation makes of all numbers of a vector: half of them with the other half, and again."""
+    lanes = LANES
+    while lanes > 1:
+        lanes //= 2
+        halves = ir.Constant(INTS, [(i + lanes) % LANES for i in range(LANES)])
+        x = operation(builder, x, builder.shuffle_vector(x, x, halves))
+    return builder.extract_element(x, ir.Constant(INT, 0))
+
+
+@intrinsic
+def spread(typing_context, at):
+    """The float32 number at an address, in every lane."""
+
+    def generate(context, builder, signature, args):
+        return _in_all_lanes(builder, _load(builder, *args, FLOAT))
+
+    return vector(types.intp), generate
 
 
 @intrinsic
@@ -298,8 +445,7 @@ def at_least(typing_context, x, low):
     """The larger of x and low in each lane; x where it is NaN."""
 
     def generate(context, builder, signature, args):
-        x, low = args
-        return builder.select(builder.fcmp_ordered("<", x, low), low, x)
+        return _larger(builder, *args)
 
     return vector(vector, vector), generate
 
@@ -327,16 +473,16 @@ def two_to(typing_context, n):
 
 
 @intrinsic
-def prefetch(typing_context, array, index):
-    """Ask for the cache line in which array[index] lies, and go on."""
+def prefetch(typing_context, at):
+    """Ask for the cache line at an address, and go on."""
 
     def generate(context, builder, signature, args):
         byte = ir.IntType(8).as_pointer()
-        address = builder.bitcast(_address(context, builder, array, *args), byte)
         kind = ir.FunctionType(ir.VoidType(), [byte, INT, INT, INT])
         function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        # to read, to be kept in the nearest cache, data
-        builder.call(function, [address, ir.Constant(INT, 0), ir.Constant(INT, 3), ir.Constant(INT, 1)])
+        pointer = _pointer(builder, args[0], ir.IntType(8))
+        # to read, to be kept in the second cache, data
+        builder.call(function, [pointer, ir.Constant(INT, 0), ir.Constant(INT, 2), ir.Constant(INT, 1)])
         return context.get_dummy_value()
 
-    return types.void(array, types.intp), generate
+    return types.void(types.intp), generate

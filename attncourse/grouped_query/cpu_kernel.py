@@ -14,8 +14,9 @@ from attncourse._shared.cpu_kernel import (
     LOG2E,
     LOWEST,
     TILE,
+    add_all_products,
     add_mixture,
-    add_scores,
+    ask_ahead,
     bring,
     check_on_processor,
     compiled,
@@ -23,15 +24,19 @@ from attncourse._shared.cpu_kernel import (
     hide,
     inlined,
     keys_of,
-    lanes_of,
+    lengths_of,
     locate,
-    new_tile,
+    move_on,
+    new_places,
     online_softmax,
+    padded,
+    padded_rows,
+    room,
     pages_of,
     run_splits,
     stream_of,
 )
-from attncourse._shared.lanes import LANES
+from attncourse._shared.lanes import KEYS, LANES, ROWS, address, no_products, store_sums
 from attncourse._shared.launch import choose_splits
 from attncourse._shared.precision import outside_autocast
 
@@ -49,57 +54,62 @@ def _bound(scores, softcap):
 
 @compiled
 def grouped_query_split_kernel(
-    first_item, last_item, out, lse, rows, splits, q, k, v, lengths, positions, pages, g, size, window, softcap
+    first_item, last_item, out, lse, rows, splits, q, k, v, lengths, positions, tables, g, size, window, softcap
 ):
     """Items of work: each the rows (a group's query heads, t queries each) of one sequence against one split of its keys.
 
     Args:
-        out, lse: (items, blocks, dv * LANES) and (items, blocks, LANES), an item's mixture and log-sum-exps to base 2.
-        q: (b * g, blocks, dk * LANES), scaled: scores are exponents to base 2, or where they are bounded parts of softcap.
+        out, lse: (items, rows * dv) and (items, rows), an item's mixture and log-sum-exps to base 2.
+        rows: padded to whole blocks, as widths are to whole vectors.
+        q: (b * g, rows * dk), scaled: scores are exponents to base 2, or where they are bounded parts of softcap.
         positions: (b, t) of the queries; a row's is that of its query.
-        pages: (b, n) blocks of the streams, `size` tokens each.
+        tables: (b, n) blocks of the streams, `size` tokens each.
         window: more than any distance where there is none.
         softcap: 0 for none.
     """
-    blocks = q.shape[1]
-    scores = np.empty((blocks, TILE * LANES), np.float32)
-    top, total = np.empty((blocks, LANES), np.float32), np.empty((blocks, LANES), np.float32)
-    k_tile, v_tile = new_tile(k.width), new_tile(v.width)
-    k_at, v_at, next_at, own, scale_at = (
-        np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64),
-        np.zeros(TILE, np.int64),
-    )  # fmt: skip
+    dk, dv = padded(k.width), padded(v.width)
+    scores, top, sums = room(rows * TILE), room(rows), room(rows * LANES)
+    k_tile, v_tile = room(TILE * dk), room(TILE * dv)
+    k_at, v_at, next_k, next_v, scale_at = new_places(), new_places(), new_places(), new_places(), new_places()
+    each = -(-KEYS // 2 * ROWS // rows)  # keys and values that are asked for with a block of scores
     for item in range(first_item, last_item):
         group, split = item // splits, item % splits
         batch, head = group // g, group % g
-        begin, end = keys_of(split, splits, lengths[batch], positions[batch], window)
+        pages, seen_from = tables[batch], positions[batch]
+        begin, end = keys_of(split, splits, lengths[batch], seen_from, window)
+        first_query, last_query = seen_from.min(), seen_from.max()
         acc = out[item]
-        acc[:], top[:], total[:] = 0.0, LOWEST, 0.0
+        acc[:], top[:], sums[:] = 0.0, LOWEST, 0.0
         if begin < end:
-            locate(next_at, k.strides, pages[batch], size, head, begin, min(TILE, end - begin))
+            locate(next_k, k.codes, k.strides, pages, size, head, begin, min(TILE, end - begin))
+            locate(next_v, v.codes, v.strides, pages, size, head, begin, min(TILE, end - begin))
         for key in range(begin, end, TILE):
             count, left = min(TILE, end - key), min(TILE, end - key - TILE)
-            k_at[:] = next_at
-            locate(v_at, v.strides, pages[batch], size, head, key, count)
-            if len(k.scale) > 0:
-                locate(scale_at, k.scale_strides, pages[batch], size, head, key, count)
-            flat, at = bring(k_tile, own, k_at, scale_at, k, count)
-            for block in range(blocks):
-                scores[block] = 0.0
-                add_scores(scores[block], q[group, block], flat, at, k.width, v, v_at, block == 0)
-                if softcap > 0:
-                    _bound(scores[block], softcap)
-                hide(scores[block], key, count, block, rows, positions[batch], window)
-                online_softmax(scores[block], top[block], total[block], acc[block])
-            if len(v.scale) > 0:
-                locate(scale_at, v.scale_strides, pages[batch], size, head, key, count)
+            move_on(k_at, next_k)
+            move_on(v_at, next_v)
             if left > 0:
-                locate(next_at, k.strides, pages[batch], size, head, key + TILE, left)
-            flat, at = bring(v_tile, own, v_at, scale_at, v, count)
-            for block in range(blocks):
-                add_mixture(acc[block], scores[block], flat, at, count, v.width, k, next_at, left > 0 and block == 0)
-        for block in range(blocks):
-            finish_softmax(acc[block], top[block], total[block], lse[item, block])
+                locate(next_k, k.codes, k.strides, pages, size, head, key + TILE, left)
+                locate(next_v, v.codes, v.strides, pages, size, head, key + TILE, left)
+            if k.scale:
+                locate(scale_at, k.scale, k.scale_strides, pages, size, head, key, count)
+            bring(k_at, k_tile, scale_at, k, count)
+            for j in range(0, TILE, KEYS):
+                asked = j // 2
+                for row in range(0, rows, ROWS):
+                    ask_ahead(next_k, next_v, asked, min(asked + each, (j + KEYS) // 2), k.nbytes, v.nbytes)
+                    asked += each
+                    products = add_all_products(no_products(), address(q) + 4 * (group * rows + row) * dk, k_at, j, dk)
+                    store_sums(address(scores) + 4 * (row * TILE + j), 4 * TILE, products)
+            if softcap > 0:
+                _bound(scores, softcap)
+            if count < TILE or key + TILE > first_query + 1 or key <= last_query - window:
+                hide(scores, key, count, rows, seen_from, window)
+            online_softmax(scores, top, sums, acc)
+            if v.scale:
+                locate(scale_at, v.scale, v.scale_strides, pages, size, head, key, count)
+            bring(v_at, v_tile, scale_at, v, count)
+            add_mixture(acc, scores, v_at, count, dv, next_k, next_v, k.nbytes, v.nbytes)
+        finish_softmax(acc, top, sums, lse[item])
 
 
 @outside_autocast
@@ -144,11 +154,11 @@ def grouped_query_decode_numba(
     if splits is None:
         splits = choose_splits(b * g, -(-capacity // TILE), slots=torch.get_num_threads())
     scale = dk**-0.5 if scale is None else scale
-    lengths = torch.full((b,), capacity) if cache_seqlens is None else cache_seqlens.long().contiguous()
-    positions = (lengths - t if starts is None else starts.long())[:, None] + torch.arange(t)
-    lanes = lanes_of((q.float() * (scale * LOG2E if softcap is None else scale / softcap)).reshape(b * g, rows, dk))
+    lengths = lengths_of(cache_seqlens, b=b, capacity=capacity)
+    positions = (lengths - t if starts is None else starts.numpy().astype(np.int64))[:, None] + np.arange(t)
+    queries = padded_rows((q.float() * (scale * LOG2E if softcap is None else scale / softcap)).reshape(b * g, rows, dk))
     out, lse = run_splits(
-        grouped_query_split_kernel, lanes, keys, values, lengths.numpy(), positions.numpy(), pages_of(block_table, b=b), g,
+        grouped_query_split_kernel, queries, keys, values, lengths, positions, pages_of(block_table, b=b), g,
         max(size, 1), FAR if window is None else window, np.float32(softcap or 0.0), sequences=b * g,
         splits=splits, rows=rows, width=dv,
     )  # fmt: skip

@@ -13,23 +13,28 @@ from attncourse._shared.cpu_kernel import (
     LOG2E,
     LOWEST,
     TILE,
+    add_all_products,
     add_mixture,
-    add_scores,
+    ask_ahead,
     bring,
     check_on_processor,
     compiled,
     finish_softmax,
     hide,
     keys_of,
-    lanes_of,
+    lengths_of,
     locate,
-    new_tile,
+    move_on,
+    new_places,
+    room,
     online_softmax,
+    padded,
+    padded_rows,
     pages_of,
     run_splits,
     stream_of,
 )
-from attncourse._shared.lanes import LANES
+from attncourse._shared.lanes import KEYS, LANES, ROWS, address, no_products, store_sums
 from attncourse._shared.launch import choose_splits
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import check_tensors, require
@@ -42,52 +47,55 @@ NAME = "latent_attention_numba"
 
 @compiled
 def latent_split_kernel(
-    first_item, last_item, out, lse, rows, splits, q_latent, q_rope, latent, k_rope, lengths, positions, pages, size
+    first_item, last_item, out, lse, rows, splits, q_latent, q_rope, latent, k_rope, lengths, positions, tables, size
 ):
     """Items of work: each all queries of one sequence against one split of its latents.
 
     Args:
-        out, lse: (items, blocks, r * LANES) and (items, blocks, LANES), mixtures of latents and log-sum-exps to base 2.
-        q_latent, q_rope: (b, blocks, r * LANES) and (b, blocks, p * LANES), of rows (h t), scaled: scores are exponents to
-            base 2.
+        out, lse: (items, rows * r) and (items, rows), mixtures of latents and log-sum-exps to base 2.
+        rows: (h t), padded to whole blocks, as widths are to whole vectors.
+        q_latent, q_rope: (b, rows * r) and (b, rows * p), scaled: scores are exponents to base 2.
         positions: (b, t), the last token that each query sees.
-        pages: (b, n) blocks of the streams, `size` tokens each.
+        tables: (b, n) blocks of the streams, `size` tokens each.
     """
-    blocks = q_latent.shape[1]
-    scores = np.empty((blocks, TILE * LANES), np.float32)
-    top, total = np.empty((blocks, LANES), np.float32), np.empty((blocks, LANES), np.float32)
-    tile, rope_tile = new_tile(latent.width), new_tile(k_rope.width)
-    at, rope_at, next_at, own, rope_own = (
-        np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64),
-        np.empty(TILE, np.int64),
-    )  # fmt: skip
+    r, p = padded(latent.width), padded(k_rope.width)
+    scores, top, sums = room(rows * TILE), room(rows), room(rows * LANES)
+    tile, rope_tile = room(TILE * r), room(TILE * p)
+    at, rope_at, next_at, next_rope = new_places(), new_places(), new_places(), new_places()
+    each = -(-KEYS // 2 * ROWS // rows)  # latents that are asked for with a block of scores
     for item in range(first_item, last_item):
         batch, split = item // splits, item % splits
-        begin, end = keys_of(split, splits, lengths[batch], positions[batch], FAR)
+        pages, seen_to = tables[batch], positions[batch]
+        begin, end = keys_of(split, splits, lengths[batch], seen_to, FAR)
+        first_query = seen_to.min()
         acc = out[item]
-        acc[:], top[:], total[:] = 0.0, LOWEST, 0.0
+        acc[:], top[:], sums[:] = 0.0, LOWEST, 0.0
         if begin < end:
-            locate(next_at, latent.strides, pages[batch], size, 0, begin, min(TILE, end - begin))
+            locate(next_at, latent.codes, latent.strides, pages, size, 0, begin, min(TILE, end - begin))
+            locate(next_rope, k_rope.codes, k_rope.strides, pages, size, 0, begin, min(TILE, end - begin))
         for key in range(begin, end, TILE):
             count, left = min(TILE, end - key), min(TILE, end - key - TILE)
-            at[:] = next_at
-            locate(rope_at, k_rope.strides, pages[batch], size, 0, key, count)
+            move_on(at, next_at)
+            move_on(rope_at, next_rope)
             if left > 0:
-                locate(next_at, latent.strides, pages[batch], size, 0, key + TILE, left)
-            latents, here = bring(tile, own, at, at, latent, count)
-            ropes, rope_here = bring(rope_tile, rope_own, rope_at, rope_at, k_rope, count)
-            for block in range(blocks):
-                scores[block] = 0.0
-                add_scores(
-                    scores[block], q_latent[batch, block], latents, here, latent.width, k_rope, rope_at, block == 0
-                )
-                add_scores(scores[block], q_rope[batch, block], ropes, rope_here, k_rope.width, latent, next_at, False)
-                hide(scores[block], key, count, block, rows, positions[batch], FAR)
-                online_softmax(scores[block], top[block], total[block], acc[block])
-                more = left > 0 and block == 0
-                add_mixture(acc[block], scores[block], latents, here, count, latent.width, latent, next_at, more)
-        for block in range(blocks):
-            finish_softmax(acc[block], top[block], total[block], lse[item, block])
+                locate(next_at, latent.codes, latent.strides, pages, size, 0, key + TILE, left)
+                locate(next_rope, k_rope.codes, k_rope.strides, pages, size, 0, key + TILE, left)
+            bring(at, tile, at, latent, count)
+            bring(rope_at, rope_tile, rope_at, k_rope, count)
+            for j in range(0, TILE, KEYS):
+                asked = j // 2
+                for row in range(0, rows, ROWS):
+                    ask_ahead(next_at, next_rope, asked, min(asked + each, (j + KEYS) // 2), latent.nbytes, k_rope.nbytes)
+                    asked += each
+                    here = batch * rows + row
+                    products = add_all_products(no_products(), address(q_latent) + 4 * here * r, at, j, r)
+                    products = add_all_products(products, address(q_rope) + 4 * here * p, rope_at, j, p)
+                    store_sums(address(scores) + 4 * (row * TILE + j), 4 * TILE, products)
+            if count < TILE or key + TILE > first_query + 1:
+                hide(scores, key, count, rows, seen_to, FAR)
+            online_softmax(scores, top, sums, acc)
+            add_mixture(acc, scores, at, count, r, next_at, next_rope, latent.nbytes, k_rope.nbytes)
+        finish_softmax(acc, top, sums, lse[item])
 
 
 @outside_autocast
@@ -124,13 +132,13 @@ def latent_attention_numba(
     if splits is None:
         splits = choose_splits(b, -(-capacity // TILE), slots=torch.get_num_threads())
     scale = LOG2E * ((n + q_rope.shape[-1]) ** -0.5 if scale is None else scale)
-    lengths = torch.full((b,), capacity) if key_lengths is None else key_lengths.long().contiguous()
-    positions = lengths[:, None].expand(b, t) if positions is None else positions.long()
+    lengths = lengths_of(key_lengths, b=b, capacity=capacity)
+    positions = np.repeat(lengths[:, None], t, axis=1) if positions is None else positions.numpy().astype(np.int64)
     queries = (absorb_query(q_nope.float(), w_uk.float()), q_rope.float())
-    q_latent, q_rotated = (lanes_of((x * scale).reshape(b, h * t, x.shape[-1])) for x in queries)
+    q_latent, q_rotated = (padded_rows((x * scale).reshape(b, h * t, x.shape[-1])) for x in queries)
     mixed, _ = run_splits(
-        latent_split_kernel, q_latent, q_rotated, stream_of(latent), stream_of(k_rope), lengths.numpy(),
-        positions.contiguous().numpy(), pages_of(block_table, b=b), max(size, 1), sequences=b, splits=splits,
+        latent_split_kernel, q_latent, q_rotated, stream_of(latent), stream_of(k_rope), lengths, positions,
+        pages_of(block_table, b=b), max(size, 1), sequences=b, splits=splits,
         rows=h * t, width=r,
     )  # fmt: skip
     return expand_output(mixed.reshape(b, h, t, r), w_uv.float()).to(latent.dtype)

@@ -105,13 +105,13 @@ class Draw:
         return tuple(self.normal(size.b, *shape) for shape in shapes)
 
 
-def _kernel(room: str, name: str, **options) -> Form:
-    """The launcher of a room, imported when it is called: Triton is there on Linux alone."""
+def _kernel(room: str, name: str, *, module: str = "kernel", **options) -> Form:
+    """The launcher of a room, imported when it is called: Triton is there on Linux alone, numba an extra."""
 
     def launch(*inputs):
         import importlib
 
-        return getattr(importlib.import_module(f"attncourse.{room}.kernel"), name)(*inputs, **options)
+        return getattr(importlib.import_module(f"attncourse.{room}.{module}"), name)(*inputs, **options)
 
     return launch
 

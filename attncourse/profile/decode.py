@@ -31,10 +31,11 @@ def live_record(
     *,
     device: str,
     mechanisms: Iterable[str] = DECODE_CASES,
+    form: str | None = None,
     clock: Callable[[], float] = time.perf_counter,
     command: str = "live",
 ) -> Record:
-    """The limits of "cpu" or "cuda", and the grid's steps by the course's own form (a CPU's blocked, a GPU's kernel).
+    """The limits of "cpu" or "cuda", and the grid's steps by one form: unless told, the course's own (`own_form`).
 
     A CPU's steps run in this process, a GPU's in another, which a capture that fails cannot spoil for what follows here.
 
@@ -43,7 +44,7 @@ def live_record(
     """
     dtype = USUAL_DTYPE[device]
     limits = measure_limits(device, dtypes=(getattr(torch, dtype),), clock=clock)
-    work = decode_work(grid, device=device, mechanisms=list(mechanisms), forms=DECODE_FORMS[device][:1])
+    work = decode_work(grid, device=device, mechanisms=list(mechanisms), forms=(form or own_form(device),))
     told = dict(device=device, dtype=dtype, limits=limits, seconds=grid.seconds)
     if device == "cuda":
         measured = tuple(measure_work(work, **told, progress=lambda what: None))
@@ -52,9 +53,17 @@ def live_record(
     return Record(device_facts(device), limits, versions(), datetime.date.today().isoformat(), command, measured)
 
 
-def decode_steps(record: Record, *, batch: int) -> dict[str, dict[int, Measurement]]:
-    """Design -> context -> the measured step of so many sequences, by the course's own form; designs that did not run lack."""
-    form = DECODE_FORMS[record.device.kind][0]
+def own_form(device: str) -> str:
+    """What the course's figures show of a device: a CPU's blocked form, which is plain PyTorch, and a GPU's kernel."""
+    return DECODE_FORMS[device][0]
+
+
+def decode_steps(record: Record, *, batch: int, form: str | None = None) -> dict[str, dict[int, Measurement]]:
+    """Design -> context -> the measured step of so many sequences, by one form, the course's own unless told.
+
+    Designs that did not run lack.
+    """
+    form = form or own_form(record.device.kind)
     steps: dict[str, dict[int, Measurement]] = {}
     for m in record.measurements:
         if m.mechanism in DESIGNS and m.form == form and m.size["b"] == batch and m.seconds is not None:

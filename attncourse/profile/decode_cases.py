@@ -77,6 +77,20 @@ def _grouped_kernel(*, arrange: Callable[..., Arranged] = _in_order) -> Planned:
     return _planned("grouped_query", "grouped_query_decode_triton", "plan_grouped_query_decode", arrange=arrange)
 
 
+def _on_processor(room: str, launcher: str, *, arrange: Callable[..., Arranged] = _in_order) -> Form:
+    """A room's kernel for processors."""
+
+    def call(*inputs: Tensor) -> Tensor:
+        tensors, named = arrange(*inputs)
+        return _kernel(room, launcher, module="cpu_kernel", **named)(*tensors)
+
+    return call
+
+
+def _grouped_on_processor(*, arrange: Callable[..., Arranged] = _in_order) -> Form:
+    return _on_processor("grouped_query", "grouped_query_decode_numba", arrange=arrange)
+
+
 def _step(size: Size, *, shared: int) -> Size:
     """The size with one query, and a stored head for each `shared` query heads, or for all of them."""
     return replace(size, t=1, g=max(1, size.h // shared))
@@ -95,8 +109,9 @@ def grouped_case(size: Size, draw: Draw, *, shared: int, window: int | None = No
         "blocked": grouped_query_decode,
         "triton": _grouped_kernel(),
     }
-    if draw.device == "cuda":
-        forms["flex"] = flex_form(enable_gqa=True)
+    if draw.device == "cpu":
+        forms["numba"] = _grouped_on_processor()
+    forms["flex"] = flex_form(enable_gqa=True)
     shape = CacheShape(size.g, (size.dk, size.dv))
     count = decode_count(size, tokens=tokens, token_bytes=token_nbytes(shape, dtype=draw.dtype), itemsize=draw.itemsize)
     what = _stored(size) + ("" if window is None else f", window {window}")
@@ -127,6 +142,8 @@ def quantised_case(size: Size, draw: Draw, *, codec: Codec, shared: int = SHARED
         "blocked": dequantised(grouped_query_decode),
         "triton": _grouped_kernel(arrange=beside),
     }
+    if draw.device == "cpu":
+        forms["numba"] = _grouped_on_processor(arrange=beside)
     shape = CacheShape(size.g, (size.dk, size.dv))
     stored = token_nbytes(shape, codec=codec, dtype=draw.dtype)
     count = decode_count(size, tokens=size.s, token_bytes=stored, itemsize=draw.itemsize)
@@ -159,6 +176,8 @@ def paged_case(size: Size, draw: Draw, *, page_size: int = PAGE_SIZE, shared: in
         "blocked": gathered(grouped_query_decode),
         "triton": _grouped_kernel(arrange=paged),
     }
+    if draw.device == "cpu":
+        forms["numba"] = _grouped_on_processor(arrange=paged)
     shape = CacheShape(size.g, (size.dk, size.dv))
     stored = token_nbytes(shape, dtype=draw.dtype)
     count = decode_count(size, tokens=size.s, token_bytes=stored, itemsize=draw.itemsize)
@@ -178,6 +197,8 @@ def latent_case(size: Size, draw: Draw) -> Case:
         "blocked": latent_attention_blocked,
         "triton": _planned("latent", "latent_attention_triton", "plan_latent_decode"),
     }
+    if draw.device == "cpu":
+        forms["numba"] = _on_processor("latent", "latent_attention_numba")
     numbers = b * (size.s * shape.cached + h * (size.dk + rope + size.dv)) + shape.up_projections
     count = Count(b * latent_flops(shape, "absorbed", t=1, s=size.s), draw.itemsize * numbers)
     return Case((q_nope, q_rope, latent, k_rope, w_uk, w_uv), forms, count, f"latents of {rank} and keys of {rope}")
@@ -202,5 +223,5 @@ DECODE_CASES: dict[str, Callable[[Size, Draw], Case]] = {
     "decode_fp8": lambda size, draw: quantised_case(size, draw, codec=Fp8()),
     "decode_paged": paged_case,
 }
-# Those whose cache lies as FlexAttention takes it; it is among their forms on CUDA.
+# Those whose cache lies as FlexAttention takes it.
 FLEX_CASES = ("decode_mha", "decode_gqa_2", "decode_gqa_4", "decode_mqa", "decode_window")

@@ -1,17 +1,21 @@
 """What decoding with grouped keys promises: to read its cache about as fast as the machine reads, and SDPA no faster.
 
 One new token, eight query heads. A plain large read is the fastest of a few over a tensor that no processor's cache holds
-(`limits.plain_reads`); it is measured in the same rounds, on as many threads. The more query heads share a key, the more there is to compute a byte: a processor
-whose memory outruns its matrix products falls behind its own reads there.
+(`limits.plain_reads`); it is measured in the same rounds, on as many threads. The more query heads share a key, the more there
+is to compute a byte: a processor whose memory outruns its matrix products falls behind its own reads there. On a processor the
+kernel is measured beside the blocked form, and both beside FlexAttention, compiled, where that runs.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse.grouped_query import grouped_query_decode
 
+from .cases import flex_form
 from .limits import READ_BYTES, fastest_read
 from .rows import Row
 from .timing import median_seconds
@@ -33,14 +37,37 @@ def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
             torch.randn(1, heads, length, width, generator=rng).to(device)
             for heads, length in ((HEADS, 1), (g, s), (g, s))
         )
-        runs = {
-            "ours": lambda q=q, k=k, v=v: grouped_query_decode(q, k, v),
-            "read": read,
-            "sdpa": lambda q=q, k=k, v=v: scaled_dot_product_attention(q, k, v, enable_gqa=True),
+        decoders = _decoders(device) | {
+            "SDPA enable_gqa": lambda q, k, v: scaled_dot_product_attention(q, k, v, enable_gqa=True),
+            "FlexAttention compiled": flex_form(enable_gqa=True),
         }
-        torch.testing.assert_close(runs["ours"](), runs["sdpa"](), rtol=1e-3, atol=1e-4)
-        seconds = median_seconds(runs, rounds=15)
-        ours, theirs = (k.nbytes + v.nbytes) / seconds["ours"], large.nbytes / seconds["read"]
-        rows.append(Row(f"decode, plain read, {case}", ours, theirs, 0.7, "bandwidth"))
-        rows.append(Row(f"decode, SDPA enable_gqa, {case}", seconds["ours"], seconds["sdpa"], 1.0, "speedup"))
+        runs = {name: lambda f=f, q=q, k=k, v=v: f(q, k, v) for name, f in decoders.items()}
+        if not _runs(runs["FlexAttention compiled"]):
+            del runs["FlexAttention compiled"]
+        seconds = median_seconds(runs | {"read": read}, rounds=15)
+        for ours in _decoders(device):
+            torch.testing.assert_close(runs[ours](), runs["SDPA enable_gqa"](), rtol=1e-3, atol=1e-4)
+            reached, plain = (k.nbytes + v.nbytes) / seconds[ours], large.nbytes / seconds["read"]
+            rows.append(Row(f"{ours}, plain read, {case}", reached, plain, 0.7, "bandwidth"))
+            for other in ("SDPA enable_gqa", "FlexAttention compiled"):
+                taken = seconds.get(other, math.nan)
+                rows.append(Row(f"{ours}, {other}, {case}", seconds[ours], taken, 1.0, "speedup"))
     return rows
+
+
+def _decoders(device: str) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    if device != "cpu":
+        return {"decode": grouped_query_decode}
+    from attncourse.grouped_query.cpu_kernel import grouped_query_decode_numba  # numba is an extra
+
+    return {"decode": grouped_query_decode, "decode, kernel": grouped_query_decode_numba}
+
+
+def _runs(call: Callable[[], object]) -> bool:
+    """Whether what is compiled when it is called can be: PyTorch needs a compiler of the machine's."""
+    try:
+        call()
+    except Exception as error:
+        print(f"FlexAttention is not measured: {type(error).__name__}")
+        return False
+    return True

@@ -4,7 +4,8 @@ One new token at DeepSeek-V2's widths, latents of 512 and rotary keys of 64. A p
 fastest of a few over a tensor that no processor's cache holds (`limits.plain_reads`), measured in the same rounds, on as
 many threads. All h heads share the latents, so each number
 that is read takes part in 2 h multiply-adds, for scores and for the mixture: the more heads, the sooner a processor whose
-memory outruns its matrix products falls behind its own reads. On a GPU the kernel is what is measured.
+memory outruns its matrix products falls behind its own reads. On a GPU the kernel is what is measured, on a processor
+its kernel beside the blocked form.
 """
 
 from collections.abc import Callable
@@ -27,21 +28,22 @@ def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     large = torch.ones(READ_BYTES[device] // 4, device=device)
     _, read, _ = fastest_read(large, seconds=0.1)
-    decode = _decode(device)
+    decoders = _decoders(device)
     rows = []
     for heads in (1, 2, 4, 16) if device == "cpu" else (16, 128):
         for s in (16_384, 65_536):
             case = f"{heads} heads, context {s}, {RANK} + {ROPE}"
             progress(case)
             inputs = _draw(heads, s, dtype, device)
-            runs = {"ours": lambda inputs=inputs: decode(*inputs), "read": read}
-            seconds = median_seconds(runs, rounds=15)
+            runs = {name: lambda decode=decode, inputs=inputs: decode(*inputs) for name, decode in decoders.items()}
+            seconds = median_seconds(runs | {"read": read}, rounds=15)
             cache = sum(x.nbytes for x in inputs[2:4])
-            ours, theirs = cache / seconds["ours"], large.nbytes / seconds["read"]
-            rows.append(Row(f"decode, plain read, {case}", ours, theirs, 0.7, "bandwidth"))
+            for name in decoders:
+                ours, theirs = cache / seconds[name], large.nbytes / seconds["read"]
+                rows.append(Row(f"{name}, plain read, {case}", ours, theirs, 0.7, "bandwidth"))
     progress("absorbed and expanded")
     inputs = _draw(16, 4096, dtype, device)
-    runs = {"absorbed": lambda: decode(*inputs), "expanded": lambda: _expanded(*inputs)}
+    runs = {"absorbed": lambda: decoders["decode"](*inputs), "expanded": lambda: _expanded(*inputs)}
     torch.testing.assert_close(runs["absorbed"](), runs["expanded"](), rtol=2e-2, atol=2e-2)
     seconds = median_seconds(runs, rounds=5)
     what = "decode absorbed, expanding the cache, 16 heads, context 4096"
@@ -56,12 +58,14 @@ def _draw(heads, s, dtype, device):
     return [x.to(device, dtype) for x in inputs]
 
 
-def _decode(device):
+def _decoders(device):
     if device == "cpu":
-        return latent_attention_blocked
+        from attncourse.latent.cpu_kernel import latent_attention_numba  # numba is an extra
+
+        return {"decode": latent_attention_blocked, "decode, kernel": latent_attention_numba}
     from attncourse.latent.kernel import latent_attention_triton  # Triton is there on Linux alone
 
-    return latent_attention_triton
+    return {"decode": latent_attention_triton}
 
 
 def _expanded(q_nope, q_rope, latent, k_rope, w_uk, w_uv):
