@@ -30,7 +30,6 @@ from numba.core import event
 
 from .lanes import (
     COLUMNS,
-    KEYS,
     LANES,
     ROWS,
     add,

@@ -1,8 +1,8 @@
 """Decoding from a cache on a processor: one pass over what lies there, a group's query heads together, split over threads.
 
-The kernel of `kernel.py` as a processor runs it: a split of a sequence's keys is an item of work instead of a program, the
-queries of a group lie in a vector's lanes instead of a tile's rows, and the next vectors are asked for while these are
-multiplied. Sources as there. For inference only.
+The kernel of `kernel.py` as a processor runs it: a split of a sequence's keys is an item of work instead of a program, blocks
+of products lie in a few registers, and the next keys and values are asked for while these are multiplied. Sources as there. For
+inference only.
 """
 
 import numpy as np
@@ -31,8 +31,8 @@ from attncourse._shared.cpu_kernel import (
     online_softmax,
     padded,
     padded_rows,
-    room,
     pages_of,
+    room,
     run_splits,
     stream_of,
 )
@@ -156,7 +156,9 @@ def grouped_query_decode_numba(
     scale = dk**-0.5 if scale is None else scale
     lengths = lengths_of(cache_seqlens, b=b, capacity=capacity)
     positions = (lengths - t if starts is None else starts.numpy().astype(np.int64))[:, None] + np.arange(t)
-    queries = padded_rows((q.float() * (scale * LOG2E if softcap is None else scale / softcap)).reshape(b * g, rows, dk))
+    queries = padded_rows(
+        (q.float() * (scale * LOG2E if softcap is None else scale / softcap)).reshape(b * g, rows, dk)
+    )
     out, lse = run_splits(
         grouped_query_split_kernel, queries, keys, values, lengths, positions, pages_of(block_table, b=b), g,
         max(size, 1), FAR if window is None else window, np.float32(softcap or 0.0), sequences=b * g,

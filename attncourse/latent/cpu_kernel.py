@@ -1,7 +1,7 @@
 """Absorbed decoding on a processor: the latents are read where they lie, once for scores and values alike, by all heads.
 
-The kernel of `kernel.py` as a processor runs it: heads lie in the lanes of vectors, a split of the cache is an item of work
-for a thread, and the next latents are asked for while these are multiplied. For inference only.
+The kernel of `kernel.py` as a processor runs it: a split of the cache is an item of work for a thread, and the next latents are
+asked for while these are multiplied. For inference only.
 """
 
 import numpy as np
@@ -26,11 +26,11 @@ from attncourse._shared.cpu_kernel import (
     locate,
     move_on,
     new_places,
-    room,
     online_softmax,
     padded,
     padded_rows,
     pages_of,
+    room,
     run_splits,
     stream_of,
 )
@@ -85,7 +85,9 @@ def latent_split_kernel(
             for j in range(0, TILE, KEYS):
                 asked = j // 2
                 for row in range(0, rows, ROWS):
-                    ask_ahead(next_at, next_rope, asked, min(asked + each, (j + KEYS) // 2), latent.nbytes, k_rope.nbytes)
+                    ask_ahead(
+                        next_at, next_rope, asked, min(asked + each, (j + KEYS) // 2), latent.nbytes, k_rope.nbytes
+                    )
                     asked += each
                     here = batch * rows + row
                     products = add_all_products(no_products(), address(q_latent) + 4 * here * r, at, j, r)

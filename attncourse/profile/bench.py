@@ -11,8 +11,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from attncourse._shared.validate import require
-
 from .cases import CASES
 from .command import add_device_option, begin_record, check_device, describe_limits, describe_measurements
 from .counts import Size

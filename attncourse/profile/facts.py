@@ -107,10 +107,11 @@ def device_facts(device: str) -> DeviceFacts:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides about speed: Python, PyTorch, Triton, CUDA."""
+    """Versions of what decides about speed: Python, PyTorch, CUDA, and what compiles kernels, where it is there."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it is there on Linux alone
-        found["triton"] = importlib.metadata.version("triton")
+    for compiler in ("triton", "numba"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[compiler] = importlib.metadata.version(compiler)
     return found | ({"cuda": torch.version.cuda} if torch.version.cuda else {})
 
 
