@@ -315,7 +315,10 @@ def test_an_interrupted_run_says_how_to_go_on(course, tmp_path):
     hand_in(course, folder / "slow.ipynb", **RIGHT | {"rows": wrapped("rows", "import time\ntime.sleep(60)")})
     command = [sys.executable, "-m", "attncourse", "grade", folder, "--out", out, "--exercises", course / "exercises"]
     command += ["--checks", "tests.toy_checks", "--workers", "2"]
-    run = subprocess.Popen([*map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        [*map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which what runs in a shell's background ignores
+    )  # fmt: skip
     deadline = time.monotonic() + 300
     while not record_path(out, "quick.ipynb").exists():
         assert run.poll() is None and time.monotonic() < deadline
