@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 
 import pytest
@@ -456,13 +457,15 @@ def on_a_processor(device):
     return pytest.importorskip("attncourse.grouped_query.cpu_kernel")
 
 
+@pytest.mark.parametrize("width", [1, 64])  # less than a vector, and some whole ones
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn], ids=str)
-def test_the_kernel_widens_every_number_of_a_small_float(dtype, on_a_processor):
-    """All codes that there are, as values of one token each, in a cache of width 1 that a single key of weight 1 reads."""
+def test_the_kernel_widens_every_number_of_a_small_float(dtype, width, on_a_processor):
+    """All codes that there are, as values of one token each, which a single key of weight 1 reads."""
     bits = torch.uint8 if dtype.itemsize == 1 else torch.int16
-    numbers = torch.arange(2 ** (8 * dtype.itemsize)).to(bits).view(dtype)[:, None, None, None]
+    numbers = torch.arange(2 ** (8 * dtype.itemsize)).to(bits)
+    numbers = torch.stack([numbers.roll(i) for i in range(width)], dim=-1).view(dtype)[:, None, None]
     k = torch.zeros_like(numbers) if dtype.itemsize == 2 else numbers.new_zeros(numbers.shape)
-    q = torch.zeros(len(numbers), 1, 1, 1, dtype=dtype if dtype.itemsize == 2 else torch.float32)
+    q = torch.zeros(len(numbers), 1, 1, width, dtype=dtype if dtype.itemsize == 2 else torch.float32)
     ones = {} if dtype.itemsize == 2 else dict.fromkeys(("k_scale", "v_scale"), torch.ones(len(numbers), 1, 1, 1))
     out = on_a_processor.grouped_query_decode_numba(q, k, numbers, **ones)
     torch.testing.assert_close(out, numbers.to(out.dtype), rtol=0, atol=0, equal_nan=True)
@@ -501,6 +504,48 @@ def test_the_result_is_the_same_in_any_number_of_threads(threads, on_a_processor
     finally:
         torch.set_num_threads(before)
     assert relative_error(got, wanted) < 1e-6
+
+
+@pytest.fixture(params=["openmp", "threads"])
+def in_threads(request, monkeypatch, on_a_processor):
+    """What runs a kernel in two threads: PyTorch's own, and those that are started where PyTorch has others."""
+    from attncourse._shared import cpu_kernel
+
+    if request.param == "threads":
+        monkeypatch.setattr(cpu_kernel, "_openmp", lambda: None)
+    elif cpu_kernel._openmp() is None:
+        pytest.skip("PyTorch has another OpenMP here")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield cpu_kernel.in_threads
+    torch.set_num_threads(before)
+
+
+def plain_kernel(function):
+    function.signatures = ["compiled"]
+    return function
+
+
+def test_each_item_is_done_once_and_by_both_threads(in_threads):
+    done, together = [], threading.Barrier(2, timeout=60)
+
+    @plain_kernel
+    def kernel(first, last):
+        together.wait()  # one thread alone would wait for ever
+        done.append((first, last, threading.get_ident()))
+
+    in_threads(kernel, 7)
+    assert sorted(x[:2] for x in done) == [(0, 3), (3, 7)] and len({x[2] for x in done}) == 2
+
+
+def test_what_fails_in_a_thread_fails(in_threads):
+    @plain_kernel
+    def kernel(first, last):
+        if last == 7:
+            raise MemoryError(f"items {first} to {last}")
+
+    with pytest.raises(MemoryError, match="items 3 to 7"):
+        in_threads(kernel, 7)
 
 
 def test_what_is_visible_and_not_finite_shows(on_a_processor):
