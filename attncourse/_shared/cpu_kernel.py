@@ -27,9 +27,11 @@ try:
 except ImportError as error:
     raise ImportError("impl='numba' needs numba: pip install 'attncourse[cpu]', or pip install numba") from error
 from numba.core import event
+from numba.extending import register_jitable
 
 from .lanes import (
     COLUMNS,
+    KEYS,
     LANES,
     ROWS,
     add,
@@ -270,10 +272,16 @@ def bring(at, tile, scale_at, stream, count):
         at[i] = address(tile) + 4 * min(i, count - 1) * width
 
 
+@register_jitable
+def padded(n, step=LANES):
+    """n and as many more as make it whole steps: a width of whole vectors, say."""
+    return n + -n % step
+
+
 @inlined
-def padded(width):
-    """Entries of whole vectors."""
-    return width + -width % LANES
+def asked_at_once(rows):
+    """Vectors of the next tile that are asked for with a block of scores: after all blocks of KEYS keys, half as many."""
+    return -(-KEYS // 2 * ROWS // rows)
 
 
 @inlined
@@ -416,12 +424,18 @@ def finish_softmax(acc, top, sums, lse):
         multiply_row(acc, row, len(acc) // len(top), fill(share))
 
 
-def in_threads(kernel: Callable, items: int, *arguments, threads: int | None = None) -> None:
-    """kernel(first, last, *arguments) over all items, equal shares in as many threads as PyTorch uses, or as told."""
+def ready(kernel: Callable, *arguments) -> Callable:
+    """The kernel, compiled for such arguments; where it is not found on disk it says that it compiles."""
     if not kernel.signatures:  # so far nothing is compiled in this process, or read from disk
         with _telling(kernel.__name__):
             kernel(0, 0, *arguments)
-    threads = max(1, min(threads or torch.get_num_threads(), items))
+    return kernel
+
+
+def in_threads(kernel: Callable, items: int, *arguments) -> None:
+    """kernel(first, last, *arguments) over all items, equal shares in as many threads as PyTorch uses."""
+    ready(kernel, *arguments)
+    threads = max(1, min(torch.get_num_threads(), items))
     edges = [items * i // threads for i in range(threads + 1)]
     if threads == 1:
         return kernel(0, items, *arguments)
@@ -501,19 +515,24 @@ def check_on_processor(name: str, x: Tensor) -> None:
 def padded_rows(x: Tensor) -> np.ndarray:
     """(items, rows, width) as float32 (items, rows * width) of whole blocks of rows and whole vectors: zeros beyond."""
     items, rows, width = x.shape
-    out = np.zeros((items, rows + -rows % ROWS, width + -width % LANES), np.float32)
+    out = np.zeros((items, padded(rows, ROWS), padded(width)), np.float32)
     out[:, :rows, :width] = x.numpy()
     return out.reshape(items, out.shape[1] * out.shape[2])
 
 
 def pages_of(block_table: Tensor | None, *, b: int) -> np.ndarray:
     """The blocks of each sequence, in order: those of a table, or where there is none a single one for each."""
-    return np.arange(b)[:, None] if block_table is None else block_table.numpy().astype(np.int64)
+    return np.arange(b)[:, None] if block_table is None else integers(block_table)
 
 
 def lengths_of(lengths: Tensor | None, *, b: int, capacity: int) -> np.ndarray:
     """(b,) tokens of each sequence: all that there is room for unless told."""
-    return np.full(b, capacity) if lengths is None else lengths.numpy().astype(np.int64)
+    return np.full(b, capacity) if lengths is None else integers(lengths)
+
+
+def integers(x: Tensor) -> np.ndarray:
+    """Of one dtype, and one after another: of other arrays a kernel would be compiled again."""
+    return np.ascontiguousarray(x.numpy(), np.int64)
 
 
 def run_splits(
@@ -526,14 +545,15 @@ def run_splits(
             (rows,), both of padded rows and widths.
         sequences: with heads of their own each counts as one.
     """
-    items, padded_rows, padded_width = sequences * splits, rows + -rows % ROWS, width + -width % LANES
-    out = np.empty((items, padded_rows * padded_width), np.float32)
-    lse = np.empty((items, padded_rows), np.float32)
-    in_threads(kernel, items if rows else 0, out, lse, padded_rows, splits, *arguments)
+    items, all_rows, all_columns = sequences * splits, padded(rows, ROWS), padded(width)
+    out = np.empty((items, all_rows * all_columns), np.float32)
+    lse = np.empty((items, all_rows), np.float32)
+    in_threads(kernel, items if rows else 0, out, lse, all_rows, splits, *arguments)
     if splits > 1:
-        in_threads(merge_kernel, sequences, out, lse, splits, padded_width, threads=1)
-    out = torch.from_numpy(out).view(sequences, splits, padded_rows, padded_width)[:, 0, :rows, :width]
-    return out, LN2 * torch.from_numpy(lse).view(sequences, splits, padded_rows)[:, 0, :rows]
+        parts = out, lse, splits, all_columns
+        ready(merge_kernel, *parts)(0, sequences, *parts)
+    out = torch.from_numpy(out).view(sequences, splits, all_rows, all_columns)[:, 0, :rows, :width]
+    return out, LN2 * torch.from_numpy(lse).view(sequences, splits, all_rows)[:, 0, :rows]
 
 
 @compiled

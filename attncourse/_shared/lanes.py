@@ -405,7 +405,7 @@ def multiply_add(typing_context, x, y, z):
 
     def generate(context, builder, signature, args):
         x, y, z = args
-        return builder.fadd(builder.fmul(x, y, flags=FUSED), z, flags=FUSED)
+        return _plus_product(builder, z, x, y)
 
     return vector(vector, vector, vector), generate
 

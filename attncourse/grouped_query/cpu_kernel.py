@@ -17,12 +17,14 @@ from attncourse._shared.cpu_kernel import (
     add_all_products,
     add_mixture,
     ask_ahead,
+    asked_at_once,
     bring,
     check_on_processor,
     compiled,
     finish_softmax,
     hide,
     inlined,
+    integers,
     keys_of,
     lengths_of,
     locate,
@@ -71,7 +73,7 @@ def grouped_query_split_kernel(
     scores, top, sums = room(rows * TILE), room(rows), room(rows * LANES)
     k_tile, v_tile = room(TILE * dk), room(TILE * dv)
     k_at, v_at, next_k, next_v, scale_at = new_places(), new_places(), new_places(), new_places(), new_places()
-    each = -(-KEYS // 2 * ROWS // rows)  # keys and values that are asked for with a block of scores
+    each = asked_at_once(rows)
     for item in range(first_item, last_item):
         group, split = item // splits, item % splits
         batch, head = group // g, group % g
@@ -155,7 +157,7 @@ def grouped_query_decode_numba(
         splits = choose_splits(b * g, -(-capacity // TILE), slots=torch.get_num_threads())
     scale = dk**-0.5 if scale is None else scale
     lengths = lengths_of(cache_seqlens, b=b, capacity=capacity)
-    positions = (lengths - t if starts is None else starts.numpy().astype(np.int64))[:, None] + np.arange(t)
+    positions = (lengths - t if starts is None else integers(starts))[:, None] + np.arange(t)
     queries = padded_rows(
         (q.float() * (scale * LOG2E if softcap is None else scale / softcap)).reshape(b * g, rows, dk)
     )

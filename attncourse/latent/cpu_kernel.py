@@ -16,11 +16,13 @@ from attncourse._shared.cpu_kernel import (
     add_all_products,
     add_mixture,
     ask_ahead,
+    asked_at_once,
     bring,
     check_on_processor,
     compiled,
     finish_softmax,
     hide,
+    integers,
     keys_of,
     lengths_of,
     locate,
@@ -62,7 +64,7 @@ def latent_split_kernel(
     scores, top, sums = room(rows * TILE), room(rows), room(rows * LANES)
     tile, rope_tile = room(TILE * r), room(TILE * p)
     at, rope_at, next_at, next_rope = new_places(), new_places(), new_places(), new_places()
-    each = -(-KEYS // 2 * ROWS // rows)  # latents that are asked for with a block of scores
+    each = asked_at_once(rows)
     for item in range(first_item, last_item):
         batch, split = item // splits, item % splits
         pages, seen_to = tables[batch], positions[batch]
@@ -135,7 +137,7 @@ def latent_attention_numba(
         splits = choose_splits(b, -(-capacity // TILE), slots=torch.get_num_threads())
     scale = LOG2E * ((n + q_rope.shape[-1]) ** -0.5 if scale is None else scale)
     lengths = lengths_of(key_lengths, b=b, capacity=capacity)
-    positions = np.repeat(lengths[:, None], t, axis=1) if positions is None else positions.numpy().astype(np.int64)
+    positions = np.repeat(lengths[:, None], t, axis=1) if positions is None else integers(positions)
     queries = (absorb_query(q_nope.float(), w_uk.float()), q_rope.float())
     q_latent, q_rotated = (padded_rows((x * scale).reshape(b, h * t, x.shape[-1])) for x in queries)
     mixed, _ = run_splits(

@@ -1,5 +1,6 @@
 """Every mechanism as something to run: inputs of one size, the forms that compute it, and the count that they share."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -159,6 +160,16 @@ def flex_form(mask: BlockMask | None = None, *, compiled: bool = True, **options
         return call(q, k, v, block_mask=mask, **options)
 
     return attend
+
+
+def compiles(call: Callable[[], object]) -> bool:
+    """Whether FlexAttention, compiled when this calls it, can be here: it needs a C++ compiler. A warning says why not."""
+    try:
+        call()
+    except Exception as error:  # whatever a compiler's toolchain lacks
+        warnings.warn(f"FlexAttention does not compile here: {error}", stacklevel=2)
+        return False
+    return True
 
 
 class _FusedCalls(TorchDispatchMode):

@@ -48,16 +48,18 @@ def _in_order(*inputs: Tensor) -> Arranged:
     return inputs, {}
 
 
-def _planned(room: str, launcher: str, planner: str, *, arrange: Callable[..., Arranged] = _in_order) -> Planned:
-    """A room's decoding kernels: its launcher as the call, and its planner's run, which is captured in a graph.
-
-    Args:
-        arrange: a case's inputs -> the tensors that both take in order, and those that they take by name.
-    """
+def _launched(room: str, launcher: str, *, module: str = "kernel", arrange: Callable[..., Arranged]) -> Form:
+    """A room's launcher as a call; `arrange` as of `_kernels`."""
 
     def call(*inputs: Tensor) -> Tensor:
         tensors, named = arrange(*inputs)
-        return _kernel(room, launcher, **named)(*tensors)
+        return _kernel(room, launcher, module=module, **named)(*tensors)
+
+    return call
+
+
+def _planned(room: str, launcher: str, planner: str, *, arrange: Callable[..., Arranged]) -> Planned:
+    """A room's decoding kernels: its launcher as the call, and its planner's run, which is captured in a graph."""
 
     def plan(*inputs: Tensor) -> Form:
         tensors, named = arrange(*inputs)
@@ -70,25 +72,25 @@ def _planned(room: str, launcher: str, planner: str, *, arrange: Callable[..., A
 
         return run
 
-    return Planned(call, plan)
+    return Planned(_launched(room, launcher, arrange=arrange), plan)
 
 
-def _grouped_kernel(*, arrange: Callable[..., Arranged] = _in_order) -> Planned:
-    return _planned("grouped_query", "grouped_query_decode_triton", "plan_grouped_query_decode", arrange=arrange)
+def _kernels(
+    draw: Draw, room: str, name: str, planner: str, *, arrange: Callable[..., Arranged] = _in_order
+) -> dict[str, Form]:
+    """A room's kernels as forms, "triton" and on a processor "numba", whose launchers' names begin alike.
+
+    Args:
+        arrange: a case's inputs -> the tensors that both take in order, and those that they take by name.
+    """
+    forms = {"triton": _planned(room, f"{name}_triton", planner, arrange=arrange)}
+    if draw.device == "cpu":
+        forms["numba"] = _launched(room, f"{name}_numba", module="cpu_kernel", arrange=arrange)
+    return forms
 
 
-def _on_processor(room: str, launcher: str, *, arrange: Callable[..., Arranged] = _in_order) -> Form:
-    """A room's kernel for processors."""
-
-    def call(*inputs: Tensor) -> Tensor:
-        tensors, named = arrange(*inputs)
-        return _kernel(room, launcher, module="cpu_kernel", **named)(*tensors)
-
-    return call
-
-
-def _grouped_on_processor(*, arrange: Callable[..., Arranged] = _in_order) -> Form:
-    return _on_processor("grouped_query", "grouped_query_decode_numba", arrange=arrange)
+def _grouped_kernels(draw: Draw, *, arrange: Callable[..., Arranged] = _in_order) -> dict[str, Form]:
+    return _kernels(draw, "grouped_query", "grouped_query_decode", "plan_grouped_query_decode", arrange=arrange)
 
 
 def _step(size: Size, *, shared: int) -> Size:
@@ -107,10 +109,7 @@ def grouped_case(size: Size, draw: Draw, *, shared: int, window: int | None = No
     forms = {
         "torch": _sdpa,
         "blocked": grouped_query_decode,
-        "triton": _grouped_kernel(),
-    }
-    if draw.device == "cpu":
-        forms["numba"] = _grouped_on_processor()
+    } | _grouped_kernels(draw)
     forms["flex"] = flex_form(enable_gqa=True)
     shape = CacheShape(size.g, (size.dk, size.dv))
     count = decode_count(size, tokens=tokens, token_bytes=token_nbytes(shape, dtype=draw.dtype), itemsize=draw.itemsize)
@@ -140,10 +139,7 @@ def quantised_case(size: Size, draw: Draw, *, codec: Codec, shared: int = SHARED
     forms = {
         "torch": dequantised(_sdpa),
         "blocked": dequantised(grouped_query_decode),
-        "triton": _grouped_kernel(arrange=beside),
-    }
-    if draw.device == "cpu":
-        forms["numba"] = _grouped_on_processor(arrange=beside)
+    } | _grouped_kernels(draw, arrange=beside)
     shape = CacheShape(size.g, (size.dk, size.dv))
     stored = token_nbytes(shape, codec=codec, dtype=draw.dtype)
     count = decode_count(size, tokens=size.s, token_bytes=stored, itemsize=draw.itemsize)
@@ -174,10 +170,7 @@ def paged_case(size: Size, draw: Draw, *, page_size: int = PAGE_SIZE, shared: in
     forms = {
         "torch": gathered(_sdpa),
         "blocked": gathered(grouped_query_decode),
-        "triton": _grouped_kernel(arrange=paged),
-    }
-    if draw.device == "cpu":
-        forms["numba"] = _grouped_on_processor(arrange=paged)
+    } | _grouped_kernels(draw, arrange=paged)
     shape = CacheShape(size.g, (size.dk, size.dv))
     stored = token_nbytes(shape, dtype=draw.dtype)
     count = decode_count(size, tokens=size.s, token_bytes=stored, itemsize=draw.itemsize)
@@ -195,10 +188,7 @@ def latent_case(size: Size, draw: Draw) -> Case:
     forms = {
         "torch": _latent_sdpa,
         "blocked": latent_attention_blocked,
-        "triton": _planned("latent", "latent_attention_triton", "plan_latent_decode"),
-    }
-    if draw.device == "cpu":
-        forms["numba"] = _on_processor("latent", "latent_attention_numba")
+    } | _kernels(draw, "latent", "latent_attention", "plan_latent_decode")
     numbers = b * (size.s * shape.cached + h * (size.dk + rope + size.dv)) + shape.up_projections
     count = Count(b * latent_flops(shape, "absorbed", t=1, s=size.s), draw.itemsize * numbers)
     return Case((q_nope, q_rope, latent, k_rope, w_uk, w_uv), forms, count, f"latents of {rank} and keys of {rope}")

@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse.grouped_query import grouped_query_decode
 
-from .cases import flex_form
+from .cases import compiles, flex_form
 from .limits import READ_BYTES, fastest_read
 from .rows import Row
 from .timing import median_seconds
@@ -25,7 +25,7 @@ HEADS = 8
 
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
     """The share of a plain read's bandwidth, and SDPA with enable_gqa on the same cache, by g, length and width."""
-    rows = []
+    rows, ours = [], _decoders(device)
     large = torch.ones(READ_BYTES[device] // 4, device=device)
     _, read, _ = fastest_read(large, seconds=0.1)
     cases = [(g, s, width) for g in (8, 2, 1) for s in (16_384, 65_536) for width in (64, 128)]
@@ -37,21 +37,21 @@ def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
             torch.randn(1, heads, length, width, generator=rng).to(device)
             for heads, length in ((HEADS, 1), (g, s), (g, s))
         )
-        decoders = _decoders(device) | {
+        decoders = ours | {
             "SDPA enable_gqa": lambda q, k, v: scaled_dot_product_attention(q, k, v, enable_gqa=True),
             "FlexAttention compiled": flex_form(enable_gqa=True),
         }
         runs = {name: lambda f=f, q=q, k=k, v=v: f(q, k, v) for name, f in decoders.items()}
-        if not _runs(runs["FlexAttention compiled"]):
+        if not compiles(runs["FlexAttention compiled"]):
             del runs["FlexAttention compiled"]
         seconds = median_seconds(runs | {"read": read}, rounds=15)
-        for ours in _decoders(device):
-            torch.testing.assert_close(runs[ours](), runs["SDPA enable_gqa"](), rtol=1e-3, atol=1e-4)
-            reached, plain = (k.nbytes + v.nbytes) / seconds[ours], large.nbytes / seconds["read"]
-            rows.append(Row(f"{ours}, plain read, {case}", reached, plain, 0.7, "bandwidth"))
+        for name in ours:
+            torch.testing.assert_close(runs[name](), runs["SDPA enable_gqa"](), rtol=1e-3, atol=1e-4)
+            reached, plain = (k.nbytes + v.nbytes) / seconds[name], large.nbytes / seconds["read"]
+            rows.append(Row(f"{name}, plain read, {case}", reached, plain, 0.7, "bandwidth"))
             for other in ("SDPA enable_gqa", "FlexAttention compiled"):
                 taken = seconds.get(other, math.nan)
-                rows.append(Row(f"{ours}, {other}, {case}", seconds[ours], taken, 1.0, "speedup"))
+                rows.append(Row(f"{name}, {other}, {case}", seconds[name], taken, 1.0, "speedup"))
     return rows
 
 
@@ -61,13 +61,3 @@ def _decoders(device: str) -> dict[str, Callable[[Tensor, Tensor, Tensor], Tenso
     from attncourse.grouped_query.cpu_kernel import grouped_query_decode_numba  # numba is an extra
 
     return {"decode": grouped_query_decode, "decode, kernel": grouped_query_decode_numba}
-
-
-def _runs(call: Callable[[], object]) -> bool:
-    """Whether what is compiled when it is called can be: PyTorch needs a compiler of the machine's."""
-    try:
-        call()
-    except Exception as error:
-        print(f"FlexAttention is not measured: {type(error).__name__}")
-        return False
-    return True

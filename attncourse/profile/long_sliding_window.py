@@ -1,7 +1,6 @@
 """What `sliding_window` promises: faster than dense attention under the same mask, in less memory, linear in the length."""
 
 import math
-import warnings
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse.sliding_window import local_mask, sliding_window_attention_blocked
 
+from .cases import compiles
 from .memory import peak_memory
 from .rows import Row
 from .timing import median_seconds
@@ -86,10 +86,8 @@ def _compiled_flex(inputs: list[Tensor], device: str) -> Callable | None:
     def attend(q, k, v):
         return compiled(q, k, v, block_mask=block_mask)
 
-    try:
-        out = _forward(attend, inputs)
-    except Exception as error:  # whatever a compiler's toolchain lacks
-        warnings.warn(f"FlexAttention does not compile here: {error}", stacklevel=2)
+    if not compiles(lambda: _forward(attend, inputs)):
         return None
+    out = _forward(attend, inputs)
     torch.testing.assert_close(out, _forward(lambda *x: sliding_window_attention_blocked(*x, window=WINDOW), inputs))
     return attend
