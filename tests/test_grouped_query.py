@@ -1,11 +1,13 @@
 """Grouped-query attention against PyTorch's multi-head attention and SDPA; decoding against reading everything again."""
 
+import ctypes
 import os
 import subprocess
 import sys
 import threading
 import tracemalloc
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -493,59 +495,65 @@ def test_pages_and_codes_are_read_without_a_copy_as_long_as_the_cache(on_a_proce
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("splits", [None, 9])
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_the_result_is_the_same_in_any_number_of_threads(threads, on_a_processor):
+def test_the_result_is_the_same_in_any_number_of_threads(threads, splits, on_a_processor):
     q, k, v = make_qkv(b=3, h=4, g=1, t=1, s=700, dk=16, dtype=torch.float32)
     wanted = softmax_attention(q.double(), k.double(), v.double())
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        got = on_a_processor.grouped_query_decode_numba(q, k, v)
+        got = on_a_processor.grouped_query_decode_numba(q, k, v, splits=splits)
     finally:
         torch.set_num_threads(before)
     assert relative_error(got, wanted) < 1e-6
 
 
-@pytest.fixture(params=["openmp", "threads"])
-def in_threads(request, monkeypatch, on_a_processor):
-    """What runs a kernel in two threads: PyTorch's own, and those that are started where PyTorch has others."""
+@pytest.mark.parametrize("by", ["openmp", "threads"])
+def test_a_kernel_runs_in_both_threads(by, monkeypatch, on_a_processor):
+    """PyTorch's own threads, and those that are started where PyTorch has another library for them."""
     from attncourse._shared import cpu_kernel
 
-    if request.param == "threads":
+    if by == "threads":
         monkeypatch.setattr(cpu_kernel, "_openmp", lambda: None)
     elif cpu_kernel._openmp() is None:
         pytest.skip("PyTorch has another OpenMP here")
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield cpu_kernel.in_threads
-    torch.set_num_threads(before)
+    seen, together = [], threading.Barrier(2, timeout=60)
 
-
-def plain_kernel(function):
-    function.signatures = ["compiled"]
-    return function
-
-
-def test_each_item_is_done_once_and_by_both_threads(in_threads):
-    done, together = [], threading.Barrier(2, timeout=60)
-
-    @plain_kernel
-    def kernel(first, last):
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+    def kernel(work):
         together.wait()  # one thread alone would wait for ever
-        done.append((first, last, threading.get_ident()))
+        seen.append((work, threading.get_ident()))
 
-    in_threads(kernel, 7)
-    assert sorted(x[:2] for x in done) == [(0, 3), (3, 7)] and len({x[2] for x in done}) == 2
+    work, before = np.zeros(1), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        cpu_kernel.in_threads(lambda: kernel, work)
+    finally:
+        torch.set_num_threads(before)
+    assert {at for at, _ in seen} == {work.ctypes.data} and len({thread for _, thread in seen}) == 2
 
 
-def test_what_fails_in_a_thread_fails(in_threads):
-    @plain_kernel
-    def kernel(first, last):
-        if last == 7:
-            raise MemoryError(f"items {first} to {last}")
+def test_what_pytorch_makes_by_default_does_not_matter(on_a_processor):
+    q, k, v = make_qkv(b=1, h=4, g=2, t=1, s=300, dk=16, dtype=torch.float32)
+    wanted = on_a_processor.grouped_query_decode_numba(q, k, v, splits=3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            got = on_a_processor.grouped_query_decode_numba(q, k, v, splits=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(got, wanted)
 
-    with pytest.raises(MemoryError, match="items 3 to 7"):
-        in_threads(kernel, 7)
+
+def test_what_no_thread_did_is_no_result(monkeypatch, on_a_processor):
+    """A thread without memory for its tiles ends; what it had taken stays undone."""
+    from attncourse._shared import cpu_kernel
+
+    monkeypatch.setattr(cpu_kernel, "in_threads", lambda *_: None)
+    q, k, v = make_qkv(b=1, h=2, g=1, t=1, s=9, dk=8, dtype=torch.float32)
+    with pytest.raises(MemoryError, match="no room for its tiles: 0 of 3 splits were done"):
+        on_a_processor.grouped_query_decode_numba(q, k, v, splits=3)
 
 
 def test_what_is_visible_and_not_finite_shows(on_a_processor):

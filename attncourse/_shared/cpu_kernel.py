@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ try:
     import numba
 except ImportError as error:
     raise ImportError("impl='numba' needs numba: pip install 'attncourse[cpu]', or pip install numba") from error
+from numba import carray
 from numba.core import event
 from numba.extending import register_jitable
 
@@ -41,6 +41,7 @@ from .lanes import (
     at_least,
     copy,
     fill,
+    integer,
     largest,
     load,
     load_bfloat16,
@@ -53,17 +54,21 @@ from .lanes import (
     multiply_add,
     nearest,
     number,
+    pointer,
     prefetch,
     spread,
     store,
     store_mixtures,
+    store_number,
     subtract,
+    take,
     total,
     two_to,
 )
 from .launch import check_dtype
 
 TILE = 64  # keys that are scored, weighted and mixed before the next are read
+ITEMS_EACH = 2  # for a thread, where it can be chosen: who begins late or is slower does fewer
 FEW = 16  # values that are mixed at once: as many as the nearest cache holds some lines of, however far apart they are
 LINE = 64  # bytes of a cache line
 FAR = 2**62  # more than any distance
@@ -76,17 +81,30 @@ CODECS = {
 }  # fmt: skip
 
 
-def compiled(function: Callable) -> Callable:
-    """Compile when it is first called, without the interpreter's lock, and keep what was compiled on disk.
+def compiled(work: np.dtype) -> Callable[[Callable], Callable[[], ctypes._CFuncPtr]]:
+    """A kernel of what a thread does: called without arguments it is compiled, and what C calls with the address of its work.
 
-    Numba looks at a function's own file to see whether what it keeps is still right, and not at the files of what it calls.
-    So it keeps it in a folder that is named after all of them.
+    Numba looks at a function's own file to see whether what it keeps on disk is still right, and not at the files of what it
+    calls. So it keeps it in a folder that is named after all of them.
+
+    Args:
+        work: the record that the kernel finds at the address.
     """
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(_cache_folder(function.__code__.co_filename))
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    finally:
-        numba.config.CACHE_DIR = before
+    signature = numba.void(numba.types.CPointer(numba.from_dtype(work)))
+
+    def of(function):
+        @functools.cache
+        def entry():
+            before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(_cache_folder(function.__code__.co_filename))
+            try:
+                with _telling(function.__name__):
+                    return numba.cfunc(signature, cache=True, error_model="numpy")(function).ctypes
+            finally:
+                numba.config.CACHE_DIR = before
+
+        return entry
+
+    return of
 
 
 def _cache_folder(file: str) -> Path:
@@ -105,24 +123,26 @@ def _cache_folder(file: str) -> Path:
 inlined = numba.njit(error_model="numpy", inline="always")
 
 
-class Stream(NamedTuple):
-    """One of a cache's streams as it lies: addresses, and how far apart vectors are; all in bytes."""
+# One of a cache's streams as it lies: addresses, and how far apart vectors are; all in bytes.
+STREAM = np.dtype(
+    [
+        ("codes", np.int64),  # where the first vector begins
+        ("scale", np.int64),  # where its scales do, float32, one a group of entries; 0 where there are none
+        ("zero", np.int64),  # the same of zero points
+        ("strides", np.int64, 3),  # from one block, head, token to the next
+        ("scale_strides", np.int64, 3),  # the same of scales, and of zero points
+        ("codec", np.int64),
+        ("width", np.int64),  # entries of a vector
+        ("groups", np.int64),  # scales of a vector
+        ("nbytes", np.int64),  # of a vector's codes
+    ]
+)
 
-    codes: int  # where the first vector begins
-    scale: int  # where its scales do, float32, one a group of entries; 0 where there are none
-    zero: int  # the same of zero points
-    strides: tuple[int, int, int]  # from one block, head, token to the next
-    scale_strides: tuple[int, int, int]  # the same of scales, and of zero points
-    codec: int
-    width: int  # entries of a vector
-    groups: int  # scales of a vector
-    nbytes: int  # of a vector's codes
 
-
-def stream_of(x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None) -> Stream:
-    """A stream (blocks, g, tokens, width) whose vectors' entries are neighbours, plain or coded, without a copy."""
+def stream_of(x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None) -> tuple:
+    """A STREAM (blocks, g, tokens, width) whose vectors' entries are neighbours, plain or coded, without a copy."""
     codec = CODECS[x.dtype]
-    return Stream(
+    return (
         x.data_ptr(),
         *(0 if s is None else s.data_ptr() for s in (scale, zero)),
         tuple(x.element_size() * n for n in x.stride()[:3]),
@@ -132,6 +152,53 @@ def stream_of(x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None
         1 if scale is None else scale.shape[-1],
         x.element_size() * x.shape[-1],
     )
+
+
+# What threads share of a step: who does what, where queries see which keys, and where results go. Rooms add their inputs.
+STEP = [
+    ("next", np.int64),  # where the number of the next item lies that nobody has taken
+    ("finished", np.int64),  # where it lies how many of each sequence's splits are done
+    ("sequences", np.int64),  # with heads of their own each counts as one
+    ("splits", np.int64),  # of a sequence
+    ("rows", np.int64),  # queries of a sequence
+    ("width", np.int64),  # of an output
+    ("parts", np.int64),  # (items, rows * width) mixtures of padded rows and widths
+    ("part_lse", np.int64),  # (items, rows) their log-sum-exps to base 2
+    ("out", np.int64),  # (sequences, rows, width) as they are
+    ("lse", np.int64),  # (sequences, rows), natural
+    ("t", np.int64),  # tokens of a sequence that ask
+    ("lengths", np.int64),  # (b,) tokens that a sequence has; 0 where all have all that there is room for
+    ("capacity", np.int64),
+    ("tables", np.int64),  # (b, pages) blocks of each sequence; 0 where each has one
+    ("pages", np.int64),
+    ("size", np.int64),  # tokens of a block
+]
+
+
+@inlined
+def work_at(address):
+    """The record that a kernel was given."""
+    return carray(address, 1)[0]
+
+
+@inlined
+def next_item(work):
+    """One that no thread has taken: the first sequence's splits, the next one's, ...; from sequences * splits on there is none."""
+    return take(work.next)
+
+
+@inlined
+def length_of(work, batch):
+    """Tokens of a sequence."""
+    return integer(work.lengths + 8 * batch) if work.lengths else work.capacity
+
+
+@inlined
+def load_rows(to, at, rows, width, factor):
+    """Float32 rows by a factor, to where each has its padded width."""
+    for row in range(rows):
+        for i in range(width):
+            to[row * padded(width) + i] = number(at + 4 * (row * width + i)) * factor
 
 
 @inlined
@@ -163,17 +230,19 @@ def hide(scores, key, count, rows, positions, window):
 
 
 @inlined
-def locate(at, base, strides, pages, size, head, start, count):
+def locate(at, base, strides, work, batch, head, start, count):
     """Where the vectors of tokens start, start + 1, ... begin; after `count` of them the last one's, so that all can be read.
 
     Args:
         at: (TILE,) to be filled.
         base: where the first of all vectors begins.
-        pages: blocks of the sequence, `size` tokens each.
+        batch: the sequence, whose blocks lie anywhere.
     """
+    size = work.size
     page, slot, i = start // size, start % size, 0
     while i < count:
-        here = base + pages[page] * strides[0] + head * strides[1] + slot * strides[2]
+        block = integer(work.tables + 8 * (batch * work.pages + page)) if work.tables else batch
+        here = base + block * strides[0] + head * strides[1] + slot * strides[2]
         last = min(count, i + size - slot)
         for n in range(i, last):
             at[n] = here + (n - i) * strides[2]
@@ -424,49 +493,23 @@ def finish_softmax(acc, top, sums, lse):
         multiply_row(acc, row, len(acc) // len(top), fill(share))
 
 
-def ready(kernel: Callable, *arguments) -> Callable:
-    """The kernel, compiled for such arguments; where it is not found on disk it says that it compiles."""
-    if not kernel.signatures:  # so far nothing is compiled in this process, or read from disk
-        with _telling(kernel.__name__):
-            kernel(0, 0, *arguments)
-    return kernel
+def in_threads(kernel: Callable[[], Callable], work: np.ndarray) -> None:
+    """The kernel on this work in as many threads as PyTorch uses, which take item after item.
 
-
-def in_threads(kernel: Callable, items: int, *arguments) -> None:
-    """kernel(first, last, *arguments) over all items, equal shares in as many threads as PyTorch uses."""
-    ready(kernel, *arguments)
-    threads = max(1, min(torch.get_num_threads(), items))
-    edges = [items * i // threads for i in range(threads + 1)]
+    PyTorch's own threads: for a while after their last work they spin, and would slow down others.
+    """
+    call, threads, parallel = kernel(), torch.get_num_threads(), _openmp()
     if threads == 1:
-        return kernel(0, items, *arguments)
-    shares, failures = iter(range(threads)), []
-
-    def work(_):
-        try:
-            for i in shares:
-                kernel(edges[i], edges[i + 1], *arguments)
-        except BaseException as error:  # on its way through C it would be lost
-            failures.append(error)
-
-    _in_team(work, threads)
-    if failures:
-        raise failures[0]
-
-
-_WORK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
-def _in_team(work: Callable[[int | None], None], threads: int) -> None:
-    """Call work in each of PyTorch's own threads: for a while after its last work they spin, and would slow down others."""
-    parallel = _openmp()
-    if parallel is not None:
-        return parallel(_WORK(work), None, threads, 0)
-    others = [threading.Thread(target=work, args=(None,)) for _ in range(threads - 1)]
-    for other in others:
-        other.start()
-    work(None)
-    for other in others:
-        other.join()
+        call(work.ctypes.data)
+    elif parallel is not None:
+        parallel(call, work.ctypes.data, threads, 0)
+    else:
+        others = [threading.Thread(target=call, args=(work.ctypes.data,)) for _ in range(threads - 1)]
+        for other in others:
+            other.start()
+        call(work.ctypes.data)
+        for other in others:
+            other.join()
 
 
 @functools.cache
@@ -476,7 +519,7 @@ def _openmp() -> Callable | None:
         parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel
     except (AttributeError, OSError):
         return None
-    parallel.argtypes, parallel.restype = (_WORK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
+    parallel.argtypes, parallel.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
     return parallel
 
 
@@ -484,25 +527,23 @@ class _telling(event.Listener):
     """Inside it, what is compiled and not found on disk says so."""
 
     def __init__(self, name: str):
-        self.name, self.depth = name, 0
+        self.name, self.began = name, None
 
     def __enter__(self):
-        event.register("numba:compile", self)
-        return self
+        event.register("numba:run_pass", self)
 
     def __exit__(self, *_):
-        event.unregister("numba:compile", self)
+        event.unregister("numba:run_pass", self)
+        if self.began is not None:
+            print(f"{time.monotonic() - self.began:.0f} s", file=sys.stderr)
 
     def on_start(self, what):
-        if self.depth == 0:
+        if self.began is None:
             self.began = time.monotonic()
             print(f"compiling {self.name} for this processor, once ...", end=" ", file=sys.stderr, flush=True)
-        self.depth += 1
 
     def on_end(self, what):
-        self.depth -= 1
-        if self.depth == 0:
-            print(f"{time.monotonic() - self.began:.0f} s", file=sys.stderr)
+        pass
 
 
 def check_on_processor(name: str, x: Tensor) -> None:
@@ -512,65 +553,103 @@ def check_on_processor(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} runs on processors, got {x.device}: use impl='triton' there")
 
 
-def padded_rows(x: Tensor) -> np.ndarray:
-    """(items, rows, width) as float32 (items, rows * width) of whole blocks of rows and whole vectors: zeros beyond."""
-    items, rows, width = x.shape
-    out = np.zeros((items, padded(rows, ROWS), padded(width)), np.float32)
-    out[:, :rows, :width] = x.numpy()
-    return out.reshape(items, out.shape[1] * out.shape[2])
+def address_of(x: Tensor | None) -> int:
+    """Where its first number lies; 0 for none."""
+    return 0 if x is None else x.data_ptr()
 
 
-def pages_of(block_table: Tensor | None, *, b: int) -> np.ndarray:
-    """The blocks of each sequence, in order: those of a table, or where there is none a single one for each."""
-    return np.arange(b)[:, None] if block_table is None else integers(block_table)
+def integers(x: Tensor | None) -> Tensor | None:
+    """As a kernel reads them: of 64 bits, one after another."""
+    return None if x is None else x.to(torch.int64).contiguous()
 
 
-def lengths_of(lengths: Tensor | None, *, b: int, capacity: int) -> np.ndarray:
-    """(b,) tokens of each sequence: all that there is room for unless told."""
-    return np.full(b, capacity) if lengths is None else integers(lengths)
+def numbers(x: Tensor) -> Tensor:
+    """As a kernel reads queries: float32, one after another."""
+    return x.float().contiguous()
 
 
-def integers(x: Tensor) -> np.ndarray:
-    """Of one dtype, and one after another: of other arrays a kernel would be compiled again."""
-    return np.ascontiguousarray(x.numpy(), np.int64)
-
-
-def run_splits(
-    kernel: Callable, *arguments, sequences: int, splits: int, rows: int, width: int
+def run_step(
+    kernel: Callable[[], Callable],
+    dtype: np.dtype,
+    inputs: tuple,
+    *,
+    sequences: int,
+    splits: int,
+    rows: int,
+    width: int,
+    t: int,
+    lengths: Tensor | None,
+    capacity: int,
+    block_table: Tensor | None,
+    size: int,
 ) -> tuple[Tensor, Tensor]:
-    """A kernel's items, all splits of all sequences, merged: outputs (sequences, rows, width) and log-sum-exps.
+    """All splits of all sequences, merged: outputs (sequences, rows, width) and log-sum-exps (sequences, rows).
 
     Args:
-        kernel: kernel(first, last, out, lse, rows, splits, *arguments) leaves of these items (rows * width) and, to base 2,
-            (rows,), both of padded rows and widths.
-        sequences: with heads of their own each counts as one.
+        dtype, inputs: the record that the kernel takes, and what stands in it after the fields of STEP.
+        others: as in STEP.
+
+    Raises:
+        MemoryError: a thread had no room for a tile.
     """
-    items, all_rows, all_columns = sequences * splits, padded(rows, ROWS), padded(width)
-    out = np.empty((items, all_rows * all_columns), np.float32)
-    lse = np.empty((items, all_rows), np.float32)
-    in_threads(kernel, items if rows else 0, out, lse, all_rows, splits, *arguments)
-    if splits > 1:
-        parts = out, lse, splits, all_columns
-        ready(merge_kernel, *parts)(0, sequences, *parts)
-    out = torch.from_numpy(out).view(sequences, splits, all_rows, all_columns)[:, 0, :rows, :width]
-    return out, LN2 * torch.from_numpy(lse).view(sequences, splits, all_rows)[:, 0, :rows]
+    lengths, block_table = integers(lengths), integers(block_table)
+    counters = np.zeros(1 + sequences, np.int64)
+    empty = functools.partial(torch.empty, dtype=torch.float32, device="cpu")  # begins where a cache line does
+    parts = empty(sequences * splits, padded(rows, ROWS), padded(width))
+    part_lse = empty(sequences * splits, padded(rows, ROWS))
+    out, lse = empty(sequences, rows, width), empty(sequences, rows)
+    if out.numel() == 0:
+        return out, lse
+    work = np.array(
+        (
+            counters.ctypes.data, counters[1:].ctypes.data, sequences, splits, rows, width,
+            parts.data_ptr(), part_lse.data_ptr(), out.data_ptr(), lse.data_ptr(),
+            t, address_of(lengths), capacity, address_of(block_table),
+            0 if block_table is None else block_table.shape[1], max(size, 1), *inputs,
+        ),
+        dtype,
+    )  # fmt: skip
+    in_threads(kernel, work)
+    if (counters[1:] != splits).any():
+        raise MemoryError(
+            f"a thread had no room for its tiles: {counters[1:].sum()} of {sequences * splits} splits were done"
+        )
+    return out, lse
 
 
-@compiled
-def merge_kernel(first_sequence, last_sequence, out, lse, splits, width):
-    """The parts of a sequence's splits as one, where the first split's was: as `merge_partial`, but log-sum-exps to base 2."""
-    weights = np.empty(splits, np.float32)
-    for first in range(first_sequence * splits, last_sequence * splits, splits):
-        for row in range(lse.shape[1]):
-            top, summed = np.float32(LOWEST), np.float32(0.0)  # of a row that saw nothing -inf - -inf would be NaN
-            for split in range(splits):
-                top = max(top, lse[first + split, row])
-            for split in range(splits):
-                weights[split] = np.exp2(lse[first + split, row] - top)
-                summed += weights[split]
-            lse[first, row] = top + np.log2(summed)
-            for i in range(row * width, (row + 1) * width):
-                mixed = np.float32(0.0)
-                for split in range(splits):
-                    mixed += weights[split] * out[first + split, i]
-                out[first, i] = mixed / summed if summed != 0 else np.float32(0.0)
+@inlined
+def part_of(work, item):
+    """An item's mixture (rows * width) and log-sum-exps (rows,), of padded rows and widths."""
+    rows = padded(work.rows, ROWS)
+    numbers = rows * padded(work.width)
+    part = carray(pointer(work.parts + 4 * item * numbers), numbers, np.float32)
+    return part, carray(pointer(work.part_lse + 4 * item * rows), rows, np.float32)
+
+
+@inlined
+def hand_in(work, item):
+    """The item is done; where it was the last one of its sequence's, all of them are merged."""
+    sequence = item // work.splits
+    if take(work.finished + 8 * sequence) == work.splits - 1:
+        merge(work, sequence)
+
+
+@numba.njit(error_model="numpy")
+def merge(work, sequence):
+    """The parts of a sequence's splits as one: as `merge_partial`, but log-sum-exps are to base 2."""
+    rows, width, first = work.rows, work.width, sequence * work.splits
+    for row in range(rows):
+        here = sequence * rows + row
+        out = carray(pointer(work.out + 4 * here * width), width, np.float32)
+        top, summed = np.float32(LOWEST), np.float32(0.0)  # of a row that saw nothing -inf - -inf would be NaN
+        for item in range(first, first + work.splits):
+            top = max(top, part_of(work, item)[1][row])
+        for item in range(first, first + work.splits):
+            summed += np.exp2(part_of(work, item)[1][row] - top)
+        out[:] = 0.0
+        for item in range(first, first + work.splits):
+            part, lse = part_of(work, item)
+            weight = np.exp2(lse[row] - top) / summed if summed != 0 else np.float32(0.0)
+            for i in range(width):
+                out[i] += weight * part[row * padded(width) + i]
+        store_number(work.lse + 4 * here, np.float32(LN2) * (top + np.log2(summed)))

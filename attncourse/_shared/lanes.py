@@ -104,6 +104,48 @@ def number(typing_context, at):
 
 
 @intrinsic
+def store_number(typing_context, at, x):
+    """A float32 number at an address."""
+
+    def generate(context, builder, signature, args):
+        _store(builder, *args)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.float32), generate
+
+
+@intrinsic
+def integer(typing_context, at):
+    """The integer of 64 bits at an address."""
+
+    def generate(context, builder, signature, args):
+        return _load(builder, *args, ir.IntType(64))
+
+    return types.int64(types.intp), generate
+
+
+@intrinsic
+def take(typing_context, at):
+    """The integer of 64 bits at an address, which grows by 1: no two threads get the same; what they wrote before is seen."""
+
+    def generate(context, builder, signature, args):
+        kind = ir.IntType(64)
+        return builder.atomic_rmw("add", _pointer(builder, *args, kind), ir.Constant(kind, 1), "acq_rel")
+
+    return types.int64(types.intp), generate
+
+
+@intrinsic
+def pointer(typing_context, at):
+    """An address as `numba.carray` takes it."""
+
+    def generate(context, builder, signature, args):
+        return _pointer(builder, *args, ir.IntType(8))
+
+    return types.voidptr(types.intp), generate
+
+
+@intrinsic
 def copy(typing_context, to, at, nbytes):
     """So many bytes from one address to another."""
 

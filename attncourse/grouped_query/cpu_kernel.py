@@ -11,38 +11,46 @@ from torch import Tensor
 
 from attncourse._shared.cpu_kernel import (
     FAR,
+    ITEMS_EACH,
     LOG2E,
     LOWEST,
+    STEP,
+    STREAM,
     TILE,
     add_all_products,
     add_mixture,
+    address_of,
     ask_ahead,
     asked_at_once,
     bring,
     check_on_processor,
     compiled,
     finish_softmax,
+    hand_in,
     hide,
     inlined,
     integers,
     keys_of,
-    lengths_of,
+    length_of,
+    load_rows,
     locate,
     move_on,
     new_places,
+    next_item,
+    numbers,
     online_softmax,
     padded,
-    padded_rows,
-    pages_of,
+    part_of,
     room,
-    run_splits,
+    run_step,
     stream_of,
+    work_at,
 )
-from attncourse._shared.lanes import KEYS, LANES, ROWS, address, no_products, store_sums
+from attncourse._shared.lanes import KEYS, LANES, ROWS, address, integer, no_products, store_sums
 from attncourse._shared.launch import choose_splits
 from attncourse._shared.precision import outside_autocast
 
-from .checks import check_cached
+from .checks import check_cached, codes_each
 
 NAME = "grouped_query_decode_numba"
 
@@ -54,64 +62,77 @@ def _bound(scores, softcap):
         scores[i] = np.float32(LOG2E) * softcap * np.tanh(scores[i])
 
 
-@compiled
-def grouped_query_split_kernel(
-    first_item, last_item, out, lse, rows, splits, q, k, v, lengths, positions, tables, g, size, window, softcap
-):
-    """Items of work: each the rows (a group's query heads, t queries each) of one sequence against one split of its keys.
+WORK = np.dtype(
+    [
+        *STEP,
+        ("q", np.int64),  # (b, h, t, dk)
+        ("k", STREAM),
+        ("v", STREAM),
+        ("g", np.int64),
+        ("starts", np.int64),  # (b,) positions of first queries; 0 where the last one is at a sequence's end
+        ("window", np.int64),  # more than any distance where there is none
+        ("scale", np.float32),  # what makes of scores exponents to base 2, or where they are bounded parts of softcap
+        ("softcap", np.float32),  # 0 for none
+    ]
+)
 
-    Args:
-        out, lse: (items, rows * dv) and (items, rows), an item's mixture and log-sum-exps to base 2.
-        rows: padded to whole blocks, as widths are to whole vectors.
-        q: (b * g, rows * dk), scaled: scores are exponents to base 2, or where they are bounded parts of softcap.
-        positions: (b, t) of the queries; a row's is that of its query.
-        tables: (b, n) blocks of the streams, `size` tokens each.
-        window: more than any distance where there is none.
-        softcap: 0 for none.
-    """
+
+@compiled(WORK)
+def grouped_query_split_kernel(address_of_work):
+    """Items of work: each the rows (a group's query heads, t queries each) of one sequence against one split of its keys."""
+    work = work_at(address_of_work)
+    k, v, rows = work.k, work.v, padded(work.rows, ROWS)
     dk, dv = padded(k.width), padded(v.width)
-    scores, top, sums = room(rows * TILE), room(rows), room(rows * LANES)
+    q, scores, top, sums = room(rows * dk), room(rows * TILE), room(rows), room(rows * LANES)
     k_tile, v_tile = room(TILE * dk), room(TILE * dv)
     k_at, v_at, next_k, next_v, scale_at = new_places(), new_places(), new_places(), new_places(), new_places()
+    seen_from = np.zeros(work.t, np.int64)
     each = asked_at_once(rows)
-    for item in range(first_item, last_item):
-        group, split = item // splits, item % splits
-        batch, head = group // g, group % g
-        pages, seen_from = tables[batch], positions[batch]
-        begin, end = keys_of(split, splits, lengths[batch], seen_from, window)
-        first_query, last_query = seen_from.min(), seen_from.max()
-        acc = out[item]
+    q[:] = 0.0
+    item = next_item(work)
+    while item < work.sequences * work.splits:
+        group, split = item // work.splits, item % work.splits
+        batch, head = group // work.g, group % work.g
+        length = length_of(work, batch)
+        first_query = integer(work.starts + 8 * batch) if work.starts else length - work.t
+        for i in range(work.t):
+            seen_from[i] = first_query + i
+        begin, end = keys_of(split, work.splits, length, seen_from, work.window)
+        load_rows(q, work.q + 4 * group * work.rows * k.width, work.rows, k.width, work.scale)
+        acc, lse = part_of(work, item)
         acc[:], top[:], sums[:] = 0.0, LOWEST, 0.0
         if begin < end:
-            locate(next_k, k.codes, k.strides, pages, size, head, begin, min(TILE, end - begin))
-            locate(next_v, v.codes, v.strides, pages, size, head, begin, min(TILE, end - begin))
+            locate(next_k, k.codes, k.strides, work, batch, head, begin, min(TILE, end - begin))
+            locate(next_v, v.codes, v.strides, work, batch, head, begin, min(TILE, end - begin))
         for key in range(begin, end, TILE):
             count, left = min(TILE, end - key), min(TILE, end - key - TILE)
             move_on(k_at, next_k)
             move_on(v_at, next_v)
             if left > 0:
-                locate(next_k, k.codes, k.strides, pages, size, head, key + TILE, left)
-                locate(next_v, v.codes, v.strides, pages, size, head, key + TILE, left)
+                locate(next_k, k.codes, k.strides, work, batch, head, key + TILE, left)
+                locate(next_v, v.codes, v.strides, work, batch, head, key + TILE, left)
             if k.scale:
-                locate(scale_at, k.scale, k.scale_strides, pages, size, head, key, count)
+                locate(scale_at, k.scale, k.scale_strides, work, batch, head, key, count)
             bring(k_at, k_tile, scale_at, k, count)
             for j in range(0, TILE, KEYS):
                 asked = j // 2
                 for row in range(0, rows, ROWS):
                     ask_ahead(next_k, next_v, asked, min(asked + each, (j + KEYS) // 2), k.nbytes, v.nbytes)
                     asked += each
-                    products = add_all_products(no_products(), address(q) + 4 * (group * rows + row) * dk, k_at, j, dk)
+                    products = add_all_products(no_products(), address(q) + 4 * row * dk, k_at, j, dk)
                     store_sums(address(scores) + 4 * (row * TILE + j), 4 * TILE, products)
-            if softcap > 0:
-                _bound(scores, softcap)
-            if count < TILE or key + TILE > first_query + 1 or key <= last_query - window:
-                hide(scores, key, count, rows, seen_from, window)
+            if work.softcap > 0:
+                _bound(scores, work.softcap)
+            if count < TILE or key + TILE > first_query + 1 or key <= first_query + work.t - 1 - work.window:
+                hide(scores, key, count, rows, seen_from, work.window)
             online_softmax(scores, top, sums, acc)
             if v.scale:
-                locate(scale_at, v.scale, v.scale_strides, pages, size, head, key, count)
+                locate(scale_at, v.scale, v.scale_strides, work, batch, head, key, count)
             bring(v_at, v_tile, scale_at, v, count)
             add_mixture(acc, scores, v_at, count, dv, next_k, next_v, k.nbytes, v.nbytes)
-        finish_softmax(acc, top, sums, lse[item])
+        finish_softmax(acc, top, sums, lse)
+        hand_in(work, item)
+        item = next_item(work)
 
 
 @outside_autocast
@@ -150,21 +171,18 @@ def grouped_query_decode_numba(
         NAME, q, k, v, k_scale=k_scale, v_scale=v_scale, k_zero=k_zero, v_zero=v_zero, cache_seqlens=cache_seqlens,
         starts=starts, block_table=block_table, window=window, softcap=softcap, splits=splits,
     )  # fmt: skip
-    (b, h, t, dk), (g, size) = q.shape, k.shape[1:3]
-    keys, values = stream_of(k, k_scale, k_zero), stream_of(v, v_scale, v_zero)
-    rows, dv = h // g * t, values.width
+    (b, h, t, dk), (g, size), dv = q.shape, k.shape[1:3], codes_each(v.dtype) * v.shape[-1]
     if splits is None:
-        splits = choose_splits(b * g, -(-capacity // TILE), slots=torch.get_num_threads())
+        splits = choose_splits(b * g, -(-capacity // TILE), slots=ITEMS_EACH * torch.get_num_threads())
     scale = dk**-0.5 if scale is None else scale
-    lengths = lengths_of(cache_seqlens, b=b, capacity=capacity)
-    positions = (lengths - t if starts is None else integers(starts))[:, None] + np.arange(t)
-    queries = padded_rows(
-        (q.float() * (scale * LOG2E if softcap is None else scale / softcap)).reshape(b * g, rows, dk)
-    )
-    out, lse = run_splits(
-        grouped_query_split_kernel, queries, keys, values, lengths, positions, pages_of(block_table, b=b), g,
-        max(size, 1), FAR if window is None else window, np.float32(softcap or 0.0), sequences=b * g,
-        splits=splits, rows=rows, width=dv,
+    queries, starts = numbers(q), integers(starts)
+    inputs = (
+        queries.data_ptr(), stream_of(k, k_scale, k_zero), stream_of(v, v_scale, v_zero), g, address_of(starts),
+        FAR if window is None else window, scale * LOG2E if softcap is None else scale / softcap, softcap or 0.0,
     )  # fmt: skip
-    out, lse = out.reshape(b, h, t, dv).to(q.dtype), lse.reshape(b, h, t)
+    out, lse = run_step(
+        grouped_query_split_kernel, WORK, inputs, sequences=b * g, splits=splits, rows=h // g * t,
+        width=dv, t=t, lengths=cache_seqlens, capacity=capacity, block_table=block_table, size=size,
+    )  # fmt: skip
+    out, lse = out.view(b, h, t, dv).to(q.dtype), lse.view(b, h, t)
     return (out, lse) if return_lse else out

@@ -10,33 +10,41 @@ from torch import Tensor
 
 from attncourse._shared.cpu_kernel import (
     FAR,
+    ITEMS_EACH,
     LOG2E,
     LOWEST,
+    STEP,
+    STREAM,
     TILE,
     add_all_products,
     add_mixture,
+    address_of,
     ask_ahead,
     asked_at_once,
     bring,
     check_on_processor,
     compiled,
     finish_softmax,
+    hand_in,
     hide,
     integers,
     keys_of,
-    lengths_of,
+    length_of,
+    load_rows,
     locate,
     move_on,
     new_places,
+    next_item,
+    numbers,
     online_softmax,
     padded,
-    padded_rows,
-    pages_of,
+    part_of,
     room,
-    run_splits,
+    run_step,
     stream_of,
+    work_at,
 )
-from attncourse._shared.lanes import KEYS, LANES, ROWS, address, no_products, store_sums
+from attncourse._shared.lanes import KEYS, LANES, ROWS, address, integer, no_products, store_sums
 from attncourse._shared.launch import choose_splits
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import check_tensors, require
@@ -47,41 +55,54 @@ from .reference import absorb_query, expand_output
 NAME = "latent_attention_numba"
 
 
-@compiled
-def latent_split_kernel(
-    first_item, last_item, out, lse, rows, splits, q_latent, q_rope, latent, k_rope, lengths, positions, tables, size
-):
-    """Items of work: each all queries of one sequence against one split of its latents.
+WORK = np.dtype(
+    [
+        *STEP,
+        ("q_latent", np.int64),  # (b, h, t, r)
+        ("q_rope", np.int64),  # (b, h, t, p)
+        ("latent", STREAM),
+        ("k_rope", STREAM),
+        ("positions", np.int64),  # (b, t), the last token that each query sees; 0 where it sees all
+        ("scale", np.float32),  # what makes of scores exponents to base 2
+    ]
+)
 
-    Args:
-        out, lse: (items, rows * r) and (items, rows), mixtures of latents and log-sum-exps to base 2.
-        rows: (h t), padded to whole blocks, as widths are to whole vectors.
-        q_latent, q_rope: (b, rows * r) and (b, rows * p), scaled: scores are exponents to base 2.
-        positions: (b, t), the last token that each query sees.
-        tables: (b, n) blocks of the streams, `size` tokens each.
-    """
+
+@compiled(WORK)
+def latent_split_kernel(address_of_work):
+    """Items of work: each all queries (h t) of one sequence against one split of its latents."""
+    work = work_at(address_of_work)
+    latent, k_rope, rows = work.latent, work.k_rope, padded(work.rows, ROWS)
     r, p = padded(latent.width), padded(k_rope.width)
+    q_latent, q_rope = room(rows * r), room(rows * p)
     scores, top, sums = room(rows * TILE), room(rows), room(rows * LANES)
     tile, rope_tile = room(TILE * r), room(TILE * p)
     at, rope_at, next_at, next_rope = new_places(), new_places(), new_places(), new_places()
+    seen_to = np.zeros(work.t, np.int64)
     each = asked_at_once(rows)
-    for item in range(first_item, last_item):
-        batch, split = item // splits, item % splits
-        pages, seen_to = tables[batch], positions[batch]
-        begin, end = keys_of(split, splits, lengths[batch], seen_to, FAR)
+    q_latent[:], q_rope[:] = 0.0, 0.0
+    item = next_item(work)
+    while item < work.sequences * work.splits:
+        batch, split = item // work.splits, item % work.splits
+        length = length_of(work, batch)
+        for i in range(work.t):
+            seen_to[i] = integer(work.positions + 8 * (batch * work.t + i)) if work.positions else length
+        begin, end = keys_of(split, work.splits, length, seen_to, FAR)
         first_query = seen_to.min()
-        acc = out[item]
+        load_rows(q_latent, work.q_latent + 4 * batch * work.rows * latent.width, work.rows, latent.width, work.scale)
+        load_rows(q_rope, work.q_rope + 4 * batch * work.rows * k_rope.width, work.rows, k_rope.width, work.scale)
+        acc, lse = part_of(work, item)
         acc[:], top[:], sums[:] = 0.0, LOWEST, 0.0
         if begin < end:
-            locate(next_at, latent.codes, latent.strides, pages, size, 0, begin, min(TILE, end - begin))
-            locate(next_rope, k_rope.codes, k_rope.strides, pages, size, 0, begin, min(TILE, end - begin))
+            locate(next_at, latent.codes, latent.strides, work, batch, 0, begin, min(TILE, end - begin))
+            locate(next_rope, k_rope.codes, k_rope.strides, work, batch, 0, begin, min(TILE, end - begin))
         for key in range(begin, end, TILE):
             count, left = min(TILE, end - key), min(TILE, end - key - TILE)
             move_on(at, next_at)
             move_on(rope_at, next_rope)
             if left > 0:
-                locate(next_at, latent.codes, latent.strides, pages, size, 0, key + TILE, left)
-                locate(next_rope, k_rope.codes, k_rope.strides, pages, size, 0, key + TILE, left)
+                locate(next_at, latent.codes, latent.strides, work, batch, 0, key + TILE, left)
+                locate(next_rope, k_rope.codes, k_rope.strides, work, batch, 0, key + TILE, left)
             bring(at, tile, at, latent, count)
             bring(rope_at, rope_tile, rope_at, k_rope, count)
             for j in range(0, TILE, KEYS):
@@ -91,15 +112,16 @@ def latent_split_kernel(
                         next_at, next_rope, asked, min(asked + each, (j + KEYS) // 2), latent.nbytes, k_rope.nbytes
                     )
                     asked += each
-                    here = batch * rows + row
-                    products = add_all_products(no_products(), address(q_latent) + 4 * here * r, at, j, r)
-                    products = add_all_products(products, address(q_rope) + 4 * here * p, rope_at, j, p)
+                    products = add_all_products(no_products(), address(q_latent) + 4 * row * r, at, j, r)
+                    products = add_all_products(products, address(q_rope) + 4 * row * p, rope_at, j, p)
                     store_sums(address(scores) + 4 * (row * TILE + j), 4 * TILE, products)
             if count < TILE or key + TILE > first_query + 1:
                 hide(scores, key, count, rows, seen_to, FAR)
             online_softmax(scores, top, sums, acc)
             add_mixture(acc, scores, at, count, r, next_at, next_rope, latent.nbytes, k_rope.nbytes)
-        finish_softmax(acc, top, sums, lse[item])
+        finish_softmax(acc, top, sums, lse)
+        hand_in(work, item)
+        item = next_item(work)
 
 
 @outside_autocast
@@ -134,15 +156,15 @@ def latent_attention_numba(
     (b, h, t, n), (size, r) = q_nope.shape, latent.shape[2:]
     capacity = size * (1 if block_table is None else block_table.shape[1])
     if splits is None:
-        splits = choose_splits(b, -(-capacity // TILE), slots=torch.get_num_threads())
+        splits = choose_splits(b, -(-capacity // TILE), slots=ITEMS_EACH * torch.get_num_threads())
     scale = LOG2E * ((n + q_rope.shape[-1]) ** -0.5 if scale is None else scale)
-    lengths = lengths_of(key_lengths, b=b, capacity=capacity)
-    positions = np.repeat(lengths[:, None], t, axis=1) if positions is None else integers(positions)
-    queries = (absorb_query(q_nope.float(), w_uk.float()), q_rope.float())
-    q_latent, q_rotated = (padded_rows((x * scale).reshape(b, h * t, x.shape[-1])) for x in queries)
-    mixed, _ = run_splits(
-        latent_split_kernel, q_latent, q_rotated, stream_of(latent), stream_of(k_rope), lengths, positions,
-        pages_of(block_table, b=b), max(size, 1), sequences=b, splits=splits,
-        rows=h * t, width=r,
+    q_latent, q_rotated = numbers(absorb_query(q_nope.float(), w_uk.float())), numbers(q_rope)
+    positions = integers(positions)
+    inputs = (
+        q_latent.data_ptr(), q_rotated.data_ptr(), stream_of(latent), stream_of(k_rope), address_of(positions), scale,
     )  # fmt: skip
-    return expand_output(mixed.reshape(b, h, t, r), w_uv.float()).to(latent.dtype)
+    mixed, _ = run_step(
+        latent_split_kernel, WORK, inputs, sequences=b, splits=splits, rows=h * t, width=r, t=t, lengths=key_lengths,
+        capacity=capacity, block_table=block_table, size=size,
+    )  # fmt: skip
+    return expand_output(mixed.view(b, h, t, r), w_uv.float()).to(latent.dtype)
