@@ -70,7 +70,13 @@ serve: ## Serve the built book at http://localhost:8000 (PORT=... for another)
 TWO_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 
 test: chapters ## Install, run every test and every notebook
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_AT_ONCE) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_AT_ONCE) --junitxml=_build/tests.xml tests
+
+.PHONY: quick
+quick: $(INSTALLED) ## What to run before each commit: lint, and the fast tests of every file, in under two minutes
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_AT_ONCE) -q -p tests.quick tests
 
 bench: $(INSTALLED) ## Record this device's measurements into book/measurements/ (ARGS=--quick for a look)
 	$(BIN)/python -m attncourse bench $(ARGS)

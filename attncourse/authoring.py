@@ -28,7 +28,10 @@ def release_exercises(root: Path, out: Path | None = None) -> list[Path]:
     """
     out, sources = out or root / "exercises", sorted((root / "solutions").glob("*/*.ipynb"))
     if not sources:
-        raise ValueError(f"{root / 'solutions'} holds no unit (solutions/<unit>/<unit>.ipynb)")
+        raise ValueError(
+            f"{root.resolve() / 'solutions'} holds no unit (solutions/<unit>/<unit>.ipynb); clone your fork and run this in it, "
+            "or say --root FOLDER"
+        )
     changed = []
     for source in sources:
         if source.stem != source.parent.name:

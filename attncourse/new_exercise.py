@@ -104,7 +104,11 @@ def new_exercise(
             f"a name must be UNIT or UNIT.EXERCISE, both in snake_case, got {name!r}",
         )
     places = Places(root, unit)
-    require(places.registry.exists(), f"new-exercise must run on a checkout of the course, got {root.resolve()}")
+    require(
+        places.registry.exists(),
+        f"new-exercise must run on a checkout of the course, got {root.resolve()}; clone your fork and run this in it, "
+        "or say --root FOLDER",
+    )
     if places.checks.exists():
         require(bool(dot), f"a new unit's name must be free, got {unit!r}; {unit}.EXERCISE adds an exercise to it")
         given = [

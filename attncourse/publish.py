@@ -177,8 +177,9 @@ def point_at(root: Path, origin: Origin) -> list[Path]:
 
 def origin_files(root: Path) -> list[Path]:
     """Every file in which the origin may stand."""
-    pages = [root / name for name in ("pyproject.toml", "_config.yml", "README.md", "CONTRIBUTING.md")]
-    return [path for path in (*pages, *sorted(root.glob("book/*.md")), *course_notebooks(root)) if path.exists()]
+    pages = [root / name for name in ("pyproject.toml", "_config.yml", "CITATION.cff")]
+    pages += sorted((*root.glob("*.md"), *root.glob("book/*.md")))
+    return [path for path in (*pages, *course_notebooks(root)) if path.exists()]
 
 
 def add_parsers(commands) -> None:

@@ -1,4 +1,6 @@
-"""Where tests run: on CUDA where it is there, else on the CPU with Triton's interpreter."""
+"""Where tests run: on CUDA where it is there, else on the CPU with Triton's interpreter. What was not run is said at the end."""
+
+from collections import Counter
 
 import pytest
 
@@ -13,6 +15,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many tests were skipped for each reason."""
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped"))
+    if reasons:
+        terminalreporter.section("not run")
+        for reason, count in reasons.most_common():
+            terminalreporter.write_line(f"{count} tests: {reason}")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def copy_of_course(folder: Path) -> Path:
-    for name in ("pyproject.toml", "_config.yml", "_toc.yml", "README.md", "CONTRIBUTING.md"):
+    for name in ("pyproject.toml", "_config.yml", "_toc.yml", "CITATION.cff", *(p.name for p in ROOT.glob("*.md"))):
         shutil.copy(ROOT / name, folder)
     for name in ("book", "solutions", "exercises"):
         shutil.copytree(ROOT / name, folder / name)

@@ -94,6 +94,7 @@ def test_sets_are_chosen_by_how_their_names_begin():
     assert chosen([]) == [*SUPPORTED]
     assert [v.python for v in chosen(["py313"])] == ["3.13"]
     assert chosen(["lowest", "py31"]) == [*SUPPORTED]
+    assert chosen(["newest"]) == [versions.NEWEST]
     with pytest.raises(ValueError, match="no set of versions begins with 'py27': there are py311"):
         chosen(["lowest", "py27"])
 
@@ -203,6 +204,12 @@ def test_a_set_of_versions_that_holds_is_a_success(pretended, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == summary.strip()
     for said in (*THERE.values(), "27", ", ".join(versions.numpys_for(SOME.python)), "at most three cases", "| yes"):
         assert said in summary
+
+
+def test_what_is_not_pinned_may_be_any_version(pretended, tmp_path, capsys):
+    assert versions.pins_of(torch="", numpy="2.4.6") == ["numpy==2.4.6"]
+    assert versions.main(["newest"]) == 0
+    assert THERE["torch"] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
     python -m tests.versions                       every set of versions
     python -m tests.versions lowest py312          one, or some: whatever begins with these words
     python -m tests.versions lowest --all-cases    every case of each test, and not three of them
+    python -m tests.versions newest                the newest PyTorch that pip finds
 
 Of each set: the rooms' tests, a learner's kernel with a loop interpreted beside each of NUMPYS that its Python has, and
 every kernel compiled once for a chip that is not here. What came out stands in _build/versions/summary.md. A set that could
@@ -35,7 +36,7 @@ SUMMARY = "summary.md"
 
 @dataclass(frozen=True)
 class Versions:
-    """A set of versions: what is pinned; all else is the newest that pip finds.
+    """A set of versions: what is pinned; all else, and an empty pin, is the newest that pip finds.
 
     triton is installed by this pin where torch's build for processors asks for none; its build for CUDA brings its own.
     """
@@ -61,6 +62,9 @@ SUPPORTED = (
         others=("einops==0.8.0", "jaxtyping==0.2.36", "matplotlib==3.8.0", "tabulate==0.10.0"),
     ),
 )
+
+# What the pins hide. It is tried where it is named: what came out yesterday need not come out today.
+NEWEST = Versions("newest", python="3.13", torch="", triton="", numpy="")
 
 # Triton 3.6 and older loops beside NumPy 2.4 and newer by a mend of ours; the first is what the message advises.
 NUMPYS = ("2.3.5", "2.4.6", "2.5.5")
@@ -115,16 +119,17 @@ HEADERS = (
 
 
 def chosen(words: list[str]) -> list[Versions]:
-    """The supported sets whose names begin with one of these words; all where there is no word.
+    """The sets whose names begin with one of these words; all that are supported where there is no word.
 
     Raises:
         ValueError: a word begins no name.
     """
-    names = [versions.name for versions in SUPPORTED]
+    known = [*SUPPORTED, NEWEST]
+    names = [versions.name for versions in known]
     for word in words:
         if not any(name.startswith(word) for name in names):
             raise ValueError(f"no set of versions begins with {word!r}: there are {', '.join(names)}")
-    return [versions for versions in SUPPORTED if not words or versions.name.startswith(tuple(words))]
+    return [versions for versions in known if versions.name.startswith(tuple(words))] if words else [*SUPPORTED]
 
 
 def numpys_for(python: str) -> list[str]:
@@ -151,23 +156,28 @@ def _runs(python: Path) -> bool:
 
 
 def install(versions: Versions, python: Path) -> Path:
-    """The Python of an environment with these versions; made anew where pins or pyproject.toml have changed."""
+    """The Python of an environment with these versions; made anew where pins or pyproject.toml have changed, or nothing is pinned."""
     folder = FOLDER / versions.name
     inside, mark, pins = folder / "bin" / "python", folder / "installed", folder / "pins.txt"
     wanted = f"{versions}\n{(ROOT / 'pyproject.toml').read_text(encoding='utf-8')}"
-    if mark.exists() and mark.read_text(encoding="utf-8") == wanted:
+    if versions.torch and mark.exists() and mark.read_text(encoding="utf-8") == wanted:
         return inside
     shutil.rmtree(folder, ignore_errors=True)
     _run([python, "-m", "venv", folder])
-    lines = [f"torch=={versions.torch}", f"numpy=={versions.numpy}", *versions.others]
+    lines = [*pins_of(torch=versions.torch, numpy=versions.numpy), *versions.others]
     pip = [inside, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--constraint", pins]
     pins.write_text("\n".join(lines) + "\n", encoding="utf-8")
     _run([*pip, "torch"])
     if not json.loads(_run([inside, "-c", PINS_TRITON])):
-        pins.write_text("\n".join([*lines, f"triton=={versions.triton}"]) + "\n", encoding="utf-8")
+        pins.write_text("\n".join([*lines, *pins_of(triton=versions.triton)]) + "\n", encoding="utf-8")
     _run([*pip, "--editable", ROOT, *TESTED_WITH])
     mark.write_text(wanted, encoding="utf-8")
     return inside
+
+
+def pins_of(**versions: str) -> list[str]:
+    """Lines of a constraints file; none for what is not pinned."""
+    return [f"{name}=={version}" for name, version in versions.items() if version]
 
 
 def try_versions(versions: Versions, *, all_cases: bool = False) -> Outcome:
@@ -186,7 +196,7 @@ def try_versions(versions: Versions, *, all_cases: bool = False) -> Outcome:
     wrong = [
         f"{what} {wanted} was asked for and {outcome.found[what]} is there"
         for what, wanted in (("torch", versions.torch), ("numpy", versions.numpy), ("triton", versions.triton))
-        if outcome.found[what].partition("+")[0] != wanted
+        if wanted and outcome.found[what].partition("+")[0] != wanted
     ]
     outcome.faults += wrong
     for numpy in numpys_for(versions.python):
@@ -264,8 +274,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.versions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ", ".join(versions.name for versions in SUPPORTED)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"how a name begins: {names} (default: all)")
+    names = ", ".join(versions.name for versions in (*SUPPORTED, NEWEST))
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"how a name begins: {names} (default: all but {NEWEST.name})"
+    )
     parser.add_argument("--all-cases", action="store_true", help="run every case of each test, and not three of them")
     arguments = parser.parse_args(argv)
     try:

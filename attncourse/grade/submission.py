@@ -54,7 +54,9 @@ class Release:
             checks[unit] = {cell.grade_id: cell.source for cell in cells if cell.grades}
             imports[unit] = _imports(cells)
         if not checks:
-            raise ValueError(f"{folder} holds no released exercises; run `make exercises`, or say --exercises FOLDER")
+            raise ValueError(
+                f"{folder} holds no released exercises; say --exercises FOLDER, or run this in a clone of the course"
+            )
         return cls(checks, imports)
 
     def only(self, units: tuple[str, ...]) -> "Release":

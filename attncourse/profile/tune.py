@@ -36,7 +36,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
                         help=f"some of {', '.join(ROOMS)}; all unless told")  # fmt: skip
     parser.add_argument("--minutes", type=float, default=10.0, help="for how long, %(default)g unless told")
     parser.add_argument("--write", action="store_true",
-                        help=f"put what is at least {WORTH - 1:.0%} faster into the tables, in the files of kernels; "
+                        help=f"put what is at least {WORTH - 1:.0%}% faster into the tables, in the files of kernels; "
                         "compile records are to be made anew after that")  # fmt: skip
     parser.set_defaults(run=run)
 
