@@ -32,8 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attncourse",
         description="The attention course from a shell. COMMAND --help says more.",
-        epilog="Beside these, python -m attncourse.profile measures what the rooms promise of time and memory. "
-        "Example: python -m attncourse grade submissions/ --out grades/",
+        epilog="Example: python -m attncourse grade submissions/ --out grades/",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMAND_MODULES:

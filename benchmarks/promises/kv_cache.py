@@ -7,9 +7,9 @@ import torch
 from attncourse._shared.cache import CacheShape
 from attncourse.grouped_query import GroupedQueryAttention
 from attncourse.kv_cache import ContiguousCache, Int8, PagedCache, PagePool
+from attncourse.profile.timing import median_seconds
 
 from .rows import Row
-from .timing import median_seconds
 
 SHAPE, LENGTH = CacheShape(8, (64, 64)), 4096
 

@@ -10,10 +10,10 @@ from attncourse.linear_attention import (
     linear_attention_blocked,
     linear_attention_step,
 )
+from attncourse.profile.memory import keep_freed_memory, peak_memory
+from attncourse.profile.timing import median_seconds
 
-from .memory import keep_freed_memory, peak_memory
 from .rows import Row
-from .timing import median_seconds
 
 LENGTH, HEADS, WIDTH = 16_384, 8, 64
 

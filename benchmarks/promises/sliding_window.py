@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from attncourse.profile.cases import compiles
+from attncourse.profile.memory import peak_memory
+from attncourse.profile.timing import median_seconds
 from attncourse.sliding_window import local_mask, sliding_window_attention_blocked
 
-from .cases import compiles
-from .memory import peak_memory
 from .rows import Row
-from .timing import median_seconds
 
 WINDOW, LENGTH, HEADS, WIDTH = 256, 8192, 8, 64
 

@@ -1,4 +1,4 @@
-"""`python -m attncourse.profile [--rooms ...]`: what the rooms promise of time and memory, measured on this machine."""
+"""`python -m benchmarks.promises [--rooms ...]`: what the rooms promise of time and memory, measured on this machine."""
 
 import argparse
 import math
@@ -7,9 +7,10 @@ from concurrent.futures import ProcessPoolExecutor
 
 from tabulate import tabulate
 
-from attncourse import device
 from attncourse.profile import describe_device
-from attncourse.profile.rows import ROOMS, Row, measure_room
+from attncourse.profile.command import add_device_option, check_device
+
+from .rows import ROOMS, Row, measure_room
 
 
 def judge(row: Row) -> tuple[str, str, str]:
@@ -28,10 +29,15 @@ def judge(row: Row) -> tuple[str, str, str]:
 
 def main() -> None:
     """Measure and print one table; a room that fails, or is killed for its memory, costs its own lines alone."""
-    parser = argparse.ArgumentParser(prog="python -m attncourse.profile", description=__doc__)
-    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=list(ROOMS))
-    parser.add_argument("--device", default=device())
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.promises", description=__doc__)
+    parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS, metavar="ROOM",
+                        help=f"some of {', '.join(ROOMS)}; all unless told")  # fmt: skip
+    add_device_option(parser)
     arguments = parser.parse_args()
+    try:
+        check_device(arguments.device)
+    except ValueError as error:
+        parser.error(str(error))
     table = []
     for room in arguments.rooms:
         try:

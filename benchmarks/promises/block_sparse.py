@@ -6,10 +6,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse.block_sparse import BlockPattern, block_sparse_attention_blocked, local_and_random, strided
+from attncourse.profile.memory import peak_memory
+from attncourse.profile.timing import median_seconds
 
-from .memory import peak_memory
 from .rows import Row
-from .timing import median_seconds
 
 
 def measure(*, device: str, progress: Callable[[str], object] = lambda what: None) -> list[Row]:

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse.grouped_query import grouped_query_decode
+from attncourse.profile.cases import compiles, flex_form
+from attncourse.profile.limits import READ_BYTES, fastest_read
+from attncourse.profile.timing import median_seconds
 
-from .cases import compiles, flex_form
-from .limits import READ_BYTES, fastest_read
 from .rows import Row
-from .timing import median_seconds
 
 HEADS = 8
 

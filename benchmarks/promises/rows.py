@@ -1,19 +1,11 @@
-"""The lines of the table that `python -m attncourse.profile` prints, and the call that measures a room's."""
+"""The lines of the table that `python -m benchmarks.promises` prints, and the call that measures a room's."""
 
 import importlib
 import sys
 from dataclasses import dataclass
 
-# A room that is measured, and the module of this package that does it.
-ROOMS = {
-    "sliding_window": "long_sliding_window",
-    "block_sparse": "long_block_sparse",
-    "global_local": "long_global_local",
-    "linear_attention": "long_linear_attention",
-    "kv_cache": "decode_kv_cache",
-    "grouped_query": "decode_grouped_query",
-    "latent": "decode_latent",
-}
+# The rooms that are measured, each by the module of its name beside this one.
+ROOMS = ("sliding_window", "block_sparse", "global_local", "linear_attention", "kv_cache", "grouped_query", "latent")
 
 
 @dataclass(frozen=True)
@@ -37,5 +29,5 @@ class Row:
 
 def measure_room(room: str, device: str) -> list[Row]:
     """The rows of one room; what is being measured goes to standard error."""
-    module = importlib.import_module(f"attncourse.profile.{ROOMS[room]}")
+    module = importlib.import_module(f"{__package__}.{room}")
     return module.measure(device=device, progress=lambda what: print(f"{room}: {what}", file=sys.stderr, flush=True))

@@ -6,7 +6,8 @@ import torch
 
 from attncourse.global_local import GlobalLocalAttention, global_local_attention_blocked, state_dict_from_longformer
 from attncourse.profile import median_seconds, peak_memory
-from attncourse.profile.rows import Row
+
+from .rows import Row
 
 LENGTH, WINDOW, HEADS, WIDTH = 4096, 512, 8, 64
 HUBS = (0, 1)

@@ -14,10 +14,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse.latent import expand_latent, latent_attention_blocked
+from attncourse.profile.limits import READ_BYTES, fastest_read
+from attncourse.profile.timing import median_seconds
 
-from .limits import READ_BYTES, fastest_read
 from .rows import Row
-from .timing import median_seconds
 
 RANK, ROPE, NOPE, VALUE = 512, 64, 128, 128
 
