@@ -13,6 +13,7 @@ UNUSABLE, FAILED, UNREAD = 2, 3, 128 + 13  # the last as a shell has it of a pro
 # Each command's module is imported on its own, so that one extra that is not installed disables only its command.
 COMMAND_MODULES = (
     "attncourse.catalogue",
+    "attncourse.where",
     "attncourse.assign",
     "attncourse.grade.command",
     "attncourse.grade.show",
