@@ -25,7 +25,7 @@ endif
 TORCH_PINS_TRITON := 'import importlib.metadata as m, sys; sys.exit(not any(r.startswith("triton==") for r in m.requires("torch")))'
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test chapters bench bench-compare bench-grading gpu compile-record mutants pretend-gpu versions exercises bootstrap format clean
+.PHONY: help book serve test chapters bench bench-compare bench-grading promises gpu compile-record mutants pretend-gpu versions exercises bootstrap format clean
 
 help: ## Show what there is
 	@echo "make TARGET, where TARGET is one of:"
@@ -91,6 +91,9 @@ bench-compare: $(INSTALLED) ## Set two records side by side (make bench-compare 
 
 bench-grading: $(INSTALLED) ## Measure how fast a class is graded (SUBMISSIONS=100)
 	$(BIN)/python -m tests.bench_grading --submissions $(or $(SUBMISSIONS),100)
+
+promises: $(INSTALLED) ## Measure what the rooms promise of time and memory on this device (ROOMS="latent kv_cache" for some)
+	$(BIN)/python -m benchmarks.promises $(if $(ROOMS),--rooms $(ROOMS))
 
 gpu: $(INSTALLED) ## Check and measure all that needs a GPU, in eight minutes (OUT=_build/gpu; ARGS=--dry without one)
 	PYTHON=$(BIN)/python bash gpu.sh $(or $(OUT),_build/gpu) $(ARGS)

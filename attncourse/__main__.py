@@ -13,6 +13,7 @@ UNUSABLE, FAILED, UNREAD = 2, 3, 128 + 13  # the last as a shell has it of a pro
 # Each command's module is imported on its own, so that one extra that is not installed disables only its command.
 COMMAND_MODULES = (
     "attncourse.catalogue",
+    "attncourse.where",
     "attncourse.assign",
     "attncourse.grade.command",
     "attncourse.grade.show",
@@ -32,8 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="attncourse",
         description="The attention course from a shell. COMMAND --help says more.",
-        epilog="Beside these, python -m attncourse.profile measures what the rooms promise of time and memory. "
-        "Example: python -m attncourse grade submissions/ --out grades/",
+        epilog="Example: python -m attncourse grade submissions/ --out grades/",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in COMMAND_MODULES:

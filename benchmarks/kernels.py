@@ -16,7 +16,7 @@ from pathlib import Path
 from .parts import ROOT
 from .report import Report, Told, told
 
-# The longest first. Beside each file the tests that the dry form takes of it, by words of their names: forward and backward,
+# Below tests/, the longest first. Beside each file the tests that the dry form takes of it, by words of their names: forward and backward,
 # off the block edges, decoding, pages, eight bits, latents; of some none, since they ask for a GPU alone.
 TESTS = {
     "test_softmax_attention": ("kernel_keeps_its_budget_off_the_block_edges", "log_sum_exp_has_gradients"),
@@ -29,7 +29,7 @@ TESTS = {
     "test_hard_attention": ("kernel_reads_the_best_key_off_the_block_edges",),
     "test_grouped_query": ("kernel_keeps_its_budget_at_every_split", "reads_every_storage_where_it_lies"),
     "test_additive": ("kernel_keeps_its_budget_in_every_dtype",),
-    "test_lesson_kernels": ("flash_attention_and_its_log_sum_exp",),
+    "lessons/write_the_kernel/test_kernel": ("flash_attention_and_its_log_sum_exp",),
     "test_multi_head": ("kernel_keeps_its_budget",),
     "test_multiplicative": ("dot_and_general_by_the_softmax_kernel",),
     "test_plan": ("plan_serves_growing_sequences", "plan_of_latents"),
@@ -95,7 +95,7 @@ def run_file(name: str, share: str, told: Told) -> Tested:
     """Run a share of a file's tests in a process of its own, until the time is over."""
     if told.left <= 0:
         return Tested(name, [], None)
-    written = name if share == "1/1" else f"{name}-{share.replace('/', '-of-')}"
+    written = name.replace("/", "-") + ("" if share == "1/1" else f"-{share.replace('/', '-of-')}")
     lines = told.folder / f"{written}.jsonl"
     lines.unlink(missing_ok=True)
     command = [

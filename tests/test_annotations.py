@@ -14,6 +14,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("reference", "blocked", "module", "patterns")
+# what lessons annotate with shapes: their models and tasks
+LESSONS = [
+    path for path in ROOT.glob("attncourse/lessons/*/*.py") if "from jaxtyping" in path.read_text(encoding="utf-8")
+]
 
 
 def hooked_modules() -> list[str]:
@@ -23,6 +27,7 @@ def hooked_modules() -> list[str]:
         [
             *rooms,
             *models,
+            *(f"attncourse.lessons.{p.parent.name}.{p.stem}" for p in LESSONS),
             *(f"attncourse._shared.{part}" for part in ("masks", "merge", "heads", "rope", "rope_scaling")),
         ]
     )
@@ -35,17 +40,28 @@ def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
-ROOMS = [path.parent.name for path in ROOT.glob("attncourse/*/reference.py")]
-MODELS = [path.stem.removeprefix("test_") for path in ROOT.glob("tests/test_models*.py")]
+TESTS = {
+    "rooms": [f"tests/test_{path.parent.name}.py" for path in ROOT.glob("attncourse/*/reference.py")],
+    "models": [
+        *(str(path) for path in ROOT.glob("tests/test_models*.py")),
+        *(f"tests/test_{name}.py" for name in ("checkpoints", "rope", "rope_scaling", "shared")),
+    ],
+    "lessons": [
+        str(path)
+        for chapter in {path.parent.name for path in LESSONS}
+        for path in ROOT.glob(f"tests/lessons/{chapter}/*.py")
+        if path.stem != "test_figures"
+    ],
+}
 
 
-@pytest.mark.parametrize("names", [ROOMS, [*MODELS, "checkpoints", "needle", "rope", "rope_scaling", "shared"]])
-def test_every_annotation_holds(names):
+@pytest.mark.parametrize("of", TESTS)
+def test_every_annotation_holds(of):
     # Triton's kernels are not annotated by jaxtyping, and torch.compile cannot look through its checks. What measures, and what
     # repeats the same calls until something is learned or a mean is sure, shows no shape that the others do not.
     without = ("-k", "not kernel and not compiles and not triton and not memory and not learns and not dropout_drops")
     # every line of every test, not every case: shapes go wrong by the line, and the cases' numbers are looked at elsewhere
-    done = run_hooked("-p", "tests.few_cases", *without, *sorted(f"tests/test_{name}.py" for name in names))
+    done = run_hooked("-p", "tests.few_cases", *without, *sorted(TESTS[of]))
     assert done.returncode == 0, done.stdout[-5000:]
     assert " passed" in done.stdout
 

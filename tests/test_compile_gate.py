@@ -38,7 +38,7 @@ others = [key("other_body"), key("other_helper"), key("plain", block=32), key("p
 assert len({same, key("plain", dtype="fp32"), *others}) == 7
 """
 STRIDES = """
-from attncourse.lesson_kernels import kernel
+from attncourse.lessons.write_the_kernel import kernel
 from attncourse.profile.compiled import source_of
 
 lesson = kernel._attention_in_registers_kernel

@@ -18,11 +18,7 @@ from attncourse.__main__ import main
 from attncourse._shared.cache import CacheShape
 from attncourse.kv_cache import ContiguousCache, Fp8, Int8, PagedCache, PagePool, RingCache, cost
 from attncourse.latent import latent_attention_absorbed
-from attncourse.profile import bench, measure
-from attncourse.profile.bench import GRIDS, Grid, decode_work, prefill_work, quick, record_name
-from attncourse.profile.cases import CASES, Draw, Planned
-from attncourse.profile.counts import Count, Size
-from attncourse.profile.decode import (
+from attncourse.lessons.cache_bandwidth.decode_record import (
     DESIGNS,
     clock_in_words,
     decode_batches,
@@ -31,15 +27,19 @@ from attncourse.profile.decode import (
     remark,
     replayed,
 )
+from attncourse.lessons.cache_bandwidth.floor import Floor, fit_floor
+from attncourse.lessons.cache_bandwidth.occupancy import busy_share, full_from, rounds
+from attncourse.lessons.cache_bandwidth.whole_model import WholeModel
+from attncourse.profile import bench, measure
+from attncourse.profile.bench import GRIDS, Grid, decode_work, prefill_work, quick, record_name
+from attncourse.profile.cases import CASES, Draw, Planned
+from attncourse.profile.counts import Count, Size
 from attncourse.profile.decode_cases import DECODE_CASES, FLEX_CASES
 from attncourse.profile.facts import DeviceFacts, device_facts, versions
-from attncourse.profile.floor import Floor, fit_floor
 from attncourse.profile.limits import Limits
 from attncourse.profile.measure import measure_form
-from attncourse.profile.occupancy import busy_share, full_from, rounds
 from attncourse.profile.record import Measurement, Record, read_record, read_records, write_record
 from attncourse.profile.roofline import Roofline
-from attncourse.profile.whole_model import WholeModel
 
 ROOT = Path(__file__).parents[1]
 SIZE = Size(b=3, h=8, g=8, t=1, s=1040, dk=16, dv=16)  # a window of 1024 does not hold all of it; 65 pages do
@@ -329,7 +329,7 @@ def replay(tmp_path, monkeypatch, capsys):
     """The chapter's cells on records, run without the rest of it: the titles of their figures, and what they print."""
     import matplotlib.pyplot as plt
 
-    from attncourse.plot import bandwidth_reached, floor_and_wall
+    from attncourse.lessons.cache_bandwidth.figures import bandwidth_reached, floor_and_wall
 
     cells = json.loads((ROOT / "book" / "cache_bandwidth.ipynb").read_text(encoding="utf-8"))["cells"]
     source = {cell["id"]: "".join(cell["source"]) for cell in cells}

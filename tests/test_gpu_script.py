@@ -455,7 +455,8 @@ def test_what_stands_in_for_ipython_is_all_that_is_asked_of_it():
     sources = [
         "".join(cell["source"]) for path in (ROOT / "book").glob("*.ipynb") for _, cell in notebook.code_cells(path)
     ]
-    shown = [ROOT / "attncourse" / "notebook.py", *(ROOT / "attncourse" / "plot").glob("*.py")]
+    package = ROOT / "attncourse"
+    shown = [package / "notebook.py", *(package / "plot").glob("*.py"), *(package / "lessons").rglob("*.py")]
     sources += [path.read_text(encoding="utf-8") for path in shown]
     asked = {
         name.strip()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from attncourse.additive import AdditiveAttention
+from attncourse.lessons.why_attention.influence import influence
 from attncourse.models import dates
 from attncourse.models.dates import (
     BEGIN,
@@ -19,7 +20,6 @@ from attncourse.models.dates import (
     make_batch,
     read_target,
 )
-from attncourse.models.influence import influence
 from attncourse.models.seq2seq import BahdanauDecoder, Encoder, FixedVectorDecoder, LuongDecoder, Seq2Seq
 from attncourse.models.train import exact_matches, train_seq2seq, transcribe, wilson_interval
 from attncourse.multiplicative import MultiplicativeAttention
@@ -343,7 +343,7 @@ def test_influence_is_the_norm_of_each_block_of_the_jacobian(kind, monkeypatch):
             wanted = jacobian[i, token].norm(dim=-1) if token else torch.zeros(n).double()
             torch.testing.assert_close(got[row, i, :n], wanted)
         assert not got[row, :, n:].any()
-    monkeypatch.setattr("attncourse.models.influence.COPIES", 5)
+    monkeypatch.setattr("attncourse.lessons.why_attention.influence.COPIES", 5)
     torch.testing.assert_close(influence(model, batch), got)
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from attncourse.lessons.real_systems.encoder_decoder import EncoderDecoder
 from attncourse.models import text
 from attncourse.models.decoder import DecoderLM, next_token_loss
-from attncourse.models.encoder_decoder import EncoderDecoder
 from attncourse.models.generate import choose, generate
 from attncourse.models.training import mean_loss, one_thread, train
 

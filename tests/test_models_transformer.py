@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from attncourse.lessons.real_systems.encoder import NOT_ASKED, Classifier, Encoder, MaskedLM, hide_tokens, masked_loss
+from attncourse.lessons.real_systems.encoder_decoder import EncoderDecoder
+from attncourse.lessons.real_systems.scenes import CELL, SIDE, WORDS, draw_questions, draw_scenes, glyph
+from attncourse.lessons.real_systems.two_tower import TwoTower, answer_loss, cut_patches
 from attncourse.models.blocks import Block, Stack, watch_weights
 from attncourse.models.dates import SOURCE_VOCABULARY, TARGET_VOCABULARY, draw_examples
 from attncourse.models.decoder import DecoderLM, next_token_loss
-from attncourse.models.encoder import NOT_ASKED, Classifier, Encoder, MaskedLM, hide_tokens, masked_loss
-from attncourse.models.encoder_decoder import EncoderDecoder
-from attncourse.models.scenes import CELL, SIDE, WORDS, draw_questions, draw_scenes, glyph
 from attncourse.models.train import exact_matches, train_seq2seq
 from attncourse.models.training import train
-from attncourse.models.two_tower import TwoTower, answer_loss, cut_patches
 from attncourse.multi_head.convert import state_dict_from_torch
 
 VOCABULARY = 11

@@ -14,11 +14,8 @@ from attncourse.plot import (
     local_windows,
     memory_against_length,
     predicted_and_measured,
-    reading,
-    saturation,
     signed_heatmap,
     slider,
-    soft_lookup,
     weights_heatmap,
 )
 
@@ -68,22 +65,12 @@ def test_lines_carry_the_values_they_were_given():
     assert list(ax.lines[0].get_ydata()) == [1.0, 3.0] and ax.get_title() == "here"
     ax = predicted_and_measured([1, 2], {"a": [10**6, 10**6]}, [2 * 10**6, 4 * 10**6], xlabel="n", label="formula")
     assert list(ax.lines[0].get_ydata()) == [2.0, 4.0] and list(ax.lines[1].get_ydata()) == [1.0, 1.0]
-    curves = {"variance": {"plain": [1.0, 4.0], "scaled": [1.0, 1.0]}, "entropy": {"plain": [3, 1], "scaled": [3, 3]}}
-    assert len(saturation([1, 4], curves).axes) == 2
 
 
 def test_bars_carry_the_values_they_were_given():
     figure = accuracy_and_time({"a": 0.5, "b": 0.7}, {"a": 0.1, "b": 0.1}, {"a": 3.0, "b": 1.0})
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0.5, 0.7]
     assert [bar.get_width() for bar in figure.axes[1].patches] == [3.0, 1.0]
-    keys = torch.arange(2.0)
-    figure = soft_lookup(keys, keys, 0.5, torch.tensor([0.25, 0.75]), 0.75, names=["x", "y"])
-    assert [bar.get_height() for bar in figure.axes[0].patches] == [0.25, 0.75]
-
-
-def test_reading_has_three_panels():
-    figure = reading(torch.randn(2, 2), torch.rand(2, 2), torch.rand(2, 3), words=["a", "b"], outputs=list("xyz"))
-    assert len(figure.axes) == 3
 
 
 def test_a_slider_holds_every_frame_and_needs_no_network():

@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from attncourse.profile import describe_device, median_seconds, peak_memory
-from attncourse.profile.__main__ import judge
-from attncourse.profile.rows import Row
 
 
 def test_peak_memory_is_the_peak_and_not_the_sum():
@@ -78,21 +76,3 @@ def test_no_rounds_is_an_error():
 
 def test_the_device_is_named_with_its_version():
     assert torch.__version__ in describe_device()
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "wanted", "unit", "verdict"),
-    [
-        (1.0, 4.0, 3.0, "speedup", ("4.00x", "at least 3x", "met")),
-        (2.0, 4.0, 3.0, "speedup", ("2.00x", "at least 3x", "missed")),
-        (2.0, 1.0, 2.2, "growth", ("2.00x", "at most 2.2x", "met")),
-        (4.0, 1.0, 2.2, "growth", ("4.00x", "at most 2.2x", "missed")),
-        (1e6, float("inf"), 10.0, "memory", ("theirs is out of memory", "at least 10x", "met")),
-        (float("inf"), 1e6, 10.0, "memory", ("", "at least 10x", "out of memory")),
-        (30e9, 40e9, 0.7, "bandwidth", ("0.75x", "at least 0.7x", "met")),
-        (20e9, 40e9, 0.7, "bandwidth", ("0.50x", "at least 0.7x", "missed")),
-        (1.0, float("nan"), 1.0, "speedup", ("", "at least 1x", "could not run")),
-    ],
-)
-def test_a_row_is_judged_by_its_kind(ours, theirs, wanted, unit, verdict):
-    assert judge(Row("what", ours, theirs, wanted, unit)) == verdict

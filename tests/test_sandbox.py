@@ -133,9 +133,9 @@ from attncourse._shared.heads import merge_heads
 from attncourse._shared.rope import rotate_half_split
 from attncourse._shared.masks import causal_mask
 from attncourse._shared.cache import visible_in_cache
-from attncourse.profile.occupancy import full_from
+from attncourse.lessons.cache_bandwidth.occupancy import full_from
 from attncourse.profile.compare import pair_records
-from attncourse.profile.traffic import simulate_cache
+from attncourse.lessons.mechanism_or_implementation.traffic import simulate_cache
 from attncourse.profile.counts import attention_flops
 from attncourse.softmax_attention.reference import attend
 from attncourse.check.units import softmax_attention
@@ -145,7 +145,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 import transformers
 import fla
 import nbgrader
-import sys, types; sys.modules["attncourse.kv_cache"] = types.ModuleType("x"); import attncourse.profile.whole_model
+import sys, types; sys.modules["attncourse.kv_cache"] = types.ModuleType("x"); import attncourse.lessons.cache_bandwidth.whole_model
 sys.path.insert(0, facts_root); import tests.banks.softmax_attention
 sys.path += ["/usr/lib/python3/dist-packages", "/usr/local/lib/python3.11/site-packages"]; import transformers
 """
@@ -195,7 +195,7 @@ def test_a_missing_package_is_said_to_be_withheld(worker):
 
 def test_each_unit_s_notebook_finds_what_its_release_imports_and_no_file_of_a_mechanism():
     release = Release.read(ROOT / "exercises", {check.unit for check in CHECKS.values()})
-    answers = rooms() | {"plot", "lesson_kernels", "models"}
+    answers = rooms() | {"plot"}
     for unit, imports in release.imports.items():
         files = course_files(imports)
         assert {"check/__init__.py", "grade/worker.py"} <= {*files}

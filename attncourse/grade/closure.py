@@ -84,8 +84,9 @@ def files_needed(names: Iterable[str], *, without: tuple[str, ...] = ()) -> set[
 
 
 def rooms() -> set[str]:
-    """Folders of this package that hold mechanisms, and what is built from them: where exercises have answers."""
-    return {path.parent.name for path in PACKAGE.glob("*/reference.py")} | {"models", "lesson_kernels", "choose"}
+    """Parts of this package that hold mechanisms, and what is built from them: where exercises have answers."""
+    lessons = {f"lessons.{path.parent.name}" for path in PACKAGE.glob("lessons/*/__init__.py")}
+    return {path.parent.name for path in PACKAGE.glob("*/reference.py")} | {"models", "lessons", "choose"} | lessons
 
 
 @cache

@@ -300,7 +300,8 @@ def probe(facts):
 ANSWERS = (
     "attncourse._shared.cache attncourse._shared.heads attncourse._shared.kernel attncourse._shared.masks "
     "attncourse._shared.merge attncourse._shared.rope attncourse.plot attncourse.profile.compare attncourse.profile.counts "
-    "attncourse.profile.occupancy attncourse.profile.traffic attncourse.profile.whole_model attncourse.check.units.latent "
+    "attncourse.lessons.cache_bandwidth.occupancy attncourse.lessons.cache_bandwidth.whole_model "
+    "attncourse.lessons.mechanism_or_implementation.traffic attncourse.check.units.latent "
     "transformers fla flash_attn xformers vllm keras tests.banks solutions"
 ).split()
 

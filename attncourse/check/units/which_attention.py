@@ -4,7 +4,7 @@ from functools import reduce
 
 import torch
 
-from attncourse.models.explain import rollout as rollout_of
+from attncourse.lessons.which_attention.explain import rollout as rollout_of
 from attncourse.sliding_window import local_mask
 
 from ..core import Broken, Picture, exercise_check, exercise_unit

@@ -206,13 +206,15 @@ def _where_kernels_run(attention):
 
 def _exhibit(name):
     """A broken attention of the museum."""
-    from attncourse.lesson_kernels.museum import EXHIBITS  # which needs Triton, and that is there on Linux alone
+    from attncourse.lessons.write_the_kernel.museum import (
+        EXHIBITS,  # which needs Triton, and that is there on Linux alone
+    )
 
     return _where_kernels_run(next(exhibit.attend() for exhibit in EXHIBITS if exhibit.name == name))
 
 
 def _kernel():
-    from attncourse.lesson_kernels.kernel import flash_attention
+    from attncourse.lessons.write_the_kernel.kernel import flash_attention
 
     return _where_kernels_run(flash_attention)
 

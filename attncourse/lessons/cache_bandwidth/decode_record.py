@@ -1,0 +1,102 @@
+"""Steps of decoding as a record, measured in this process, and what a figure draws of it or of one from a file."""
+
+import datetime
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+
+from attncourse.profile.bench import DECODE_FORMS, Grid, decode_work
+from attncourse.profile.decode_cases import DECODE_CASES
+from attncourse.profile.facts import DeviceFacts, device_facts, versions
+from attncourse.profile.limits import measure_limits
+from attncourse.profile.measure import USUAL_DTYPE, measure_form, measure_work
+from attncourse.profile.record import Measurement, Record
+
+DESIGNS = {
+    "decode_mha": "MHA",
+    "decode_gqa_2": "GQA, 2 share",
+    "decode_gqa_4": "GQA, 4 share",
+    "decode_mqa": "MQA",
+    "decode_latent": "latent",
+    "decode_window": "window",
+    "decode_int8": "int8",
+    "decode_fp8": "fp8",
+    "decode_paged": "paged",
+}
+
+
+def live_record(
+    grid: Grid,
+    *,
+    device: str,
+    mechanisms: Iterable[str] = DECODE_CASES,
+    form: str | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    command: str = "live",
+) -> Record:
+    """The limits of "cpu" or "cuda", and the grid's steps by one form: unless told, the course's own (`own_form`).
+
+    A CPU's steps run in this process, a GPU's in another, which a capture that fails cannot spoil for what follows here.
+
+    Args:
+        clock: what a CPU is timed by; time.thread_time on one thread beside other work.
+    """
+    dtype = USUAL_DTYPE[device]
+    limits = measure_limits(device, dtypes=(getattr(torch, dtype),), clock=clock)
+    work = decode_work(grid, device=device, mechanisms=list(mechanisms), forms=(form or own_form(device),))
+    told = dict(device=device, dtype=dtype, limits=limits, seconds=grid.seconds)
+    if device == "cuda":
+        measured = tuple(measure_work(work, **told, progress=lambda what: None))
+    else:
+        measured = tuple(measure_form(name, form, size=size, **told, clock=clock) for name, form, size in work)
+    return Record(device_facts(device), limits, versions(), datetime.date.today().isoformat(), command, measured)
+
+
+def own_form(device: str) -> str:
+    """What the course's figures show of a device: a CPU's blocked form, which is plain PyTorch, and a GPU's kernel."""
+    return DECODE_FORMS[device][0]
+
+
+def decode_steps(record: Record, *, batch: int, form: str | None = None) -> dict[str, dict[int, Measurement]]:
+    """Design -> context -> the measured step of so many sequences, by one form, the course's own unless told.
+
+    Designs that did not run lack.
+    """
+    form = form or own_form(record.device.kind)
+    steps: dict[str, dict[int, Measurement]] = {}
+    for m in record.measurements:
+        if m.mechanism in DESIGNS and m.form == form and m.size["b"] == batch and m.seconds is not None:
+            steps.setdefault(DESIGNS[m.mechanism], {})[m.size["s"]] = m
+    return steps
+
+
+def decode_batches(record: Record) -> list[int]:
+    """The batches with which the record decodes, smallest first."""
+    return sorted({m.size["b"] for m in record.measurements if m.mechanism in DESIGNS})
+
+
+def replayed(record: Record) -> bool:
+    """Whether steps of decoding were timed as steps of a replayed CUDA graph, beside calls from Python."""
+    return any(m.graph is not None for m in record.measurements if m.mechanism in DESIGNS)
+
+
+def clock_in_words(record: Record) -> str:
+    """By which clock the record's steps of decoding are held against a limit, for the title of a figure."""
+    steps = [m for m in record.measurements if m.mechanism in DESIGNS and m.step is not None]
+    if not replayed(record):
+        return "one call from Python"
+    if all(m.graph is not None for m in steps):
+        return "a step of a replayed CUDA graph"
+    return "a step of a replayed CUDA graph, or one call from Python where there is no graph"
+
+
+def remark(facts: DeviceFacts) -> str:
+    """What a reader has to know of a GPU before reading its figures; empty where there is nothing."""
+    if facts.kind == "cuda" and facts.capability is not None and int(facts.capability.partition(".")[0]) < 8:
+        return (
+            f"{facts.name} has compute capability {facts.capability}, for which Triton makes no matrix instructions: the "
+            "kernels multiply on the ordinary units, in float16 (there is no bfloat16), within "
+            f"{facts.memory / 1e9:.0f} GB."
+        )
+    return ""

@@ -1,0 +1,1 @@
+"""What only book/kv_cache.ipynb uses: its figures."""

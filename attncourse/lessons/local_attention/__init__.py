@@ -1,0 +1,1 @@
+"""What only book/local_attention.ipynb uses: its figures."""

@@ -1,0 +1,1 @@
+"""What only book/multi_head.ipynb uses: its figures."""

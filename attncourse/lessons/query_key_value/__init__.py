@@ -1,0 +1,1 @@
+"""What only book/query_key_value.ipynb uses: its figures."""

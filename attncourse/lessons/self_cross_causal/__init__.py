@@ -1,0 +1,1 @@
+"""What only book/self_cross_causal.ipynb uses: its figures."""

@@ -1,0 +1,1 @@
+"""What only book/soft_and_hard.ipynb uses: the task of the needle with its readers, and its figures."""

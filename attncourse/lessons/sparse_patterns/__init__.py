@@ -1,0 +1,1 @@
+"""What only book/sparse_patterns.ipynb uses: its figures."""

@@ -1,0 +1,1 @@
+"""What only book/which_attention.ipynb uses: a layer of each family, a reader of evidence, explanations, figures."""

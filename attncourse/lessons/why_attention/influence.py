@@ -1,0 +1,35 @@
+"""How strongly each source token reaches each output character of a sequence-to-sequence model."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from attncourse.models.dates import Batch
+from attncourse.models.seq2seq import Seq2Seq
+
+# Copies of sources that go through the model together: a step of an attending decoder holds (copies, s, a) numbers.
+COPIES = 256
+
+
+def influence(model: Seq2Seq, batch: Batch) -> Float[Tensor, "b t s"]:
+    """Length of d (logit of the right character i) / d (embedding of source token j); 0 for padding on either side.
+
+    The logit, not the probability: where a model is sure, its softmax is flat and would hide what it relies on.
+    """
+    b, t = batch.target[:, 1:].shape
+    # A source reaches every character, so each character gets a copy of it: one backward pass serves many.
+    rows, steps = torch.arange(b * t).div(t, rounding_mode="floor"), torch.arange(b * t) % t
+    norms = [_norms(model, batch, r, i) for r, i in zip(rows.split(COPIES), steps.split(COPIES), strict=True)]
+    written = batch.target[:, 1:] != 0
+    exists = torch.arange(batch.source.shape[1], device=batch.lengths.device) < batch.lengths[:, None]
+    return torch.cat(norms).view(b, t, -1) * written[..., None] * exists[:, None]
+
+
+def _norms(model, batch, rows, steps):
+    """For each pair of a batch row and a step, one row over the source."""
+    embedded = model.encoder.embed(batch.source[rows]).detach().requires_grad_()
+    target = batch.target[rows]
+    logits = model.from_embedded(embedded, batch.lengths[rows], target[:, :-1])
+    each = torch.arange(len(rows))
+    chosen = logits[each, steps, target[each, steps + 1]]
+    return torch.autograd.grad(chosen.sum(), embedded)[0].norm(dim=-1)

@@ -1,0 +1,1 @@
+"""What only book/why_latent.ipynb uses: its figures."""

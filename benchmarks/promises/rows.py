@@ -1,0 +1,33 @@
+"""The lines of the table that `python -m benchmarks.promises` prints, and the call that measures a room's."""
+
+import importlib
+import sys
+from dataclasses import dataclass
+
+# The rooms that are measured, each by the module of its name beside this one.
+ROOMS = ("sliding_window", "block_sparse", "global_local", "linear_attention", "kv_cache", "grouped_query", "latent")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement beside what it is held to.
+
+    Args:
+        what: what was measured, with its sizes.
+        ours, theirs: seconds, bytes or bytes a second; NaN where it could not run, infinite where it ran out of memory.
+        wanted: the least theirs / ours; for a growth the largest ours / theirs, for a bandwidth the least.
+        unit: "speedup" (seconds), "memory" (bytes), "growth" (ours at twice the length at which theirs is measured) or
+            "bandwidth" (bytes a second, theirs being what the machine reaches in a plain read).
+    """
+
+    what: str
+    ours: float
+    theirs: float
+    wanted: float
+    unit: str
+
+
+def measure_room(room: str, device: str) -> list[Row]:
+    """The rows of one room; what is being measured goes to standard error."""
+    module = importlib.import_module(f"{__package__}.{room}")
+    return module.measure(device=device, progress=lambda what: print(f"{room}: {what}", file=sys.stderr, flush=True))

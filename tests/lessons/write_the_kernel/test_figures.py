@@ -1,0 +1,52 @@
+"""Figures of kernels say what they are given."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from matplotlib.colors import to_rgba
+
+from attncourse.lessons.write_the_kernel.figures import running_softmax, tile_maps, verdict_grid, weight_maps
+from attncourse.plot import COLORS
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_the_running_maximum_holds_from_edge_to_edge():
+    figure = running_softmax(torch.arange(5.0), torch.tensor([1.0, 3.0, 4.0]), torch.tensor([1.4, 1.6, 1.5]), block=2)
+    upper, lower = figure.axes
+    assert upper.patches[0].get_data().values.tolist() == [1.0, 3.0, 4.0]
+    assert upper.patches[0].get_data().edges.tolist() == [-0.5, 1.5, 3.5, 4.5]
+    assert lower.patches[0].get_data().values.max() == pytest.approx(1.6)
+
+
+def test_tiles_are_drawn_with_their_edges_and_the_diagonal():
+    kinds = torch.tensor([[2, 2, 0, 0], [1, 1, 2, 2]])
+    figure = tile_maps({"two": kinds}, blocks={"two": (1, 2)})
+    (ax,) = figure.axes
+    assert torch.equal(torch.tensor(ax.images[0].get_array().data), kinds)
+    horizontal, vertical, diagonal = ax.lines
+    assert horizontal.get_ydata()[0] == 0.5 and vertical.get_xdata()[0] == 1.5
+    assert list(diagonal.get_xdata()) == [1.5, 3.5]  # aligned to the end
+
+
+def test_weights_that_are_not_right_are_orange_and_nan_is_black():
+    right = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+    got = torch.tensor([[0.7, 0.3], [0.5, torch.nan]])
+    image = weight_maps({"broken": got}, {"broken": right}).axes[0].images[0].get_array()
+    assert tuple(image[0, 0]) == tuple(image[0, 1]) == to_rgba(COLORS[1])
+    assert tuple(image[1, 1]) == (0, 0, 0, 1) and tuple(image[1, 0]) not in (to_rgba(COLORS[1]), (0, 0, 0, 1))
+
+
+def test_a_verdict_stands_in_the_row_of_its_attention_and_the_column_of_its_test():
+    ax = verdict_grid({"right": {"first": True, "second": None}, "broken": {"first": False, "second": True}})
+    said = {(t.get_position()[0] - 0.5, t.get_position()[1] - 0.5): t.get_text() for t in ax.texts}
+    assert said == {(0, 0): "holds", (1, 0): "–", (0, 1): "fails", (1, 1): "holds"}
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["right", "broken"]
