@@ -244,8 +244,9 @@ def shared_cases(capability: int):
     from attncourse._shared import kernel as shared
 
     for dtype, width in [("fp16", 64), ("fp16", 128), ("fp16", 256), ("fp32", 128), ("fp32", 256)]:
-        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
-        yield shared._row_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
+        for name, lse in (("", True), (", without dlse", False)):
+            delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width, "LSE": lse}
+            yield shared._row_delta_kernel, f"{dtype} d={width}{name}", dtype, delta, {"num_warps": 4}
     for dtype, width in [("fp16", 64), ("bf16", 512), ("fp32", 128)]:
         if dtype == "bf16" and capability < 80:
             continue

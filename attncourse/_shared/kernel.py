@@ -159,7 +159,7 @@ def score_gradients(weights, dout, v, delta):
 @triton.jit
 def _row_delta_kernel(
     out_ptr, dout_ptr, dlse_ptr, delta_ptr, out_strides, dout_strides, h, t,
-    DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_DV: tl.constexpr,
+    DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_DV: tl.constexpr, LSE: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_T rows of one head."""
     rows = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -169,21 +169,24 @@ def _row_delta_kernel(
     out = load_rows(head_of(out_ptr, out_strides, batch, head), out_strides, rows, exists, DV, BLOCK_DV)
     dout = load_rows(head_of(dout_ptr, dout_strides, batch, head), dout_strides, rows, exists, DV, BLOCK_DV)
     at = (batch * h + head) * t + rows
-    dlse = tl.load(dlse_ptr + at, mask=exists, other=0.0)
-    tl.store(delta_ptr + at, tl.sum(out.to(tl.float32) * dout.to(tl.float32), 1) - dlse, mask=exists)
+    delta = tl.sum(out.to(tl.float32) * dout.to(tl.float32), 1)
+    if LSE:
+        delta -= tl.load(dlse_ptr + at, mask=exists, other=0.0)
+    tl.store(delta_ptr + at, delta, mask=exists)
 
 
-def row_delta(out: Tensor, dout: Tensor, dlse: Tensor) -> Tensor:
+def row_delta(out: Tensor, dout: Tensor, dlse: Tensor | None = None) -> Tensor:
     """delta = sum(out * dout) - dlse a row, float32 (b, h, t): what every weight's gradient is lowered by.
 
     Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691, algorithm 2, line 4; the log-sum-exp's own gradient
-    enters each score times its weight, which is the same as lowering delta. out, dout (b, h, t, dv); dlse (b, h, t).
+    enters each score times its weight, which is the same as lowering delta. out, dout (b, h, t, dv); dlse (b, h, t), None
+    where no gradient of the log-sum-exp arrives.
     """
-    (b, h, t, dv), dlse = out.shape, dlse.contiguous()
+    b, h, t, dv = out.shape
     delta = torch.empty(b, h, t, device=out.device, dtype=torch.float32)
     _row_delta_kernel[(triton.cdiv(t, 16), b * h)](
-        out, dout, dlse, delta, out.stride(), dout.stride(), h, t,
-        DV=dv, BLOCK_T=16, BLOCK_DV=padded(dv), enable_fp_fusion=True,
+        out, dout, delta if dlse is None else dlse.contiguous(), delta, out.stride(), dout.stride(), h, t,
+        DV=dv, BLOCK_T=16, BLOCK_DV=padded(dv), LSE=dlse is not None, enable_fp_fusion=True,
     )  # fmt: skip
     return delta
 

@@ -293,7 +293,7 @@ def _backward(q, k, v, out, dout, lse, key_lengths, band, scale):
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     lengths, numbers, constants, chip = _arguments(q, k, v, key_lengths, band, scale)
     check_backward_fits(**chip)
-    read = (q, k, v, dout, lse, row_delta(out, dout, torch.zeros_like(lse)))
+    read = (q, k, v, dout, lse, row_delta(out, dout))
     strides = [x.stride() for x in (q, k, v, dout)]
     config = launch_config("bwd_dkdv", **chip)
     _sliding_window_bwd_dkdv_kernel[(triton.cdiv(s, config["BLOCK_S"]), b * g)](

@@ -35,6 +35,7 @@ from attncourse._shared.launch import (
     check_mask_is_constant,
     chip_of,
     in_exact_dtype,
+    output_gradient,
     padded,
     positive,
     tile_config,
@@ -415,6 +416,7 @@ class _SoftmaxAttention(torch.autograd.Function):
         out = out.to(q.dtype)
         ctx.save_for_backward(q, k, v, out, *statistics, key_lengths, mask)
         ctx.options = options
+        ctx.set_materialize_grads(False)
         return out, statistics[0]
 
     @staticmethod
@@ -425,7 +427,7 @@ class _SoftmaxAttention(torch.autograd.Function):
             lambda q, k, v, out, dout: _backward(
                 q, k, v, out, dout, *statistics, dlse, key_lengths, mask, **ctx.options
             ),
-            q, k, v, out, dout,
+            q, k, v, out, output_gradient(out, dout),
         )  # fmt: skip
         return *(grad.to(q.dtype) for grad in grads), None, None, None
 
