@@ -14,9 +14,10 @@ from .language import tl, triton
 from .launch import padded
 
 __all__ = [
-    "ADDED_MASK", "BOOLEAN_MASK", "LOG2E", "NO_MASK", "exponents", "finish_softmax", "from_fp8", "head_of",
-    "length_of", "load_lse", "load_rows", "mask_arguments", "masked_scores", "merge_splits", "online_softmax",
-    "place_of", "row_delta", "score_gradients", "store_rows", "tanh", "vectors_at", "visible_keys",
+    "ADDED_MASK", "BOOLEAN_MASK", "LOG2E", "NO_MASK", "band_tiles", "exponents", "finish_softmax", "from_fp8",
+    "head_of", "length_of", "load_lse", "load_rows", "mask_arguments", "masked_scores", "merge_splits",
+    "online_softmax", "place_of", "row_delta", "score_gradients", "store_rows", "tanh", "tile_start", "vectors_at",
+    "visible_keys",
 ]  # fmt: skip
 
 LOG2E = tl.constexpr(math.log2(math.e))
@@ -103,6 +104,27 @@ def visible_keys(rows, cols, t, s, length, window, CAUSAL: tl.constexpr, WINDOW:
     if WINDOW:
         visible &= distance < window
     return visible
+
+
+@triton.jit
+def tile_start(tile, path, STEP: tl.constexpr):
+    """Where a tile of a path begins; (first, turn, jump, second turn, second jump) leave out what no edge runs through."""
+    return path[0] + tile * STEP + tl.where(tile >= path[1], path[2], 0) + tl.where(tile >= path[3], path[4], 0)
+
+
+@triton.jit
+def band_tiles(begin, left, right, end, aside, STEP: tl.constexpr):
+    """A band [begin, end) whose tiles [left, right) are whole: edge tiles and whole tiles, each a count and a path.
+
+    `aside` further tiles at 0, before the band, are edge tiles too.
+    """
+    last = begin + tl.cdiv(tl.maximum(end - begin, 0), STEP) * STEP
+    left = tl.minimum(tl.maximum(tl.cdiv(tl.maximum(left, 0), STEP) * STEP, begin), last)
+    right = tl.maximum(tl.minimum(tl.maximum(right, 0) // STEP * STEP, last), left)
+    turn = aside + (left - begin) // STEP
+    edges = turn + (last - right) // STEP
+    whole = (right - left) // STEP
+    return edges, (0, aside, begin - aside * STEP, turn, right - left), whole, (left, whole, 0, whole, 0)
 
 
 @triton.jit
