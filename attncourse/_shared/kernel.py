@@ -14,10 +14,10 @@ from .language import tl, triton
 from .launch import padded
 
 __all__ = [
-    "ADDED_MASK", "BOOLEAN_MASK", "LOG2E", "NO_MASK", "band_tiles", "exponents", "finish_softmax", "from_fp8",
-    "head_of", "length_of", "load_lse", "load_rows", "mask_arguments", "masked_scores", "merge_splits",
-    "online_softmax", "place_of", "row_delta", "score_gradients", "store_rows", "tanh", "tile_start", "vectors_at",
-    "visible_keys",
+    "ADDED_MASK", "BOOLEAN_MASK", "LOG2E", "NO_MASK", "band_tiles", "exponent_factor", "exponents", "finish_softmax",
+    "from_fp8", "head_of", "length_of", "load_lse", "load_rows", "load_vectors", "mask_arguments", "masked_scores",
+    "merge_splits", "online_softmax", "place_of", "row_delta", "score_gradients", "store_rows", "tanh", "tile_start",
+    "vectors_at", "visible_keys",
 ]  # fmt: skip
 
 LOG2E = tl.constexpr(math.log2(math.e))
@@ -53,17 +53,23 @@ def length_of(lengths_ptr, batch, s, LENGTHS: tl.constexpr):
 
 
 @triton.jit
+def load_vectors(base, at, stride, exists, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """(vectors, BLOCK) from where each begins; zeros for those that do not exist (`exists` None: all do) and beyond the width."""
+    cols = tl.arange(0, BLOCK)[None, :]
+    places = base + at[:, None] + cols * stride
+    if exists is not None:
+        tile = tl.load(places, mask=exists[:, None] & (cols < WIDTH), other=0)
+    elif WIDTH < BLOCK:
+        tile = tl.load(places, mask=cols < WIDTH, other=0)
+    else:
+        tile = tl.load(places)
+    return tile
+
+
+@triton.jit
 def load_rows(base, strides, rows, exists, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """(rows, BLOCK) of a head's matrix; zeros for rows that do not exist (`exists` None: all do) and beyond the width."""
-    cols = tl.arange(0, BLOCK)
-    at = base + rows[:, None] * strides[2] + cols[None, :] * strides[3]
-    if exists is not None:
-        tile = tl.load(at, mask=exists[:, None] & (cols[None, :] < WIDTH), other=0.0)
-    elif WIDTH < BLOCK:
-        tile = tl.load(at, mask=cols[None, :] < WIDTH, other=0.0)
-    else:
-        tile = tl.load(at)
-    return tile
+    return load_vectors(base, rows * strides[2], strides[3], exists, WIDTH, BLOCK)
 
 
 @triton.jit
@@ -125,6 +131,15 @@ def band_tiles(begin, left, right, end, aside, STEP: tl.constexpr):
     edges = turn + (last - right) // STEP
     whole = (right - left) // STEP
     return edges, (0, aside, begin - aside * STEP, turn, right - left), whole, (left, whole, 0, whole, 0)
+
+
+@triton.jit
+def exponent_factor(scale, SOFTCAP: tl.constexpr = False, MASK: tl.constexpr = NO_MASK):
+    """What makes exponents to base 2 of scores, which are scaled already where a bound or an added mask needs their true size."""
+    factor = LOG2E
+    if not SOFTCAP and MASK != ADDED_MASK:
+        factor = scale * LOG2E
+    return factor
 
 
 @triton.jit
