@@ -19,13 +19,8 @@ PARTS = ("reference", "blocked", "module", "patterns")
 def hooked_modules() -> list[str]:
     rooms = [f"attncourse.{p.parent.name}.{p.stem}" for part in PARTS for p in ROOT.glob(f"attncourse/*/{part}.py")]
     models = [f"attncourse.models.{p.stem}" for p in ROOT.glob("attncourse/models/[a-z]*.py")]
-    return sorted(
-        [
-            *rooms,
-            *models,
-            *(f"attncourse._shared.{part}" for part in ("masks", "merge", "heads", "rope", "rope_scaling")),
-        ]
-    )
+    shared = [p for p in ROOT.glob("attncourse/_shared/*.py") if "from jaxtyping" in p.read_text(encoding="utf-8")]
+    return sorted([*rooms, *models, *(f"attncourse._shared.{p.stem}" for p in shared)])
 
 
 def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
@@ -39,7 +34,9 @@ ROOMS = [path.parent.name for path in ROOT.glob("attncourse/*/reference.py")]
 MODELS = [path.stem.removeprefix("test_") for path in ROOT.glob("tests/test_models*.py")]
 
 
-@pytest.mark.parametrize("names", [ROOMS, [*MODELS, "checkpoints", "needle", "rope", "rope_scaling", "shared"]])
+@pytest.mark.parametrize(
+    "names", [ROOMS, [*MODELS, "checkpoints", "layer", "needle", "rope", "rope_scaling", "shared"]]
+)
 def test_every_annotation_holds(names):
     # Triton's kernels are not annotated by jaxtyping, and torch.compile cannot look through its checks. What measures, and what
     # repeats the same calls until something is learned or a mean is sure, shows no shape that the others do not.
