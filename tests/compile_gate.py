@@ -121,22 +121,25 @@ def block_sparse_cases(capability: int):
 
 
 def global_local_cases(capability: int):
-    """Every kernel of global and local attention at the widths and dtypes it claims: a band, and all keys."""
+    """Every kernel of global and local attention at the widths and dtypes it claims: a band, hubs and all keys."""
     from attncourse.global_local import kernel as room
 
     widths = [("fp16", 64), ("fp16", 128), ("fp16", 256), ("bf16", 64), ("fp32", 64), ("fp32", 128), ("fp32", 256)]
+    kinds = {"band": room.BAND, "hubs": room.HUBS, "all keys": room.ALL}
     for dtype, width in widths:
         if dtype == "bf16" and capability < 80:
             continue
         chip = dict(width=width, bits=32 if dtype == "fp32" else 16, capability=capability)
-        for band in (True, False):
-            known = {"GROUP": 1, "DK": width, "DV": width, "BLOCK_DK": width, "BLOCK_DV": width, "BAND": band}
+        for name, keys in kinds.items():
+            known = {
+                "GROUP": 1, "DK": width, "DV": width, "BLOCK_DK": width, "BLOCK_DV": width, "LENGTHS": keys is not room.HUBS,
+                "KEYS": keys.value,
+            }  # fmt: skip
             for which in room.CONFIGS:
                 if capability < 80 and (dtype, width) == ("fp32", 256) and which != "fwd":
                     continue  # refused there: it does not fit
                 kernel = getattr(room, f"_global_local_{which}_kernel")
-                case = f"{dtype} d={width} {'band' if band else 'all keys'}"
-                yield kernel, case, dtype, known, room.launch_config(which, **chip)
+                yield kernel, f"{dtype} d={width} {name}", dtype, known, room.launch_config(which, **chip)
 
 
 def linear_attention_cases(capability: int):
@@ -244,8 +247,9 @@ def shared_cases(capability: int):
     from attncourse._shared import kernel as shared
 
     for dtype, width in [("fp16", 64), ("fp16", 128), ("fp16", 256), ("fp32", 128), ("fp32", 256)]:
-        delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width}
-        yield shared._row_delta_kernel, f"{dtype} d={width}", dtype, delta, {"num_warps": 4}
+        for name, lse in (("", True), (", without dlse", False)):
+            delta = {"DV": width, "BLOCK_T": 16, "BLOCK_DV": width, "LSE": lse}
+            yield shared._row_delta_kernel, f"{dtype} d={width}{name}", dtype, delta, {"num_warps": 4}
     for dtype, width in [("fp16", 64), ("bf16", 512), ("fp32", 128)]:
         if dtype == "bf16" and capability < 80:
             continue

@@ -23,14 +23,9 @@ LESSONS = [
 def hooked_modules() -> list[str]:
     rooms = [f"attncourse.{p.parent.name}.{p.stem}" for part in PARTS for p in ROOT.glob(f"attncourse/*/{part}.py")]
     models = [f"attncourse.models.{p.stem}" for p in ROOT.glob("attncourse/models/[a-z]*.py")]
-    return sorted(
-        [
-            *rooms,
-            *models,
-            *(f"attncourse.lessons.{p.parent.name}.{p.stem}" for p in LESSONS),
-            *(f"attncourse._shared.{part}" for part in ("masks", "merge", "heads", "rope", "rope_scaling")),
-        ]
-    )
+    shared = [p for p in ROOT.glob("attncourse/_shared/*.py") if "from jaxtyping" in p.read_text(encoding="utf-8")]
+    lessons = (f"attncourse.lessons.{p.parent.name}.{p.stem}" for p in LESSONS)
+    return sorted([*rooms, *models, *lessons, *(f"attncourse._shared.{p.stem}" for p in shared)])
 
 
 def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
@@ -44,7 +39,7 @@ TESTS = {
     "rooms": [f"tests/test_{path.parent.name}.py" for path in ROOT.glob("attncourse/*/reference.py")],
     "models": [
         *(str(path) for path in ROOT.glob("tests/test_models*.py")),
-        *(f"tests/test_{name}.py" for name in ("checkpoints", "rope", "rope_scaling", "shared")),
+        *(f"tests/test_{name}.py" for name in ("checkpoints", "layer", "rope", "rope_scaling", "shared")),
     ],
     "lessons": [
         str(path)

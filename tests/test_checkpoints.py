@@ -265,7 +265,7 @@ def test_the_comparison_sees_a_config_misread(case, misread):
     assert (ours(x) - oracle(x)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("case", ["llama, llama3", "qwen2", "deepseek_v3, yarn"])
+@pytest.mark.parametrize("case", ["llama, llama3", "qwen2", "gemma2, a layer that sees all", "deepseek_v3, yarn"])
 @torch.no_grad()
 def test_a_whole_model_with_our_layers_in_it_says_the_same(case):
     config = transformers.AutoConfig.for_model(

@@ -308,10 +308,27 @@ def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
     check_kernel(case, dict(b=1, h=2, g=1, t=35, dk=dk, dv=dv), dtype, device)
 
 
-@pytest.mark.parametrize(("t", "radius"), [(1, 1), (67, 1), (67, 16), (70, 200), (33, 32)])
+@pytest.mark.parametrize(("t", "radius"), [(1, 1), (67, 1), (67, 16), (70, 200), (33, 32), (131, 60)])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(t, radius, device):
     case = dict(global_indices=torch.tensor([t // 2]), radius=radius)
     check_kernel(case, dict(b=1, h=2, g=2, t=t, dk=8, dv=8), torch.float32, device, separate=False)
+
+
+def test_the_kernel_keeps_its_budget_where_tiles_between_the_edges_of_a_band_end_at_a_length(device):
+    """There whole tiles and edges stand beside hubs, of which some rows see one as a neighbour and others from far off."""
+    case = dict(global_indices=torch.tensor([3, 64, 129]), radius=70, key_lengths=torch.tensor([131, 77]))
+    check_kernel(case, dict(b=2, h=2, g=1, t=131, dk=8, dv=8), torch.float32, device)
+
+
+def test_the_kernel_visits_only_the_tiles_it_needs(device):
+    """NaN where no query of the first tiles may look: a kernel that still reads it multiplies a weight of 0 by NaN."""
+    q, k, v = make_qkv(b=1, h=1, t=200, dk=8, dtype=torch.float32, device=device)
+    clean = global_local_attention(q, k, v, radius=10)[:, :, :96]
+    k[:, :, 180:], v[:, :, 180:] = torch.nan, torch.nan
+    attend = kernel.global_local_triton
+    torch.testing.assert_close(attend(q, k, v, radius=10)[:, :, :96], clean)
+    for gradient in gradients(lambda *x: attend(*x, radius=10)[:, :, :96], q, k, v):
+        assert gradient[:, :, :48].isfinite().all() and gradient[:, :, :48].any()
 
 
 @pytest.mark.parametrize("hubs", [[2, 17], [17]], ids=["a hub and one in padding", "one in padding"])
@@ -464,6 +481,10 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
             # Tiles of 32 rows are below the 64 that one wgmma or tcgen05 takes; such kernels may use mma.
             assert c.matrix != "none", c
     forward = [c for c in compiled if "fwd" in c.kernel and "fp32" not in c.case]
+    for c in forward:
+        # Tiles between the edges: their reads are of 16 bytes and ask nothing, and no register is put aside.
+        whole = "hubs" not in c.case and capability >= 80
+        assert c.loop.local == 0 and (not whole or (c.loop.copies > 0 and c.loop.narrow == 0)), c
     expected = {75: "none", 80: "mma", 90: "wgmma", 100: "tcgen05"}[capability]
     assert {c.matrix for c in forward} == {expected}
 

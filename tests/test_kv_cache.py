@@ -1,5 +1,7 @@
 """Every layout against no cache at all, at every split; the page pool against lists; quantisation against its bound."""
 
+import contextlib
+import itertools
 import random
 from collections import Counter
 
@@ -953,6 +955,41 @@ def test_a_ring_is_in_order_until_it_forgets():
         assert cache.in_order == (length <= 4)
         if cache.in_order:
             assert held.tolist() == list(range(length)) and visible.all()
+
+
+@pytest.mark.parametrize("sinks", [0, 1])
+@pytest.mark.parametrize("piece", [1, 2, 3])
+@pytest.mark.parametrize("window", [1, 3, 4])
+def test_a_ring_that_took_tokens_back_is_in_order_only_if_it_is(window, piece, sinks):
+    """What was written where older tokens stood, and taken back, is not in its place."""
+    token = torch.ones(1, 1, 1, 3)
+    for length, back in itertools.product(range(1, 9), range(piece + 1)):
+        cache = RingCache(1, CacheShape(1, (3, 3)), window=window, sinks=sinks, piece=piece)
+        for _ in range(length):
+            cache.append(token, token)
+        with contextlib.suppress(ValueError):  # of tokens that were overwritten
+            cache.truncate((cache.lengths - back).clamp_min(0))
+        if cache.in_order:
+            held = cache.positions()
+            places = torch.arange(held.shape[1])
+            assert torch.equal(held, torch.where(places < cache.lengths[:, None], places, -1))
+            assert torch.equal(visible_through(cache, cache.lengths[:, None] - 1)[:, 0, 0], held >= 0)
+
+
+def test_a_ring_is_in_order_again_once_it_is_empty_and_while_rejected_tokens_stood_in_their_places():
+    token = torch.ones(2, 1, 2, 3)
+    cache = RingCache(2, CacheShape(1, (3, 3)), window=4, piece=2)
+    for _ in range(5):  # two tokens guessed, and both rejected
+        cache.append(token, token)
+        cache.append(token, token)
+        cache.truncate(torch.tensor([2, 1]))
+        assert cache.in_order
+        cache.truncate(torch.tensor([0, 0]))
+    for _ in range(3):
+        cache.append(token, token)
+    assert not cache.in_order
+    cache.truncate(torch.tensor([0, 0]))
+    assert cache.in_order
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, "channels"])

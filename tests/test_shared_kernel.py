@@ -113,6 +113,7 @@ def test_delta_is_what_a_rows_gradients_are_lowered_by(dtype, device):
     dout, dlse = dout.transpose(1, 2).contiguous().transpose(1, 2), torch.randn(2, 3, 19, generator=draw).to(device)
     wanted = (out.double() * dout.double()).sum(dim=-1) - dlse
     torch.testing.assert_close(kernel.row_delta(out, dout, dlse).double(), wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(kernel.row_delta(out, dout).double(), wanted + dlse, rtol=1e-4, atol=1e-4)
 
 
 def test_a_scale_below_zero_gives_its_sign_to_the_queries():

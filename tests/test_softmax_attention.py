@@ -334,6 +334,26 @@ def test_the_kernels_log_sum_exp_has_gradients(device):
         assert relative_error(mine, truth) < 1e-5
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["output", "log-sum-exp"])
+def test_of_the_kernels_two_outputs_the_one_without_a_gradient_gets_no_zeros(which, device, monkeypatch):
+    q, k, v = make_qkv(b=1, h=2, g=1, t=9, s=12, dtype=torch.float32, device=device)
+    given, row_delta = [], kernel.row_delta
+
+    def spy(out, dout, dlse=None):
+        given.append(dlse)
+        return row_delta(out, dout, dlse)
+
+    def one_of(attend):
+        return lambda q, k, v: torch.sin(attend(q, k, v, causal=True, return_lse=True)[which]) + 0.0 * v.sum()
+
+    monkeypatch.setattr(kernel, "row_delta", spy)
+    got = gradients(one_of(kernel.softmax_attention_triton), q, k, v)
+    wanted = gradients(one_of(softmax_attention), *(x.double() for x in (q, k, v)))
+    assert [dlse is None for dlse in given] == [which == 0]
+    for mine, truth in zip(got, wanted, strict=True):
+        torch.testing.assert_close(mine.double(), truth, rtol=1e-4, atol=1e-5)
+
+
 def test_the_kernel_writes_every_element(device):
     """In this mode PyTorch fills fresh memory with NaN, and what no program writes stays so."""
     torch.use_deterministic_algorithms(True)

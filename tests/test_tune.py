@@ -1,14 +1,16 @@
 """`attncourse tune`: candidates are tried in the rooms' own tables, and what is faster is written where it stands."""
 
 import ast
+from importlib import import_module
 
 import pytest
 
 pytest.importorskip("triton", reason="Triton is on Linux alone")
 from attncourse.__main__ import main
 from attncourse.profile import tune
-from attncourse.profile.tiles import Target, Trial, prefill_targets, try_all
+from attncourse.profile.tiles import PREFILL, Target, Trial, prefill_targets, try_all
 from tests.test_gpu_script import on_a_cpu
+from tests.test_rooms import PACKAGE, ROOMS
 
 SOURCE = '''"""A kernel."""
 
@@ -91,8 +93,19 @@ def test_what_was_tried_is_shown_best_first_and_what_did_not_run_is_counted():
     assert "2.00 times as fast by (2, 2, 2, 2)" in text
 
 
+def test_every_kernel_that_has_a_table_is_swept():
+    kernels = {
+        room: import_module(f"attncourse.{room}.kernel") for room in ROOMS if (PACKAGE / room / "kernel.py").exists()
+    }
+    assert set(tune.ROOMS) == {room for room, kernel in kernels.items() if hasattr(kernel, "CONFIGS")}
+    for room in PREFILL:
+        tables = {target.which for target in prefill_targets(room)}
+        assert tables == ({""} if "fma" in kernels[room].CONFIGS else set(kernels[room].CONFIGS))
+        assert all(target.width in target.configs for target in prefill_targets(room))
+
+
 @on_a_cpu
-@pytest.mark.parametrize("room", ["sliding_window", "block_sparse", "global_local"])
+@pytest.mark.parametrize("room", [room for room in PREFILL if room != "softmax_attention"])
 def test_every_room_s_kernels_are_compared_with_their_definitions(room):
     """Interpreted: what the call of each target computes is what its room defines, with the present tiles."""
     targets = [target for target in prefill_targets(room) if target.width == 64 and target.which != "bwd_dq"]

@@ -14,9 +14,10 @@ from .language import tl, triton
 from .launch import padded
 
 __all__ = [
-    "ADDED_MASK", "BOOLEAN_MASK", "LOG2E", "NO_MASK", "exponents", "finish_softmax", "from_fp8", "head_of",
-    "length_of", "load_lse", "load_rows", "mask_arguments", "masked_scores", "merge_splits", "online_softmax",
-    "place_of", "row_delta", "score_gradients", "store_rows", "tanh", "vectors_at", "visible_keys",
+    "ADDED_MASK", "BOOLEAN_MASK", "LOG2E", "NO_MASK", "band_tiles", "exponent_factor", "exponents", "finish_softmax",
+    "from_fp8", "head_of", "length_of", "load_lse", "load_rows", "load_vectors", "mask_arguments", "masked_scores",
+    "merge_splits", "online_softmax", "place_of", "row_delta", "score_gradients", "store_rows", "tanh", "tile_start",
+    "vectors_at", "visible_keys",
 ]  # fmt: skip
 
 LOG2E = tl.constexpr(math.log2(math.e))
@@ -52,17 +53,23 @@ def length_of(lengths_ptr, batch, s, LENGTHS: tl.constexpr):
 
 
 @triton.jit
+def load_vectors(base, at, stride, exists, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """(vectors, BLOCK) from where each begins; zeros for those that do not exist (`exists` None: all do) and beyond the width."""
+    cols = tl.arange(0, BLOCK)[None, :]
+    places = base + at[:, None] + cols * stride
+    if exists is not None:
+        tile = tl.load(places, mask=exists[:, None] & (cols < WIDTH), other=0)
+    elif WIDTH < BLOCK:
+        tile = tl.load(places, mask=cols < WIDTH, other=0)
+    else:
+        tile = tl.load(places)
+    return tile
+
+
+@triton.jit
 def load_rows(base, strides, rows, exists, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
     """(rows, BLOCK) of a head's matrix; zeros for rows that do not exist (`exists` None: all do) and beyond the width."""
-    cols = tl.arange(0, BLOCK)
-    at = base + rows[:, None] * strides[2] + cols[None, :] * strides[3]
-    if exists is not None:
-        tile = tl.load(at, mask=exists[:, None] & (cols[None, :] < WIDTH), other=0.0)
-    elif WIDTH < BLOCK:
-        tile = tl.load(at, mask=cols[None, :] < WIDTH, other=0.0)
-    else:
-        tile = tl.load(at)
-    return tile
+    return load_vectors(base, rows * strides[2], strides[3], exists, WIDTH, BLOCK)
 
 
 @triton.jit
@@ -103,6 +110,36 @@ def visible_keys(rows, cols, t, s, length, window, CAUSAL: tl.constexpr, WINDOW:
     if WINDOW:
         visible &= distance < window
     return visible
+
+
+@triton.jit
+def tile_start(tile, path, STEP: tl.constexpr):
+    """Where a tile of a path begins; (first, turn, jump, second turn, second jump) leave out what no edge runs through."""
+    return path[0] + tile * STEP + tl.where(tile >= path[1], path[2], 0) + tl.where(tile >= path[3], path[4], 0)
+
+
+@triton.jit
+def band_tiles(begin, left, right, end, aside, STEP: tl.constexpr):
+    """A band [begin, end) whose tiles [left, right) are whole: edge tiles and whole tiles, each a count and a path.
+
+    `aside` further tiles at 0, before the band, are edge tiles too.
+    """
+    last = begin + tl.cdiv(tl.maximum(end - begin, 0), STEP) * STEP
+    left = tl.minimum(tl.maximum(tl.cdiv(tl.maximum(left, 0), STEP) * STEP, begin), last)
+    right = tl.maximum(tl.minimum(tl.maximum(right, 0) // STEP * STEP, last), left)
+    turn = aside + (left - begin) // STEP
+    edges = turn + (last - right) // STEP
+    whole = (right - left) // STEP
+    return edges, (0, aside, begin - aside * STEP, turn, right - left), whole, (left, whole, 0, whole, 0)
+
+
+@triton.jit
+def exponent_factor(scale, SOFTCAP: tl.constexpr = False, MASK: tl.constexpr = NO_MASK):
+    """What makes exponents to base 2 of scores, which are scaled already where a bound or an added mask needs their true size."""
+    factor = LOG2E
+    if not SOFTCAP and MASK != ADDED_MASK:
+        factor = scale * LOG2E
+    return factor
 
 
 @triton.jit
@@ -159,7 +196,7 @@ def score_gradients(weights, dout, v, delta):
 @triton.jit
 def _row_delta_kernel(
     out_ptr, dout_ptr, dlse_ptr, delta_ptr, out_strides, dout_strides, h, t,
-    DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_DV: tl.constexpr,
+    DV: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_DV: tl.constexpr, LSE: tl.constexpr,
 ):  # fmt: skip
     """One program: BLOCK_T rows of one head."""
     rows = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
@@ -169,21 +206,24 @@ def _row_delta_kernel(
     out = load_rows(head_of(out_ptr, out_strides, batch, head), out_strides, rows, exists, DV, BLOCK_DV)
     dout = load_rows(head_of(dout_ptr, dout_strides, batch, head), dout_strides, rows, exists, DV, BLOCK_DV)
     at = (batch * h + head) * t + rows
-    dlse = tl.load(dlse_ptr + at, mask=exists, other=0.0)
-    tl.store(delta_ptr + at, tl.sum(out.to(tl.float32) * dout.to(tl.float32), 1) - dlse, mask=exists)
+    delta = tl.sum(out.to(tl.float32) * dout.to(tl.float32), 1)
+    if LSE:
+        delta -= tl.load(dlse_ptr + at, mask=exists, other=0.0)
+    tl.store(delta_ptr + at, delta, mask=exists)
 
 
-def row_delta(out: Tensor, dout: Tensor, dlse: Tensor) -> Tensor:
+def row_delta(out: Tensor, dout: Tensor, dlse: Tensor | None = None) -> Tensor:
     """delta = sum(out * dout) - dlse a row, float32 (b, h, t): what every weight's gradient is lowered by.
 
     Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691, algorithm 2, line 4; the log-sum-exp's own gradient
-    enters each score times its weight, which is the same as lowering delta. out, dout (b, h, t, dv); dlse (b, h, t).
+    enters each score times its weight, which is the same as lowering delta. out, dout (b, h, t, dv); dlse (b, h, t), None
+    where no gradient of the log-sum-exp arrives.
     """
-    (b, h, t, dv), dlse = out.shape, dlse.contiguous()
+    b, h, t, dv = out.shape
     delta = torch.empty(b, h, t, device=out.device, dtype=torch.float32)
     _row_delta_kernel[(triton.cdiv(t, 16), b * h)](
-        out, dout, dlse, delta, out.stride(), dout.stride(), h, t,
-        DV=dv, BLOCK_T=16, BLOCK_DV=padded(dv), enable_fp_fusion=True,
+        out, dout, delta if dlse is None else dlse.contiguous(), delta, out.stride(), dout.stride(), h, t,
+        DV=dv, BLOCK_T=16, BLOCK_DV=padded(dv), LSE=dlse is not None, enable_fp_fusion=True,
     )  # fmt: skip
     return delta
 

@@ -135,6 +135,15 @@ def check_backward_fits(width: int, *, bits: int, capability: int) -> None:
         )
 
 
+def output_gradient(out: Tensor, dout: Tensor | None) -> Tensor:
+    """The gradient of an output that the log-sum-exp stands beside; zeros where that alone was asked for.
+
+    A Function of both calls `ctx.set_materialize_grads(False)`, so that autograd makes no zeros for the one without a
+    gradient: None says it, and kernels leave it out. Only the output's are needed.
+    """
+    return torch.zeros_like(out) if dout is None else dout
+
+
 def chip_of(q: Tensor, *, width: int) -> dict[str, int]:
     """What picks a row of a table: the padded width, the bits of an element, the chip."""
     return {"width": width, "bits": 8 * q.element_size(), "capability": device_capability(q)}

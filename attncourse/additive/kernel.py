@@ -17,6 +17,7 @@ from attncourse._shared.kernel import (
     mask_arguments,
     masked_scores,
     online_softmax,
+    row_delta,
     tanh,
 )
 from attncourse._shared.language import tl, triton
@@ -231,7 +232,7 @@ def _backward(pq, pk, v, w_score, out, dout, top, log_sum, key_lengths, mask):
     dpq, dpk, dv = torch.zeros(pq.shape, **sums), torch.zeros(pk.shape, **sums), torch.zeros_like(v)
     if 0 in (*out.shape, s):
         return dpq, dpk, dv, torch.zeros(a, **sums)
-    delta = (out.float() * dout.float()).sum(dim=-1)
+    delta = row_delta(out, dout)
     arguments, config = _arguments(pq, pk, v, key_lengths, mask)
     grid = (triton.cdiv(t, config["BLOCK_T"]), b * h)
     shares = torch.zeros(grid[0] * grid[1], a, **sums)

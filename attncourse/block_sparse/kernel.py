@@ -29,6 +29,7 @@ from attncourse._shared.launch import (
     check_launch,
     chip_of,
     in_exact_dtype,
+    output_gradient,
     padded,
     positive,
     tile_config,
@@ -378,6 +379,7 @@ class _BlockSparseAttention(torch.autograd.Function):
         out = out.to(q.dtype)
         ctx.save_for_backward(q, k, v, out, lse, key_lengths)
         ctx.pattern, ctx.scale = pattern, scale
+        ctx.set_materialize_grads(False)
         return out, lse
 
     @staticmethod
@@ -388,7 +390,7 @@ class _BlockSparseAttention(torch.autograd.Function):
             lambda q, k, v, out, dout: _backward(
                 q, k, v, out, dout, lse, dlse, key_lengths, ctx.pattern, ctx.scale
             ),
-            q, k, v, out, dout,
+            q, k, v, out, output_gradient(out, dout),
         )  # fmt: skip
         return *(grad.to(q.dtype) for grad in grads), None, None, None
 

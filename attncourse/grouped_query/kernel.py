@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from attncourse._shared.kernel import (
-    LOG2E,
+    exponent_factor,
     finish_softmax,
     from_fp8,
     length_of,
+    load_vectors,
     merge_splits,
     online_softmax,
     place_of,
@@ -53,69 +54,54 @@ def grouped_query_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking: U
 
 @triton.jit
 def _load_tokens(
-    x_ptr, scale_ptr, zero_ptr, at, scale_at, exists,
-    WIDTH: tl.constexpr, BLOCK: tl.constexpr, CODEC: tl.constexpr, GROUPS: tl.constexpr, EDGE: tl.constexpr,
+    side, block, slot, lanes, head, exists, WIDTH: tl.constexpr, BLOCK: tl.constexpr, CODEC: tl.constexpr, GROUPS: tl.constexpr,
+    EDGE: tl.constexpr,
 ):  # fmt: skip
-    """(tokens, BLOCK) vectors of the cache, dequantised; zeros where there is no token, which whole tiles do not ask."""
+    """(tokens, BLOCK) keys or values of the cache, dequantised; zeros where there is no token, which whole tiles do not ask.
+
+    A side is (codes, strides, scales, zeros, strides of these two).
+    """
     PACK: tl.constexpr = 2 if CODEC == INT4 else 1
-    cols = tl.arange(0, BLOCK // PACK)[None, :]
-    if EDGE:
-        x = tl.load(x_ptr + at[:, None] + cols, mask=exists[:, None] & (cols < WIDTH // PACK), other=0)
-    elif WIDTH < BLOCK:
-        x = tl.load(x_ptr + at[:, None] + cols, mask=cols < WIDTH // PACK, other=0)
-    else:
-        x = tl.load(x_ptr + at[:, None] + cols)
+    at = vectors_at(block, slot, lanes, head, side[1])
+    x = load_vectors(side[0], at, 1, exists if EDGE else None, WIDTH // PACK, BLOCK // PACK)
     if CODEC != PLAIN:
         cols = tl.arange(0, BLOCK)[None, :]
-        scale_at, there = scale_at[:, None], exists[:, None]
+        scale_at, there = vectors_at(block, slot, lanes, head, side[4])[:, None], exists[:, None]
         if GROUPS > 1:
             scale_at, there = scale_at + cols // (WIDTH // GROUPS), there & (cols < WIDTH)
-        scale = tl.load(scale_ptr + scale_at, mask=there, other=0.0)
+        scale = tl.load(side[2] + scale_at, mask=there, other=0.0)
         if CODEC == FP8:
             x = from_fp8(x) * scale
         else:
             if CODEC == INT4:  # the byte's low half comes first
                 x = tl.interleave(x & 15, x >> 4)
-            x = (x.to(tl.float32) - tl.load(zero_ptr + scale_at, mask=there, other=0.0)) * scale
+            x = (x.to(tl.float32) - tl.load(side[3] + scale_at, mask=there, other=0.0)) * scale
     return x
 
 
 @triton.jit
-def _factor(scale, SOFTCAP: tl.constexpr):
-    """What makes exponents to base 2 of the scores, which are scaled already where they are bounded."""
-    return LOG2E if SOFTCAP else scale * LOG2E
-
-
-@triton.jit
 def _decode_tiles(
-    acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides, v_strides,
-    k_scale_strides, v_scale_strides, batch, head, positions, first, last, end, size, window, scale, softcap,
+    acc, top, total, q, keys, values, table_ptr, batch, head, positions, first, last, end, size, window, scale, softcap,
     EDGE: tl.constexpr, PAGED: tl.constexpr, ALIGNED: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
     CODEC: tl.constexpr, K_GROUPS: tl.constexpr, V_GROUPS: tl.constexpr, DK: tl.constexpr, DV: tl.constexpr, BLOCK_S: tl.constexpr,
     BLOCK_DK: tl.constexpr, BLOCK_DV: tl.constexpr,
 ):  # fmt: skip
-    """The online softmax over the tiles of keys first..last of a split that ends at `end`."""
+    """The online softmax over the tiles of tokens first..last of a split that ends at `end`."""
     for start in range(first, last, BLOCK_S):
-        keys = start + tl.arange(0, BLOCK_S)
-        exists = keys < end
+        tokens = start + tl.arange(0, BLOCK_S)
+        exists = tokens < end
         block, slot, lanes = place_of(table_ptr, batch, start, end, size, PAGED, ALIGNED, BLOCK_S)
-        k = _load_tokens(
-            k_ptr, k_scale_ptr, k_zero_ptr, vectors_at(block, slot, lanes, head, k_strides),
-            vectors_at(block, slot, lanes, head, k_scale_strides), exists, DK, BLOCK_DK, CODEC, K_GROUPS, EDGE,
-        ).to(q.dtype)  # fmt: skip
+        k = _load_tokens(keys, block, slot, lanes, head, exists, DK, BLOCK_DK, CODEC, K_GROUPS, EDGE).to(q.dtype)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee")  # (BLOCK_R, BLOCK_S)
         if SOFTCAP:
             scores = softcap * tanh(scores * (scale / softcap))
         if EDGE:
-            visible = exists[None, :] & (keys[None, :] <= positions[:, None])
+            visible = exists[None, :] & (tokens[None, :] <= positions[:, None])
             if WINDOW:
-                visible &= keys[None, :] > positions[:, None] - window
+                visible &= tokens[None, :] > positions[:, None] - window
             scores = tl.where(visible, scores, float("-inf"))
-        v = _load_tokens(
-            v_ptr, v_scale_ptr, v_zero_ptr, vectors_at(block, slot, lanes, head, v_strides),
-            vectors_at(block, slot, lanes, head, v_scale_strides), exists, DV, BLOCK_DV, CODEC, V_GROUPS, EDGE,
-        ).to(q.dtype)  # fmt: skip
-        acc, top, total = online_softmax(acc, top, total, scores, v, _factor(scale, SOFTCAP))
+        v = _load_tokens(values, block, slot, lanes, head, exists, DV, BLOCK_DV, CODEC, V_GROUPS, EDGE).to(q.dtype)
+        acc, top, total = online_softmax(acc, top, total, scores, v, exponent_factor(scale, SOFTCAP))
     return acc, top, total
 
 
@@ -158,30 +144,26 @@ def _grouped_query_split_kernel(
     q_inside = (rows[:, None] < rows_all) & (width < DK)
     q = tl.load(q_ptr + of_rows[:, None] * DK + width, mask=q_inside, other=0.0)  # (BLOCK_R, BLOCK_DK)
     table_ptr += batch * table_strides[0]
+    keys = (k_ptr, k_strides, k_scale_ptr, k_zero_ptr, k_scale_strides)
+    values = (v_ptr, v_strides, v_scale_ptr, v_zero_ptr, v_scale_strides)
     acc = tl.zeros((BLOCK_R, BLOCK_DV), tl.float32)
     top = tl.full((BLOCK_R,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_R,), tl.float32)
     if WINDOW:
         acc, top, total = _decode_tiles(
-            acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides,
-            v_strides, k_scale_strides, v_scale_strides, batch, head, positions, begin, left, end, size, window,
-            scale, softcap, True, PAGED, ALIGNED, WINDOW, SOFTCAP, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK,
-            BLOCK_DV,
+            acc, top, total, q, keys, values, table_ptr, batch, head, positions, begin, left, end, size, window, scale, softcap,
+            True, PAGED, ALIGNED, WINDOW, SOFTCAP, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV,
         )  # fmt: skip
     acc, top, total = _decode_tiles(
-        acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides,
-        v_strides, k_scale_strides, v_scale_strides, batch, head, positions, left, right, end, size, window,
-        scale, softcap, False, PAGED, ALIGNED, WINDOW, SOFTCAP, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK,
-        BLOCK_DV,
+        acc, top, total, q, keys, values, table_ptr, batch, head, positions, left, right, end, size, window, scale, softcap,
+        False, PAGED, ALIGNED, WINDOW, SOFTCAP, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV,
     )  # fmt: skip
     acc, top, total = _decode_tiles(
-        acc, top, total, q, k_ptr, v_ptr, k_scale_ptr, k_zero_ptr, v_scale_ptr, v_zero_ptr, table_ptr, k_strides,
-        v_strides, k_scale_strides, v_scale_strides, batch, head, positions, right, end, end, size, window,
-        scale, softcap, True, PAGED, ALIGNED, WINDOW, SOFTCAP, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK,
-        BLOCK_DV,
+        acc, top, total, q, keys, values, table_ptr, batch, head, positions, right, end, end, size, window, scale, softcap,
+        True, PAGED, ALIGNED, WINDOW, SOFTCAP, CODEC, K_GROUPS, V_GROUPS, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV,
     )  # fmt: skip
 
-    out, lse = finish_softmax(acc, top, total, _factor(scale, SOFTCAP))
+    out, lse = finish_softmax(acc, top, total, exponent_factor(scale, SOFTCAP))
     at = of_rows * splits + split
     tl.store(lse_ptr + at, lse, mask=rows < rows_all)
     width = tl.arange(0, BLOCK_DV)[None, :]

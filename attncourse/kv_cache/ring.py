@@ -51,6 +51,7 @@ class RingCache(Layout):
         self.storage = empty_store(b, sinks + self.ring, shape, codec=self.codec, dtype=dtype, device=device)
         # After a truncation the ring still holds, where older tokens were, what stood beyond: lengths do not tell.
         self._written = self.lengths
+        self._most_written = 0  # counted on the host, as the longest length is
 
     def append(self, *streams, counts=None) -> None:
         """As `Layout.append`; the oldest tokens of the ring are overwritten.
@@ -60,11 +61,12 @@ class RingCache(Layout):
         """
         super().append(*streams, counts=counts)
         self._written = torch.maximum(self._written, self.lengths)
+        self._most_written = max(self._most_written, self._most)
 
     @property
     def in_order(self) -> bool:
-        """Whether nothing has left the window yet, of the longest sequence there may be."""
-        return self._most <= self.window
+        """Whether nothing has left the window yet, nor was written beyond it, of the longest sequence there may be."""
+        return self._most_written <= self.window
 
     def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
         """Each stream as it lies, of plain storage without a copy; what stands there as padding is undefined."""
@@ -113,3 +115,4 @@ class RingCache(Layout):
                 f"{self.lengths.tolist()} the ring holds positions from {oldest.tolist()}"
             )
         self._written = torch.where(lengths <= self.sinks, lengths.to(torch.int32), self._written)
+        self._most, self._most_written = int(lengths.max()), int(self._written.max())

@@ -13,6 +13,7 @@ from attncourse._shared.kernel import (
     LOG2E,
     finish_softmax,
     length_of,
+    load_vectors,
     merge_splits,
     online_softmax,
     place_of,
@@ -38,20 +39,6 @@ from .checks import check_absorbed
 
 
 @triton.jit
-def _load_vectors(base, at, stride, exists, WIDTH: tl.constexpr, BLOCK: tl.constexpr, EDGE: tl.constexpr):
-    """(rows, BLOCK) vectors; zeros beyond the width and, at an edge, for rows that are not there."""
-    cols = tl.arange(0, BLOCK)[None, :]
-    places = base + at[:, None] + cols * stride
-    if EDGE:
-        tile = tl.load(places, mask=exists[:, None] & (cols < WIDTH), other=0.0)
-    elif WIDTH < BLOCK:
-        tile = tl.load(places, mask=cols < WIDTH, other=0.0)
-    else:
-        tile = tl.load(places)
-    return tile
-
-
-@triton.jit
 def _decode_tiles(
     acc, top, total, q_latent, q_rope, c_ptr, kr_ptr, table_ptr, c_strides, kr_strides, batch, positions, first, last, end,
     size, factor, EDGE: tl.constexpr, PAGED: tl.constexpr, ALIGNED: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
@@ -63,8 +50,9 @@ def _decode_tiles(
         exists = tokens < end
         block, slot, lanes = place_of(table_ptr, batch, start, end, size, PAGED, ALIGNED, BLOCK_S)
         at, rope_at = vectors_at(block, slot, lanes, 0, c_strides), vectors_at(block, slot, lanes, 0, kr_strides)
-        latent = _load_vectors(c_ptr, at, c_strides[3], exists, R, BLOCK_R, EDGE)  # (BLOCK_S, BLOCK_R)
-        k_rope = _load_vectors(kr_ptr, rope_at, kr_strides[3], exists, P, BLOCK_P, EDGE)  # (BLOCK_S, BLOCK_P)
+        there = exists if EDGE else None
+        latent = load_vectors(c_ptr, at, c_strides[3], there, R, BLOCK_R)  # (BLOCK_S, BLOCK_R)
+        k_rope = load_vectors(kr_ptr, rope_at, kr_strides[3], there, P, BLOCK_P)  # (BLOCK_S, BLOCK_P)
         scores = tl.dot(q_latent, tl.trans(latent), input_precision="ieee")  # (BLOCK_Q, BLOCK_S)
         scores = tl.dot(q_rope, tl.trans(k_rope), scores, input_precision="ieee")
         if EDGE:
@@ -93,8 +81,8 @@ def _latent_decode_split_kernel(
     if POSITIONS:
         positions = tl.load(at_ptr + batch * t + token, mask=exists, other=capacity).to(tl.int32)
     q_at, r_at = head * qc_strides[1] + token * qc_strides[2], head * qr_strides[1] + token * qr_strides[2]
-    q_latent = _load_vectors(qc_ptr + batch * qc_strides[0], q_at, qc_strides[3], exists, R, BLOCK_R, True)
-    q_rope = _load_vectors(qr_ptr + batch * qr_strides[0], r_at, qr_strides[3], exists, P, BLOCK_P, True)
+    q_latent = load_vectors(qc_ptr + batch * qc_strides[0], q_at, qc_strides[3], exists, R, BLOCK_R)
+    q_rope = load_vectors(qr_ptr + batch * qr_strides[0], r_at, qr_strides[3], exists, P, BLOCK_P)
 
     tiles = tl.cdiv(tl.cdiv(length, BLOCK_S), splits)  # of each split; the last ones may have fewer, or none
     begin = split * tiles * BLOCK_S

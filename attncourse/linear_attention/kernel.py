@@ -46,6 +46,19 @@ def _store_tile(base, x, rows, n, first, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _decay_in_chunk(step_log, REVERSE: tl.constexpr):
+    """Of the logarithms to base 2 of what a chunk's steps leave, (BLOCK_C, ...): their running sum, and their sum.
+
+    Then what is left, for each step, between it and the state: of what it reads, and of what it writes.
+    """
+    reached, total = tl.cumsum(step_log, 0), tl.sum(step_log, 0)
+    # Summed from the end: total - reached would round most where most is left.
+    from_start, to_end = tl.exp2(reached), tl.exp2(tl.cumsum(step_log, 0, reverse=True) - step_log)
+    read, written = (to_end, from_start) if REVERSE else (from_start, to_end)
+    return reached, total, read, written
+
+
+@triton.jit
 def _linear_attention_scan_kernel(
     x_ptr, y_ptr, w_ptr, log_decay_ptr, state_ptr, out_ptr, last_ptr, n,
     X: tl.constexpr, W: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_W: tl.constexpr,
@@ -76,33 +89,29 @@ def _linear_attention_scan_kernel(
                 step_log = _tile(log_decay_ptr + head * n * X, rows, n, 0, X, BLOCK_X)
             else:
                 step_log = _tile(log_decay_ptr + head * n * W, rows, n, first, W, BLOCK_W)
-            reached, total = tl.cumsum(step_log, 0), tl.sum(step_log, 0)  # since the chunk's beginning; over all of it
-            from_start, to_end = tl.exp2(reached), tl.exp2(tl.cumsum(step_log, 0, reverse=True) - step_log)
+            reached, total, read, written = _decay_in_chunk(step_log, REVERSE)
             later = reached - total[None, :] / 2
             if REVERSE:
                 later = -later
             if DECAY == OF_X:
                 x_within, y_within = x * tl.exp2(later), y * tl.exp2(-later)
-                x *= to_end if REVERSE else from_start
-                y *= from_start if REVERSE else to_end
+                x *= read
+                y *= written
             else:
                 w_within = w * tl.exp2(-later)
-                w *= from_start if REVERSE else to_end
+                w *= written
         weights = tl.dot(x_within, tl.trans(y_within), input_precision=PRECISION)  # (BLOCK_C, BLOCK_C)
         if DECAY == OF_STEPS:
-            step_log = tl.load(log_decay_ptr + head * n + rows, mask=rows < n, other=0.0)  # to base 2
-            reached = tl.cumsum(step_log)  # since the chunk's beginning
-            total = tl.sum(step_log)
+            step_log = tl.load(log_decay_ptr + head * n + rows, mask=rows < n, other=0.0)
+            reached, total, read, written = _decay_in_chunk(step_log, REVERSE)
             since = reached[None, :] - reached[:, None] if REVERSE else reached[:, None] - reached[None, :]
             weights *= tl.exp2(tl.where(seen, since, 0.0))  # elsewhere it would overflow
-            # Summed from the end: total - reached would round most where most is left.
-            from_start, to_end = tl.exp2(reached), tl.exp2(tl.cumsum(step_log, reverse=True) - step_log)
-            x *= (to_end if REVERSE else from_start)[:, None]
-            y *= (from_start if REVERSE else to_end)[:, None]
+            x *= read[:, None]
+            y *= written[:, None]
         weights = tl.where(seen, weights, 0.0)
         out = tl.dot(x, state, input_precision=PRECISION)
         if DECAY == OF_W:
-            out *= to_end if REVERSE else from_start
+            out *= read
             out += tl.dot(weights, w_within, input_precision=PRECISION) * tl.exp2(later)
         else:
             out = tl.dot(weights, w, out, input_precision=PRECISION)  # (BLOCK_C, BLOCK_W)

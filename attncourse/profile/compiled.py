@@ -154,7 +154,7 @@ def argument_types(kernel, constants: dict, dtype: str) -> dict[str, str | tuple
         "lse_ptr": "*fp32", "top_ptr": "*fp32", "sum_ptr": "*fp32", "delta_ptr": "*fp32", "dlse_ptr": "*fp32",
         "dscore_ptr": "*fp32", "dpq_ptr": "*fp32", "dpk_ptr": "*fp32", "log_prob_ptr": "*fp32", "out32_ptr": "*fp32",
         "dout32_ptr": "*fp32", "lengths_ptr": "*i64", "index_ptr": "*i64", "starts_ptr": "*i32", "middles_ptr": "*i32", "blocks_ptr": "*i32",
-        "which_ptr": "*i32", "masks_ptr": "*u8", "visible_ptr": "*u8", "scale": "fp32", "softcap": "fp32",
+        "which_ptr": "*i32", "masks_ptr": "*u8", "scale": "fp32", "softcap": "fp32",
         "seed": "i64", "seqlens_ptr": "*i32", "table_ptr": "*i32", "part_ptr": "*fp32", "part_lse_ptr": "*fp32",
         "k_scale_ptr": "*fp32", "k_zero_ptr": "*fp32", "v_scale_ptr": "*fp32", "v_zero_ptr": "*fp32",
         "slots_ptr": "*i64", "scale_ptr": "*fp32", "zero_ptr": "*fp32", "at_ptr": "*i64",

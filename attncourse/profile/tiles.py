@@ -14,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,7 +35,12 @@ DTYPE = {"cuda": torch.float16, "cpu": torch.float32}
 WRONG = {"cuda": 1e-2, "cpu": 1e-4}  # an error that no right config has
 MOST_AT_ONCE = 12
 DECODERS = ("grouped_query", "latent")
-TRAINED = ("softmax_attention", "sliding_window", "block_sparse", "global_local")
+# The other rooms whose kernels have a table: they read whole texts.
+PREFILL = tuple(
+    path.parent.name
+    for path in sorted(Path(__file__).parents[1].glob("*/kernel.py"))
+    if "\nCONFIGS = " in path.read_text(encoding="utf-8") and path.parent.name not in DECODERS
+)
 
 
 def capability() -> int:
@@ -84,6 +90,8 @@ class Target:
             axes = (32, 64, 128), (2, 4, 8), (1, 2, 3, 4, 5)
         elif self.room == "latent":
             axes = (16, 32, 64), (16, 32, 64, 128), (4, 8), (1, 2, 3)
+        elif self.room == "linear_attention":
+            axes = (16, 32, 64), (16, 32, 64), (4, 8), (1, 2, 3)
         else:
             axes = (32, 64, 128) if self.which != "fwd" else (64, 128), (32, 64, 128), (4, 8), (1, 2, 3, 4)
         others = [config for config in itertools.product(*axes) if config != present]
@@ -96,8 +104,15 @@ def _distance(config: Config, other: Config) -> tuple[int, float]:
 
 
 def prefill_targets(room: str) -> list[Target]:
-    """The three kernels of a room that trains, at the widths of heads in use."""
-    return [Target(room, which, width) for width in (64, 128) for which in ("fwd", "bwd_dkdv", "bwd_dq")]
+    """The entries of a room's kernels that serve the widths of heads in use."""
+    configs = import_module(f"attncourse.{room}.kernel").CONFIGS
+    tables = [""] if "fma" in configs else configs  # one table, or one a kernel
+    found = (
+        Target(room, which, min(n for n in Target(room, which, width).configs if n >= width))
+        for width in (64, 128)
+        for which in tables
+    )
+    return list(dict.fromkeys(found))
 
 
 def decode_target(room: str, where: str) -> Target:
@@ -139,7 +154,7 @@ def _prefill(target: Target, draw: Draw, *, small: bool):
         t, h = 37, 2
     case = CASES[target.room](Size(b, h, h, t, t, target.width, target.width), draw)
     inputs, definition, kernel = case.inputs, case.forms["reference"], case.forms["triton"]
-    if target.which == "fwd":
+    if not target.which.startswith("bwd"):
         return (lambda: kernel(*inputs)), lambda: definition(*(x.double() for x in inputs))
     inputs = [x.requires_grad_() for x in inputs]
     out = kernel(*inputs)

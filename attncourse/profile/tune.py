@@ -15,9 +15,9 @@ from attncourse._shared.validate import require
 
 from .command import add_device_option, check_device
 from .facts import device_facts
-from .tiles import DECODERS, TRAINED, Target, Trial, capability, decode_target, prefill_targets, try_all
+from .tiles import DECODERS, PREFILL, Target, Trial, capability, decode_target, prefill_targets, try_all
 
-ROOMS = DECODERS + TRAINED
+ROOMS = DECODERS + PREFILL
 WORTH = 1.03  # times as fast as what is there, or the table stays
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         "--write needs a GPU: on a CPU kernels are interpreted, and their times say nothing of a chip",
     )
     decoders = [decode_target(room, args.device) for room in args.room if room in DECODERS]
-    prefill = [target for room in args.room if room in TRAINED for target in prefill_targets(room)]
+    prefill = [target for room in args.room if room in PREFILL for target in prefill_targets(room)]
     trials: dict[Target, list[Trial]] = {target: [] for target in [*decoders, *prefill]}
     end, late = time.monotonic() + 60 * args.minutes, 0
     progress = tqdm(total=sum(len(t.candidates(args.device)) for t in trials), file=sys.stderr, disable=None)

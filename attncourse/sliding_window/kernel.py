@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attncourse._shared.kernel import (
     LOG2E,
+    band_tiles,
     finish_softmax,
     head_of,
     length_of,
@@ -20,6 +21,7 @@ from attncourse._shared.kernel import (
     row_delta,
     score_gradients,
     store_rows,
+    tile_start,
 )
 from attncourse._shared.language import tl, triton
 from attncourse._shared.launch import (
@@ -47,34 +49,13 @@ def _scores(q, k, rows, cols, t, s, length, before, after, sinks, EDGE: tl.const
 
 
 @triton.jit
-def _start(tile, path, STEP: tl.constexpr):
-    """Where a tile of a path begins; (first, turn, jump, second turn, second jump) leave out what no edge runs through."""
-    return path[0] + tile * STEP + tl.where(tile >= path[1], path[2], 0) + tl.where(tile >= path[3], path[4], 0)
-
-
-@triton.jit
-def _band(begin, left, right, end, aside, STEP: tl.constexpr):
-    """A band [begin, end) whose tiles [left, right) are whole: edge tiles and whole tiles, each a count and a path.
-
-    `aside` further tiles at 0, before the band, are edge tiles too.
-    """
-    last = begin + tl.cdiv(tl.maximum(end - begin, 0), STEP) * STEP
-    left = tl.minimum(tl.maximum(tl.cdiv(tl.maximum(left, 0), STEP) * STEP, begin), last)
-    right = tl.maximum(tl.minimum(tl.maximum(right, 0) // STEP * STEP, last), left)
-    turn = aside + (left - begin) // STEP
-    edges = turn + (last - right) // STEP
-    whole = (right - left) // STEP
-    return edges, (0, aside, begin - aside * STEP, turn, right - left), whole, (left, whole, 0, whole, 0)
-
-
-@triton.jit
 def _keys_of(first_row, t, s, length, before, after, sinks, BLOCK_T: tl.constexpr, BLOCK_S: tl.constexpr):
     """For a block of queries: the key tiles of the first keys and of the band."""
     first = first_row + s - t
     end = tl.maximum(tl.minimum(length, first + BLOCK_T + after), 0)
     begin = tl.minimum(tl.maximum(first - before, 0) // BLOCK_S * BLOCK_S, end)
     aside = tl.cdiv(tl.minimum(tl.minimum(sinks, length), begin), BLOCK_S)
-    return _band(begin, first + BLOCK_T - 1 - before, tl.minimum(first + after + 1, length), end, aside, BLOCK_S)
+    return band_tiles(begin, first + BLOCK_T - 1 - before, tl.minimum(first + after + 1, length), end, aside, BLOCK_S)
 
 
 @triton.jit
@@ -85,7 +66,7 @@ def _fwd_tiles(
 ):  # fmt: skip
     """The online softmax over the key tiles of a path."""
     for tile in range(0, tiles):
-        cols = _start(tile, path, BLOCK_S) + tl.arange(0, BLOCK_S)
+        cols = tile_start(tile, path, BLOCK_S) + tl.arange(0, BLOCK_S)
         exists = None
         if EDGE:
             exists = cols < length
@@ -189,7 +170,7 @@ def _dq_tiles(
 ):  # fmt: skip
     """Gradient of one query tile from the key tiles of a path."""
     for tile in range(0, tiles):
-        cols = _start(tile, path, BLOCK_S) + tl.arange(0, BLOCK_S)
+        cols = tile_start(tile, path, BLOCK_S) + tl.arange(0, BLOCK_S)
         exists = None
         if EDGE:
             exists = cols < length
@@ -293,7 +274,7 @@ def _backward(q, k, v, out, dout, lse, key_lengths, band, scale):
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     lengths, numbers, constants, chip = _arguments(q, k, v, key_lengths, band, scale)
     check_backward_fits(**chip)
-    read = (q, k, v, dout, lse, row_delta(out, dout, torch.zeros_like(lse)))
+    read = (q, k, v, dout, lse, row_delta(out, dout))
     strides = [x.stride() for x in (q, k, v, dout)]
     config = launch_config("bwd_dkdv", **chip)
     _sliding_window_bwd_dkdv_kernel[(triton.cdiv(s, config["BLOCK_S"]), b * g)](

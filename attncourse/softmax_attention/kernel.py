@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attncourse._shared.kernel import (
     ADDED_MASK,
-    LOG2E,
+    exponent_factor,
     exponents,
     finish_softmax,
     head_of,
@@ -35,6 +35,7 @@ from attncourse._shared.launch import (
     check_mask_is_constant,
     chip_of,
     in_exact_dtype,
+    output_gradient,
     padded,
     positive,
     tile_config,
@@ -49,7 +50,7 @@ def _scores(
 ):  # fmt: skip
     """Scores from q . k, with -inf where a row may not look, and the slope of the softcap.
 
-    Products are scaled where a bound or a mask needs their true size; elsewhere `factor` does it, in the exponent.
+    Products are scaled where a bound or a mask needs their true size; elsewhere `exponent_factor` does it.
     """
     scores, slope = products, 1.0
     if SOFTCAP:
@@ -62,15 +63,6 @@ def _scores(
     if EDGE:
         scores = tl.where(visible_keys(rows, cols, t, s, length, window, CAUSAL, WINDOW), scores, float("-inf"))
     return scores, slope
-
-
-@triton.jit
-def _factor(scale, SOFTCAP: tl.constexpr, MASK: tl.constexpr):
-    """What makes exponents to base 2 of the scores."""
-    factor = LOG2E
-    if not SOFTCAP and MASK != ADDED_MASK:
-        factor = scale * LOG2E
-    return factor
 
 
 @triton.jit
@@ -96,7 +88,7 @@ def _fwd_tiles(
     MASK: tl.constexpr,
 ):  # fmt: skip
     """The online softmax over key tiles first..last; only tiles with an edge look which keys exist."""
-    factor = _factor(scale, SOFTCAP, MASK)
+    factor = exponent_factor(scale, SOFTCAP, MASK)
     for start in range(first, last, BLOCK_S):
         cols = start + tl.arange(0, BLOCK_S)
         exists = None
@@ -146,7 +138,7 @@ def _softmax_attention_fwd_kernel(
         window, scale, softcap, DK, DV, BLOCK_S, BLOCK_DK, BLOCK_DV, True, CAUSAL, WINDOW, SOFTCAP, MASK,
     )  # fmt: skip
 
-    out, lse = finish_softmax(acc, top, total, _factor(scale, SOFTCAP, MASK))
+    out, lse = finish_softmax(acc, top, total, exponent_factor(scale, SOFTCAP, MASK))
     at = (batch * h + head) * t + rows
     tl.store(lse_ptr + at, lse, mask=exists)
     if MASK == ADDED_MASK:
@@ -185,7 +177,7 @@ def _dkdv_tiles(
     SOFTCAP: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one key tile from the query tiles first..last of one head; weights are (BLOCK_T, BLOCK_S)."""
-    factor = _factor(scale, SOFTCAP, MASK)
+    factor = exponent_factor(scale, SOFTCAP, MASK)
     for start in range(first, last, BLOCK_T):
         rows = start + tl.arange(0, BLOCK_T)
         exists = rows < t
@@ -270,7 +262,7 @@ def _dq_tiles(
     MASK: tl.constexpr,
 ):  # fmt: skip
     """Gradient of one query tile from the key tiles first..last."""
-    factor = _factor(scale, SOFTCAP, MASK)
+    factor = exponent_factor(scale, SOFTCAP, MASK)
     for start in range(first, last, BLOCK_S):
         cols = start + tl.arange(0, BLOCK_S)
         exists = None
@@ -415,6 +407,7 @@ class _SoftmaxAttention(torch.autograd.Function):
         out = out.to(q.dtype)
         ctx.save_for_backward(q, k, v, out, *statistics, key_lengths, mask)
         ctx.options = options
+        ctx.set_materialize_grads(False)
         return out, statistics[0]
 
     @staticmethod
@@ -425,7 +418,7 @@ class _SoftmaxAttention(torch.autograd.Function):
             lambda q, k, v, out, dout: _backward(
                 q, k, v, out, dout, *statistics, dlse, key_lengths, mask, **ctx.options
             ),
-            q, k, v, out, dout,
+            q, k, v, out, output_gradient(out, dout),
         )  # fmt: skip
         return *(grad.to(q.dtype) for grad in grads), None, None, None
 
