@@ -22,7 +22,7 @@ COMMAND_MODULES = (
     "attncourse.profile.command",
     "attncourse.profile.bench",
     "attncourse.profile.tune",
-    "attncourse.cache",
+    "attncourse.kv_cache.command",
     "attncourse.choose.command",
 )
 

@@ -1,13 +1,13 @@
 """What there is to work on: units and exercises as the checks register them, chosen by name, as a table."""
 
 import argparse
-import difflib
 import json
 import shutil
 import sys
 from collections.abc import Iterable
 from typing import Any
 
+from attncourse._shared.spelling import proposal
 from attncourse.check import CHECKS, UNITS, Check, Unit
 
 NAMES = 17  # characters of a line
@@ -46,12 +46,6 @@ def choose(names: Iterable[str], chapters: Iterable[str]) -> tuple[list[str], li
         read.append(name if name in chapters else UNITS[name].chapter)
         units |= {unit.name for unit in UNITS.values() if name in (unit.name, unit.chapter)}
     return [*dict.fromkeys(read)], [unit for unit in UNITS.values() if unit.name in units]
-
-
-def proposal(name: str | None, known: list[str]) -> str:
-    """What may have been meant: names that are spelled alike, or all there are."""
-    near = " or ".join(difflib.get_close_matches(name or "", known))
-    return f"did you mean {near}?" if near else f"there are {', '.join(known)}"
 
 
 def described(unit: Unit) -> dict[str, Any]:

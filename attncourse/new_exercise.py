@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from attncourse._shared.spelling import proposal
 from attncourse._shared.validate import require
-from attncourse.catalogue import proposal
 from attncourse.chapters import chapters, sections_of, title_of
 from attncourse.publish import Origin, read_origin
 from attncourse.templates import template

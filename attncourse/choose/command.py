@@ -4,8 +4,8 @@ import argparse
 
 from tabulate import tabulate
 
+from attncourse._shared.units import format_bytes, parse_bytes
 from attncourse._shared.validate import require
-from attncourse.cache import format_bytes, parse_bytes
 from attncourse.profile.facts import PRINTED
 from attncourse.profile.limits import Limits
 from attncourse.profile.record import read_record

@@ -1,18 +1,20 @@
-"""What a model's key-value cache costs, from a shell: a table of bytes, by the arithmetic of `attncourse.kv_cache`."""
+"""`attncourse cache`: what a model's key-value cache costs, as a table of bytes."""
 
 import argparse
 import json
-import re
 from collections import Counter
 from pathlib import Path
 
 from tabulate import tabulate
 
 from attncourse._shared.cache import CacheShape
+from attncourse._shared.spelling import proposal
+from attncourse._shared.units import UNITS, format_bytes, parse_bytes
 from attncourse._shared.validate import require
-from attncourse.catalogue import proposal
-from attncourse.kv_cache import MODELS, CacheCost, LayerCost, cost, published_figures
-from attncourse.kv_cache.cost import STORED
+
+from .configs import MODELS
+from .cost import STORED, CacheCost, LayerCost, cost
+from .published import published_figures
 
 EXAMPLE = """\
 examples:
@@ -24,31 +26,7 @@ examples:
 KB is 1000 bytes, KiB 1024. A dtype with scales counts them; "fp8" is float8_e4m3fn.
 """
 
-UNITS = {
-    "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
-}  # fmt: skip
 WEIGHT_BYTES = 2  # of bfloat16, where --weights does not say
-
-
-def parse_bytes(text: str) -> float:
-    """Bytes that "80GB", "79.6 GiB" or "3.35TB/s" say; KB is 1000, KiB 1024.
-
-    Raises:
-        ValueError: it says none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?(?:i?B)?)(?:/s)?", text.strip(), re.IGNORECASE)
-    unit = match and match[2].upper()
-    require(unit in UNITS, f"a size must read like 80GB, 79.6GiB or 3.35TB/s, got {text!r}")
-    return float(match[1]) * UNITS[unit]
-
-
-def format_bytes(size: float) -> str:
-    """Bytes in the largest unit that leaves at least 1 before the point: "70.272 KB"; bytes themselves are whole."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:,.0f} B" if unit == "B" else f"{size:.3f} {unit}"
-        size /= 1000
-    return f"{size:,.3f} TB"
 
 
 def add_parsers(commands) -> None:
