@@ -12,13 +12,13 @@ UNUSABLE, FAILED, UNREAD = 2, 3, 128 + 13  # the last as a shell has it of a pro
 
 # Each command's module is imported on its own, so that one extra that is not installed disables only its command.
 COMMAND_MODULES = (
-    "attncourse.catalogue",
-    "attncourse.assign",
+    "attncourse.course.catalogue",
+    "attncourse.course.assign",
     "attncourse.grade.command",
     "attncourse.grade.show",
-    "attncourse.authoring",
-    "attncourse.publish",
-    "attncourse.new_exercise",
+    "attncourse.course.release",
+    "attncourse.course.origin",
+    "attncourse.course.new_exercise",
     "attncourse.profile.command",
     "attncourse.profile.bench",
     "attncourse.profile.tune",

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from attncourse.chapters import sections_of, title_of
 from attncourse.check import UNITS
 from attncourse.check.core import Check
+from attncourse.course.chapters import sections_of, title_of
 
 from .sandbox import PACKAGE
 
@@ -35,7 +35,7 @@ class Book:
             return cls(pages=book_url.rstrip("/"))
         if not (root / "pyproject.toml").is_file():
             return cls()
-        from attncourse.publish import read_origin
+        from attncourse.course.origin import read_origin
 
         origin = read_origin(root)
         return cls(notebooks=f"{origin.repository}/blob/{origin.tag}/book")

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from .closure import PACKAGE
+from attncourse.course.checkout import checkout
 
 EPILOG = """\
 examples:
@@ -34,7 +34,7 @@ def add_parsers(commands) -> None:
     parser.add_argument(
         "--exercises",
         type=Path,
-        default=PACKAGE.parent / "exercises" if checkout() else Path("exercises"),
+        default=(checkout() or Path()) / "exercises",
         metavar="DIR",
         help="the released exercises, to see whether check cells were changed (default: exercises/)",
     )
@@ -66,8 +66,3 @@ def run(args: argparse.Namespace) -> int:
     from .selftest import selftest
 
     return selftest() if args.selftest else mark_class(args)
-
-
-def checkout() -> list[Path]:
-    """The folder of the whole course, where this package is not installed away from it."""
-    return [PACKAGE.parent] if (PACKAGE.parent / "solutions").is_dir() else []

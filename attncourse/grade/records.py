@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import attncourse
-from attncourse.assignment import Assignment
 from attncourse.check import CHECKS, Picture
+from attncourse.course.assignment import Assignment
 
 from .closure import digest
 from .intake import Identity

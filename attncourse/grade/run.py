@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from attncourse.assignment import Assignment, read_assignment
 from attncourse.check import CHECKS
+from attncourse.course.assignment import Assignment, read_assignment
+from attncourse.course.checkout import checkout
 
 from .accept import accept, check_accepted
 from .canvas import canvas_roster, write_canvas
 from .classroom import grade_all, records_of, reserved, set_aside, whose
-from .command import checkout
 from .feedback import write_feedback
 from .gradebook import check_gradebook, write_gradebook
 from .identity import Identity
@@ -101,8 +101,8 @@ def released(folder: Path, checks: str, assignment: Assignment | None) -> Releas
 
 def private_folders(args: argparse.Namespace) -> tuple[Path, ...]:
     """What learners' code may not see even where it lies in the interpreter's or the system's folders."""
-    folders = (args.submissions, args.out, args.exercises, args.exercises.parent / "solutions", *checkout())
-    return tuple(folder.absolute() for folder in folders)
+    folders = (args.submissions, args.out, args.exercises, args.exercises.parent / "solutions", checkout())
+    return tuple(folder.absolute() for folder in folders if folder is not None)
 
 
 def publish(

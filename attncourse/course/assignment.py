@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from attncourse._shared.validate import require
-from attncourse.publish import Origin
+
+from .origin import Origin
 
 FORMAT = "attncourse assignment 1"
 FILE = "assignment.json"

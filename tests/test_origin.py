@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from attncourse.publish import Origin, course_notebooks, origin_files, point_at, read_origin, write_first_cells
+from attncourse.course.origin import Origin, course_notebooks, origin_files, point_at, read_origin, write_first_cells
 
 ROOT = Path(__file__).parents[1]
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from attncourse._shared.spelling import proposal
 from attncourse._shared.validate import require
-from attncourse.chapters import chapters, sections_of, title_of
-from attncourse.publish import Origin, read_origin
-from attncourse.templates import template
+
+from .chapters import chapters, sections_of, title_of
+from .origin import Origin, read_origin
+from .templates import template
 
 POINTS = 2
 NUMBERS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve")

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from attncourse.chapters import chapters
+from .chapters import chapters
 
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
@@ -136,8 +136,9 @@ def _tagged(notebook, tag: str) -> list:
 
 def exercises_page(root: Path) -> str:
     """The book's page of exercises: a table a unit, with what each exercise asks and its points."""
-    from attncourse.catalogue import asks, checks_of
     from attncourse.check import UNITS
+
+    from .catalogue import asks, checks_of
 
     origin, sections = read_origin(root), []
     for unit, about in UNITS.items():

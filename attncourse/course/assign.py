@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from attncourse._shared.validate import require
-from attncourse.assignment import FILE, Assignment, check_points, is_past, parse_due, shown_due
-from attncourse.catalogue import asks, checks_of, choose
-from attncourse.chapters import chapters, title_of
 from attncourse.check import UNITS, Unit
-from attncourse.folders import digests, refuse_to_lose, whole_folder, write_zip
-from attncourse.publish import Origin, read_origin
-from attncourse.templates import template
+
+from .assignment import FILE, Assignment, check_points, is_past, parse_due, shown_due
+from .catalogue import asks, checks_of, choose
+from .chapters import chapters, title_of
+from .checkout import checkout
+from .folders import digests, refuse_to_lose, whole_folder, write_zip
+from .origin import Origin, read_origin
+from .templates import template
 
 ZIP = "handout.zip"
 
@@ -202,12 +204,6 @@ def unit_on_page(about: Assignment, unit: Unit) -> dict[str, Any]:
     }
 
 
-def checkout() -> Path:
-    """Where the course's notebooks lie: beside this package where it runs from a checkout, else here."""
-    beside = Path(__file__).parents[1]
-    return beside if (beside / "exercises").is_dir() else Path(".")
-
-
 def add_parsers(commands) -> None:
     """The shell's `assign`."""
     parser = commands.add_parser(
@@ -231,7 +227,9 @@ def add_parsers(commands) -> None:
     parser.add_argument("--repository", help="https://github.com/OWNER/NAME of your fork (default: the checkout's)")
     parser.add_argument("--tag", help="a git tag or branch of it (default: the checkout's)")
     parser.add_argument("--book", default="", metavar="URL", help="where your built book is served, to link its pages")
-    parser.add_argument("--root", type=Path, default=checkout(), help="a checkout of the course (default: this one)")
+    parser.add_argument(
+        "--root", type=Path, default=checkout() or Path("."), help="a checkout of the course (default: this one)"
+    )
     parser.set_defaults(run=run)
 
 

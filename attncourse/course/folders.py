@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attncourse._shared.validate import require
-from attncourse.assignment import FILE, read_fields
+
+from .assignment import FILE, read_fields
 
 
 def write_zip(path: Path, folder: Path) -> None:
