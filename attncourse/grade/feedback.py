@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from attncourse.check import CHECKS, Picture
-from attncourse.plot.verdict import expected_beside_got, in_words, png
+from attncourse.check.drawing import expected_beside_got, in_words, png
 
 from . import words
 from .book import Book

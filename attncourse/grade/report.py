@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from attncourse.check import CHECKS
+from attncourse.check.drawing import png
 from attncourse.plot.style import COLORS
-from attncourse.plot.verdict import png
 
 from . import words
 from .pages import as_data, write_page

@@ -34,7 +34,7 @@ ADVICE = (
 BESIDE_ITS_LIMIT = 1 << 30
 
 # What no learner's notebook is shown of the course, though what it is shown mentions it: answers, and drawings.
-NEVER_SHOWN = ("attncourse.check.units", "attncourse.plot.verdict")
+NEVER_SHOWN = ("attncourse.check.units", "attncourse.check.drawing")
 
 
 @dataclass(frozen=True)

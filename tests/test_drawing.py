@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from attncourse.check.core import Picture
-from attncourse.plot.verdict import differing, expected_beside_got, in_words, png
+from attncourse.check.drawing import differing, expected_beside_got, in_words, png
+from attncourse.check.picture import Picture
 
 PAST = torch.ones(5, 5).tril()
 

@@ -1,9 +1,6 @@
-"""The picture of a verdict: what was expected beside what came back, with the cells outlined where they differ."""
-
-from __future__ import annotations
+"""A verdict's picture, drawn: what was expected beside what came back, with the cells outlined where they differ."""
 
 import io
-from typing import TYPE_CHECKING
 
 import torch
 from matplotlib.axes import Axes
@@ -13,11 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from attncourse._shared.validate import require
+from attncourse.plot.style import COLORS, SIGNED, WEIGHTS
 
-from .style import COLORS, SIGNED, WEIGHTS
-
-if TYPE_CHECKING:  # checks show their pictures through this module, so it cannot import them
-    from attncourse.check.core import Picture
+from .picture import Picture
 
 UNDEFINED = "#bbbbbb"  # the colour of NaN and infinity
 FEW_CELLS = 24  # a side: up to here each cell is told from its neighbours by a line
