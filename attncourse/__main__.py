@@ -15,7 +15,7 @@ COMMAND_MODULES = (
     "attncourse.course.catalogue",
     "attncourse.course.assign",
     "attncourse.grade.command",
-    "attncourse.grade.show",
+    "attncourse.grade.record_command",
     "attncourse.course.release",
     "attncourse.course.origin",
     "attncourse.course.new_exercise",

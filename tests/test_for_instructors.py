@@ -8,7 +8,7 @@ import pytest
 
 from attncourse.__main__ import build_parser, main
 from attncourse.check.core import Check
-from attncourse.grade.sandbox import Limits
+from attncourse.grade.wall.sandbox import Limits
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book" / "for_instructors.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from attncourse.course.origin import course_notebooks
-from attncourse.grade.closure import imported_names
+from attncourse.grade.imports import imported_names
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "attncourse"

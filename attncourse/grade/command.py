@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from dataclasses import fields
 from pathlib import Path
 
 from attncourse.course.checkout import checkout
@@ -61,8 +62,17 @@ def add_parsers(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Mark, or try the sandbox; what it takes is imported only now, since --help needs none of it."""
-    from .run import mark_class
-    from .selftest import selftest
+    """Mark, or try the sandbox; what it takes is imported only now, since --help needs none of it.
 
-    return selftest() if args.selftest else mark_class(args)
+    Raises:
+        ValueError: it is not said what to mark, or where to write.
+    """
+    from .run import Run, mark_class
+    from .wall.selftest import selftest
+
+    if args.selftest:
+        return selftest()
+    if args.submissions is None or args.out is None:
+        raise ValueError("name what to mark and where to write: attncourse grade SUBMISSIONS --out DIR")
+    asked = {field.name: getattr(args, field.name) for field in fields(Run)}
+    return mark_class(Run(**asked | {"accept": tuple(args.accept)}))

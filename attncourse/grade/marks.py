@@ -1,13 +1,10 @@
-"""What pages and tables agree on when they read records: who handed in, which record counts, what is a mark, safe text."""
+"""What pages and tables agree on when they read records: who handed in, which record counts, what is a mark."""
 
 import hashlib
-import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from attncourse.check import CHECKS, UNITS
@@ -15,7 +12,6 @@ from attncourse.check import CHECKS, UNITS
 Record = dict[str, Any]
 
 FAILED_IN_PART = ("crashed", "timed out", "out of memory")
-PARTING = "\t\n\v\f\r\x85\u2028\u2029"
 LONGEST_SLUG = 60  # characters; four bytes each still fit into a file's name
 
 
@@ -111,55 +107,3 @@ def points_possible(unit: str, records: Iterable[Record]) -> float:
     """What a unit is worth: as the records have it, since an assignment may have its own points, else by its checks."""
     said = max((record["possible"] for record in records if record["unit"] == unit), default=0)
     return said or sum(check.points for check in CHECKS.values() if check.unit == unit)
-
-
-def read_records(out: Path) -> Iterator[Record]:
-    """Every record of a folder that `grade` wrote, one at a time, in the order of their files.
-
-    Raises:
-        ValueError: there is no record in the folder, or a file among them that is none.
-    """
-    from .records import read_record
-
-    paths = iter(sorted((out / "records").rglob("*.json")))
-    first = next(paths, None)
-    if first is None:
-        raise ValueError(f"{out} holds no records; `python -m attncourse grade FOLDER --out {out}` writes them")
-    for path in chain([first], paths):
-        record = read_record(path)
-        if record is None:
-            raise ValueError(f"{path} is no record")
-        yield record
-
-
-def inert(text: str) -> str:
-    """Text that no spreadsheet takes for a formula, wherever it is pasted and at whatever it separates cells.
-
-    Characters that steer (controls, and those that turn the direction of writing) are left out, or blanks where they
-    part words.
-    """
-    text = "".join(" " if c in PARTING else c for c in text if c in PARTING or not _steers(c))
-    return re.sub(r"""(^|[,;|])(?=[\s"]*[=+\-@＝＋－＠﹢﹣﹫])""", r"\1'", text)
-
-
-def _steers(character: str) -> bool:
-    # the joiners, which are letters' in many scripts, steer nothing
-    return unicodedata.category(character) in ("Cc", "Cf") and character not in "\u200c\u200d"
-
-
-def first_line(text: str, most: int = 200) -> str:
-    """The head of a text, on one line, without what would steer a terminal."""
-    line = "".join(c if c.isprintable() else " " for c in text.strip().partition("\n")[0])
-    return line if len(line) <= most else line[: most - 4] + " ..."
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all, in UTF-8 on every system."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.partial")
-    try:
-        partial.write_bytes(text.encode("utf-8", "backslashreplace"))
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

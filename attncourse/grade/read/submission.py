@@ -4,9 +4,9 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .closure import PACKAGE, imported_names
+from ..imports import PACKAGE, imported_names
+from ..wall.shortcuts import statements_of
 from .intake import Unreadable
-from .shortcuts import statements_of
 
 
 @dataclass(frozen=True)

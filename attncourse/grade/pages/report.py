@@ -16,9 +16,10 @@ from attncourse.check import CHECKS
 from attncourse.check.drawing import png
 from attncourse.plot.style import COLORS
 
-from . import words
-from .pages import as_data, write_page
-from .reading import Learner, Record, counting, first_line, has_mark, in_order, title_of
+from ..files import first_line
+from ..marks import Learner, Record, counting, has_mark, in_order, title_of
+from . import wording
+from .page import as_data, write_page
 
 SLOWEST = 5
 MOST_ASIDE = 20
@@ -70,7 +71,7 @@ def states_by_unit(records: list[Record]) -> list[tuple[str, dict[str, int]]]:
     """(title, how many submissions are in each state that occurs) of each unit in the course's order, then of none."""
     counts = Counter((record["unit"], record["state"]) for record in records)
     units = in_order({unit for unit, _ in counts})
-    return [(title_of(u), {s: counts[u, s] for s in words.SUBMISSION if counts[u, s]}) for u in units]
+    return [(title_of(u), {s: counts[u, s] for s in wording.SUBMISSION if counts[u, s]}) for u in units]
 
 
 def _unit_shown(unit: str, records: list[Record]) -> dict[str, Any]:

@@ -27,7 +27,9 @@ def imported_names(source: str | Iterable[ast.stmt], package: tuple[str, ...] = 
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module or "") if part)
-            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+            names = {f"{module}.{alias.name}" for alias in node.names}
+            # where all of them are modules, nothing is taken from the package that holds them
+            found |= names if all(map(file_of, names)) else {module, *names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (named := NAMED.fullmatch(node.value)):
             found.add(named[1])
     return found

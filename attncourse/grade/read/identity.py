@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
-from .roster import Roster, folded, login_keys, name_keys
+from .roster import Roster, login_keys, name_keys
+from .table import folded
 
 # lastfirst_LATE_4711_81234_name.ipynb, of a group groupname_4711_..., without a file lastfirst_4711_text.html
 CANVAS = re.compile(r"(?P<name>.+?)(?P<late>_LATE)?_(?P<id>\d+)_(?:(?P<upload>\d+)_(?P<rest>.+)|(?:text|link)\.html)")

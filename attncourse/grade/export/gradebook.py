@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from .reading import Learner, Record, counting, first_line, has_mark, in_order, inert
-from .roster import unmarked
+from ..files import first_line, inert
+from ..marks import Learner, Record, counting, has_mark, in_order
+from .rows import unmarked
 
 COURSE = "attncourse"  # as nbgrader_config.py has it
 

@@ -14,9 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from .identity import NOTEBOOK, PACKED, Identity, identify, meant_as_notebook
-
-__all__ = ["Handed", "Identity", "Unreadable", "identify", "name_leads_out", "open_submissions", "read_file"]
+from .identity import NOTEBOOK, PACKED, meant_as_notebook
 
 LARGEST_FILE = 20 << 20
 MOST_FILES = 100_000

@@ -4,21 +4,12 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from .reading import Learner, Record, counting, has_mark, in_order, inert, points_possible, title_of
-from .roster import (
-    Key,
-    Roster,
-    Table,
-    by_row,
-    find_rows,
-    folded,
-    login_keys,
-    name_keys,
-    other_maximum,
-    said,
-    unclear,
-    unmarked,
-)
+from ..files import inert
+from ..marks import Learner, Record, counting, has_mark, in_order, points_possible, title_of
+from ..read.canvas import NEEDED, is_points, row_keys
+from ..read.roster import Key, login_keys, name_keys
+from ..read.table import Table, folded
+from .rows import by_row, find_rows, other_maximum, said, unclear, unmarked
 
 COLUMNS = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"]
 POINTS_POSSIBLE = "    Points Possible"  # with these blanks, as Canvas writes it
@@ -44,9 +35,9 @@ def write_canvas(
     """
     marks = counting(records)
     learners = {learner: _keys(learner) for learner, _ in marks}
-    table = Table.read(roster, "ID", "Section") if roster else _own_roster(learners)
-    rows = [row for row in table.rows if not _is_points(row)]
-    found, notes = find_rows(learners, [_row_keys(table, row) for row in rows])
+    table = Table.read(roster, *NEEDED) if roster else _own_roster(learners)
+    rows = [row for row in table.rows if not is_points(row)]
+    found, notes = find_rows(learners, [row_keys(table, row) for row in rows])
     if not roster:
         found, notes = dict(zip(learners, range(len(rows)), strict=True)), unclear(learners)
     places = list(range(table.column("Section") + 1))
@@ -64,30 +55,9 @@ def write_canvas(
     return notes + unmarked(marks.values())
 
 
-def canvas_roster(path: Path) -> Roster:
-    """The class by Canvas's export.
-
-    Raises:
-        ValueError: it is none.
-    """
-    table = Table.read(path, "ID", "Section")
-    return Roster("Canvas", [_row_keys(table, row) for row in table.rows if not _is_points(row)])
-
-
 def _keys(learner: Learner) -> set[Key]:
     ids = {("id", learner.canvas_id)} if learner.canvas_id else set()
     return ids | login_keys(learner.learner) | name_keys(learner.name) | name_keys(learner.learner)
-
-
-def _row_keys(table: Table, row: list[str]) -> set[Key]:
-    name = table.cell(row, "Student") or f"{table.cell(row, 'LastName')} {table.cell(row, 'FirstName')}"
-    logins = login_keys(table.cell(row, "SIS Login ID"), table.cell(row, "SIS User ID"))
-    return {("id", table.cell(row, "ID"))} | logins | name_keys(name)
-
-
-def _is_points(row: list[str]) -> bool:
-    """Whether Canvas takes a row for what assignments are worth, not for a student."""
-    return "Points Possible" in row[0]
 
 
 def _own_roster(learners: Iterable[Learner]) -> Table:
@@ -113,7 +83,7 @@ def _assignment(table: Table, unit: str, title: str | None) -> int:
 def _enter_possible(table: Table, unit: str, place: int, possible: float) -> list[str]:
     """Say what a new assignment is worth, or note where an old one is worth something else."""
     for row in table.rows:
-        if _is_points(row):
+        if is_points(row):
             row[place] = row[place].strip() or str(possible)
             return other_maximum("Canvas", unit, row[place], possible)
     return []

@@ -5,14 +5,17 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from .reading import Learner, Record, counting, first_line, has_mark, inert, points_possible
-from .roster import Key, Roster, Table, by_row, find_rows, login_keys, name_keys, other_maximum, said, unclear, unmarked
+from ..files import first_line, inert
+from ..marks import Learner, Record, counting, has_mark, points_possible
+from ..read.moodle import NEEDED, participant_number, row_keys
+from ..read.roster import Key, login_keys, name_keys
+from ..read.table import Table
+from .rows import by_row, find_rows, other_maximum, said, unclear, unmarked
 
 COLUMNS = [
     "Identifier", "Full name", "Email address", "Status", "Grade", "Maximum grade", "Grade can be changed",
     "Last modified (submission)", "Last modified (grade)", "Feedback comments",
 ]  # fmt: skip
-NEEDED = ("Identifier", "Grade", "Last modified (grade)")  # to import
 NEVER = "-"  # Moodle's word for a time that has not been
 OURS = re.compile(r"\d+ of \d+ points(<br>|$)|No mark yet: ")  # how a comment begins that was made here
 
@@ -36,7 +39,7 @@ def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Pa
     learners = {learner: _keys(learner) for learner, _ in marks}
     possible = points_possible(unit, marks.values())
     table = Table.read(roster, *NEEDED) if roster else _own_roster(learners, possible)
-    found, notes = find_rows(learners, [_row_keys(table, row) for row in table.rows])
+    found, notes = find_rows(learners, [row_keys(table, row) for row in table.rows])
     if not roster:
         found = dict(zip(learners, range(len(table.rows)), strict=True))
         unknown = (learner for learner in learners if not learner.moodle_id)
@@ -57,16 +60,6 @@ def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Pa
     return notes + unmarked(record for (_, of), record in every.items() if of in (unit, ""))
 
 
-def moodle_roster(path: Path) -> Roster:
-    """The class by Moodle's worksheet.
-
-    Raises:
-        ValueError: it is none.
-    """
-    table = Table.read(path, *NEEDED)
-    return Roster("Moodle", [_row_keys(table, row) for row in table.rows])
-
-
 def comment(record: Record) -> str:
     """What was found, a line a check; Moodle takes a comment for HTML."""
     points = f"{record['points']} of {record['possible']} points"
@@ -78,24 +71,14 @@ def comment(record: Record) -> str:
 
 
 def _keys(learner: Learner) -> set[Key]:
-    ids = {("id", _number(learner.moodle_id))} if learner.moodle_id else set()
+    ids = {("id", participant_number(learner.moodle_id))} if learner.moodle_id else set()
     return ids | login_keys(learner.learner) | name_keys(learner.name) | name_keys(learner.learner)
-
-
-def _row_keys(table: Table, row: list[str]) -> set[Key]:
-    logins = login_keys(*(table.cell(row, name) for name in ("Email address", "ID number", "Username")))
-    return {("id", _number(table.cell(row, "Identifier")))} | logins | name_keys(table.cell(row, "Full name"))
-
-
-def _number(identifier: str) -> str:
-    """The number in "Participant 12", however a language says participant."""
-    return re.sub(r"\D", "", identifier)
 
 
 def _own_roster(learners: Iterable[Learner], possible: float) -> Table:
     rows = []
     for learner in learners:
-        identifier = f"Participant {_number(learner.moodle_id)}" if learner.moodle_id else ""
+        identifier = f"Participant {participant_number(learner.moodle_id)}" if learner.moodle_id else ""
         maximum = f"{possible:.2f}"
         rows.append([identifier, inert(learner.shown), "", "", "", maximum, "Yes", NEVER, NEVER, ""])
     return Table(list(COLUMNS), rows)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attncourse.check.core import Check, Crashed, OutOfMemory, TimedOut
 
-from .closure import PACKAGE, rooms
+from ..imports import PACKAGE, rooms
 from .sandbox import Sandbox, SandboxMissing, course_files, find_sandbox
 from .seccomp import refused_numbers
 from .transport import RemoteLearner, Worker

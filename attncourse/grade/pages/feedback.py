@@ -11,10 +11,10 @@ import torch
 from attncourse.check import CHECKS, Picture
 from attncourse.check.drawing import expected_beside_got, in_words, png
 
-from . import words
-from .book import Book
-from .pages import as_data, write_page
-from .reading import Learner, Record, counting, has_mark, title_of
+from ..marks import Learner, Record, counting, has_mark, title_of
+from . import wording
+from .chapter_links import Book
+from .page import as_data, write_page
 
 SAY_NOTHING_MORE = ("passed", "unsolved")
 
@@ -46,7 +46,7 @@ def _unit_shown(record: Record, handed_in: list[Record], book: Book) -> dict[str
         "title": title_of(unit),
         "record": record,
         "has_mark": has_mark(record),
-        "meaning": words.SUBMISSION[state],
+        "meaning": wording.SUBMISSION[state],
         # a grader that did not run says why in words that are for the instructor
         "notes": [] if state == "not graded" else record["notes"],
         "checks": [_check_shown(check, book) for check in record["checks"]],
@@ -63,7 +63,7 @@ def _check_shown(check: dict[str, Any], book: Book) -> dict[str, Any]:
         "state": state,
         "points": check["points"],
         "possible": check["possible"],
-        "meaning": words.CHECK[state],
+        "meaning": wording.CHECK[state],
         "message": "" if state in SAY_NOTHING_MORE else check["message"].strip(),
         "picture": _picture_shown(check["picture"]) if check["picture"] else None,
         "again": book.place(known) if known and state != "passed" else None,

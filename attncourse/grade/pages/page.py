@@ -4,7 +4,7 @@ import base64
 from functools import cache
 from pathlib import Path
 
-from .reading import write_whole
+from ..files import write_whole
 
 TEMPLATES = Path(__file__).parent / "templates"
 

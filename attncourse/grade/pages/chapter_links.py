@@ -8,8 +8,9 @@ from pathlib import Path
 from attncourse.check import UNITS
 from attncourse.check.core import Check
 from attncourse.course.chapters import sections_of, title_of
+from attncourse.course.origin import read_origin
 
-from .sandbox import PACKAGE
+from ..imports import PACKAGE
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,6 @@ class Book:
             return cls(pages=book_url.rstrip("/"))
         if not (root / "pyproject.toml").is_file():
             return cls()
-        from attncourse.course.origin import read_origin
-
         origin = read_origin(root)
         return cls(notebooks=f"{origin.repository}/blob/{origin.tag}/book")
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from .intake import identify
 from .judge import Mark, mark
+from .read.identity import identify
+from .read.submission import Release, Submission, read_submission
 from .records import NOT_GRADED, record_of
-from .sandbox import Limits, Sandbox, find_sandbox
-from .submission import Release, Submission, read_submission
-from .worker import address_space
+from .wall.sandbox import Limits, Sandbox, find_sandbox
+from .wall.worker import address_space
 
 HEADROOM_BYTES = 8 << 30
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..imports import PACKAGE, files_needed
 from .cgroup import Group, new_group
-from .closure import PACKAGE, files_needed
 from .packages import offered_paths, package_folders
 from .seccomp import one_process_filter
 
@@ -83,7 +83,7 @@ class Sandbox:
             imports: modules of the course package that it is to find besides its own.
             group: control group that it is to be in.
         """
-        code = "import sys; from attncourse.grade.worker import main; main(*map(int, sys.argv[1:]))"
+        code = "import sys; from attncourse.grade.wall.worker import main; main(*map(int, sys.argv[1:]))"
         limits = (str(self.limits.memory_bytes), str(self.limits.cpu_seconds))
         return self.run([sys.executable, "-s", "-P", "-c", code, *limits], imports, group)
 
@@ -135,7 +135,7 @@ def _course(imports: tuple[str, ...]) -> list[str]:
 @functools.cache
 def course_files(imports: tuple[str, ...]) -> tuple[str, ...]:
     """Files of the course package that a worker sees whose notebook imports these modules."""
-    return tuple(sorted(files_needed(("attncourse.grade.worker", *imports), without=NEVER_SHOWN)))
+    return tuple(sorted(files_needed(("attncourse.grade.wall.worker", *imports), without=NEVER_SHOWN)))
 
 
 def mounts_in_order(visible: set[Path], private: set[Path]) -> list[tuple[Path, bool]]:
