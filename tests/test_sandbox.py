@@ -201,7 +201,7 @@ def test_each_unit_s_notebook_finds_what_its_release_imports_and_no_file_of_a_me
         assert {"check/__init__.py", "grade/wall/worker.py"} <= {*files}
         assert not [file for file in files if file.split("/")[0] in answers or file.startswith("check/units/")], unit
         of_shared = [file for file in files if file.startswith("_shared/")]
-        known = ("__init__", "device", "language", "launch", "precision", "validate")
+        known = ("__init__", "device", "interpreter", "language", "launch", "precision", "validate")
         assert {*of_shared} <= {f"_shared/{name}.py" for name in known}, unit
         assert ("check/replay.py" in files) == (unit == "write_the_kernel")
 

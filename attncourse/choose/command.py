@@ -30,7 +30,6 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     """`attncourse choose`."""
     parser = commands.add_parser(
         "choose",
-        help="which attention for which job, ranked by the cost model",
         description="Rank the designs of attention for a job by the least time of a step, and among those that are alike "
         "by what they give up. What a job excludes is listed below, with the rule that excludes it.",
         epilog=EXAMPLE,

@@ -208,7 +208,6 @@ def add_parsers(commands) -> None:
     """The shell's `assign`."""
     parser = commands.add_parser(
         "assign",
-        help="make what a class gets: notebooks, a page, a zip for the LMS",
         description="Write DIR: index.html (what to read and solve, points, due date, links to Colab), exercises/ "
         "(the notebooks), handout.zip (both, for an LMS) and assignment.json (for grade --assignment).",
         epilog=EXAMPLES,

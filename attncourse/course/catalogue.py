@@ -96,7 +96,6 @@ def add_parsers(commands) -> None:
     """The shell's `exercises`."""
     parser = commands.add_parser(
         "exercises",
-        help="list the exercises with points, minutes and prerequisites",
         description="List every exercise: its chapter, unit, points, what it asks; of each unit the minutes it takes "
         "a learner who has read the chapter, and the units that it builds on.",
         epilog=EXAMPLE,

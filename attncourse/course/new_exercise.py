@@ -340,7 +340,6 @@ def add_parsers(commands) -> None:
     """The shell's `new-exercise`."""
     parser = commands.add_parser(
         "new-exercise",
-        help="lay down a new unit of exercises, or one exercise more",
         description="Lay down a small exercise that works: its cells in solutions/, its check in "
         "attncourse/check/units/, its bank in tests/banks/. Edit them into your own.",
         epilog=EXAMPLES,

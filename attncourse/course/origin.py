@@ -186,13 +186,11 @@ def add_parsers(commands) -> None:
     """The shell's `bootstrap` and `point-at`."""
     bootstrap = commands.add_parser(
         "bootstrap",
-        help="regenerate the first cell of every notebook",
         epilog="example: python -m attncourse bootstrap",
     )
     bootstrap.set_defaults(run=lambda args: _report(write_first_cells(args.root)))
     point = commands.add_parser(
         "point-at",
-        help="point launch buttons, first cells and README at a fork and tag",
         epilog="example: python -m attncourse point-at --repository https://github.com/me/attention --tag fall-2026",
     )
     point.add_argument("--repository", required=True, help="https://github.com/OWNER/NAME")

@@ -69,7 +69,6 @@ def add_parsers(commands) -> None:
     """The shell's `release`."""
     parser = commands.add_parser(
         "release",
-        help="regenerate exercises/ from solutions/",
         description="Write what learners get: solutions and hidden tests cut out by nbgrader's own preprocessors.",
         epilog="example: python -m attncourse release",
     )

@@ -23,7 +23,6 @@ def add_parsers(commands) -> None:
     """The shell's `grade`."""
     parser = commands.add_parser(
         "grade",
-        help="mark what a class handed in",
         description="Mark every notebook of SUBMISSIONS. Learners' code runs in a bubblewrap sandbox without network "
         "and is judged outside it. DIR then holds one JSON record a submission in records/, grades.csv, canvas.csv, "
         "moodle.csv, a page for each learner in feedback/, and report.html on the class.",

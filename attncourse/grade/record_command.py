@@ -12,7 +12,6 @@ def add_parsers(commands) -> None:
     """The shell's `record`."""
     parser = commands.add_parser(
         "record",
-        help="print what was marked of one learner, and how",
         description="Print every record of one learner: what was marked, when, in which sandbox, and each verdict with "
         "the seed of its inputs. For whoever marks: a seed gives hidden inputs away.",
         epilog="example: python -m attncourse record grades/ ada softmax_attention",

@@ -33,7 +33,6 @@ def add_parsers(commands) -> None:
     """The shell's `cache`."""
     parser = commands.add_parser(
         "cache",
-        help="what a model's key-value cache costs, from its published sizes",
         description="Bytes of the key-value cache a token, a sequence and a batch, from a well-known model's published "
         "sizes or from any config.json in Hugging Face's names; on each device under tensor parallelism; how many "
         "sequences fit beside the weights, and how fast reading the cache lets a batch decode.",
