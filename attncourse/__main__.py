@@ -7,37 +7,45 @@ import io
 import os
 import re
 import sys
+from typing import NoReturn
 
 UNUSABLE, FAILED, UNREAD = 2, 3, 128 + 13  # the last as a shell has it of a program that SIGPIPE ends
 
-# Each command's module is imported on its own, so that one extra that is not installed disables only its command.
-COMMAND_MODULES = (
-    "attncourse.catalogue",
-    "attncourse.where",
-    "attncourse.assign",
-    "attncourse.grade.command",
-    "attncourse.grade.show",
-    "attncourse.authoring",
-    "attncourse.publish",
-    "attncourse.new_exercise",
-    "attncourse.profile.command",
-    "attncourse.profile.bench",
-    "attncourse.profile.tune",
-    "attncourse.cache",
-    "attncourse.choose.command",
-)
+# Where each command is, and what it does. It is imported when it is asked for: what one needs, another need not wait for,
+# and an extra that is not installed disables only the commands that need it.
+COMMANDS = {
+    "exercises": ("attncourse.course.catalogue", "list the exercises with points, minutes and prerequisites"),
+    "where": ("attncourse.course.where", "list what belongs to a chapter, a room or an exercise"),
+    "assign": ("attncourse.course.assign", "make what a class gets: notebooks, a page, a zip for the LMS"),
+    "grade": ("attncourse.grade.command", "mark what a class handed in"),
+    "record": ("attncourse.grade.record_command", "print what was marked of one learner, and how"),
+    "release": ("attncourse.course.release", "regenerate exercises/ from solutions/"),
+    "bootstrap": ("attncourse.course.origin", "regenerate the first cell of every notebook"),
+    "point-at": ("attncourse.course.origin", "point launch buttons, first cells and README at a fork and tag"),
+    "new-exercise": ("attncourse.course.new_exercise", "lay down a new unit of exercises, or one exercise more"),
+    "profile": ("attncourse.profile.command", "predict and measure every mechanism on this device"),
+    "compare": ("attncourse.profile.command", "set two records of measurements side by side"),
+    "bench": ("attncourse.profile.bench", "record a whole set of measurements of this device"),
+    "tune": ("attncourse.profile.tune", "find the fastest tiles of the kernels on this GPU"),
+    "cache": ("attncourse.kv_cache.command", "what a model's key-value cache costs, from its published sizes"),
+    "choose": ("attncourse.choose.command", "which attention for which job, ranked by the cost model"),
+}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with every command that this installation can run."""
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser, with all that this command takes; of the others it knows what they do."""
     parser = argparse.ArgumentParser(
         prog="attncourse",
         description="The attention course from a shell. COMMAND --help says more.",
         epilog="Example: python -m attncourse grade submissions/ --out grades/",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name in COMMAND_MODULES:
-        importlib.import_module(name).add_parsers(commands)
+    asked, _ = COMMANDS.get(command, (None, ""))
+    for name, (module, does) in COMMANDS.items():
+        if module != asked:
+            commands.add_parser(name, help=does)
+    if asked:
+        importlib.import_module(asked).add_parsers(commands)
     return parser
 
 
@@ -62,20 +70,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str] | None) -> int:
-    parser = build_parser()
-    args = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        args = build_parser(arguments[0] if arguments else None).parse_args(arguments)
         return args.run(args)
     except BrokenPipeError:
         raise
     except ValueError as error:
-        parser.exit(UNUSABLE, f"attncourse: {error}\n")
+        _end(UNUSABLE, str(error))
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
-        code = UNUSABLE if isinstance(error, FileNotFoundError) else FAILED
-        parser.exit(code, f"attncourse: {where}{error.strerror or error}\n")
+        _end(UNUSABLE if isinstance(error, FileNotFoundError) else FAILED, f"{where}{error.strerror or error}")
     except ModuleNotFoundError as error:
-        parser.exit(UNUSABLE, f"attncourse: {lacking(error)}\n")
+        _end(UNUSABLE, lacking(error))
+
+
+def _end(code: int, why: str) -> NoReturn:
+    print(f"attncourse: {why}", file=sys.stderr)
+    raise SystemExit(code)
 
 
 def lacking(error: ModuleNotFoundError) -> str:

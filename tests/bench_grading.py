@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from attncourse.grade.sandbox import find_sandbox
-from attncourse.grade.transport import Worker
+from attncourse.grade.wall.sandbox import find_sandbox
+from attncourse.grade.wall.transport import Worker
 from attncourse.profile import describe_device
 from tests.toy_course import RIGHT, ROOT, hand_in, write_course
 

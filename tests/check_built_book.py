@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlparse
 
 from bs4 import BeautifulSoup
 
-from attncourse.chapters import pages
+from attncourse.course.chapters import pages
 
 ROOT = Path(__file__).parents[1]
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-import attncourse  # (which lets Triton interpret where there is no GPU)
-from attncourse._shared.layer import form_of
+import attncourse
+from attncourse._shared.layer import form_of  # (the first part of the course lets Triton interpret without a GPU)
 
 
 def pytest_collection_modifyitems(items):

@@ -16,7 +16,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
 
 from attncourse import device
-from attncourse.chapters import chapters
+from attncourse.course.chapters import chapters
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "_build" / ".jupyter_cache"

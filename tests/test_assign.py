@@ -13,16 +13,16 @@ from bs4 import BeautifulSoup
 from hypothesis import given
 from hypothesis import strategies as st
 
-import attncourse.assign
+import attncourse.course.assign
 from attncourse import __version__
 from attncourse.__main__ import main
-from attncourse.assign import assign, shared
-from attncourse.assignment import Assignment, parse_due, read_assignment, shown_due
-from attncourse.catalogue import asks, choose
 from attncourse.check import CHECKS, UNITS
-from attncourse.publish import Origin, read_origin
+from attncourse.course.assign import assign, shared
+from attncourse.course.assignment import Assignment, parse_due, read_assignment, shown_due
+from attncourse.course.catalogue import asks, choose
+from attncourse.course.origin import Origin, read_origin
 from tests.check_built_book import defects
-from tests.test_publish import copy_of_course
+from tests.test_origin import copy_of_course
 
 ROOT = Path(__file__).parents[1]
 DUE = date.today() + timedelta(days=30)
@@ -344,7 +344,7 @@ def test_a_failure_leaves_what_was_there(earlier, out, monkeypatch):
     def fail(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(attncourse.assign, "write_zip", fail)
+    monkeypatch.setattr(attncourse.course.assign, "write_zip", fail)
     with pytest.raises(OSError, match="no space left"):
         assign(ROOT, ["multiplicative"], out)
     assert files_of(out) == before and [*out.parent.iterdir()] == ([out] if earlier else [])

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 import yaml
 
-from attncourse.chapters import chapters, pages
+from attncourse.course.chapters import chapters, pages
 from tests.check_built_book import defects, main
 
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from attncourse.__main__ import main
-from attncourse.cache import format_bytes, parse_bytes
+from attncourse._shared.units import format_bytes, parse_bytes
 from attncourse.kv_cache import MODELS, cost, published_figures
 
 

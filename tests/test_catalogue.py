@@ -5,8 +5,8 @@ import json
 import pytest
 
 from attncourse.__main__ import main
-from attncourse.catalogue import asks, table
 from attncourse.check import CHECKS, UNITS
+from attncourse.course.catalogue import asks, table
 
 
 def test_the_table_has_a_row_an_exercise_and_totals():

@@ -15,9 +15,9 @@ from attncourse.check import CHECKS, run_check
 from attncourse.check.core import Check, fresh_rng
 from attncourse.check.expect import expect_close
 from attncourse.grade.judge import Mark, mark
-from attncourse.grade.sandbox import find_sandbox
-from attncourse.grade.submission import Cell, Release, Submission
-from attncourse.grade.transport import RemoteLearner, Worker
+from attncourse.grade.read.submission import Cell, Release, Submission
+from attncourse.grade.wall.sandbox import find_sandbox
+from attncourse.grade.wall.transport import RemoteLearner, Worker
 from tests.toy_course import RIGHT, cells_graded_as, grade, hand_in
 
 needs_sandbox = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")

@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from attncourse.chapters import chapters
+from attncourse.course.chapters import chapters
 from tests.run_chapters import ROOT, open_cache
 
 

@@ -15,7 +15,7 @@ import attncourse
 from attncourse.check import run_check
 from attncourse.check.core import READY_MADE_ATTENTION, Broken, Check, Crashed, LocalLearner, Missing
 from attncourse.check.expect import expect_memory, numbers_in
-from attncourse.grade.wire import pack, receive
+from attncourse.grade.wall.wire import pack, receive
 
 # arguments
 

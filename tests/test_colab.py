@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from attncourse.publish import read_origin
+from attncourse.course.origin import read_origin
 
 ROOT = Path(__file__).parents[1]
 PREINSTALLED = ("torch", "triton", "numpy", "matplotlib", "tqdm", "ipykernel")

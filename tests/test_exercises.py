@@ -15,11 +15,11 @@ from nbclient import NotebookClient
 
 from attncourse import __version__
 from attncourse.__main__ import main
-from attncourse.authoring import release_exercises, released
-from attncourse.chapters import pages, sections_of, title_of
 from attncourse.check import CHECKS, run_check
 from attncourse.check import UNITS as REGISTERED
-from attncourse.new_exercise import totals
+from attncourse.course.chapters import pages, sections_of, title_of
+from attncourse.course.new_exercise import totals
+from attncourse.course.release import release_exercises, released
 from tests import toy_course
 from tests.toy_course import ROOT, cells_graded_as, hand_in
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from attncourse.__main__ import build_parser, main
+from attncourse.__main__ import COMMANDS, build_parser, main
 from attncourse.check.core import Check
-from attncourse.grade.sandbox import Limits
+from attncourse.grade.wall.sandbox import Limits
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book" / "for_instructors.md").read_text(encoding="utf-8")
@@ -29,9 +29,11 @@ def ours(text: str) -> list[list[str]]:
 
 def examples() -> list[list[str]]:
     """The examples that each command's --help ends with."""
-    (subparsers,) = [action for action in build_parser()._actions if action.choices]
     found = []
-    for name, parser in subparsers.choices.items():
+    for name in COMMANDS:
+        (subparsers,) = [action for action in build_parser(name)._actions if action.choices]
+        assert {*subparsers.choices} == {*COMMANDS}, f"{name} stands beside a command that --help does not list"
+        parser = subparsers.choices[name]
         lines = re.findall(r"(?:python -m )?attncourse (.+?)(?:   .*)?$", parser.epilog or "", flags=re.MULTILINE)
         assert any(line.split()[0] == name for line in lines), f"{name} --help shows no example of it"
         found += [shlex.split(line) for line in lines]
@@ -47,13 +49,13 @@ def test_the_shell_takes_every_command(arguments, capsys):
             main(arguments)
         assert ended.value.code == 0 and "example" in capsys.readouterr().out
     else:
-        build_parser().parse_args(arguments)
+        build_parser(arguments[0]).parse_args(arguments)
 
 
 def test_a_command_that_the_shell_does_not_take_is_noticed(capsys):
     for arguments in (["grade", "submissions", "--ot", "grades"], ["mark", "submissions"]):
         with pytest.raises(SystemExit):
-            build_parser().parse_args(arguments)
+            build_parser(arguments[0]).parse_args(arguments)
 
 
 def test_every_other_command_is_a_known_program():

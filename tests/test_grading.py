@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from pathlib import Path
 
 import nbformat
@@ -16,13 +15,13 @@ import pytest
 
 import attncourse.check
 from attncourse.__main__ import main
-from attncourse.grade.intake import Identity
 from attncourse.grade.judge import Mark, mark
+from attncourse.grade.one_submission import Settings, grade_bytes
+from attncourse.grade.read.identity import Identity
+from attncourse.grade.read.submission import Release, read_submission
 from attncourse.grade.records import NOT_GRADED, read_record, record_of, record_path, still_valid, write_record
-from attncourse.grade.run import publish
-from attncourse.grade.sandbox import Limits, Sandbox, SandboxMissing, find_sandbox
-from attncourse.grade.submission import Release, read_submission
-from attncourse.grade.task import Settings, grade_bytes
+from attncourse.grade.run import Run, publish
+from attncourse.grade.wall.sandbox import Limits, Sandbox, SandboxMissing, find_sandbox
 from tests.toy_course import RIGHT, ROOT, grade, hand_in, messages, wrapped
 
 needs_sandbox = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -153,7 +152,7 @@ def test_a_judge_that_asks_for_absurd_memory_fails_alone():
     code = """
 import torch
 from attncourse.check.core import Check, LocalLearner, run_check
-from attncourse.grade.task import _prepare_process
+from attncourse.grade.one_submission import _prepare_process
 _prepare_process("attncourse.check")
 greedy = Check("toy.greedy", "f", 1, lambda learner, rng: learner().T - learner())
 verdict = run_check(greedy, LocalLearner(lambda: torch.zeros(100_000, 1), "f"), torch.Generator())
@@ -169,7 +168,7 @@ def toy_settings(course: Path, **options) -> Settings:
 def test_a_worker_that_does_not_start_is_the_grader_s_trouble_and_no_mark(course, tmp_path, monkeypatch):
     data = hand_in(course, tmp_path / "a.ipynb", **RIGHT).read_bytes()
     settings = toy_settings(course, unconfined=True)
-    monkeypatch.setattr("attncourse.grade.task._prepare_process", lambda checks: None)
+    monkeypatch.setattr("attncourse.grade.one_submission._prepare_process", lambda checks: None)
     assert grade_bytes("a.ipynb", data, "", settings)["points"] == 6
     broken = [sys.executable, "-c", "raise SystemExit('no room')"]
     monkeypatch.setattr(Sandbox, "start", lambda self, *_: self.run(broken))
@@ -181,9 +180,9 @@ def test_a_worker_that_does_not_start_is_the_grader_s_trouble_and_no_mark(course
 def test_what_could_not_be_graded_is_said_and_tried_again(course, tmp_path, capsys):
     hand_in(course, tmp_path / "in" / "a.ipynb", **RIGHT)
     record = grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")["a"]
-    args = Namespace(out=tmp_path / "out", roster=None, gradebook=None, book_url=None)
+    run = Run(submissions=tmp_path / "in", out=tmp_path / "out", exercises=course / "exercises")
     lost = record | {"state": NOT_GRADED, "notes": ["its worker died 3 times"]}
-    assert publish([lost], 1, args) == 1
+    assert publish([lost], 1, run) == 1
     assert "a.ipynb: not graded, so no mark is entered" in capsys.readouterr().err
     assert "its worker died 3 times" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     write_record(record_path(tmp_path / "out", "a.ipynb"), lost)

@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from attncourse.grade.gradebook import COURSE, write_gradebook
+from attncourse.grade.export.gradebook import COURSE, write_gradebook
 from tests import toy_course
 from tests.toy_records import check_record, record, register_toys, toy
 

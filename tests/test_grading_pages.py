@@ -12,11 +12,12 @@ from bs4 import BeautifulSoup
 
 from attncourse.check import CHECKS
 from attncourse.check.core import STATES
-from attncourse.grade import show, words
-from attncourse.grade.book import Book
-from attncourse.grade.feedback import write_feedback
-from attncourse.grade.reading import Learner, counting, has_mark
-from attncourse.grade.report import distribution, property_of, write_class_report
+from attncourse.grade import record_command
+from attncourse.grade.marks import Learner, counting, has_mark
+from attncourse.grade.pages import wording
+from attncourse.grade.pages.chapter_links import Book
+from attncourse.grade.pages.feedback import write_feedback
+from attncourse.grade.pages.report import distribution, property_of, write_class_report
 from tests.toy_records import SEED, check_record, invented_class, record, register_toys, toy
 
 ROOT = Path(__file__).parents[1]
@@ -111,20 +112,20 @@ def test_a_picture_stands_in_the_page_and_is_said_in_words(tmp_path):
     assert "1 of 4 cells differ, at (0, 1)" in image["alt"]
 
 
-@pytest.mark.parametrize("state", list(words.SUBMISSION))
+@pytest.mark.parametrize("state", list(wording.SUBMISSION))
 @pytest.mark.parametrize("points", [0, 2])
 def test_every_state_is_explained_and_only_a_mark_is_one(tmp_path, state, points):
     double = "passed" if points else "wrong"
     handed_in = toy("ada", double, "wrong", "wrong", state=state)
     text = said(page_of(tmp_path, handed_in))
-    assert words.SUBMISSION[state] in text
+    assert wording.SUBMISSION[state] in text
     marked = state == "marked" or (points > 0 and state in ("crashed", "timed out", "out of memory"))
     assert has_mark(handed_in) is marked
     assert (f"{points} of 6 points" in text, "No mark yet." in text) == (marked, not marked)
 
 
 def test_there_are_words_for_every_state_that_a_check_can_be_in():
-    assert set(words.CHECK) == {"passed", *STATES.values()}
+    assert set(wording.CHECK) == {"passed", *STATES.values()}
 
 
 def test_a_page_says_when_it_was_marked_and_does_not_say_so_where_nothing_ran(tmp_path):
@@ -298,7 +299,7 @@ def test_of_a_unit_handed_in_twice_the_report_counts_the_better_one(tmp_path):
 def shown(out: Path, *arguments: str) -> int:
     """What `python -m attncourse record` does with these arguments."""
     parser = argparse.ArgumentParser()
-    show.add_parsers(parser.add_subparsers())
+    record_command.add_parsers(parser.add_subparsers())
     args = parser.parse_args(["record", str(out), *arguments])
     return args.run(args)
 

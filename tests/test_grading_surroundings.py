@@ -14,11 +14,11 @@ from bs4 import BeautifulSoup
 
 from attncourse.__main__ import FAILED
 from attncourse.grade.classroom import LOCK, reserved
-from attncourse.grade.identity import Identity
+from attncourse.grade.marks import Record
+from attncourse.grade.one_submission import Settings, content_of
 from attncourse.grade.pool import Pool
-from attncourse.grade.reading import Record
+from attncourse.grade.read.identity import Identity
 from attncourse.grade.records import owned, read_record, record_path, version_of
-from attncourse.grade.task import Settings, content_of
 from tests.test_intake import tree_of, zip_of
 from tests.toy_course import grade
 from tests.toy_records import record, toy

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from attncourse.grade.canvas import write_canvas
-from attncourse.grade.moodle import NEVER, write_moodle
-from attncourse.grade.reading import inert
-from attncourse.grade.records import write_table
+from attncourse.grade.export.canvas import write_canvas
+from attncourse.grade.export.grades import write_table
+from attncourse.grade.export.moodle import NEVER, write_moodle
+from attncourse.grade.files import inert
 from tests.toy_records import check_record, invented_class, record, register_toys, toy
 
 # As lib/gradebook_exporter.rb writes it: a row of posting policies, the points, columns that are read only.

@@ -12,15 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from attncourse.grade.intake import (
-    LARGEST_FILE,
-    Handed,
-    Identity,
-    Unreadable,
-    identify,
-    name_leads_out,
-    open_submissions,
-)
+from attncourse.grade.read.identity import Identity, identify
+from attncourse.grade.read.intake import LARGEST_FILE, Handed, Unreadable, name_leads_out, open_submissions
 from attncourse.grade.records import record_path
 from tests.toy_course import RIGHT, grade, hand_in
 

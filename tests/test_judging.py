@@ -15,8 +15,8 @@ from attncourse.check.expect import (
     expect_same_in_pieces,
 )
 from attncourse.grade.judge import mark
-from attncourse.grade.sandbox import Sandbox, find_sandbox
-from attncourse.grade.submission import Cell, Release, Submission
+from attncourse.grade.read.submission import Cell, Release, Submission
+from attncourse.grade.wall.sandbox import Sandbox, find_sandbox
 
 needs_sandbox = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 

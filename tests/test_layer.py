@@ -16,7 +16,7 @@ from attncourse.block_sparse import (
     block_sparse_attention_torch,
     from_rule,
 )
-from attncourse.grade.closure import imported_names
+from attncourse.grade.imports import imported_names
 from attncourse.hard_attention import HardAttention
 from attncourse.linear_attention import LinearAttention
 from attncourse.sliding_window import (

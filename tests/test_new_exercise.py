@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from attncourse.new_exercise import new_exercise, registered, with_imports
+from attncourse.course.new_exercise import new_exercise, registered, with_imports
 from tests.toy_course import ROOT, cells_graded_as, hand_in
 
 PARTS = ("attncourse", "tests", "solutions", "exercises", "book")

@@ -3,17 +3,30 @@
 import ast
 import importlib
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from attncourse.grade.closure import imported_names
-from attncourse.publish import course_notebooks
+from attncourse.course.origin import course_notebooks
+from attncourse.grade.imports import imported_names
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "attncourse"
-NOT_ROOMS = {"models", "profile", "check", "choose", "plot", "grade", "templates", "_shared", "lessons"}
+
+# From the top down: a file imports from its own level and from those below. What is on no list is a room.
+ABOVE_ROOMS = (
+    {"__main__"},
+    {"grade"},
+    {"course"},
+    {"check"},
+    {"lessons"},
+    {"models", "profile", "choose"},
+)
+BELOW_ROOMS = ({"attncourse", "notebook", "masks", "positions", "testing"}, {"plot", "_shared"})
+NOT_ROOMS = set().union(*ABOVE_ROOMS, *BELOW_ROOMS)
 ROOMS = sorted(p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name not in NOT_ROOMS and p.name != "__pycache__")
+LEVELS = (*ABOVE_ROOMS, {*ROOMS}, *BELOW_ROOMS)
 
 # A room may build on these others; every other import between rooms is a knot.
 MAY_USE = {
@@ -33,6 +46,51 @@ WITHOUT_A_LAYER = {"kv_cache"}
 def imported_modules(path: Path) -> set[str]:
     """Absolute names of everything a file imports, inside functions too."""
     return imported_names(path.read_text(encoding="utf-8"), path.relative_to(ROOT).parent.parts)
+
+
+def arrows() -> dict[str, set[str]]:
+    """Each file of the package, as a module's name, and the files that it imports."""
+    files = {
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in PACKAGE.rglob("*.py")
+    }
+    return {name: (imported_modules(path) & files.keys()) - {name} for name, path in files.items()}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Files that import each other in a circle; none where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def level(module: str) -> int:
+    """How far down a file stands."""
+    first = (module.split(".")[1:] or [module])[0]
+    levels = [number for number, names in enumerate(LEVELS) if first in names]
+    assert levels, f"{module} is neither a room nor on a level"
+    return levels[0]
+
+
+def upward(graph: dict[str, set[str]]) -> set[tuple[str, str]]:
+    """Pairs of files of which the first imports the second, which stands above it."""
+    return {(one, other) for one, others in graph.items() for other in others if level(other) < level(one)}
+
+
+def test_levels_look_down_only_and_no_files_import_each_other_in_a_circle():
+    graph = arrows()
+    assert upward(graph) == set()
+    assert circle(graph) == []
+
+
+@pytest.mark.parametrize("statement", ["{}", "def draw():\n    {}", "if TYPE_CHECKING:\n    {}"])
+def test_a_circle_and_a_look_up_are_seen_wherever_the_import_stands(statement):
+    graph, path = arrows(), ("attncourse", "plot")
+    drawn = statement.format("from attncourse.check.drawing import png")
+    graph["attncourse.plot.style"] |= imported_names(drawn, path) & graph.keys()
+    assert ("attncourse.plot.style", "attncourse.check.drawing") in upward(graph)
+    assert {"attncourse.plot.style", "attncourse.check.drawing"} <= {*circle(graph)}
 
 
 def test_there_are_rooms():

@@ -14,13 +14,13 @@ import pytest
 
 from attncourse.__main__ import main
 from attncourse.check import CHECKS
-from attncourse.grade import cgroup
-from attncourse.grade.closure import rooms
-from attncourse.grade.sandbox import Sandbox, course_files, find_sandbox, mounts_in_order
-from attncourse.grade.seccomp import AUDIT, one_process_filter
-from attncourse.grade.submission import Release
-from attncourse.grade.syscalls import ALLOWED, BY_ARGUMENT
-from attncourse.grade.transport import Worker
+from attncourse.grade.imports import rooms
+from attncourse.grade.read.submission import Release
+from attncourse.grade.wall import cgroup
+from attncourse.grade.wall.sandbox import Sandbox, course_files, find_sandbox, mounts_in_order
+from attncourse.grade.wall.seccomp import AUDIT, one_process_filter
+from attncourse.grade.wall.syscalls import ALLOWED, BY_ARGUMENT
+from attncourse.grade.wall.transport import Worker
 from tests.toy_course import RIGHT, ROOT, grade, hand_in, messages
 
 needs_sandbox = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -198,10 +198,10 @@ def test_each_unit_s_notebook_finds_what_its_release_imports_and_no_file_of_a_me
     answers = rooms() | {"plot"}
     for unit, imports in release.imports.items():
         files = course_files(imports)
-        assert {"check/__init__.py", "grade/worker.py"} <= {*files}
+        assert {"check/__init__.py", "grade/wall/worker.py"} <= {*files}
         assert not [file for file in files if file.split("/")[0] in answers or file.startswith("check/units/")], unit
         of_shared = [file for file in files if file.startswith("_shared/")]
-        known = ("__init__", "device", "language", "launch", "precision", "validate")
+        known = ("__init__", "device", "interpreter", "language", "launch", "precision", "validate")
         assert {*of_shared} <= {f"_shared/{name}.py" for name in known}, unit
         assert ("check/replay.py" in files) == (unit == "write_the_kernel")
 
@@ -301,7 +301,7 @@ def test_groups_of_graders_that_are_gone_are_removed(tmp_path, monkeypatch):
 
 
 def test_a_selftest_in_which_nothing_starts_says_so_in_a_sentence(monkeypatch, capsys):
-    monkeypatch.setattr("attncourse.grade.selftest.find_sandbox", lambda **_: Sandbox(None))
+    monkeypatch.setattr("attncourse.grade.wall.selftest.find_sandbox", lambda **_: Sandbox(None))
     monkeypatch.setattr(
         Sandbox, "start", lambda self, *_: self.run([sys.executable, "-c", "raise SystemExit('no room')"])
     )

@@ -160,7 +160,7 @@ except Exception as error:
     assert "only 0-dimensional arrays" in str(error), error
 else:
     raise SystemExit("the interpreter of this test is not the old one")
-import attncourse
+import attncourse.masks
 """
 MENDED = OLD_TRITON + "assert run() == 10.0"
 NO_INTERPRETER = """
@@ -171,7 +171,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 from triton.runtime import interpreter
 interpreter.GridExecutor.__call__ = lambda *_, **__: 1 / 0
-import attncourse
+import attncourse.masks
 """
 SAYS_SO = """
 import importlib

@@ -109,3 +109,28 @@ def test_a_command_whose_output_nobody_reads_ends_in_silence():
         command = [sys.executable, "-m", "attncourse", "exercises"]
         done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (UNREAD, b"")
+
+
+LOADED = """
+import contextlib, io, sys
+from attncourse.__main__ import main
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    main(sys.argv[1:])
+print(*sys.modules)
+"""
+
+
+def loaded(*arguments: str) -> set[str]:
+    """Modules that Python has imported when a command is done."""
+    command = [sys.executable, "-c", LOADED, *arguments]
+    return {*subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["grade", "--help"]], ids=" ".join)
+def test_help_does_not_wait_for_pytorch(arguments):
+    assert {"torch", "numpy", "matplotlib"}.isdisjoint(loaded(*arguments))
+
+
+def test_what_a_cache_costs_is_told_without_other_rooms_and_exercises():
+    parts = {name.split(".")[1] for name in loaded("cache", "--list") if name.startswith("attncourse.")}
+    assert parts == {"__main__", "_shared", "kv_cache", "softmax_attention"}

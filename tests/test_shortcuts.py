@@ -7,7 +7,7 @@ import pytest
 
 from attncourse.check import CHECKS
 from attncourse.check.core import READY_MADE_ATTENTION
-from attncourse.grade.shortcuts import Reading, shortcut
+from attncourse.grade.wall.shortcuts import Reading, shortcut
 
 HEAD = "import math, torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n"
 BY_HAND = """

@@ -4,7 +4,7 @@ import pytest
 
 from attncourse.__main__ import main
 from attncourse.check import CHECKS, UNITS
-from attncourse.where import belonging
+from attncourse.course.where import belonging
 from tests.test_lessons import CHAPTERS, LESSONS
 from tests.test_rooms import ROOMS, ROOT
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from attncourse.grade.canvas import canvas_roster, write_canvas
-from attncourse.grade.identity import Collection
-from attncourse.grade.moodle import moodle_roster, write_moodle
+from attncourse.grade.export.canvas import write_canvas
+from attncourse.grade.export.moodle import write_moodle
+from attncourse.grade.read.canvas import canvas_roster
+from attncourse.grade.read.identity import Collection
+from attncourse.grade.read.moodle import moodle_roster
 from tests.toy_records import record, register_toys, toy
 
 UNITS = ["additive", "softmax_attention", "toy"]

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attncourse.grade.transport import printable, well_formed
-from attncourse.grade.wire import MAX_DEPTH, MAX_JSON, MAX_TENSORS, Malformed, pack, receive
+from attncourse.grade.wall.transport import printable, well_formed
+from attncourse.grade.wall.wire import MAX_DEPTH, MAX_JSON, MAX_TENSORS, Malformed, pack, receive
 
 
 def reader(data: bytes):

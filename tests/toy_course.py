@@ -9,9 +9,9 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from attncourse.__main__ import main
-from attncourse.authoring import release_exercises
 from attncourse.check.core import Check, Unit
 from attncourse.check.expect import expect, expect_close, expect_rows_sum_to_one, expect_tensor
+from attncourse.course.release import release_exercises
 
 ROOT = Path(__file__).parents[1]
 HARMLESS_FIRST_CELL = "import os\nimport attncourse"

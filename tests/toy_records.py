@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from attncourse.check import CHECKS, UNITS, Unit
-from attncourse.grade.reading import Record
+from attncourse.grade.marks import Record
 from tests import toy_course
 
 SEED = 31337_000_777

@@ -1,31 +1,14 @@
 """What the launchers of kernels share: where a kernel can run, and which inputs it takes there."""
 
-import contextlib
 import functools
 import importlib.metadata
 import os
-import sys
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from .device import device
-
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-
-
-def prepare_interpreter() -> None:
-    """Where the course works on a CPU, let Triton interpret, if it is not imported yet.
-
-    Triton reads the variable whenever a kernel is defined, its own library's among them. So it must be set before the
-    first import of Triton, which PyTorch may do on its own: the package calls this before anything else.
-    """
-    if "triton" not in sys.modules and device() == "cpu":
-        os.environ.setdefault("TRITON_INTERPRET", "1")
-    if interpreting() and triton_is_old():
-        with contextlib.suppress(ImportError):  # (what imports a kernel is told; all else needs none)
-            from . import language  # noqa: F401  (which mends it, for kernels that are not the package's, too)
 
 
 def triton_is_old() -> bool:
@@ -60,8 +43,8 @@ def check_runs_here(name: str, *tensors: Tensor) -> None:
     check_dtype(name, x)
     if not (x.is_cuda or (x.device.type == "cpu" and interpreting())):
         raise ValueError(
-            f"{name} runs on CUDA tensors, got {x.device}: to interpret it on a CPU, import attncourse before triton, or "
-            "set TRITON_INTERPRET=1 before either"
+            f"{name} runs on CUDA tensors, got {x.device}: to interpret it on a CPU, import what you need of "
+            "attncourse before triton, or set TRITON_INTERPRET=1 before either"
         )
 
 

@@ -20,6 +20,7 @@ import torch
 
 from attncourse.profile import peak_memory
 
+from .picture import Picture
 from .watch import (
     READY_MADE_ATTENTION,
     Tally,
@@ -30,19 +31,6 @@ from .watch import (
 )
 
 __all__ = ["CHECKS", "READY_MADE_ATTENTION", "UNITS", "Check", "LocalLearner", "exercise_check", "exercise_unit"]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Two small matrices of the same shape that show a broken property better than a sentence: got beside expected.
-
-    For patterns (who saw whom, where weights went), never for the numbers of an answer.
-    """
-
-    got: torch.Tensor
-    expected: torch.Tensor
-    rows: str = "query"
-    columns: str = "key"
 
 
 class Broken(Exception):
@@ -157,7 +145,7 @@ class Verdict:
 
     def _repr_png_(self) -> bytes | None:
         """The picture, where a notebook shows the verdict and there is one."""
-        from attncourse.plot.verdict import expected_beside_got, png  # which draws this module's Picture
+        from .drawing import expected_beside_got, png  # which needs matplotlib
 
         return None if self.picture is None else png(expected_beside_got(self.picture))
 

@@ -6,7 +6,8 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from .core import Broken, Picture
+from .core import Broken
+from .picture import Picture
 
 
 def expect(condition: bool, message: str) -> None:

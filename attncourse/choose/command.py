@@ -4,8 +4,8 @@ import argparse
 
 from tabulate import tabulate
 
+from attncourse._shared.units import format_bytes, parse_bytes
 from attncourse._shared.validate import require
-from attncourse.cache import format_bytes, parse_bytes
 from attncourse.profile.facts import PRINTED
 from attncourse.profile.limits import Limits
 from attncourse.profile.record import read_record
@@ -30,7 +30,6 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     """`attncourse choose`."""
     parser = commands.add_parser(
         "choose",
-        help="which attention for which job, ranked by the cost model",
         description="Rank the designs of attention for a job by the least time of a step, and among those that are alike "
         "by what they give up. What a job excludes is listed below, with the rule that excludes it.",
         epilog=EXAMPLE,

@@ -9,14 +9,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .identity import Collection, Identity, without_ending
-from .intake import Handed, Unreadable
 from .judge import Mark
+from .marks import Learner
+from .one_submission import Settings, content_of, grade_bytes
 from .pool import Lost, Pool
-from .reading import Learner
+from .read.identity import Collection, Identity, without_ending
+from .read.intake import Handed, Unreadable
+from .read.roster import Roster
 from .records import NOT_GRADED, owned, read_record, record_of, record_path, remove_partial, still_valid, write_record
-from .roster import Roster
-from .task import Settings, content_of, grade_bytes
 
 LOCK, WIDTH = ".attncourse.lock", 20
 

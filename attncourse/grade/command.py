@@ -2,9 +2,10 @@
 
 import argparse
 import os
+from dataclasses import fields
 from pathlib import Path
 
-from .closure import PACKAGE
+from attncourse.course.checkout import checkout
 
 EPILOG = """\
 examples:
@@ -22,7 +23,6 @@ def add_parsers(commands) -> None:
     """The shell's `grade`."""
     parser = commands.add_parser(
         "grade",
-        help="mark what a class handed in",
         description="Mark every notebook of SUBMISSIONS. Learners' code runs in a bubblewrap sandbox without network "
         "and is judged outside it. DIR then holds one JSON record a submission in records/, grades.csv, canvas.csv, "
         "moodle.csv, a page for each learner in feedback/, and report.html on the class.",
@@ -34,7 +34,7 @@ def add_parsers(commands) -> None:
     parser.add_argument(
         "--exercises",
         type=Path,
-        default=PACKAGE.parent / "exercises" if checkout() else Path("exercises"),
+        default=(checkout() or Path()) / "exercises",
         metavar="DIR",
         help="the released exercises, to see whether check cells were changed (default: exercises/)",
     )
@@ -61,13 +61,17 @@ def add_parsers(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Mark, or try the sandbox; what it takes is imported only now, since --help needs none of it."""
-    from .run import mark_class
-    from .selftest import selftest
+    """Mark, or try the sandbox; what it takes is imported only now, since --help needs none of it.
 
-    return selftest() if args.selftest else mark_class(args)
+    Raises:
+        ValueError: it is not said what to mark, or where to write.
+    """
+    from .run import Run, mark_class
+    from .wall.selftest import selftest
 
-
-def checkout() -> list[Path]:
-    """The folder of the whole course, where this package is not installed away from it."""
-    return [PACKAGE.parent] if (PACKAGE.parent / "solutions").is_dir() else []
+    if args.selftest:
+        return selftest()
+    if args.submissions is None or args.out is None:
+        raise ValueError("name what to mark and where to write: attncourse grade SUBMISSIONS --out DIR")
+    asked = {field.name: getattr(args, field.name) for field in fields(Run)}
+    return mark_class(Run(**asked | {"accept": tuple(args.accept)}))

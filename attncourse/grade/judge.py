@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from attncourse.check import CHECKS, Verdict, run_check
 from attncourse.check.core import STATES, Check, Tampered, TimedOut, fresh_rng, shortcut_taken
 
-from .sandbox import Sandbox
-from .submission import Cell, Release, Submission, cells_to_run
-from .transport import OUTCOMES, Ended, RemoteLearner, Worker, printable
+from .read.submission import Cell, Release, Submission, cells_to_run
+from .wall.sandbox import Sandbox
+from .wall.transport import OUTCOMES, Ended, RemoteLearner, Worker, printable
 
 # A submission's state is the first of these that one of its parts is in.
 GRAVEST_FIRST = ("tampered", "timed out", "out of memory", "crashed")

@@ -95,7 +95,7 @@ def _cluster_errors() -> tuple[type[Exception], ...]:
 def local_processes(workers: int) -> Iterator[Pool]:
     """Processes of this machine, which end with this one however it ends."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["attncourse.grade.task"])
+    context.set_forkserver_preload(["attncourse.grade.one_submission"])
     options = {"max_workers": workers, "mp_context": context, "initializer": _end_with_the_grader}
     others = set(multiprocessing.active_children())
     try:

@@ -1,25 +1,25 @@
-"""What stays of a run: one JSON record a submission, written whole or not at all, and a table of all of them."""
+"""What stays of a run: one JSON record a submission, written whole or not at all."""
 
-import csv
 import hashlib
 import importlib.metadata
 import inspect
-import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import attncourse
-from attncourse.assignment import Assignment
 from attncourse.check import CHECKS, Picture
+from attncourse.course.assignment import Assignment
 
-from .closure import digest
-from .intake import Identity
+from .files import write_whole
+from .imports import digest
 from .judge import Judged, Mark
-from .reading import Record, inert, write_whole
+from .marks import Record
+from .read.identity import Identity
 
 NOT_GRADED = "not graded"
 LARGEST_PICTURE = 64
@@ -109,6 +109,23 @@ def read_record(path: Path) -> Record | None:
         return None
 
 
+def read_records(out: Path) -> Iterator[Record]:
+    """Every record of a folder that `grade` wrote, one at a time, in the order of their files.
+
+    Raises:
+        ValueError: there is no record in the folder, or a file among them that is none.
+    """
+    paths = iter(sorted((out / "records").rglob("*.json")))
+    first = next(paths, None)
+    if first is None:
+        raise ValueError(f"{out} holds no records; `python -m attncourse grade FOLDER --out {out}` writes them")
+    for path in chain([first], paths):
+        record = read_record(path)
+        if record is None:
+            raise ValueError(f"{path} is no record")
+        yield record
+
+
 def weighed(record: Record, assignment: Assignment) -> Record:
     """The record with the points that an assignment gives to its checks; as it is where its unit is no part of that."""
     if record["unit"] not in assignment.points:
@@ -124,22 +141,6 @@ def weighed(record: Record, assignment: Assignment) -> Record:
 def write_record(path: Path, record: Record) -> None:
     """Write one record."""
     write_whole(path, json.dumps(record, indent=1) + "\n")
-
-
-def write_table(path: Path, records: Iterable[Record]) -> None:
-    """grades.csv: one row a submission, one column a check that holds its state."""
-    records = list(records)
-    units = {record["unit"] for record in records}
-    columns = [name for name, check in CHECKS.items() if check.unit in units]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["learner", "unit", "points", "possible", "state", *columns, "file"])
-    for record in records:
-        states = {check["check"]: check["state"] for check in record["checks"]}
-        fixed = [record[key] for key in ("unit", "points", "possible", "state")]
-        each = [states.get(name, "") for name in columns]
-        table.writerow([inert(record["learner"]), *fixed, *each, inert(record["file"])])
-    write_whole(path, text.getvalue())
 
 
 def remove_partial(out: Path) -> None:

@@ -94,7 +94,6 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     """`attncourse bench`."""
     parser = commands.add_parser(
         "bench",
-        help="record a whole set of measurements of this device",
         description="Measure this device's limits, every mechanism, and steps of decoding over context and batch for every "
         "design of the cache, and write them as one record. It is written anew after each measurement, so whatever ends "
         "the command leaves what was measured until then.",

@@ -30,7 +30,6 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     """`attncourse profile`."""
     parser = commands.add_parser(
         "profile",
-        help="predict and measure every mechanism on this device",
         description="Measure what this device reaches (a large copy, read and matrix product), predict the time of every "
         "form of every mechanism from its bytes and FLOPs, and measure it. A form that runs out of memory or that "
         "cannot run here is named, and the others go on.",
@@ -46,7 +45,6 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
     compare = commands.add_parser(
         "compare",
-        help="set two records of measurements side by side",
         description="The ratio of each pair of times in two records that `attncourse profile --out` wrote, with the "
         "spread of both, and a verdict only where the quartiles do not overlap.",
         epilog="example: python -m attncourse compare before.json after.json",

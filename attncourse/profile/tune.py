@@ -25,7 +25,6 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     """`attncourse tune`."""
     parser = commands.add_parser(
         "tune",
-        help="find the fastest tiles of the kernels on this GPU",
         description="Try candidates of tiles, warps and stages in the place of what each room's CONFIGS has, the near ones "
         "first: each is compiled, compared with the definition in float64, and timed alone. Shown is what was tried, best "
         "first. Nothing is changed without --write.",

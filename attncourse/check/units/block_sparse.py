@@ -4,9 +4,10 @@ import torch
 
 from attncourse.block_sparse import block_sparse_attention, block_sparse_attention_blocked, from_blocks, from_mask
 
-from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..core import READY_MADE_ATTENTION, Broken, exercise_check, exercise_unit
 from ..draw import hard_scores, integer, normal, unlike_sizes
 from ..expect import expect, expect_close, expect_memory, expect_no_mistake, expect_number, expect_tensor, place
+from ..picture import Picture
 
 exercise_unit(
     "block_sparse",

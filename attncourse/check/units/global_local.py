@@ -6,9 +6,10 @@ import torch
 
 from attncourse.global_local import global_local_attention, global_local_attention_blocked, global_local_mask
 
-from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..core import READY_MADE_ATTENTION, Broken, exercise_check, exercise_unit
 from ..draw import hard_scores, integer, normal, unlike_sizes
 from ..expect import expect, expect_close, expect_memory, expect_no_mistake, expect_number, expect_tensor, place
+from ..picture import Picture
 
 exercise_unit(
     "global_local",

@@ -4,9 +4,10 @@ import torch
 
 from attncourse.grouped_query import group_heads, grouped_query_attention
 
-from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..core import READY_MADE_ATTENTION, Broken, exercise_check, exercise_unit
 from ..draw import cycled, integer, lifted, normal, primes
 from ..expect import expect, expect_close, expect_memory, expect_number, expect_tensor
+from ..picture import Picture
 
 exercise_unit(
     "grouped_query",

@@ -5,9 +5,10 @@ import torch
 from attncourse.kv_cache.slots import page_slots
 from attncourse.softmax_attention import softmax_attention
 
-from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..core import READY_MADE_ATTENTION, Broken, exercise_check, exercise_unit
 from ..draw import cycled, integer, lifted, normal, primes
 from ..expect import expect, expect_close, expect_memory, expect_number, expect_tensor, numbers_added, place
+from ..picture import Picture
 
 exercise_unit(
     "kv_cache",

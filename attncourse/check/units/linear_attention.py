@@ -4,7 +4,7 @@ import torch
 
 from attncourse.linear_attention import identity, linear_attention, linear_attention_blocked
 
-from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..core import READY_MADE_ATTENTION, Broken, exercise_check, exercise_unit
 from ..draw import integer, normal, unlike_sizes
 from ..expect import (
     expect,
@@ -18,6 +18,7 @@ from ..expect import (
     place,
     read_in_pieces,
 )
+from ..picture import Picture
 
 exercise_unit(
     "linear_attention",

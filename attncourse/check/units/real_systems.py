@@ -6,9 +6,10 @@ import torch
 
 from attncourse.softmax_attention import softmax_attention
 
-from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..core import READY_MADE_ATTENTION, Broken, exercise_check, exercise_unit
 from ..draw import cycled, integer, lifted, normal, primes
 from ..expect import expect, expect_close, expect_number, expect_rows_sum_to_one, expect_tensor, place
+from ..picture import Picture
 
 exercise_unit(
     "real_systems",

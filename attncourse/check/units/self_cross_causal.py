@@ -7,7 +7,7 @@ import torch
 from attncourse._shared.masks import causal_mask, length_mask, query_positions
 from attncourse.softmax_attention import attention_weights, softmax_attention
 
-from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..core import READY_MADE_ATTENTION, Broken, exercise_check, exercise_unit
 from ..draw import SHIFTS, draw_lengths, integer, normal, unlike_sizes
 from ..expect import (
     expect,
@@ -19,6 +19,7 @@ from ..expect import (
     expect_tensor,
     place,
 )
+from ..picture import Picture
 
 exercise_unit(
     "self_cross_causal",

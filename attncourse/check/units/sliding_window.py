@@ -4,7 +4,7 @@ import torch
 
 from attncourse.sliding_window import local_mask, sliding_window_attention, sliding_window_attention_blocked
 
-from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..core import READY_MADE_ATTENTION, Broken, exercise_check, exercise_unit
 from ..draw import hard_scores, integer, normal, unlike_sizes
 from ..expect import (
     expect,
@@ -19,6 +19,7 @@ from ..expect import (
     read_in_pieces,
     weights_of,
 )
+from ..picture import Picture
 
 exercise_unit(
     "sliding_window",

@@ -5,7 +5,7 @@ import torch
 from attncourse._shared import masks
 from attncourse.softmax_attention import softmax_attention
 
-from ..core import READY_MADE_ATTENTION, Broken, Picture, exercise_check, exercise_unit
+from ..core import READY_MADE_ATTENTION, Broken, exercise_check, exercise_unit
 from ..draw import SHIFTS, integer, normal, shift_scores, unlike_sizes
 from ..expect import (
     expect,
@@ -21,6 +21,7 @@ from ..expect import (
     place,
     weights_of,
 )
+from ..picture import Picture
 
 exercise_unit(
     "softmax_attention",

@@ -7,9 +7,10 @@ import torch
 from attncourse.lessons.which_attention.explain import rollout as rollout_of
 from attncourse.sliding_window import local_mask
 
-from ..core import Broken, Picture, exercise_check, exercise_unit
+from ..core import Broken, exercise_check, exercise_unit
 from ..draw import integer, normal
 from ..expect import expect, expect_close, expect_no_mistake, expect_number, expect_rows_sum_to_one, expect_tensor
+from ..picture import Picture
 
 exercise_unit(
     "which_attention",

@@ -1,0 +1,30 @@
+"""Bytes as people write them: KB is 1000 of them, KiB 1024."""
+
+import re
+
+from .validate import require
+
+UNITS = {
+    "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+}  # fmt: skip
+
+
+def parse_bytes(text: str) -> float:
+    """Bytes that "80GB", "79.6 GiB" or "3.35TB/s" say.
+
+    Raises:
+        ValueError: it says none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?(?:i?B)?)(?:/s)?", text.strip(), re.IGNORECASE)
+    unit = match and match[2].upper()
+    require(unit in UNITS, f"a size must read like 80GB, 79.6GiB or 3.35TB/s, got {text!r}")
+    return float(match[1]) * UNITS[unit]
+
+
+def format_bytes(size: float) -> str:
+    """Bytes in the largest unit that leaves at least 1 before the point: "70.272 KB"; bytes themselves are whole."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} B" if unit == "B" else f"{size:.3f} {unit}"
+        size /= 1000
+    return f"{size:,.3f} TB"

@@ -1,0 +1,1 @@
+"""Marks as other programs take them: tables, Canvas, Moodle, nbgrader's gradebook."""

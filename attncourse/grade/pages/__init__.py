@@ -1,0 +1,1 @@
+"""What is shown: a page for each learner, and a report on the class."""
