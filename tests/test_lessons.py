@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from attncourse.__main__ import COMMAND_MODULES
+from attncourse.__main__ import COMMANDS
 from attncourse.check import UNITS
-from tests.test_rooms import PACKAGE, ROOMS, ROOT, imported_modules, imported_names
+from tests.test_rooms import PACKAGE, ROOT, imported_modules, imported_names
 
 CHAPTERS = sorted(path.stem for path in (ROOT / "book").glob("*.ipynb"))
 LESSONS = sorted(path.parent.name for path in PACKAGE.glob("lessons/*/__init__.py"))
 SHARED = ("plot", "models", "profile")
-LAYERS = (("_shared", "plot"), (*ROOMS,), ("models", "profile", "choose"), ("lessons",))
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -25,11 +24,6 @@ def folder_of(name: str) -> str:
     """The folder of the package in which a module of this full name is; empty where it is in none."""
     package, _, rest = name.partition(".")
     return rest.partition(".")[0] if package == PACKAGE.name else ""
-
-
-def layer_of(name: str) -> int:
-    """The layer of a module, by its full name, counted from below; -1 for what is in none."""
-    return next((i for i, folders in enumerate(LAYERS) if folder_of(name) in folders), -1)
 
 
 def module_of(path: Path) -> str:
@@ -65,12 +59,6 @@ def test_a_chapter_uses_no_lesson_but_its_own(chapter):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_lesson_is_used_by_itself_and_its_checks_alone(path):
     assert lessons_among(imported_modules(path)) <= {chapter_of(path)}
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_no_layer_imports_from_above(path):
-    own = layer_of(module_of(path))
-    assert own < 0 or {name for name in imported_modules(path) if layer_of(name) > own} == set()
 
 
 def lessons_among(names: Iterable[str]) -> set[str]:
@@ -116,7 +104,8 @@ def test_what_one_lesson_alone_uses_stands_in_it():
     # `make` and python -m run these, and what tests and benchmarks are made of
     tools = [path for path in ROOT.glob("tests/*.py") if not path.stem.startswith("test_")]
     tools += (ROOT / "benchmarks").rglob("*.py")
-    needed = behind({*COMMAND_MODULES, "attncourse.check.core"}.union(*map(imported_modules, tools)))
+    commands = {module for module, _ in COMMANDS.values()}
+    needed = behind({*commands, "attncourse.check.core"}.union(*map(imported_modules, tools)))
     assert len(used_by) > 20 and len(needed) > 10
     lonely = {name: chapters for name, chapters in used_by.items() if len(chapters) == 1 and name not in needed}
     assert lonely == {}
