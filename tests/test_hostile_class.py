@@ -555,7 +555,12 @@ def marked_class(course, tmp_path_factory):
         records = grade(course, folder, out)
     finally:
         del os.environ["COURSE_SECRET"]
-    assert [fingerprint(place) for place in places] == before, "something outside DIR has changed"
+    for place, was in zip(places, before, strict=True):
+        changed = fingerprint(place).items() ^ was.items()
+        # The first time that a command is imported Python keeps what it compiled.
+        assert not {path for path, _ in changed if path in was or "__pycache__" not in path}, (
+            "something outside DIR changed"
+        )
     return records, out, time.monotonic() - began
 
 
