@@ -36,7 +36,7 @@ def head_widths(
     v_head_dim: int | None = None,
     rope: RotaryEmbedding | None = None,
 ) -> Heads:
-    """The heads of a layer: as many of keys and values as of queries, d_model / n_heads wide, unless told.
+    """The heads of a layer: as many of keys and values as of queries, d_model / n_heads wide, where nothing else is said.
 
     Raises:
         ValueError: a number below 1; n_kv_heads does not divide n_heads, or n_heads d_model where no head_dim is given; a

@@ -121,7 +121,7 @@ class LearnedPositions(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"] | None = None
     ) -> Float[Tensor, "b t d"]:
-        """x plus the vectors of its positions, 0, 1, ... unless told.
+        """x plus the vectors of its positions (default: 0, 1, ...).
 
         Raises:
             ValueError: more tokens than positions; positions that are neither (t,) nor (b, t) integers.

@@ -84,7 +84,7 @@ _values_asked: ContextVar[bool | None] = ContextVar("values_asked", default=None
 def checking_values(asked: bool | None = True) -> Iterator[None]:
     """Whether checks look at what tensors hold (lengths, indices, slots) and not at their shapes alone.
 
-    They do on a CPU, and not on CUDA, unless told: there each look waits for the device, and no CUDA graph takes it.
+    By default they do on a CPU, and not on CUDA: there each look waits for the device, and no CUDA graph takes it.
     None changes nothing.
     """
     token = _values_asked.set(_values_asked.get() if asked is None else asked)

@@ -43,8 +43,8 @@ class BlockSparseAttention(nn.Module):
         d_model: width of the sequence.
         n_heads: query heads; they divide d_model unless head_dim is told.
         pattern: who sees whom, over at least as many positions as any sequence has.
-        n_kv_heads: key/value heads, n_heads unless told; they divide n_heads.
-        head_dim: width of a head, d_model / n_heads unless told.
+        n_kv_heads: key/value heads (default: n_heads); they divide n_heads.
+        head_dim: width of a head (default: d_model / n_heads).
         bias: whether the four projections add a bias.
         rope: turns each head's queries and keys by their positions.
         impl: "reference" (a mask on all scores), "blocked" (the live blocks alone), "torch" (PyTorch's fused attention

@@ -105,7 +105,7 @@ class BlockPattern:
         return len(self.columns) / self.n_blocks**2
 
     def dense_mask(self, t: int | None = None, s: int | None = None) -> Bool[Tensor, "t s"]:
-        """Every pair as a boolean: the t queries, last of the first s positions, against these (n and n unless told).
+        """Every pair as a boolean: the t queries, last of the first s positions, against these (default: all n by all n).
 
         Query i stands at position s - t + i; one that stands before position 0 sees nothing.
         """

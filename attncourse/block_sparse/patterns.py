@@ -8,7 +8,7 @@ from .pattern import BlockPattern, from_blocks, from_rule
 
 
 def dilated(n: int, *, dilation: int, steps: int | None = None, causal: bool = True, block: int = 64) -> BlockPattern:
-    """Position i sees i - m * dilation for m = 0 .. steps, as far as there are positions unless told.
+    """Position i sees i - m * dilation for m = 0 .. steps (default: to the first position).
 
     Not causal: i + m * dilation too.
     """

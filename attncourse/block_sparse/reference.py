@@ -46,7 +46,7 @@ def block_sparse_attention(
     Args:
         pattern: who sees whom; its first s positions are used. Query i of t stands at position s - t + i.
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
-        scale: factor on q . k, dk ** -0.5 unless told.
+        scale: factor on q . k (default: dk ** -0.5).
         return_lse: give also the log-sum-exp of each row of scores (b, h, t), in float32 or better (natural; -inf where no
             key is visible).
 

@@ -74,7 +74,7 @@ def _step(job: Job, attention: Count, projections: Count, *, held: int, per_toke
 
 
 def _projections(job: Job, *widths: tuple[int, int], rows: int | None = None) -> Count:
-    """Linear layers from one width to another, each on the step's rows unless told."""
+    """Linear layers from one width to another, each on so many rows (default: the step's)."""
     rows = job.rows if rows is None else rows
     counts = (projection_count(rows, *pair, itemsize=job.itemsize, bias=False) for pair in widths)
     return sum(counts, start=Count(0, 0))

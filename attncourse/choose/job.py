@@ -24,7 +24,7 @@ class Shape:
         n_kv_heads: of grouped-query attention; a quarter of the heads, or one where that is no whole number.
         kv_lora_rank, qk_rope_head_dim: of latent attention; 4 heads' widths and half a head's, as in DeepSeek-V2
             (https://arxiv.org/abs/2405.04434, section 3.1.2).
-        d_feed: width between the two matrices of the feed-forward, 4 d_model unless told.
+        d_feed: width between the two matrices of the feed-forward (default: 4 d_model).
 
     Raises:
         ValueError: a size below 1, or heads that do not divide.

@@ -77,7 +77,7 @@ def choose(
         own_heads: whether each head must be able to read keys and values that are its own.
         memory: bytes for what attention keeps: caches and states, in training inputs and outputs for the backward pass.
         latency: seconds that a step may take, projections and feed-forward included.
-        shape: the model's sizes, of Llama 3.1 8B unless told.
+        shape: the model's sizes (default: Llama 3.1 8B's).
         dtype: "float32", "bfloat16" or "float16".
         device: rates, measured (`Limits`, `Record`), typed in (`Roofline(bandwidth, flops)`), or a name in the vendors'
             table: peaks that no program reaches.

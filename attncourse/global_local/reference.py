@@ -113,7 +113,7 @@ def global_local_attention(
         radius, global_indices, key_lengths: as in `global_local_mask`.
         global_qkv: what global tokens read with: their queries (b, h, n, dk), in the order of global_indices, and keys
             and values of every token. Unless told, global tokens share q, k and v with the others.
-        scale: factor on q . k, dk ** -0.5 unless told.
+        scale: factor on q . k (default: dk ** -0.5).
 
     Raises:
         ValueError: a radius below 1; global indices out of range or twice; a shape, dtype or device is wrong.

@@ -33,11 +33,11 @@ def grouped_query_decode(
     Equally long sequences are read in one pass; others one by one, each to its own end, so padding costs no time.
 
     Args:
-        cache_seqlens: how many of the s tokens in the cache are the sequence's, those of q included; all unless told.
+        cache_seqlens: how many of the s tokens in the cache are the sequence's, those of q included (default: all).
             Query i of sequence b stands at cache_seqlens[b] - t + i and sees nothing after it.
         mask: True where a query may look, in place of cache_seqlens and window: for caches that are not in order.
         window: a query sees this many keys, its own included.
-        scale: factor on q . k, dk ** -0.5 unless told.
+        scale: factor on q . k (default: dk ** -0.5).
         softcap: bounds scores smoothly, as `soft_cap`.
 
     Raises:

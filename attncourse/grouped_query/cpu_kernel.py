@@ -159,7 +159,7 @@ def grouped_query_decode_numba(
     The output (b, h, t, dv) in q's dtype; with return_lse also the float32 log-sum-exp (b, h, t). All is summed in float32.
 
     Args:
-        splits: into how many pieces a sequence's keys are cut; enough to keep the threads busy unless told.
+        splits: into how many pieces a sequence's keys are cut (default: enough to keep the threads busy).
         others: as of `plan_grouped_query_decode`, on a processor.
 
     Raises:

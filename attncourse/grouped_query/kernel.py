@@ -212,7 +212,7 @@ def grouped_query_decode_triton(
     """`grouped_query_decode` by the kernels, over contiguous or paged storage, plain or coded, where it lies: plan and run.
 
     The output (b, h, t, dv) in q's dtype; with return_lse also the float32 log-sum-exp (b, h, t). Arguments and errors are
-    those of `plan_grouped_query_decode`; but on CUDA no values are checked, unless told.
+    those of `plan_grouped_query_decode`; but on CUDA no values are checked where `checking_values` does not ask for it.
     """
     plan = plan_grouped_query_decode(
         q, k, v, window=window, scale=scale, softcap=softcap, splits=splits, check_values=check_values, **tensors
@@ -249,15 +249,15 @@ def plan_grouped_query_decode(
         k, v: contiguous caches (b, g, capacity, width), or pages (n_pages, g, page_size, width) with a block_table; of q's
             dtype, or codes int8, uint8 (two of 4 bits a byte, (..., width / 2)) or float8_e4m3fn, with scales. Entries of
             a vector are neighbours in memory.
-        cache_seqlens: (b,) tokens of each sequence, those of q included; the capacity unless told, and never more.
-        starts: (b,) where the first query of each sequence stands; cache_seqlens - t unless told.
+        cache_seqlens: (b,) tokens of each sequence, those of q included, at most the capacity (default: that).
+        starts: (b,) where the first query of each sequence stands (default: cache_seqlens - t).
         block_table: (b, max_pages) int32, the page of positions j page_size ...; entries beyond a sequence are not read.
         k_scale, v_scale, k_zero, v_zero: float32 (..., width / group) beside the codes; float8 codes have no zeros.
             A value is (code - zero) * scale.
         window: a query sees this many keys, its own included.
-        scale: factor on q . k, dk ** -0.5 unless told.
+        scale: factor on q . k (default: dk ** -0.5).
         softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
-        splits: into how many pieces a sequence's keys are cut; by the chip and the batch unless told.
+        splits: into how many pieces a sequence's keys are cut (default: by the chip and the batch).
         check_values: whether lengths are looked at, which on CUDA waits for the device; None as `checking_values` says.
 
     Raises:

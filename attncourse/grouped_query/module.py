@@ -33,13 +33,13 @@ class GroupedQueryAttention(nn.Module):
         d_model: width of the tokens.
         n_heads: number of query heads; it divides d_model unless head_dim is told.
         n_kv_heads: number of key/value heads; it divides n_heads.
-        head_dim: width of a head, d_model / n_heads unless told.
+        head_dim: width of a head (default: d_model / n_heads).
         bias: whether the four projections add a bias.
         causal: a token sees nothing after it; a layer that decodes must be.
-        window: a causal layer's token sees this many tokens, itself included; all unless told.
+        window: a causal layer's token sees this many tokens, itself included (default: all).
         rope: turns each head's queries and keys by their positions.
-        scale: factor on q . k, head_dim ** -0.5 unless told.
-        softcap: bounds scores smoothly, softcap * tanh(score / softcap); unless told, they are as they come.
+        scale: factor on q . k (default: head_dim ** -0.5).
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap) (default: not at all).
         impl: what attends without a cache: "torch" (PyTorch's fused attention), "blocked" (memory linear in the length),
             "reference" (the definition), "triton" (the kernels; interpreted without a GPU) or "numba" (as "blocked"). With
             a cache "triton" and "numba" read it where it lies, on a GPU and on a processor; all others call

@@ -23,9 +23,9 @@ class HardAttention(nn.Module):
 
     Args:
         d_model: width of the queries' sequence, and of the output.
-        d_context: width of the sequence that is read, d_model unless told.
-        head_dim: width of queries and keys, d_model unless told.
-        v_head_dim: width of values, head_dim unless told.
+        d_context: width of the sequence that is read (default: d_model).
+        head_dim: width of queries and keys (default: d_model).
+        v_head_dim: width of values (default: head_dim).
         causal: query i of t stands at position s - t + i and sees nothing after it.
         estimator: how queries and keys learn. "score_function" returns log-probabilities for `score_function_loss`;
             "straight_through" sends the Gumbel-softmax's gradient through the output; "argmax" never samples, and gives

@@ -31,7 +31,7 @@ class ChannelCache(Layout):
         capacity: the longest sequence, a multiple of `block`.
         block: tokens of a block.
         dtype, device: of what is appended and viewed.
-        codec: how a block is stored; its groups are of tokens for keys, of channels for values. `Int4()` unless told.
+        codec: how a block is stored; its groups are of tokens for keys, of channels for values (default: `Int4()`).
     """
 
     in_slots = False

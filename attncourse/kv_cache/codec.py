@@ -66,7 +66,7 @@ def groups_of(width: int, group: int | None) -> int:
 
 @dataclass(frozen=True)
 class Int8:
-    """Codes of 8 bits, with a scale and a zero point for each `group` neighbouring entries (all, unless told)."""
+    """Codes of 8 bits, with a scale and a zero point for each `group` neighbouring entries (default: all)."""
 
     group: int | None = None
 

@@ -19,7 +19,7 @@ class ContiguousCache(Layout):
         shape: what the layer keeps of a token.
         capacity: the longest sequence; its room is held whether used or not.
         dtype, device: of what is appended and viewed.
-        codec: how vectors are stored, `Plain()` unless told.
+        codec: how vectors are stored (default: `Plain()`).
         impl: how they are written and gathered, "torch" or "triton" (kernels; interpreted without a GPU).
     """
 

@@ -183,7 +183,7 @@ def cost(
             out is what the class of its model_type supplies.
         dtype: float32, bfloat16, float16, float8_e4m3fn, int8 or int4. The last three store a float32 scale a group,
             and the integers a float32 zero.
-        group: entries of a vector that share a scale, a whole vector unless told; it divides every width.
+        group: entries of a vector that share a scale (default: a whole vector); it divides every width.
         tensor_parallel: devices that share out the query heads. Stored heads are shared out as far as they go; with
             fewer than devices, each device keeps a copy of the one that its query heads read.
         page_size: tokens of a page, where the cache is paged: then whole pages are held.

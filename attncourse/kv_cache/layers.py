@@ -35,7 +35,7 @@ class Stream:
     Args:
         width: its entries.
         flops: operations with it, when a step reads it: all query heads together.
-        most: of how many tokens a step reads it; of all that are seen unless told.
+        most: of how many tokens a step reads it (default: all that are seen).
     """
 
     width: int

@@ -70,7 +70,7 @@ class Layout(ABC):
         return self.lengths.device
 
     def append(self, *streams: Float[Tensor, "b g c width"], counts: Int[Tensor, " b"] | None = None) -> None:
-        """Add c tokens a stream to every sequence; of row b only the first counts[b] are tokens (all, unless told).
+        """Add c tokens a stream to every sequence; of row b only the first counts[b] are tokens (default: all).
 
         Under autocast, tokens of any dtype are brought to the cache's.
 

@@ -35,7 +35,7 @@ class PagePool:
         shape: what the layer keeps of a token.
         page_size: tokens of a page.
         dtype, device: of what is appended and viewed.
-        codec: how vectors are stored, `Plain()` unless told.
+        codec: how vectors are stored (default: `Plain()`).
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class PagedCache(Layout):
     Args:
         b: sequences.
         pool: where pages come from, and go back to.
-        max_pages: pages of the longest sequence, the whole pool unless told.
+        max_pages: pages of the longest sequence (default: the whole pool).
         impl: how tokens are written and gathered, "torch" or "triton" (kernels; interpreted without a GPU).
     """
 

@@ -29,7 +29,7 @@ def kv_cache_attention(
         counts: how many of the c queries of each sequence exist, as `append` was told; the others give finite numbers.
         window: a query sees this many tokens, its own included (a cache may hold more); of a ring no more than its own.
         sinks: first tokens that every query sees whatever the window.
-        scale: factor on q . k, dk ** -0.5 unless told.
+        scale: factor on q . k (default: dk ** -0.5).
 
     Raises:
         ValueError: a cache that is not of keys and values, or that holds fewer tokens than there are queries.

@@ -27,7 +27,7 @@ class RingCache(Layout):
         sinks: first tokens that are never overwritten.
         piece: the longest piece that `append` takes. Each token more is also one that `truncate` may take back.
         dtype, device: of what is appended and viewed.
-        codec: how vectors are stored, `Plain()` unless told.
+        codec: how vectors are stored (default: `Plain()`).
         impl: how they are written and gathered, "torch" or "triton" (kernels; interpreted without a GPU).
     """
 

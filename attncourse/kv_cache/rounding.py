@@ -23,7 +23,7 @@ def round_to_bits(
         by: "token" cuts each token's vector into groups of `group` neighbouring channels; "channel" cuts each channel
             into groups of `group` successive tokens (Liu et al. 2024, KIVI, https://arxiv.org/abs/2402.02750, section 3,
             for keys).
-        group: entries of a group; all, unless told.
+        group: entries of a group (default: all).
 
     Raises:
         ValueError: bits outside 1..8, another `by`, or a group that does not divide the axis.

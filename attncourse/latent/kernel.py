@@ -189,10 +189,10 @@ def plan_latent_decode(
     Args:
         latent, k_rope: (b, 1, s, width), or with a block_table pages (n_pages, 1, page_size, width).
         key_lengths: (b,) integers, `cache_seqlens`; later tokens are padding, whatever they hold. Pages need it.
-        positions: (b, t) integers, where the queries stand: they see no token after it. All see all, unless told.
+        positions: (b, t) integers, where the queries stand: they see no token after it (default: all see all).
         block_table: (b, max_pages) integers; token j of sequence i stands in page block_table[i, j // page_size].
-        scale: factor on the scores, (n + p) ** -0.5 unless told.
-        splits: parts into which each sequence's cache is cut; enough to fill the device, unless told.
+        scale: factor on the scores (default: (n + p) ** -0.5).
+        splits: parts into which each sequence's cache is cut (default: enough to fill the device).
         check_values: whether lengths are looked at, which on CUDA waits for the device; None as `checking_values` says.
 
     Raises:

@@ -35,8 +35,8 @@ class LatentAttention(nn.Module):
         qk_nope_head_dim: width of a head's queries and keys that carries no position.
         qk_rope_head_dim: width that is rotated by position, shared by all heads' keys; 0 for none.
         v_head_dim: width of a head's values.
-        rope: turns the rotary parts; interleaved, of width qk_rope_head_dim, unless told.
-        scale: factor on the scores, (qk_nope_head_dim + qk_rope_head_dim) ** -0.5 unless told.
+        rope: turns the rotary parts (default: interleaved, of width qk_rope_head_dim).
+        scale: factor on the scores (default: (qk_nope_head_dim + qk_rope_head_dim) ** -0.5).
         norm: whether the latents are normalised. A layer converted by SVD has no norm.
         form: "expanded", "absorbed", or None for the one that takes fewer operations (see `cheaper_form`).
         impl: "reference" (the definition), "blocked" (memory linear in the length), "torch" (PyTorch's fused attention),

@@ -77,7 +77,7 @@ def latent_attention(
     Args:
         q_rope, k_rope: already rotated by their positions; of width 0 where positions are told otherwise.
         causal, key_lengths, mask: as in `softmax_attention`.
-        scale: factor on the scores, (n + p) ** -0.5 unless told.
+        scale: factor on the scores (default: (n + p) ** -0.5).
 
     Raises:
         ValueError: a shape, dtype or device does not fit; the message names the rule and the values.

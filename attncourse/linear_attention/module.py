@@ -32,9 +32,9 @@ class LinearAttention(nn.Module):
     Args:
         d_model: width of the queries' sequence, and of the output.
         n_heads: heads.
-        d_context: width of the sequence that is read, d_model unless told.
-        head_dim: width of queries and keys, d_model / n_heads unless told.
-        v_head_dim: width of values, head_dim unless told.
+        d_context: width of the sequence that is read (default: d_model).
+        head_dim: width of queries and keys (default: d_model / n_heads).
+        v_head_dim: width of values (default: head_dim).
         causal: query i of t stands at position s - t + i and sees nothing after it.
         feature_map: "elu", "identity", or a function from (..., head_dim) to (..., f).
         normalize: divide by the sum of the weights.

@@ -23,9 +23,9 @@ def new_caches(
     """An empty cache for each block of the model, for b sequences, on the model's device.
 
     Args:
-        dtype: of the keys and values that the layers hand over: the model's, or autocast's where it is on, unless told.
+        dtype: of the keys and values that the layers hand over (default: the model's, or autocast's where it is on).
         layout: what makes a cache from (b, shape, dtype=, device=): `ContiguousCache`, `RingCache` or `paged`.
-        dtype: of keys and values; unless told, autocast's where that is on, else the model's.
+        dtype: of keys and values (default: autocast's where that is on, else the model's).
         options: of the layout; capacity=64, or window=8, or codec=Int8().
 
     Raises:
@@ -47,7 +47,7 @@ def paged(
     """Sequences of at most `capacity` tokens in pages of a pool of their own.
 
     Args:
-        n_pages: of the pool; enough for b sequences of full length, unless told.
+        n_pages: of the pool (default: enough for b sequences of full length).
         storage: dtype, device and codec, as in `PagePool`.
     """
     check_widths(capacity=capacity, page_size=page_size)

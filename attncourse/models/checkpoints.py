@@ -62,7 +62,7 @@ def attention_from_config(config: Config, *, layer: int = 0, impl: str | None = 
         config: the numbers of a `config.json`; what does not concern attention may be missing. Without a model_type the
             sizes decide: latent attention as DeepSeek's where there is a kv_lora_rank, else grouped-query as Mistral's.
         layer: which one, where layers differ (sliding windows of Qwen2 and Gemma 2).
-        impl: as in the module; "torch" unless told, or "blocked" where scores are bounded (Gemma 2).
+        impl: as in the module (default: "torch", or "blocked" where scores are bounded, as Gemma 2's are).
 
     Raises:
         ValueError: a model whose attention is not the module's, a number that is missing, a layer that is not there, or a

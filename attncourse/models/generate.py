@@ -99,8 +99,8 @@ def generate(
         steps: how many tokens, of all prompts alike or one number a prompt.
         caches: from a number of rows to one fresh cache a block: `lambda b: new_caches(model, b, capacity=64)`.
             Without, everything is read again for every token.
-        slots: how many rows share a batch, with caches; the other prompts wait until one ends. All, unless told.
-        chunk: how many tokens of a row one pass reads at most, with caches. All, unless told.
+        slots: how many rows share a batch, with caches; the other prompts wait until one ends (default: all).
+        chunk: how many tokens of a row one pass reads at most, with caches (default: all).
         context: how many of the last tokens are read; what the model can take, or all. Caches forget nothing: with them
             a prompt and its steps must fit.
         end: the token after which a row is finished.

@@ -63,7 +63,7 @@ def exact_matches(model: nn.Module, examples: list[Example]) -> list[bool]:
 
 
 def wilson_interval(right: int, count: int, *, deviations: float = 1.96) -> tuple[float, float]:
-    """Which shares are compatible with `right` of `count`: Wilson's interval, 95 percent unless told.
+    """Which shares are compatible with `right` of `count`: Wilson's interval (default: 95 percent).
 
     Unlike the share plus or minus its standard error it does not shrink to nothing at 0 and 1.
 

@@ -30,13 +30,13 @@ class MultiHeadAttention(nn.Module):
     Args:
         d_model: width of the queries' sequence, and of the output.
         n_heads: number of heads; it divides d_model unless head_dim is told.
-        d_context: width of the sequence that is read, d_model unless told.
-        head_dim: width of a head's queries and keys, d_model / n_heads unless told.
-        v_head_dim: width of a head's values, head_dim unless told.
+        d_context: width of the sequence that is read (default: d_model).
+        head_dim: width of a head's queries and keys (default: d_model / n_heads).
+        v_head_dim: width of a head's values (default: head_dim).
         bias: whether the four projections add a bias.
         causal: query i of t stands at position s - t + i and sees nothing after it.
         rope: turns each head's queries and keys by their positions.
-        scale: factor on q . k, head_dim ** -0.5 unless told.
+        scale: factor on q . k (default: head_dim ** -0.5).
         dropout: probability with which a weight is dropped in training (reference and torch only).
         impl: "torch" (PyTorch's fused attention), "blocked" (memory linear in the length), "reference" (the definition)
             or "triton" (the kernel; interpreted without a GPU).
@@ -95,10 +95,10 @@ class MultiHeadAttention(nn.Module):
         """The output (b, t, d); with need_weights also the weights (b, h, t, s), as they are before dropout.
 
         Args:
-            context: what is read; x itself unless told.
+            context: what is read (default: x itself).
             key_lengths: later keys are padding, whatever they hold.
             mask: boolean (True = visible) or floats to add to the scores, broadcastable to (b, h, t, s).
-            positions: where the s tokens that are read stand, for the rotary embedding; 0, 1, ... unless told. The t
+            positions: where the s tokens that are read stand, for the rotary embedding (default: 0, 1, ...). The t
                 queries are the last t of them.
             head_mask: a factor on each head's output.
 

@@ -35,7 +35,7 @@ class MultiplicativeAttention(nn.Module):
         query_dim: width of the queries.
         memory_dim: width of the memory, which serves as keys and values; equal to query_dim for "dot".
         score: "dot", "general" or "concat".
-        hidden_dim: width of concat's hidden layer, and of local-p's predictor (query_dim unless told).
+        hidden_dim: width of concat's hidden layer, and of local-p's predictor (default: query_dim).
         locality: "global"; "local_m", a window about the query's own time step; "local_p", about a predicted position,
             weighted by a Gaussian.
         radius: D, how many keys the window reaches to either side.

@@ -37,10 +37,10 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     )
     add_device_option(parser)
     parser.add_argument("--mechanism", nargs="+", choices=CASES, default=list(CASES), metavar="NAME",
-                        help=f"some of {', '.join(CASES)}; all unless told")  # fmt: skip
-    parser.add_argument("--dtype", choices=DTYPES, help="float16 on a GPU and float32 on a CPU, unless told")
-    parser.add_argument("--length", type=int, help="tokens; 4096 on a GPU and 1024 on a CPU, unless told")
-    parser.add_argument("--batch", type=int, help="sequences; 4 on a GPU and 1 on a CPU, unless told")
+                        help=f"some of {', '.join(CASES)} (default: all)")  # fmt: skip
+    parser.add_argument("--dtype", choices=DTYPES, help="default: float16 on a GPU and float32 on a CPU")
+    parser.add_argument("--length", type=int, help="tokens (default: 4096 on a GPU and 1024 on a CPU)")
+    parser.add_argument("--batch", type=int, help="sequences (default: 4 on a GPU and 1 on a CPU)")
     parser.add_argument("--out", metavar="FILE", help="write the measurements there too, as JSON")
     parser.set_defaults(run=run)
     compare = commands.add_parser(

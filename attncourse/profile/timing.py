@@ -47,7 +47,7 @@ def median_seconds(
         candidates: name -> a call without arguments.
         rounds: timed turns of each candidate.
         warmup: turns before these that are not timed.
-        clock: wall-clock time unless told; time.thread_time for the processor time of this thread alone, which work
+        clock: what reads seconds (default: the wall clock); time.thread_time for the processor time of this thread alone, which work
             on one CPU thread can be timed by beside other work, and which knows nothing of a GPU.
     """
     if rounds < 1:

@@ -32,8 +32,8 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     )
     add_device_option(parser)
     parser.add_argument("--room", nargs="+", choices=ROOMS, default=list(ROOMS), metavar="NAME",
-                        help=f"some of {', '.join(ROOMS)}; all unless told")  # fmt: skip
-    parser.add_argument("--minutes", type=float, default=10.0, help="for how long, %(default)g unless told")
+                        help=f"some of {', '.join(ROOMS)} (default: all)")  # fmt: skip
+    parser.add_argument("--minutes", type=float, default=10.0, help="for how long (default: %(default)g)")
     parser.add_argument("--write", action="store_true",
                         help=f"put what is at least {WORTH - 1:.0%}% faster into the tables, in the files of kernels; "
                         "compile records are to be made anew after that")  # fmt: skip

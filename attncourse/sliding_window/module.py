@@ -44,8 +44,8 @@ class SlidingWindowAttention(nn.Module):
         d_model: width of the tokens.
         n_heads: number of heads; it divides d_model unless head_dim is told.
         window, radius, dilation, sinks: who sees whom, as in `local_mask`.
-        n_kv_heads: heads of keys and values, n_heads unless told; it divides n_heads.
-        head_dim: width of a head, d_model / n_heads unless told.
+        n_kv_heads: heads of keys and values (default: n_heads); it divides n_heads.
+        head_dim: width of a head (default: d_model / n_heads).
         bias: whether the four projections add a bias.
         rope: turns each head's queries and keys by their positions.
         impl: "blocked" (time and memory linear in the length), "reference" (the definition), "torch" (PyTorch's fused

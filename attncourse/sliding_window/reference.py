@@ -91,7 +91,7 @@ def sliding_window_attention(
     Args:
         window, radius, dilation, sinks: as in `local_mask`; one of window and radius.
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
-        scale: factor on q . k, dk ** -0.5 unless told.
+        scale: factor on q . k (default: dk ** -0.5).
 
     Raises:
         ValueError: a shape, dtype, device or range is wrong; the message names the rule and the values.

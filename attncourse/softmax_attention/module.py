@@ -60,9 +60,9 @@ class SoftmaxAttention(nn.Module):
 
     Args:
         d_model: width of the queries' sequence, and of the output.
-        d_context: width of the sequence that is read, d_model unless told.
-        head_dim: width of queries and keys, d_model unless told.
-        v_head_dim: width of values, head_dim unless told.
+        d_context: width of the sequence that is read (default: d_model).
+        head_dim: width of queries and keys (default: d_model).
+        v_head_dim: width of values (default: head_dim).
         dropout: probability with which a weight is dropped in training (reference and torch only).
         causal: query i of t stands at position s - t + i and sees nothing after it.
         impl: "torch" (PyTorch's fused attention), "blocked" (memory linear in the length), "reference" (the definition)

@@ -64,7 +64,7 @@ def attention_scores(
         window: a causal band of this many keys, the query's own included (implies causal).
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
         mask: boolean (True = visible) or floats to add, of q's dtype or of the scores', broadcastable to (b, h, t, s).
-        scale: factor on q . k, dk ** -0.5 unless told.
+        scale: factor on q . k (default: dk ** -0.5).
         softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking, as `soft_cap`.
 
     Raises:

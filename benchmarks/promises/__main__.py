@@ -31,7 +31,7 @@ def main() -> None:
     """Measure and print one table; a room that fails, or is killed for its memory, costs its own lines alone."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.promises", description=__doc__)
     parser.add_argument("--rooms", nargs="+", choices=ROOMS, default=ROOMS, metavar="ROOM",
-                        help=f"some of {', '.join(ROOMS)}; all unless told")  # fmt: skip
+                        help=f"some of {', '.join(ROOMS)} (default: all)")  # fmt: skip
     add_device_option(parser)
     arguments = parser.parse_args()
     try:

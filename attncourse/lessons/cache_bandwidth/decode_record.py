@@ -35,7 +35,7 @@ def live_record(
     clock: Callable[[], float] = time.perf_counter,
     command: str = "live",
 ) -> Record:
-    """The limits of "cpu" or "cuda", and the grid's steps by one form: unless told, the course's own (`own_form`).
+    """The limits of "cpu" or "cuda", and the grid's steps by one form (default: `own_form`, the course's own).
 
     A CPU's steps run in this process, a GPU's in another, which a capture that fails cannot spoil for what follows here.
 
@@ -59,7 +59,7 @@ def own_form(device: str) -> str:
 
 
 def decode_steps(record: Record, *, batch: int, form: str | None = None) -> dict[str, dict[int, Measurement]]:
-    """Design -> context -> the measured step of so many sequences, by one form, the course's own unless told.
+    """Design -> context -> the measured step of so many sequences, by one form (default: the course's own).
 
     Designs that did not run lack.
     """

@@ -37,7 +37,7 @@ class DocumentEncoder(nn.Module):
         outputs: how many logits a token gets.
         radii: the radius of each block.
         context: the longest document.
-        global_indices: positions of the global tokens, none unless told.
+        global_indices: positions of the global tokens (default: none).
         d_model, n_heads, impl: as in `GlobalLocalAttention`.
     """
 

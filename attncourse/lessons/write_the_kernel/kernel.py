@@ -265,7 +265,7 @@ def flash_attention_with_lse(
 
 
 def _run(launch, *inputs: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    """What launch(*inputs, out) writes into an output of the first input's dtype, and of its shape unless told."""
+    """What launch(*inputs, out) writes into an output of the first input's dtype, and of this shape (default: its)."""
 
     def into_new(*inputs):
         out = inputs[0].new_empty(shape or inputs[0].shape)
