@@ -126,4 +126,4 @@ format: $(INSTALLED) ## Format and lint the code, strip the notebooks' outputs
 	$(BIN)/python -m attncourse bootstrap
 
 clean: ## Remove what was built and installed (.venv, _build)
-	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -2,11 +2,11 @@
 
 import pkgutil
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from .masks import blank_padding, length_mask
@@ -17,6 +17,25 @@ from .validate import check_widths, require
 Form = Callable | str
 """What attends: a function, or the name of one, "attncourse.room.kernel:function", which is imported when it is called:
 Triton is there on Linux alone."""
+
+
+class LayerOfHeads(Protocol):
+    """A layer of multi-head or grouped-query attention, as a conversion reads it."""
+
+    w_q: nn.Linear
+    w_k: nn.Linear
+    w_v: nn.Linear
+    w_o: nn.Linear
+    n_heads: int
+    head_dim: int
+    causal: bool
+    rope: RotaryEmbedding | None
+    scale: float | None
+    impl: str
+    training: bool
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its parameters by their names."""
 
 
 class Heads(NamedTuple):

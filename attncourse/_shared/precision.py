@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,11 +27,15 @@ def as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tensors if dtype is None else tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
-def outside_autocast(function: Callable) -> Callable:
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def outside_autocast(function: Callable[P, R]) -> Callable[P, R]:
     """The function with autocast off, which would round the products of `wide` tensors to 16 bits again."""
 
     @functools.wraps(function)
-    def exact(*args, **options):
+    def exact(*args: P.args, **options: P.kwargs) -> R:
         if not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")):
             return function(*args, **options)
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):

@@ -2,8 +2,6 @@
 
 import re
 
-from .validate import require
-
 UNITS = {
     "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 }  # fmt: skip
@@ -16,8 +14,9 @@ def parse_bytes(text: str) -> float:
         ValueError: it says none.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?(?:i?B)?)(?:/s)?", text.strip(), re.IGNORECASE)
-    unit = match and match[2].upper()
-    require(unit in UNITS, f"a size must read like 80GB, 79.6GiB or 3.35TB/s, got {text!r}")
+    unit = match[2].upper() if match else None
+    if match is None or unit not in UNITS:
+        raise ValueError(f"a size must read like 80GB, 79.6GiB or 3.35TB/s, got {text!r}")
     return float(match[1]) * UNITS[unit]
 
 

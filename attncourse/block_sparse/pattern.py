@@ -150,9 +150,10 @@ class BlockPattern:
         new = torch.eye(self.n, dtype=torch.bool, device=self.device)
         for depth in itertools.count():
             if not new.any():
-                return layers
+                break
             layers[new] = depth
             new = (new.float() @ sees > 0) & (layers < 0)
+        return layers
 
     def layers_needed(self) -> int | None:
         """Layers until every position can depend on every other (on every earlier one if causal); None where never."""

@@ -153,7 +153,7 @@ class Verdict:
 CHECKS: dict[str, Check] = {}
 UNITS: dict[str, Unit] = {}
 
-STATES = {
+STATES: dict[type[BaseException], str] = {
     Broken: "wrong",
     Unsolved: "unsolved",
     Missing: "missing",
@@ -389,8 +389,8 @@ class LocalLearner:
         return f"{self.name} is a {type(self.function).__name__} and no function: {again}"
 
     def _expect_unchanged(self, before, after) -> None:
-        changed = [i for i, pair in enumerate(zip(before[0], after[0], strict=True)) if not alike(*pair)]
-        changed = [self._parameter(i) for i in changed if i not in self.may_change]
+        positions = [i for i, pair in enumerate(zip(before[0], after[0], strict=True)) if not alike(*pair)]
+        changed = [self._parameter(i) for i in positions if i not in self.may_change]
         changed += [name for name in before[1] if not alike(before[1][name], after[1][name])]
         if changed:
             raise Broken(f"{self.name} changes its argument {changed[0]} in place, and the caller still needs it")

@@ -38,7 +38,7 @@ def by_replay(test: Callable[..., None]) -> Callable[..., Any]:
                 raise _Unanswered
             return results[len(calls) - 1]
 
-        holds = True
+        holds: bool | None = True
         try:
             holds = test(answer, *more) is not False
         except AssertionError:
@@ -56,7 +56,8 @@ def outcome(learner, attention: Callable[..., Any], *more: Any) -> bool:
     Raises:
         Broken: the test asks too often, for something else when it runs again, or for nothing at all.
     """
-    asked, results = [], []
+    asked: list[tuple] = []
+    results: list[Any] = []
     while True:
         got = learner(results, *more)
         expect(isinstance(got, dict) and {*got} == {"calls", "holds"}, "leave the line @by_replay above your test")

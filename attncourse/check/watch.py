@@ -111,7 +111,9 @@ def is_record(value: Any) -> bool:
 
 def arrays_reached(function: Callable) -> int:
     """Bytes of the NumPy arrays that a function's code can reach by name: globals, closure, defaults, helpers."""
-    waiting, seen, arrays = [function], set(), {}
+    waiting: list[Any] = [function]
+    seen: set[int] = set()
+    arrays: dict[int, int] = {}
     while waiting:
         value = waiting.pop()
         if id(value) in seen:

@@ -37,7 +37,7 @@ def global_local_loop(
     for i in range(t):
         if i in global_positions:
             query, keys, values = q_global[global_positions.index(i)], k_global, v_global
-            seen = range(t)
+            seen = list(range(t))
         else:
             query, keys, values = q[i], k, v
             seen = sorted({j for j in range(t) if abs(i - j) <= radius} | set(global_positions))

@@ -55,7 +55,7 @@ def grouped_query_decode(
     if mask.all():
         return _read(q, k, v, None, softcap).to(dtype)
     # A sequence of padding alone still gives a row.
-    rows = [_read_visible(*(x[i : i + 1] for x in (q, k, v, mask)), softcap) for i in range(len(q))]
+    rows = [_read_visible(*(x[i : i + 1] for x in (q, k, v, mask)), softcap=softcap) for i in range(len(q))]
     return (torch.cat(rows) if rows else q.new_zeros(*q.shape[:3], v.shape[-1])).to(dtype)
 
 
@@ -68,7 +68,7 @@ def _mask(q, k, cache_seqlens, window) -> Bool[Tensor, "b 1 t s"]:
     return visible_in_cache(queries, torch.where(keys < lengths[:, None], keys, -1), window=window)
 
 
-def _read_visible(q, k, v, mask, softcap):
+def _read_visible(q, k, v, mask, *, softcap):
     """`_read` of one sequence, over no more keys than up to the last that any query sees."""
     used = mask[0, 0].any(dim=0)
     end = int(used.nonzero().max()) + 1 if used.any() else 0

@@ -8,8 +8,9 @@ import copy
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from attncourse._shared.layer import LayerOfHeads
 from attncourse._shared.validate import check_widths, require
 
 from .module import GroupedQueryAttention
@@ -50,7 +51,7 @@ def group_heads(
 
 
 def grouped_from_multi_head(
-    layer: nn.Module, n_kv_heads: int, *, by: str = "mean", rng: torch.Generator | None = None
+    layer: LayerOfHeads, n_kv_heads: int, *, by: str = "mean", rng: torch.Generator | None = None
 ) -> GroupedQueryAttention:
     """The layer with its key and value heads grouped; queries, output and everything else are copies.
 
@@ -76,7 +77,7 @@ def grouped_from_multi_head(
         impl=layer.impl,
     )  # fmt: skip
     if layer.w_o.bias is None:  # Qwen2's layers have biases on queries, keys and values alone
-        grouped.w_o.bias = None
+        grouped.w_o.register_parameter("bias", None)
     state = {name: x for name, x in layer.state_dict().items() if name.startswith(("w_q.", "w_k.", "w_v.", "w_o."))}
     for name in state:
         if name.startswith(("w_k.", "w_v.")):

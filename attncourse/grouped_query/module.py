@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from attncourse._shared.cache import CacheShape, KeyValueCache, visible_through
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.layer import Form, check_impl, form_of, head_widths
+from attncourse._shared.masks import Masking
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse._shared.validate import check_softcap, check_tokens, check_window, require
 from attncourse.softmax_attention import (
@@ -142,7 +143,8 @@ class GroupedQueryAttention(nn.Module):
         if self.rope is not None:
             q, k = self.rope(q, positions), self.rope(k, positions)
         if cache is None:
-            masking = dict(causal=self.causal, window=self.window, key_lengths=key_lengths, mask=mask) | self._scores
+            masking: Masking = {"causal": self.causal, "window": self.window, "key_lengths": key_lengths, "mask": mask}
+            masking |= self._scores
             weights = attention_weights(q, k, **masking) if need_weights else None
             out = (
                 form_of(self.impl, self.forms)(q, k, v, **masking)
@@ -156,10 +158,14 @@ class GroupedQueryAttention(nn.Module):
         return self.w_o(merge_heads(self._decode(q, cache, starts, positions)))
 
     @property
-    def _scores(self) -> dict[str, float | None]:
+    def _scores(self) -> Masking:
         """What becomes of q . k; only what was told, since PyTorch's attention knows no softcap."""
-        told = {"scale": self.scale, "softcap": self.softcap}
-        return {name: value for name, value in told.items() if value is not None}
+        told: Masking = {}
+        if self.scale is not None:
+            told["scale"] = self.scale
+        if self.softcap is not None:
+            told["softcap"] = self.softcap
+        return told
 
     def _decode(self, q, cache, starts, positions):
         if self.impl in self.decoders:

@@ -17,7 +17,7 @@ class HardRead(NamedTuple):
     """
 
     out: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's method of this name gives way, as namedtuples allow
     log_prob: Tensor
 
 

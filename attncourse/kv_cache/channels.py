@@ -34,6 +34,7 @@ class ChannelCache(Layout):
         codec: how a block is stored; its groups are of tokens for keys, of channels for values (default: `Int4()`).
     """
 
+    capacity: int
     in_slots = False
 
     def __init__(

@@ -63,9 +63,9 @@ def with_class_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     A null overrides a default, as it does in the class.
     """
     config = _text(config)
-    known = table().get(config.get("model_type"), {})
+    known = table().get(config.get("model_type", ""), {})
     names = OLDER_NAMES | known.get("names", {})
-    supplied = known.get("defaults", {}) | UNDECLARED.get(config.get("model_type"), {})
+    supplied = known.get("defaults", {}) | UNDECLARED.get(config.get("model_type", ""), {})
     # Where a file holds both names, the class's own one counts, which is the one that it was written by.
     renamed = {names[name]: value for name, value in config.items() if name in names}
     kept = {name: value for name, value in config.items() if name not in names}
@@ -77,7 +77,7 @@ def _text(config: Mapping[str, Any]) -> dict[str, Any]:
     require(model_type is None or isinstance(model_type, str), f"model_type must be a string, got {model_type!r}")
     require(model_type not in ASSISTANTS, f"the model must keep a cache of its own, and {model_type} reads another's")
     inner = next((config[name] for name in TEXT if config.get(name)), None)
-    text = table().get(model_type, {}).get("text")
+    text = table().get(model_type or "", {}).get("text")
     require(inner is None or isinstance(inner, Mapping), f"the config of the text model must be a dict, got {inner!r}")
     if inner is None:
         return {**config, "model_type": text} if text else dict(config)

@@ -1,5 +1,6 @@
 """How a cache stores a stream of vectors: as they are, or in 8 or 4 bits with a scale for each group of entries."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,8 +33,9 @@ class Codec(Protocol):
     def encode(self, x: Float[Tensor, "*rows width"]) -> tuple[Tensor, ...]:
         """The tensors that hold x."""
 
-    def decode(self, *fields: Tensor, dtype: torch.dtype) -> Float[Tensor, "*rows width"]:
-        """What the tensors hold."""
+    @property
+    def decode(self) -> Callable[..., Tensor]:
+        """decode(*fields, dtype=...) gives what these tensors hold, (*rows, width)."""
 
 
 @dataclass(frozen=True)

@@ -138,18 +138,20 @@ def _design(layer: LayerCost) -> str:
 def sizes_table(found: CacheCost) -> str:
     """The cache's bytes, stored once and on each device."""
     on_device = sum(layer.on_device(layer.bytes_per_token, found.tensor_parallel) for layer in found.layers)
-    rows = [
-        ["a token", found.bytes_per_token, on_device],
-        [f"a sequence of {found.context:,}", found.bytes_per_sequence, found.bytes_per_sequence_on_device],
-        [f"a batch of {found.batch:,}", found.bytes_total, found.bytes_on_device],
-    ]
+    rows = {
+        "a token": (found.bytes_per_token, on_device),
+        f"a sequence of {found.context:,}": (found.bytes_per_sequence, found.bytes_per_sequence_on_device),
+        f"a batch of {found.batch:,}": (found.bytes_total, found.bytes_on_device),
+    }
     headers = [
         found.dtype,
         "stored once",
         f"on each of {found.tensor_parallel} devices ({found.copies:g} copies in all)",
     ]
     columns = 2 if found.tensor_parallel == 1 else 3
-    return _table([[row[0], *map(_both_units, row[1:columns])] for row in rows], headers[:columns], texts=1)
+    return _table(
+        [[name, *map(_both_units, sizes[: columns - 1])] for name, sizes in rows.items()], headers[:columns], texts=1
+    )
 
 
 def _table(rows: list[list], headers: list[str], *, texts: int) -> str:

@@ -23,6 +23,8 @@ class ContiguousCache(Layout):
         impl: how they are written and gathered, "torch" or "triton" (kernels; interpreted without a GPU).
     """
 
+    capacity: int
+
     def __init__(
         self,
         b: int,

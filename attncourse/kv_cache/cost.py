@@ -4,7 +4,7 @@ Pope et al. 2022, https://arxiv.org/abs/2211.05102, for decoding against bandwid
 and cannot split; DeepSeek-AI 2024, https://arxiv.org/abs/2405.04434, table 1, for the four designs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ import torch
 from attncourse._shared.cache import CacheShape
 from attncourse._shared.validate import check_widths, require
 
-from .codec import Fp8, Int4, Int8, Plain
+from .codec import Codec, Fp8, Int4, Int8, Plain
 from .configs import MODELS
 from .layers import Layer, read_config
 from .layout import token_nbytes
 
 # How vectors are stored under each name: the cache's dtype, and the codec with its group.
-STORED = {
+STORED: dict[str, tuple[torch.dtype, Callable[[int | None], Codec]]] = {
     "float32": (torch.float32, lambda group: Plain()),
     "bfloat16": (torch.bfloat16, lambda group: Plain()),
     "float16": (torch.float16, lambda group: Plain()),

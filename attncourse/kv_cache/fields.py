@@ -117,7 +117,7 @@ def check_fields(sizes: Mapping[str, Any], *, kinds_told: bool) -> None:
     Raises:
         ValueError: a field that is not understood, with its value.
     """
-    harmless = UNDERSTOOD | HARMLESS_IN.get(sizes.get("model_type"), set())
+    harmless = UNDERSTOOD | HARMLESS_IN.get(sizes.get("model_type", ""), set())
     unread = {name: value for name, value in sizes.items() if value and name not in harmless and is_layout(name)}
     if kinds_told:
         unread = {name: value for name, value in unread.items() if not STATE.search(name.lower())}

@@ -120,7 +120,7 @@ def _attention_config(sizes: dict[str, Any]) -> dict[str, Any]:
 def _check_is_decoder(sizes: dict[str, Any]) -> None:
     """Models of BERT's kind keep a cache only where they are told to write; those of BART's keep another one besides."""
     require(not sizes.get("is_encoder_decoder"), "the model must be a decoder alone, and is_encoder_decoder is true")
-    declared = table().get(sizes.get("model_type"), {}).get("defaults", {})
+    declared = table().get(sizes.get("model_type", ""), {}).get("defaults", {})
     no_decoder = any(name in declared and not sizes[name] for name in ("is_decoder", "causal"))
     require(
         not no_decoder or sizes["model_type"] in CAUSAL_ANYWAY,

@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -35,7 +36,8 @@ def empty_store(
 
 def token_nbytes(shape: CacheShape, *, codec: Codec | None = None, dtype: torch.dtype = torch.float32) -> int:
     """Bytes that one token takes in one layer's cache: 2 * n_kv_heads * head_dim * itemsize for plain keys and values."""
-    fields = [field for width in shape.widths for field in (codec or Plain()).fields(width, dtype)]
+    stored: Codec = codec or Plain()
+    fields = [field for width in shape.widths for field in stored.fields(width, dtype)]
     return shape.n_kv_heads * sum(width * dtype.itemsize for width, dtype in fields)
 
 
@@ -54,12 +56,12 @@ class Layout(ABC):
     storage: tuple[tuple[Tensor, ...], ...]
     block_table: Int[Tensor, "b pages"] | None = None
     in_slots: bool = True
-    in_order: bool = True
 
     def __init__(self, b: int, shape: CacheShape, *, dtype, device, codec: Codec | None, impl: str):
         check_widths(b=b)
         check_impl(impl, WRITES)
-        self.shape, self.dtype, self.codec, self.impl = shape, dtype, codec or Plain(), impl
+        self.shape, self.dtype, self.impl = shape, dtype, impl
+        self.codec: Codec = codec or Plain()
         self.lengths: Int[Tensor, " b"] = torch.zeros(b, dtype=torch.int32, device=device)
         # No sequence is longer. It is counted on the host, so that room is checked without waiting for the device.
         self._most = 0
@@ -68,6 +70,11 @@ class Layout(ABC):
     def device(self) -> torch.device:
         """Where the cache lives."""
         return self.lengths.device
+
+    @property
+    def in_order(self) -> bool:
+        """Whether `view` gives position j in place j, as layouts do that forget nothing."""
+        return True
 
     def append(self, *streams: Float[Tensor, "b g c width"], counts: Int[Tensor, " b"] | None = None) -> None:
         """Add c tokens a stream to every sequence; of row b only the first counts[b] are tokens (default: all).
@@ -118,7 +125,7 @@ class Layout(ABC):
         self._release(lengths)
         self.lengths = lengths.to(torch.int32, copy=True)
 
-    def fork(self, rows: Sequence[int] | Int[Tensor, " n"]) -> "Layout":
+    def fork(self, rows: Sequence[int] | Int[Tensor, " n"]) -> Self:
         """Another cache, whose sequence i is so far that of row rows[i].
 
         Raises:
@@ -147,6 +154,7 @@ class Layout(ABC):
 
     def _reserve(self, counts: Tensor, *, most: int) -> None:
         """Make room for the next counts[b] <= most tokens, or raise and change nothing. Here each row has its own room."""
+        assert self.capacity is not None  # a layout that has none says this method itself
         if self._most + most <= self.capacity:
             return
         self._most = int(self.lengths.max())

@@ -6,6 +6,7 @@ the copy when one of the sharers writes).
 
 import copy
 from collections import Counter
+from typing import Self
 
 import torch
 from jaxtyping import Int
@@ -50,7 +51,7 @@ class PagePool:
     ):
         check_widths(n_pages=n_pages, page_size=page_size)
         self.n_pages, self.shape, self.page_size, self.dtype = n_pages, shape, page_size, dtype
-        self.codec = codec or Plain()
+        self.codec: Codec = codec or Plain()
         self.storage = empty_store(n_pages, page_size, shape, codec=self.codec, dtype=dtype, device=device)
         self.holders = [0] * n_pages
         self._free = list(range(n_pages))[::-1]
@@ -130,6 +131,9 @@ class PagedCache(Layout):
         impl: how tokens are written and gathered, "torch" or "triton" (kernels; interpreted without a GPU).
     """
 
+    block_table: Tensor
+    capacity: int
+
     def __init__(self, b: int, pool: PagePool, *, max_pages: int | None = None, impl: str = "torch"):
         device = pool.storage[0][0].device
         self._pages: list[list[int]] | None = [[] for _ in range(b)]
@@ -138,25 +142,22 @@ class PagedCache(Layout):
         check_widths(max_pages=max_pages)
         self.pool, self.max_pages = pool, max_pages
         self.block_table = torch.full((b, max_pages), -1, dtype=torch.int32, device=device)
+        # The longest sequence that the table has room for; whether the pool has the pages shows when they are taken.
+        self.capacity = max_pages * pool.page_size
         self.storage = pool.storage
-
-    @property
-    def capacity(self) -> int:
-        """The longest sequence that the table has room for; whether the pool has the pages shows when they are taken."""
-        return self.block_table.shape[1] * self.pool.page_size
 
     @property
     def cache_seqlens(self) -> Int[Tensor, " b"]:
         """`lengths`, by the name that kernels over pages give it."""
         return self.lengths
 
-    def fork(self, rows) -> "PagedCache":
+    def fork(self, rows) -> Self:
         """As `Layout.fork`, without a copy: the pages are shared."""
         rows = self._checked_rows(rows)
         twin = copy.copy(self)
         twin.lengths, twin.block_table = self.lengths[rows], self.block_table[rows]
-        twin._pages = [list(self._pages[row]) for row in rows.tolist()]
-        for pages in twin._pages:
+        twin._pages = [list(self._held_pages()[row]) for row in rows.tolist()]
+        for pages in twin._held_pages():
             for page in pages:
                 self.pool.share(page)
         return twin
@@ -169,7 +170,7 @@ class PagedCache(Layout):
     @property
     def lengths(self) -> Int[Tensor, " b"]:
         """How many tokens of each sequence went in; every method asks, so that none works on a cache that was freed."""
-        self._check_alive()
+        self._held_pages()
         return self._lengths
 
     @lengths.setter
@@ -179,37 +180,38 @@ class PagedCache(Layout):
     @property
     def nbytes(self) -> int:
         """Bytes of the pages that stand in the table, each counted once; the table itself is not counted."""
-        self._check_alive()
+        pages = self._held_pages()
         page_nbytes = self.pool.nbytes // self.pool.n_pages
-        return page_nbytes * len({page for pages in self._pages for page in pages})
+        return page_nbytes * len({page for row in pages for page in row})
 
     @property
     def used_nbytes(self) -> int:
         """Bytes of the tokens that stand, those of a shared page counted once."""
-        size, filled = self.pool.page_size, {}
-        for pages, length in zip(self._pages, self.lengths.tolist(), strict=True):
+        size = self.pool.page_size
+        filled: dict[int, int] = {}
+        for pages, length in zip(self._held_pages(), self.lengths.tolist(), strict=True):
             for i, page in enumerate(pages):
                 filled[page] = max(filled.get(page, 0), min(size, length - i * size))
         return self.token_nbytes * sum(filled.values())
 
     def _reserve(self, counts: Tensor, *, most: int) -> None:
-        pool, size, counts, lengths = self.pool, self.pool.page_size, counts.tolist(), self.lengths.tolist()
-        needed = [pages_for(length + count, size) for length, count in zip(lengths, counts, strict=True)]
+        pool, size, more, lengths = self.pool, self.pool.page_size, counts.tolist(), self.lengths.tolist()
+        needed = [pages_for(length + count, size) for length, count in zip(lengths, more, strict=True)]
         require(
             max(needed) <= self.max_pages,
-            f"a row of the block table has {self.max_pages} pages of {size} tokens, got lengths {lengths} and {counts} more",
+            f"a row of the block table has {self.max_pages} pages of {size} tokens, got lengths {lengths} and {more} more",
         )
-        fresh = [n - len(pages) for n, pages in zip(needed, self._pages, strict=True)]
+        fresh = [n - len(pages) for n, pages in zip(needed, self._held_pages(), strict=True)]
         # Only a last page that is not full is written again; of its holders all that write copy it, but the last one.
-        opened = [count > 0 and length % size > 0 for length, count in zip(lengths, counts, strict=True)]
-        writers = Counter(pages[-1] for pages, again in zip(self._pages, opened, strict=True) if again)
+        opened = [count > 0 and length % size > 0 for length, count in zip(lengths, more, strict=True)]
+        writers = Counter(pages[-1] for pages, again in zip(self._held_pages(), opened, strict=True) if again)
         copies = sum(min(n, pool.holders[page] - 1) for page, n in writers.items())
         require(
             sum(fresh) + copies <= pool.n_free,
             f"{sum(fresh)} new pages and {copies} copies of shared ones are needed, and of the pool's {pool.n_pages} "
             f"pages {pool.n_free} are free",
         )
-        for row, pages in enumerate(self._pages):
+        for row, pages in enumerate(self._held_pages()):
             if opened[row]:
                 pages[-1] = pool.own(pages[-1])
             pages.extend(pool.take() for _ in range(fresh[row]))
@@ -220,12 +222,15 @@ class PagedCache(Layout):
         return page_slots(self.block_table, positions, page_size=self.pool.page_size)
 
     def _release(self, lengths: Tensor) -> None:
-        for row, (pages, length) in enumerate(zip(self._pages, lengths.tolist(), strict=True)):
+        for row, (pages, length) in enumerate(zip(self._held_pages(), lengths.tolist(), strict=True)):
             kept = pages_for(length, self.pool.page_size)
             for page in pages[kept:]:
                 self.pool.release(page)
             del pages[kept:]
             self.block_table[row, kept:] = -1
 
-    def _check_alive(self) -> None:
-        require(self._pages is not None, "this cache was freed, and its pages are others' now: build a new one")
+    def _held_pages(self) -> list[list[int]]:
+        """The pages of each row; of a cache that was freed none are its own."""
+        if self._pages is None:
+            raise ValueError("this cache was freed, and its pages are others' now: build a new one")
+        return self._pages

@@ -3,6 +3,8 @@
 Xiao et al. 2023, StreamingLLM, https://arxiv.org/abs/2309.17453, section 3.2, for the first tokens beside the ring.
 """
 
+from typing import Self
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -30,6 +32,8 @@ class RingCache(Layout):
         codec: how vectors are stored (default: `Plain()`).
         impl: how they are written and gathered, "torch" or "triton" (kernels; interpreted without a GPU).
     """
+
+    window: int
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class RingCache(Layout):
         positions = torch.where(slots < self.sinks, slots, torch.where(in_ring >= self.sinks, in_ring, -1))
         return torch.where(positions < self.lengths[:, None], positions, -1)
 
-    def fork(self, rows) -> "RingCache":
+    def fork(self, rows) -> Self:
         """As `Layout.fork`."""
         twin = super().fork(rows)
         twin._written = self._written[self._checked_rows(rows)]

@@ -60,9 +60,9 @@ def latent_attention_blocked(
         parts = []
         for first, count, width in _groups(length, split, splits):
             here = slice(first, first + count * width)
-            cut = [wide(x[here]).unflatten(0, (count, width)) for x in (latent[row, 0], k_rope[row, 0])]
+            keys, turned = (wide(x[here]).unflatten(0, (count, width)) for x in (latent[row, 0], k_rope[row, 0]))
             seen_here = None if seen is None else seen[here].unflatten(0, (count, width))
-            parts.append(attend_splits(q_latent[row], q_rope[row], *cut, seen_here))
+            parts.append(attend_splits(q_latent[row], q_rope[row], keys, turned, seen_here))
         if parts:
             mixed[row] = _merge_splits(*map(torch.cat, zip(*parts, strict=True)))
     return expand_output(rearrange(mixed, "b (h t) r -> b h t r", h=h), wide(w_uv)).to(q_nope.dtype)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from attncourse._shared.masks import Masking
 from attncourse._shared.precision import wide
 from attncourse._shared.validate import check_key_lengths, check_mask, check_tensors, shapes_of
 
@@ -32,15 +33,14 @@ def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor,
         raise ValueError(f"queries must have a width, {shapes_of(q_nope=q_nope, q_rope=q_rope)}")
 
 
-def check_masking(
-    q_nope: Tensor, latent: Tensor, *, key_lengths: Tensor | None, mask: Tensor | None
-) -> dict[str, Tensor | None]:
+def check_masking(q_nope: Tensor, latent: Tensor, *, key_lengths: Tensor | None, mask: Tensor | None) -> Masking:
     """key_lengths and mask fit; both as they go to scores, which are float32 or better."""
     (b, h, t, _), s = q_nope.shape, latent.shape[2]
     check_key_lengths(key_lengths, b=b, s=s, like=latent)
     check_mask(mask, shape=(b, h, t, s), like=latent)
-    added = mask is not None and mask.is_floating_point()
-    return dict(key_lengths=key_lengths, mask=wide(mask) if added else mask)
+    if mask is not None and mask.is_floating_point():
+        mask = wide(mask)
+    return {"key_lengths": key_lengths, "mask": mask}
 
 
 def check_table(block_table: Tensor, *, b: int, like: Tensor) -> None:

@@ -10,8 +10,9 @@ factors stands in the way of every low rank, so models to convert learn absolute
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from attncourse._shared.layer import LayerOfHeads
 from attncourse._shared.validate import check_widths, require
 
 from .module import LatentAttention
@@ -45,7 +46,7 @@ def low_rank(
 
 
 def latent_from_grouped(
-    layer: nn.Module, kv_lora_rank: int, *, inputs: Float[Tensor, "n d"] | None = None
+    layer: LayerOfHeads, kv_lora_rank: int, *, inputs: Float[Tensor, "n d"] | None = None
 ) -> LatentAttention:
     """The latent layer, of this rank and without a rotary part, that is closest to a multi-head or grouped one.
 

@@ -12,6 +12,7 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
+from attncourse._shared.masks import Masking
 from attncourse._shared.precision import outside_autocast, wide
 from attncourse.softmax_attention import softmax_attention
 
@@ -83,10 +84,11 @@ def latent_attention(
         ValueError: a shape, dtype or device does not fit; the message names the rule and the values.
     """
     check_latent(q_nope, q_rope, latent, k_rope, w_uk, w_uv)
-    masking = dict(causal=causal, **check_masking(q_nope, latent, key_lengths=key_lengths, mask=mask))
+    fitting = check_masking(q_nope, latent, key_lengths=key_lengths, mask=mask)
+    masking: Masking = {"causal": causal, "scale": scale, **fitting}
     k, v = expand_latent(wide(latent), wide(k_rope), wide(w_uk), wide(w_uv))
     q = wide(torch.cat([q_nope, q_rope], dim=-1))  # equation 16
-    return softmax_attention(q, k, v, scale=scale, **masking).to(q_nope.dtype)  # equation 18
+    return softmax_attention(q, k, v, **masking).to(q_nope.dtype)  # equation 18
 
 
 def absorb_query(q_nope: Float[Tensor, "b h t n"], w_uk: Float[Tensor, "h n r"]) -> Float[Tensor, "b h t r"]:
@@ -119,9 +121,10 @@ def latent_attention_absorbed(
     of the heads, whatever the latents' width.
     """
     check_latent(q_nope, q_rope, latent, k_rope, w_uk, w_uv)
-    masking = dict(causal=causal, **check_masking(q_nope, latent, key_lengths=key_lengths, mask=mask))
+    fitting = check_masking(q_nope, latent, key_lengths=key_lengths, mask=mask)
     scale = (q_nope.shape[-1] + q_rope.shape[-1]) ** -0.5 if scale is None else scale
+    masking: Masking = {"causal": causal, "scale": scale, **fitting}
     q = torch.cat([absorb_query(wide(q_nope), wide(w_uk)), wide(q_rope)], dim=-1)
     k = wide(torch.cat([latent, k_rope], dim=-1))
-    mixed = softmax_attention(q, k, wide(latent), scale=scale, **masking)
+    mixed = softmax_attention(q, k, wide(latent), **masking)
     return expand_output(mixed, wide(w_uv)).to(q_nope.dtype)

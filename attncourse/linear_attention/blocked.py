@@ -58,14 +58,15 @@ def linear_attention_blocked(
     starts = range(0, max(s, 1), size)
     # Query i stands at s - t + i; the first piece also has those that stand before the first key.
     ends = [max(min(start + size, s) - (s - t), 0) for start in starts]
-    whole = decay is None or decay.ndim < 2 or decay.shape[-2] == 1  # one for every step
     # Split, not sliced: the gradient of a slice is as long as the whole.
     pieces = zip(
         starts,
         q.split([end - begin for begin, end in itertools.pairwise([0, *ends])], dim=2),
         k.split(size, dim=2),
         v.split(size, dim=2),
-        [decay] * len(starts) if whole else decay.split(size, dim=-2),
+        [decay] * len(starts)  # one for every step
+        if decay is None or decay.ndim < 2 or decay.shape[-2] == 1
+        else decay.split(size, dim=-2),
         strict=True,
     )
     outs = []
@@ -73,22 +74,23 @@ def linear_attention_blocked(
         lengths = None if key_lengths is None else (key_lengths.long() - start).clamp(0, k_piece.shape[2])
         out, state = _piece(q_piece, k_piece, v_piece, decay_piece, lengths, state, **options)
         outs.append(out)
+    assert state is not None  # there is a first piece, of however few keys
     out = torch.cat(outs, dim=2)
     return (out, state) if return_state else out
 
 
-def _piece(q, k, v, decay, key_lengths, state, *, causal, feature_map, normalize, chunk):
+def _piece(q, k, v, decay, key_lengths, state, *, causal, feature_map, normalize, chunk) -> tuple[Tensor, LinearState]:
     """The output and the next state of one piece, all of its chunks at once."""
     inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
     check_chunked(inputs.decay)
     if inputs.decay is not None and inputs.decay.shape[-1] > 1:
         chunk = min(chunk, CHUNK_OF_FEATURES)
     return attend_beside(
-        inputs, lambda *beside: _in_chunks(*beside, chunk), causal=causal, normalize=normalize, dtype=q.dtype
+        inputs, lambda *beside: _in_chunks(*beside, chunk=chunk), causal=causal, normalize=normalize, dtype=q.dtype
     )
 
 
-def _in_chunks(q, k, v, decay, state, chunk):
+def _in_chunks(q, k, v, decay, state, *, chunk):
     """Mixture, total weight and last state of causal queries beside their keys, (b, h, n, f) and (b, g, n, f)."""
     n, g = k.shape[2], k.shape[1]
     if 0 in (n, q.shape[0]):

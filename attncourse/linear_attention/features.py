@@ -38,6 +38,8 @@ class RandomFeatures(nn.Module):
     W is a buffer: a layer saves it, loads it and moves with it.
     """
 
+    projection: Tensor
+
     def __init__(self, projection: Float[Tensor, "f dk"]):
         super().__init__()
         self.register_buffer("projection", projection)

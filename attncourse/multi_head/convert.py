@@ -21,7 +21,7 @@ def state_dict_from_torch(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     require("bias_k" not in theirs, "add_bias_kv=True appends a learned key and value, which MultiHeadAttention lacks")
     if "in_proj_weight" in theirs:
-        weights = theirs["in_proj_weight"].chunk(3)
+        weights = list(theirs["in_proj_weight"].chunk(3))
     else:
         weights = [theirs[f"{name}_proj_weight"] for name in PROJECTIONS]
     kdim, vdim = weights[1].shape[1], weights[2].shape[1]

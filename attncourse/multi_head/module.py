@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.layer import Form, check_dropout, check_impl, form_of, head_widths
+from attncourse._shared.masks import Masking
 from attncourse._shared.rope import RotaryEmbedding
 from attncourse._shared.validate import check_context, check_key_lengths, check_widths, require
 from attncourse.softmax_attention import (
@@ -115,7 +116,7 @@ class MultiHeadAttention(nn.Module):
             t, s = x.shape[1], context.shape[1]
             positions = torch.arange(s, device=x.device) if positions is None else positions
             k, q = self.rope(k, positions), self.rope(q, positions[..., s - t :])
-        masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask, scale=self.scale)
+        masking: Masking = {"causal": self.causal, "key_lengths": key_lengths, "mask": mask, "scale": self.scale}
         weights = attention_weights(q, k, **masking) if need_weights or self._drops else None
         out = self._attend(q, k, v, weights, masking)
         if head_mask is not None:
@@ -174,7 +175,7 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(f"impl={self.impl!r} never forms weights: use 'reference'")
 
 
-def _keep_heads(parameter: nn.Parameter, kept: list[int], n_heads: int, dim: int = 0) -> nn.Parameter:
+def _keep_heads(parameter: Tensor, kept: list[int], n_heads: int, dim: int = 0) -> nn.Parameter:
     """A copy of the parts of a parameter that these heads own along this axis."""
     by_head = parameter.detach().unflatten(dim, (n_heads, -1))
     index = torch.tensor(kept, device=parameter.device)

@@ -4,10 +4,13 @@ Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2. Matrices a
 (out, in): head i owns rows i dk .. (i + 1) dk of w_q and w_k, rows i dv .. (i + 1) dv of w_v, and the same columns of w_o.
 """
 
+from typing import Unpack
+
 from jaxtyping import Float
 from torch import Tensor
 
 from attncourse._shared.heads import merge_heads, split_heads
+from attncourse._shared.masks import Masking
 from attncourse.softmax_attention import softmax_attention
 
 from .checks import check_projections
@@ -22,7 +25,7 @@ def multi_head_attention_loop(
     w_o: Float[Tensor, "d_out hdv"],
     *,
     n_heads: int,
-    **masking,
+    **masking: Unpack[Masking],
 ) -> Float[Tensor, "b t d_out"]:
     """Head after head: project with its own matrices, attend, project back; the heads' results are summed.
 
@@ -48,7 +51,7 @@ def multi_head_attention(
     w_o: Float[Tensor, "d_out hdv"],
     *,
     n_heads: int,
-    **masking,
+    **masking: Unpack[Masking],
 ) -> Float[Tensor, "b t d_out"]:
     """All heads at once: one product projects for every head, and a head is an axis.
 

@@ -47,7 +47,7 @@ def _blocks(t: int, s: int, band: Band, size: int, like: Tensor) -> Iterator[_Bl
         low = low if apart or band.sinks == 0 else 0
         cols = [slice(0, band.sinks), slice(low, high)] if apart else [slice(low, high)]
         place = (last - first, first - low, high - low, apart)
-        if place != known:
+        if bias is None or place != known:
             known, bias = place, _bias(torch.arange(first, last + 1), cols, band).to(like)
         yield _Block(rows, cols, bias, early=first < 0)
 

@@ -45,6 +45,7 @@ def local_band(*, window: int | None = None, radius: int | None = None, dilation
         raise ValueError(f"sinks go with an undilated window, got sinks={sinks}, radius={radius}, dilation={dilation}")
     if radius is not None:
         return Band(radius, radius, dilation)
+    assert window is not None  # one of the two is given
     return Band(window - 1, 0, dilation, sinks)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.layer import Form, check_dropout, check_impl, form_of, head_widths, sdpa_under
-from attncourse._shared.masks import narrow_mask, visible_keys
+from attncourse._shared.masks import Masking, narrow_mask, visible_keys
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import check_attention, check_context, check_widths
 
@@ -121,7 +121,7 @@ class SoftmaxAttention(nn.Module):
         context = x if context is None else context
         check_context(x, context, self.w_q.weight, self.w_k.weight)
         q, k, v = (project(y)[:, None] for project, y in ((self.w_q, x), (self.w_k, context), (self.w_v, context)))
-        masking = dict(causal=self.causal, key_lengths=key_lengths, mask=mask)
+        masking: Masking = {"causal": self.causal, "key_lengths": key_lengths, "mask": mask}
         if need_weights and self.impl != "reference":
             raise ValueError(f"impl={self.impl!r} never forms weights: use 'reference'")
         if need_lse and self.impl == "torch":
@@ -129,7 +129,7 @@ class SoftmaxAttention(nn.Module):
         weights = attention_weights(q, k, **masking) if need_weights or self._drops else None
         out, lse = self._attend(q, k, v, weights, masking)
         result = [self.w_o(out[:, 0])]
-        if need_weights:
+        if need_weights and weights is not None:
             result.append(weights[:, 0])
         if need_lse:
             result.append(lse[:, 0])

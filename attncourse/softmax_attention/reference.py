@@ -4,7 +4,7 @@ Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, equation 1. Here a query 
 zeros; there it is undefined.
 """
 
-from typing import Unpack
+from typing import Literal, Unpack, overload
 
 import torch
 from einops import einsum, rearrange
@@ -98,6 +98,22 @@ def mix_values(
     grouped = rearrange(wide(weights), "b (g r) t s -> b g r t s", g=v.shape[1])
     out = einsum(grouped, wide(blank_padding(v, key_lengths)), "b g r t s, b g s dv -> b g r t dv")
     return rearrange(out, "b g r t dv -> b (g r) t dv").to(v.dtype)
+
+
+@overload
+def softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, **masking: Unpack[Masking]
+) -> Tensor:
+    """The output alone."""
+    ...
+
+
+@overload
+def softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], **masking: Unpack[Masking]
+) -> tuple[Tensor, Tensor]:
+    """The output and the log-sum-exp."""
+    ...
 
 
 def softmax_attention(

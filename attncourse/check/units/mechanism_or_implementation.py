@@ -60,7 +60,7 @@ def _draw_scores(rng, t: int, s: int, *, far: bool) -> Tensor:
 def _judge_state(got, state, scores, values, *, case: str) -> tuple[Tensor, ...]:
     """The new state, which must be the expected one."""
     top, total, mixed = state
-    wanted = _step_expected(*state, scores, values)
+    wanted = _step_expected(top, total, mixed, scores, values)
     blind = wanted[0] == -torch.inf
     for x, right, name in zip(got, wanted, ("top", "total", "mixed"), strict=True):
         expect(
@@ -302,9 +302,9 @@ def _draw_lengths(memory: int, page: int, longest: int, *, told: slice, rng) -> 
     while True:
         drawn = torch.randint(1, longest // 3, (80,), generator=rng)
         whole = torch.randint(0, 3, (80,), generator=rng) == 0
-        lengths = torch.where(whole, (drawn + page - 1) // page * page, drawn)
-        lengths[6::7] = longest - integer(rng, 90, 180)
-        lengths = lengths.tolist()
+        rounded = torch.where(whole, (drawn + page - 1) // page * page, drawn)
+        rounded[6::7] = longest - integer(rng, 90, 180)
+        lengths = rounded.tolist()
         right, ways = _ways(lengths, memory, page)
         mistaken = [number for number in ways.values() if number != right]
         stretches = {memory // longest, memory // longest + 1, memory // max(lengths)}

@@ -40,12 +40,12 @@ def _draw_step(rng, kind: str) -> tuple:
         n_heads = n_kv_heads
     elif kind == "one stored head":
         n_kv_heads = 1
-    window = None if kind in ("no window", "no groups") else window
-    if window:
+    kept = None if kind in ("no window", "no groups") else window
+    if kept:
         length = {"short text": window - integer(rng, 5, 20), "just full": window, "one more": window + 1}.get(
             kind, length
         )
-    return layers, n_heads, n_kv_heads, width, window, length
+    return layers, n_heads, n_kv_heads, width, kept, length
 
 
 def _judge_step(size, flops, layers, n_heads, n_kv_heads, width, window, length) -> None:
