@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from attncourse.grade.export.gradebook import COURSE, write_gradebook
+from attncourse.grade.export.gradebook import open_gradebook, write_gradebook
 from tests import toy_course
 from tests.toy_records import check_record, record, register_toys, toy
 
@@ -38,7 +38,7 @@ def database(tmp_path, empty) -> Path:
 
 
 def opened(database: Path):
-    return nbgrader_api.Gradebook(f"sqlite:///{database}", COURSE)
+    return open_gradebook(f"sqlite:///{database}")
 
 
 def grades(database: Path, student: str) -> dict[str, tuple]:

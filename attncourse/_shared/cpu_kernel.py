@@ -499,9 +499,7 @@ def in_threads(kernel: Callable[[], Callable], work: np.ndarray) -> None:
     PyTorch's own threads: for a while after their last work they spin, and would slow down others.
     """
     call, threads, parallel = kernel(), torch.get_num_threads(), _openmp()
-    if threads == 1:
-        call(work.ctypes.data)
-    elif parallel is not None:
+    if threads > 1 and parallel is not None:
         parallel(call, work.ctypes.data, threads, 0)
     else:
         others = [threading.Thread(target=call, args=(work.ctypes.data,)) for _ in range(threads - 1)]

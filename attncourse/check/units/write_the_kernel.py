@@ -206,9 +206,8 @@ def _where_kernels_run(attention):
 
 def _exhibit(name):
     """A broken attention of the museum."""
-    from attncourse.lessons.write_the_kernel.museum import (
-        EXHIBITS,  # which needs Triton, and that is there on Linux alone
-    )
+    # It needs Triton, which is there on Linux alone.
+    from attncourse.lessons.write_the_kernel.museum import EXHIBITS
 
     return _where_kernels_run(next(exhibit.attend() for exhibit in EXHIBITS if exhibit.name == name))
 

@@ -59,15 +59,24 @@ def write_gradebook(database: Path, records: Iterable[Record], *, exercises: Pat
         raise OSError(errno.EIO, f"the gradebook could not be written: {error.orig}", str(database)) from error
 
 
-def _write_gradebook(database: Path, records: Iterable[Record], exercises: Path) -> list[str]:
+def open_gradebook(url: str):
+    """nbgrader's gradebook of the course at this address, made where there is none."""
     from nbgrader.api import Gradebook
 
-    # nbgrader calls alembic, which is installed beside it, by name
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    before = os.environ.get("PATH", "")
+    # To make one nbgrader calls alembic, which is installed beside it, by name.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+    try:
+        return Gradebook(url, COURSE)
+    finally:
+        os.environ["PATH"] = before
+
+
+def _write_gradebook(database: Path, records: Iterable[Record], exercises: Path) -> list[str]:
     marks = counting(records)
     url = f"sqlite:///{Path(database).absolute()}"
     units = in_order({unit for _, unit in marks if unit})
-    with Gradebook(url, COURSE) as gradebook:
+    with open_gradebook(url) as gradebook:
         for unit in units:
             _enter_unit(gradebook, url, unit, exercises / unit / f"{unit}.ipynb")
         # nbgrader builds a submission from parts that are not in its session yet, of which SQLAlchemy warns when it flushes
