@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import yaml
 from bs4 import BeautifulSoup
 
 from attncourse.course.chapters import pages
@@ -29,12 +30,24 @@ def defects(page: Path) -> list[str]:
     return found
 
 
+def lost_addresses(html: Path) -> list[str]:
+    """Old addresses of pages that lead nowhere."""
+    redirects = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]["redirects"]
+    found = []
+    for old, new in redirects.items():
+        page = html / f"{old}.html"
+        if not page.exists() or new not in page.read_text(encoding="utf-8") or not (html / new).exists():
+            found.append(f"{old}: does not lead to {new}")
+    return found
+
+
 def main(html: Path) -> int:
     """Print every defect of every expected page; 1 where there is one."""
     problems, expected = [], pages(ROOT)
     for name in expected:
         page = html / f"{name}.html"
         problems += [f"{name}: {defect}" for defect in defects(page)] if page.exists() else [f"{name}: not built"]
+    problems += lost_addresses(html)
     print("\n".join(problems) or f"{len(expected)} pages checked: no traceback, nothing missing, nothing from outside")
     return int(bool(problems))
 

@@ -78,12 +78,12 @@ def test_a_unit_comes_alone_and_a_name_twice_comes_once(out):
 
 
 def test_the_page_says_what_to_read_and_solve_and_opens_offline(out):
-    assign(ROOT, ["query_key_value", "additive"], out, due=datetime(2099, 3, 6, 23, 59))
+    assign(ROOT, ["softmax_attention", "additive"], out, due=datetime(2099, 3, 6, 23, 59))
     assert defects(out / "index.html") == []
     page, text, origin = page_of(out), text_of(out), read_origin(ROOT)
     links = {a["href"] for a in page.select("a")}
     assert "Friday, 6 March 2099, 23:59" in text
-    for chapter in ("query_key_value", "short_history"):
+    for chapter in ("softmax_attention", "short_history"):
         assert {
             origin.colab_url(f"book/{chapter}.ipynb"),
             f"{origin.repository}/blob/{origin.tag}/book/{chapter}.ipynb",

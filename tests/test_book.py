@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from attncourse.course.chapters import chapters, pages
-from tests.check_built_book import defects, main
+from tests.check_built_book import defects, lost_addresses, main
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,7 +75,19 @@ def test_a_clean_page_has_no_defect_and_a_missing_one_is_named(tmp_path, capsys)
     )
     assert defects(page) == []
     assert main(tmp_path) == 1
-    assert "query_key_value: not built" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "softmax_attention: not built" in said and "query_key_value: does not lead to softmax_attention.html" in said
+
+
+def test_an_old_address_is_lost_where_it_leads_elsewhere_or_to_nothing(tmp_path):
+    redirects = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]["redirects"]
+    for old, new in redirects.items():
+        (tmp_path / f"{old}.html").write_text(f'<meta http-equiv="refresh" content="0; url={new}">', encoding="utf-8")
+        (tmp_path / new).write_text("", encoding="utf-8")
+    assert lost_addresses(tmp_path) == []
+    (tmp_path / "softmax_attention.html").unlink()
+    (tmp_path / "sparse_patterns.html").write_text("elsewhere", encoding="utf-8")
+    assert [line.partition(":")[0] for line in lost_addresses(tmp_path)] == ["query_key_value", "sparse_patterns"]
 
 
 def test_launch_buttons_are_configured():

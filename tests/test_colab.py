@@ -139,7 +139,7 @@ def text_of(notebook) -> str:
 def test_a_chapter_and_an_exercise_run_in_colab(colab, published, monkeypatch):
     assert sys.prefix not in run(colab["python"], "-c", "import sys; print(sys.path)")
     before = versions(colab["python"])
-    chapter = run_notebook(published / "book" / "query_key_value.ipynb", colab, monkeypatch)
+    chapter = run_notebook(published / "book" / "softmax_attention.ipynb", colab, monkeypatch)
     assert "attncourse" in text_of(chapter)
     where = run(colab["python"], "-c", "import attncourse; print(attncourse.__file__)", cwd="/")
     assert str(ROOT) not in where, "the chapter ran with this checkout, not with what the first cell installed"

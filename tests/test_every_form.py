@@ -36,7 +36,7 @@ from attncourse.latent import (
 )
 from attncourse.linear_attention import DeltaRule, LinearAttention
 from attncourse.multi_head import MultiHeadAttention
-from attncourse.multiplicative import MultiplicativeAttention, local_attention, multiplicative_attention
+from attncourse.multiplicative import MultiplicativeAttention, luong_local_attention, multiplicative_attention
 from attncourse.sliding_window import (
     SlidingWindowAttention,
     sliding_window_attention,
@@ -577,8 +577,8 @@ def test_local_positions_are_not_rounded():
     q = torch.randn(1, 1, 3, 4).bfloat16()
     k = torch.randn(1, 1, 600, 4).bfloat16()
     positions = torch.tensor([[[301.0, 402.0, 597.0]]])
-    got = local_attention(q, k, k, positions, radius=1)
-    wanted = local_attention(q.double(), k.double(), k.double(), positions.double(), radius=1)
+    got = luong_local_attention(q, k, k, positions, radius=1)
+    wanted = luong_local_attention(q.double(), k.double(), k.double(), positions.double(), radius=1)
     assert relative_error(got, wanted) < 0.01
 
 
@@ -590,6 +590,6 @@ def test_global_local_forms_agree_in_half_precision_with_hubs():
     for form in (
         global_local_attention,
         global_local_attention_blocked,
-        kernel_of("global_local", "global_local_triton"),
+        kernel_of("global_local", "global_local_attention_triton"),
     ):
         assert relative_error(form(q, k, v, **options), exact) < 0.01

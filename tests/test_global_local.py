@@ -133,7 +133,7 @@ def test_without_hubs_it_is_a_band_and_with_a_wide_radius_full_attention():
 @pytest.mark.parametrize("form", ["reference", "blocked", "triton"])
 @pytest.mark.parametrize("sizes", [dict(b=0), dict(t=0)], ids=["no sequence", "no token"])
 def test_length_zero_is_no_special_case(form, sizes, device):
-    forms = {"reference": global_local_attention, "blocked": blocked, "triton": kernel.global_local_triton}
+    forms = {"reference": global_local_attention, "blocked": blocked, "triton": kernel.global_local_attention_triton}
     q, k, v = make_qkv(dtype=torch.float32, device=device, **(dict(b=2, t=7) | sizes))
     hubs = torch.arange(min(q.shape[2], 1), device=device)
     assert forms[form](q, k, v, radius=2, global_indices=hubs).shape == v.shape
@@ -279,11 +279,11 @@ def check_kernel(case, sizes, dtype, device, *, separate=True):
         return function
 
     exact_inputs = [x.double() for x in inputs]
-    out, plain = (through(f)(*inputs) for f in (kernel.global_local_triton, global_local_attention))
+    out, plain = (through(f)(*inputs) for f in (kernel.global_local_attention_triton, global_local_attention))
     exact = through(global_local_attention)(*exact_inputs)
     assert out.dtype == dtype
     assert_within_budget(out, plain=plain, exact=exact, what="output")
-    got = gradients(through(kernel.global_local_triton), *inputs)
+    got = gradients(through(kernel.global_local_attention_triton), *inputs)
     plain = gradients(through(global_local_attention), *inputs)
     wanted = gradients(through(global_local_attention), *exact_inputs)
     eps = torch.finfo(dtype).eps
@@ -325,7 +325,7 @@ def test_the_kernel_visits_only_the_tiles_it_needs(device):
     q, k, v = make_qkv(b=1, h=1, t=200, dk=8, dtype=torch.float32, device=device)
     clean = global_local_attention(q, k, v, radius=10)[:, :, :96]
     k[:, :, 180:], v[:, :, 180:] = torch.nan, torch.nan
-    attend = kernel.global_local_triton
+    attend = kernel.global_local_attention_triton
     torch.testing.assert_close(attend(q, k, v, radius=10)[:, :, :96], clean)
     for gradient in gradients(lambda *x: attend(*x, radius=10)[:, :, :96], q, k, v):
         assert gradient[:, :, :48].isfinite().all() and gradient[:, :, :48].any()
@@ -340,7 +340,7 @@ def test_nan_in_padding_goes_nowhere_in_the_kernel(hubs, device):
     wanted = global_local_attention(*qkv, global_qkv=theirs, **case)
     for x in (*qkv, *theirs[1:]):
         x[0, :, 13:], x[1] = torch.nan, torch.nan
-    attend = kernel.global_local_triton
+    attend = kernel.global_local_attention_triton
     torch.testing.assert_close(attend(*qkv, global_qkv=theirs, **case), wanted, rtol=1e-4, atol=1e-5)
     for gradient in gradients(lambda *x: attend(*x[:3], global_qkv=x[3:], **case), *qkv, *theirs):
         assert gradient.isfinite().all() and not gradient[1].any()
@@ -355,7 +355,7 @@ def test_the_kernel_takes_any_strides_and_writes_every_element(device):
     strided.append(v.repeat_interleave(2, dim=-1)[..., ::2])
     torch.use_deterministic_algorithms(True)
     try:
-        got = gradients(lambda *x: kernel.global_local_triton(*x, **case), *strided)
+        got = gradients(lambda *x: kernel.global_local_attention_triton(*x, **case), *strided)
     finally:
         torch.use_deterministic_algorithms(False)
     for mine, truth in zip(got, wanted, strict=True):
@@ -462,9 +462,9 @@ def test_bad_layers_and_parameters_are_named():
 @pytest.mark.bad_input
 def test_what_the_kernel_cannot_do_it_says():
     with pytest.raises(ValueError, match="takes float32, float16 or bfloat16, got torch.float64"):
-        kernel.global_local_triton(Q, K, V, radius=1)
+        kernel.global_local_attention_triton(Q, K, V, radius=1)
     with pytest.raises(ValueError, match="takes widths to 256, got 300"):
-        kernel.global_local_triton(*make_qkv(dk=300, dtype=torch.float32), radius=1)
+        kernel.global_local_attention_triton(*make_qkv(dk=300, dtype=torch.float32), radius=1)
 
 
 # The compiler
@@ -491,7 +491,7 @@ def test_the_kernels_compile_for_a_chip_that_is_not_here(capability):
 
 def test_a_wide_float32_head_has_no_backward_pass_on_a_chip_of_64_kib(monkeypatch, device):
     q, k, v = (x.requires_grad_() for x in make_qkv(b=1, h=1, t=3, dk=130, dtype=torch.float32, device=device))
-    out = kernel.global_local_triton(q, k, v, radius=1)
+    out = kernel.global_local_attention_triton(q, k, v, radius=1)
     monkeypatch.setattr(launch, "device_capability", lambda x: 75)
     with pytest.raises(ValueError, match="wider than 128 does not fit this chip's shared memory"):
         out.sum().backward()

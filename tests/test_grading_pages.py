@@ -191,13 +191,13 @@ def test_nobody_can_take_another_s_page():
 
 def test_the_section_is_a_link_into_the_built_book(tmp_path):
     (link,) = page_of(tmp_path, toy(rows="wrong"), book_url="https://example.org/book/").select(".again a")
-    assert link["href"] == "https://example.org/book/query_key_value.html#who-may-look-where"
+    assert link["href"] == "https://example.org/book/softmax_attention.html#who-may-look-where"
     assert said_of(link.parent) == "Read again: Query, key and value , section Who may look where ."
 
 
 def test_without_a_built_book_chapters_are_the_repository_s_notebooks(tmp_path):
     (link,) = page_of(tmp_path, toy(rows="wrong")).select(".again a")
-    assert re.fullmatch(r"https://github\.com/\S+/blob/\S+/book/query_key_value\.ipynb", link["href"])
+    assert re.fullmatch(r"https://github\.com/\S+/blob/\S+/book/softmax_attention\.ipynb", link["href"])
 
 
 def test_away_from_a_checkout_the_section_is_named_without_a_link(tmp_path):

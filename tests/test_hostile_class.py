@@ -177,15 +177,26 @@ def cube(x):
     return pickle.dumps(Trap())
 """
 
+# It lets its threads go at the end: with an address space full of stacks, whether the next cell runs would be chance.
 THREADS = """
-import threading, time
-started = []
+import _thread, time
+before = _thread._count()
+let_go = []
+
+def wait():
+    while not let_go:
+        time.sleep(0.05)
+
+started = 0
 try:
-    while len(started) < 10_000:
-        started.append(threading.Thread(target=time.sleep, args=(60,), daemon=True))
-        started[-1].start()
+    while started < 10_000:
+        _thread.start_new_thread(wait, ())
+        started += 1
 except (RuntimeError, MemoryError, SystemError):  # how CPython says at the limit that it gets no thread differs
     pass
+let_go.append(True)
+while _thread._count() > before:
+    time.sleep(0.01)
 """
 
 CACHED = """

@@ -21,7 +21,7 @@ from attncourse.models.dates import (
     read_target,
 )
 from attncourse.models.seq2seq import BahdanauDecoder, Encoder, FixedVectorDecoder, LuongDecoder, Seq2Seq
-from attncourse.models.train import exact_matches, train_seq2seq, transcribe, wilson_interval
+from attncourse.models.seq2seq_training import exact_matches, train_seq2seq, transcribe, wilson_interval
 from attncourse.multiplicative import MultiplicativeAttention
 
 WIDTH = 6

@@ -11,7 +11,7 @@ from attncourse.lessons.real_systems.two_tower import TwoTower, answer_loss, cut
 from attncourse.models.blocks import Block, Stack, watch_weights
 from attncourse.models.dates import SOURCE_VOCABULARY, TARGET_VOCABULARY, draw_examples
 from attncourse.models.decoder import DecoderLM, next_token_loss
-from attncourse.models.train import exact_matches, train_seq2seq
+from attncourse.models.seq2seq_training import exact_matches, train_seq2seq
 from attncourse.models.training import train
 from attncourse.multi_head.convert import state_dict_from_torch
 

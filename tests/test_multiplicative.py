@@ -16,8 +16,8 @@ from attncourse.multiplicative import (
     dot_scores,
     gaussian_weights,
     general_scores,
-    local_attention,
     local_window,
+    luong_local_attention,
     multiplicative_attention,
     multiplicative_attention_loop,
     predicted_positions,
@@ -150,7 +150,7 @@ def test_local_attention_is_the_loop(gaussian):
     positions = torch.rand(2, 1, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 10
     lengths = torch.tensor([11, 3])
     bell = gaussian_weights(positions, 11, radius=2) if gaussian else None
-    got = local_attention(q, k, v, positions, weight, radius=2, gaussian=bell, key_lengths=lengths)
+    got = luong_local_attention(q, k, v, positions, weight, radius=2, gaussian=bell, key_lengths=lengths)
     for i, length in enumerate(lengths.tolist()):
         by_hand = local_by_hand(
             q[i, 0], k[i, 0], v[i, 0], positions[i, 0], weight, radius=2, gaussian=gaussian, length=length
@@ -202,7 +202,7 @@ def test_the_kernels_keep_their_budget_in_half_precision(which, dtype, device):
             kernel.concat_attention_triton, concat_attention, [x.to(dtype) for x in make_concat_weights()], {},
         ),
         "local_p": (
-            kernel.local_attention_triton, local_attention, (positions, weight),
+            kernel.luong_local_attention_triton, luong_local_attention, (positions, weight),
             dict(radius=3, gaussian=gaussian_weights(positions, 21, radius=3)),
         ),
     }  # fmt: skip
@@ -226,8 +226,8 @@ def test_local_by_the_softmax_kernel_with_two_log_sum_exps(gaussian, device):
     there = dict(radius=3, gaussian=bell, key_lengths=lengths)
     here = dict(radius=3, gaussian=None if bell is None else bell.float().to(device), key_lengths=lengths.to(device))
     assert_same_function(
-        lambda q, k, v, w: kernel.local_attention_triton(q, k, v, positions.float().to(device), w, **here),
-        lambda q, k, v, w: local_attention(q, k, v, positions, w, **there),
+        lambda q, k, v, w: kernel.luong_local_attention_triton(q, k, v, positions.float().to(device), w, **here),
+        lambda q, k, v, w: luong_local_attention(q, k, v, positions, w, **there),
         (q, k, v, weight), device,
     )  # fmt: skip
 
@@ -237,7 +237,7 @@ def test_the_gaussian_gets_no_gradient_from_the_kernel_and_says_so():
     q, k, v, weight = (x.float() for x in make_inputs())
     positions = torch.full((2, 1, 5), 3.0, requires_grad=True)
     with pytest.raises(ValueError, match="no gradient to an added mask"):
-        kernel.local_attention_triton(
+        kernel.luong_local_attention_triton(
             q, k, v, positions, weight, radius=2, gaussian=gaussian_weights(positions, 7, radius=2)
         )
 
@@ -298,7 +298,7 @@ def test_the_module_uses_the_definitions():
     lengths = torch.tensor([11, 6])
     centres = predicted_positions(q, layer.w_position, layer.v_position, lengths)
     bell = gaussian_weights(centres, 11, radius=2)
-    wanted = local_attention(q, k, k, centres, layer.weight, radius=2, gaussian=bell, key_lengths=lengths)
+    wanted = luong_local_attention(q, k, k, centres, layer.weight, radius=2, gaussian=bell, key_lengths=lengths)
     torch.testing.assert_close(layer(q[:, 0], k[:, 0], key_lengths=lengths), wanted[:, 0])
     assert all(x.grad is None for x in layer.parameters())
     layer(q[:, 0], k[:, 0], key_lengths=lengths).sum().backward()
@@ -357,7 +357,7 @@ def test_what_the_module_cannot_do_it_says():
 
 
 @pytest.mark.bad_input
-@pytest.mark.parametrize("attend", [local_attention, kernel.local_attention_triton])
+@pytest.mark.parametrize("attend", [luong_local_attention, kernel.luong_local_attention_triton])
 def test_bad_windows_are_named(attend):
     q, k, v, weight = (x.float() for x in (Q, K, V, WEIGHT))
     positions = torch.full((2, 1, 5), 3.0)

@@ -15,7 +15,7 @@ from attncourse._shared.validate import has_values
 from attncourse.additive.kernel import additive_attention_triton
 from attncourse.block_sparse import local_and_random
 from attncourse.block_sparse.kernel import block_sparse_attention_triton
-from attncourse.global_local.kernel import global_local_triton
+from attncourse.global_local.kernel import global_local_attention_triton
 from attncourse.grouped_query.kernel import grouped_query_decode_triton, plan_grouped_query_decode
 from attncourse.hard_attention.kernel import hard_attention_triton
 from attncourse.kv_cache import ContiguousCache, Int8, RingCache
@@ -199,7 +199,7 @@ CALLS = {
     "hard": lambda: hard_attention_triton(*qkv(), seed=0, key_lengths=integers(2)),
     "window": lambda: sliding_window_attention_triton(*qkv(), window=8, key_lengths=integers(2)),
     "block sparse": lambda: block_sparse_attention_triton(*qkv(64, 64), pattern=PATTERN, key_lengths=integers(2)),
-    "global and local": lambda: global_local_triton(
+    "global and local": lambda: global_local_attention_triton(
         *qkv(), radius=4, global_indices=integers(1, dtype=torch.int64), key_lengths=integers(2)
     ),
     "linear": lambda: linear_attention_triton(

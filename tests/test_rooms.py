@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from attncourse.check import UNITS
 from attncourse.course.origin import course_notebooks
 from attncourse.grade.imports import imported_names
 
@@ -119,6 +120,13 @@ def test_a_room_is_complete_under_one_name(room):
     assert "arxiv.org/abs/" in package.__doc__, f"attncourse.{room} names no paper"
 
 
+def test_a_chapter_with_one_room_has_its_name():
+    rooms_of = {}
+    for unit in UNITS.values():
+        rooms_of.setdefault(unit.chapter, []).extend({unit.name} & {*ROOMS})
+    assert {chapter: rooms for chapter, rooms in rooms_of.items() if len(rooms) == 1 and rooms != [chapter]} == {}
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_readme_has_one_row_a_room(room):
     rows = [
@@ -186,7 +194,7 @@ def test_every_public_name_has_a_docstring(path):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
-CHECKS = [PACKAGE / "_shared" / "validate.py", *PACKAGE.glob("*/checks.py"), PACKAGE / "linear_attention" / "inputs.py"]
+CHECKS = [PACKAGE / "_shared" / "validate.py", *PACKAGE.glob("*/inputs.py")]
 
 
 @pytest.mark.parametrize("path", CHECKS, ids=lambda p: str(p.relative_to(PACKAGE)))

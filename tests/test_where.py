@@ -15,11 +15,11 @@ def listed(capsys, name: str) -> dict[str, str]:
 
 
 def test_a_chapter_brings_its_lesson_and_its_units_with_their_rooms(capsys):
-    found = listed(capsys, "soft_and_hard")
-    assert found["book/soft_and_hard.ipynb"] == "the chapter"
+    found = listed(capsys, "hard_attention")
+    assert found["book/hard_attention.ipynb"] == "the chapter"
     for path in (
-        "attncourse/lessons/soft_and_hard",
-        "tests/lessons/soft_and_hard",
+        "attncourse/lessons/hard_attention",
+        "tests/lessons/hard_attention",
         "attncourse/hard_attention",
         "tests/test_hard_attention.py",
         "solutions/hard_attention/hard_attention.ipynb",
@@ -56,7 +56,7 @@ def test_everything_that_is_listed_is_there_and_everything_of_a_name_is_listed()
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("soft_hard", "soft_and_hard"), ("additive.scor", "additive.score"), ("softmax_atention", "softmax_attention")]
+    ("name", "near"), [("hard_atention", "hard_attention"), ("additive.scor", "additive.score"), ("softmax_atention", "softmax_attention")]
 )  # fmt: skip
 def test_an_unknown_name_is_told_what_is_spelled_alike(name, near, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -41,7 +41,7 @@ def judge_cube(learner, rng):
     expect_close(slope, 3 * x * x * cotangent, "the gradient is not that of the cube")
 
 
-UNITS = {"toy": Unit("toy", "Toys", "query_key_value", 5)}
+UNITS = {"toy": Unit("toy", "Toys", "softmax_attention", 5)}
 
 CHECKS = {
     "toy.double": Check("toy.double", "double", 2, judge_double, seconds=6.0),

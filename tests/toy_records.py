@@ -13,7 +13,7 @@ SEED = 31337_000_777
 
 def register_toys(monkeypatch) -> None:
     """The toy unit as one of the course's, for a test."""
-    monkeypatch.setitem(UNITS, "toy", Unit("toy", "Toys", chapter="query_key_value", minutes=5))
+    monkeypatch.setitem(UNITS, "toy", Unit("toy", "Toys", chapter="softmax_attention", minutes=5))
     for name, check in toy_course.CHECKS.items():
         monkeypatch.setitem(CHECKS, name, replace(check, section="who-may-look-where"))
 

@@ -10,7 +10,7 @@ from attncourse._shared.masks import apply_mask, blank_padding, masked_softmax, 
 from attncourse._shared.precision import outside_autocast, wide
 from attncourse._shared.validate import require
 
-from .checks import check_additive
+from .inputs import check_additive
 
 
 @outside_autocast

@@ -26,7 +26,7 @@ from attncourse._shared.masks import blank_padding
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
-from .checks import check_additive
+from .inputs import check_additive
 
 
 @triton.jit

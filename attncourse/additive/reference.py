@@ -12,7 +12,7 @@ from torch import Tensor
 from attncourse._shared.masks import apply_mask, blank_padding, masked_softmax, visible_keys
 from attncourse._shared.precision import outside_autocast, wide
 
-from .checks import check_additive
+from .inputs import check_additive
 
 
 def additive_attention_loop(

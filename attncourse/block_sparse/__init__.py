@@ -5,8 +5,8 @@ The kernel is imported from `attncourse.block_sparse.kernel`, since it needs Tri
 
 from .blocked import block_sparse_attention_blocked
 from .module import BlockSparseAttention, block_sparse_attention_torch
+from .named_patterns import dilated, fixed, local, local_and_random, strided
 from .pattern import BlockPattern, from_blocks, from_mask, from_rule
-from .patterns import dilated, fixed, local, local_and_random, strided
 from .reference import block_sparse_attention, block_sparse_attention_loop
 
 __all__ = [

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.precision import outside_autocast, wide
 
-from .checks import check_pattern
+from .inputs import check_pattern
 from .pattern import WHOLE, BlockPattern
 
 SCORES_AT_ONCE = 2**20  # of all heads together; past the caches, more at once is slower

@@ -35,7 +35,7 @@ from attncourse._shared.launch import (
     tile_config,
 )
 
-from .checks import check_pattern
+from .inputs import check_pattern
 from .pattern import BlockPattern
 
 

@@ -13,7 +13,7 @@ from attncourse._shared.rope import RotaryEmbedding
 from attncourse._shared.validate import check_tokens, require
 
 from .blocked import block_sparse_attention_blocked
-from .checks import check_pattern
+from .inputs import check_pattern
 from .pattern import BlockPattern
 from .reference import block_sparse_attention
 

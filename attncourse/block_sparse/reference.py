@@ -12,7 +12,7 @@ from torch import Tensor
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_logsumexp, masked_softmax
 from attncourse._shared.precision import outside_autocast, wide
 
-from .checks import check_pattern
+from .inputs import check_pattern
 from .pattern import BlockPattern
 
 

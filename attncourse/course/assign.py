@@ -27,7 +27,7 @@ ZIP = "handout.zip"
 EXAMPLES = """\
 examples:
   attncourse assign short_history --due 2027-03-05 --out assignment-1
-  attncourse assign query_key_value additive --due 2027-03-05T23:59 --out assignment-2
+  attncourse assign softmax_attention additive --due 2027-03-05T23:59 --out assignment-2
   attncourse assign additive --points additive=20 --out assignment-3
 """
 

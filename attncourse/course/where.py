@@ -32,7 +32,7 @@ OF_UNIT = {
 EXAMPLE = """\
 examples:
   attncourse where latent
-  attncourse where soft_and_hard
+  attncourse where hard_attention
   attncourse where kv_cache.pages
 """
 

@@ -14,8 +14,8 @@ from attncourse._shared.masks import blank_padding
 from attncourse._shared.precision import outside_autocast, wide
 from attncourse._shared.validate import require
 
-from .checks import check_global_local
 from .hubs import blank_missing, existing_indices, global_flags, put_rows, take_rows, tokens_that_exist
+from .inputs import check_global_local
 
 # Queries that are read together. Fewer form fewer scores in vain, and have their keys copied more often.
 BLOCK = 128

@@ -39,8 +39,8 @@ from attncourse._shared.launch import (
 from attncourse._shared.masks import blank_padding
 from attncourse._shared.merge import merge_partial
 
-from .checks import check_global_local
 from .hubs import blank_missing, existing_indices, put_rows, take_rows, tokens_that_exist
+from .inputs import check_global_local
 
 ALL, BAND, HUBS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)  # which keys a row reads
 
@@ -357,7 +357,7 @@ def _read(q, k, v, *, keys, scale, radius=0, lengths=None, index=None):
     return _Read.apply(q, k, v, lengths, index, dict(keys=keys, radius=radius, scale=scale))
 
 
-def global_local_triton(
+def global_local_attention_triton(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -380,7 +380,7 @@ def global_local_triton(
     check_global_local(
         q, k, v, radius=radius, global_indices=global_indices, global_qkv=global_qkv, key_lengths=key_lengths
     )
-    check_launch("global_local_triton", q, k, v, instead="blocked")
+    check_launch("global_local_attention_triton", q, k, v, instead="blocked")
     (b, _, t, dk), device = q.shape, q.device
     scale = dk**-0.5 if scale is None else scale
     index = existing_indices(global_indices, key_lengths, b=b, device=device)

@@ -11,8 +11,8 @@ from attncourse._shared.masks import blank_padding
 from attncourse._shared.validate import check_key_lengths, check_tokens, check_widths
 
 from .blocked import global_local_attention_blocked, read_neighbours, read_through_projections
-from .checks import check_global_indices
 from .hubs import existing_indices, put_rows, take_rows, tokens_that_exist
+from .inputs import check_global_indices
 from .reference import global_local_attention
 
 
@@ -34,7 +34,7 @@ class GlobalLocalAttention(nn.Module):
     forms: ClassVar[dict[str, Form]] = {
         "reference": global_local_attention,
         "blocked": global_local_attention_blocked,
-        "triton": "attncourse.global_local.kernel:global_local_triton",
+        "triton": "attncourse.global_local.kernel:global_local_attention_triton",
     }
 
     def __init__(self, d_model: int, n_heads: int, *, radius: int, impl: str = "blocked"):

@@ -13,8 +13,8 @@ from torch import Tensor
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_softmax
 from attncourse._shared.precision import outside_autocast, wide
 
-from .checks import check_global_local
 from .hubs import blank_missing, existing_indices, global_flags, put_rows, take_rows
+from .inputs import check_global_local
 
 
 def global_local_loop(

@@ -9,7 +9,7 @@ from attncourse._shared.cache import visible_in_cache
 from attncourse._shared.masks import masked_softmax, soft_cap
 from attncourse._shared.precision import outside_autocast, wide
 
-from .checks import check_decode
+from .inputs import check_decode
 
 # Where few heads serve many queries the keys are cut, as a GPU's kernel does it: into so many pieces, none shorter than this.
 FEW_HEADS, SPLITS, LEAST_SPLIT = 4, 16, 256

@@ -50,7 +50,7 @@ from attncourse._shared.lanes import KEYS, LANES, ROWS, address, integer, no_pro
 from attncourse._shared.launch import choose_splits
 from attncourse._shared.precision import outside_autocast
 
-from .checks import check_cached, codes_each
+from .inputs import check_cached, codes_each
 
 NAME = "grouped_query_decode_numba"
 

@@ -41,7 +41,7 @@ from attncourse._shared.plan import Plan, plan_of
 from attncourse._shared.validate import checking_values
 from attncourse.softmax_attention.kernel import softmax_attention_triton
 
-from .checks import check_cached, codes_each
+from .inputs import check_cached, codes_each
 
 PLAIN, INT8, INT4, FP8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 CODEC_OF = {torch.int8: INT8, torch.uint8: INT4, torch.float8_e4m3fn: FP8}

@@ -15,7 +15,7 @@ from attncourse._shared.masks import apply_mask
 from attncourse._shared.precision import outside_autocast, wide
 from attncourse._shared.validate import require
 
-from .checks import check_latent, check_masking
+from .inputs import check_latent, check_masking
 from .reference import absorb_query, expand_output
 
 

@@ -49,7 +49,7 @@ from attncourse._shared.launch import choose_splits
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import check_tensors, require
 
-from .checks import check_absorbed
+from .inputs import check_absorbed
 from .reference import absorb_query, expand_output
 
 NAME = "latent_attention_numba"

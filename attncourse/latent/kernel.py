@@ -35,7 +35,7 @@ from attncourse._shared.plan import Plan, plan_of
 from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import check_tensors, checking_values
 
-from .checks import check_absorbed
+from .inputs import check_absorbed
 
 
 @triton.jit

@@ -16,7 +16,7 @@ from attncourse._shared.masks import Masking
 from attncourse._shared.precision import outside_autocast, wide
 from attncourse.softmax_attention import softmax_attention
 
-from .checks import check_latent, check_masking
+from .inputs import check_latent, check_masking
 
 
 def latent_attention_loop(

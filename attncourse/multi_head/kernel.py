@@ -8,7 +8,7 @@ from torch import Tensor
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse.softmax_attention.kernel import softmax_attention_triton
 
-from .checks import check_projections
+from .inputs import check_projections
 
 
 def multi_head_attention_triton(

@@ -13,7 +13,7 @@ from attncourse._shared.heads import merge_heads, split_heads
 from attncourse._shared.masks import Masking
 from attncourse.softmax_attention import softmax_attention
 
-from .checks import check_projections
+from .inputs import check_projections
 
 
 def multi_head_attention_loop(

@@ -12,7 +12,7 @@ from attncourse._shared.precision import outside_autocast, wide
 from attncourse.additive.kernel import additive_attention_triton
 from attncourse.softmax_attention.kernel import softmax_attention_triton
 
-from .checks import check_concat, check_positions, check_radius, check_reading, check_weight
+from .inputs import check_concat, check_positions, check_radius, check_reading, check_weight
 
 
 @outside_autocast
@@ -49,7 +49,7 @@ def concat_attention_triton(
 
 
 @outside_autocast
-def local_attention_triton(
+def luong_local_attention_triton(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -60,7 +60,7 @@ def local_attention_triton(
     gaussian: Tensor | None = None,
     key_lengths: Tensor | None = None,
 ) -> Tensor:
-    """`local_attention` by the softmax kernel, twice for local-p; without a gradient for the positions.
+    """`luong_local_attention` by the softmax kernel, twice for local-p; without a gradient for the positions.
 
     softmax(x) * G = softmax(x + log G) * exp(lse(x + log G) - lse(x)): the Gaussian joins the scores, and two
     log-sum-exps undo the normalisation that it should not take part in. The log of the Gaussian is an added mask, which

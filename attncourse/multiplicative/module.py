@@ -11,7 +11,7 @@ from attncourse._shared.masks import apply_mask, blank_padding, length_mask, mas
 from attncourse._shared.precision import as_autocast
 from attncourse._shared.validate import check_key_lengths, check_states, check_widths, require
 
-from .checks import check_radius
+from .inputs import check_radius
 from .reference import (
     concat_scores,
     dot_scores,
@@ -152,6 +152,6 @@ class MultiplicativeAttention(nn.Module):
         centres, gaussian = self._centres(q, k, key_lengths, positions), None
         if self.locality == "local_p":
             gaussian = gaussian_weights(centres, k.shape[2], radius=self.radius)
-        return kernel.local_attention_triton(
+        return kernel.luong_local_attention_triton(
             q, k, k, centres, weight, radius=self.radius, gaussian=gaussian, key_lengths=key_lengths
         )

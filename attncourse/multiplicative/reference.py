@@ -13,7 +13,7 @@ from torch import Tensor
 from attncourse._shared.masks import apply_mask, blank_padding, length_mask, masked_softmax
 from attncourse._shared.precision import outside_autocast, wide
 
-from .checks import (
+from .inputs import (
     check_concat,
     check_pair,
     check_positions,
@@ -157,7 +157,7 @@ def gaussian_weights(positions: Float[Tensor, "b h t"], s: int, *, radius: int) 
 
 
 @outside_autocast
-def local_attention(
+def luong_local_attention(
     q: Float[Tensor, "b h t dq"],
     k: Float[Tensor, "b h s dk"],
     v: Float[Tensor, "b h s dv"],

@@ -286,7 +286,7 @@ def global_local_case(size: Size, draw: Draw, *, radius: int = 128, n_global: in
     forms = {
         "reference": lambda *qkv: global_local.global_local_attention(*qkv, **told),
         "blocked": lambda *qkv: global_local.global_local_attention_blocked(*qkv, **told),
-        "triton": _kernel("global_local", "global_local_triton", **told),
+        "triton": _kernel("global_local", "global_local_attention_triton", **told),
     }
     pairs = int(global_local.global_local_mask(size.s, radius=radius, global_indices=indices).sum())
     count = attention_count(size, pairs=pairs, itemsize=draw.itemsize)

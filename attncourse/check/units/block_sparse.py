@@ -12,7 +12,7 @@ from ..picture import Picture
 exercise_unit(
     "block_sparse",
     title="Sparse patterns",
-    chapter="sparse_patterns",
+    chapter="block_sparse",
     minutes=80,
     prerequisites=("self_cross_causal",),
 )

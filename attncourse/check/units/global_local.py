@@ -14,7 +14,7 @@ from ..picture import Picture
 exercise_unit(
     "global_local",
     title="Global and local attention",
-    chapter="global_and_local",
+    chapter="global_local",
     minutes=90,
     prerequisites=("softmax_attention",),
 )

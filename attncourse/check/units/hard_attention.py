@@ -13,7 +13,7 @@ from ..expect import expect, expect_close, expect_no_mistake, expect_number, exp
 exercise_unit(
     "hard_attention",
     title="Soft and hard attention",
-    chapter="soft_and_hard",
+    chapter="hard_attention",
     minutes=60,
     prerequisites=("softmax_attention",),
 )

@@ -24,7 +24,7 @@ from ..picture import Picture
 exercise_unit(
     "sliding_window",
     title="Local attention",
-    chapter="local_attention",
+    chapter="sliding_window",
     minutes=75,
     prerequisites=("self_cross_causal",),
 )

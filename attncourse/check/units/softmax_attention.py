@@ -26,7 +26,7 @@ from ..picture import Picture
 exercise_unit(
     "softmax_attention",
     title="Softmax attention",
-    chapter="query_key_value",
+    chapter="softmax_attention",
     minutes=90,
     prerequisites=("why_attention",),
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attncourse.hard_attention import hard_attention
-from attncourse.lessons.soft_and_hard.needle import SYMBOLS, NeedleReaders, draw_needles, needle_accuracy, train_needle
+from attncourse.lessons.hard_attention.needle import SYMBOLS, NeedleReaders, draw_needles, needle_accuracy, train_needle
 from attncourse.softmax_attention import softmax_attention
 
 

@@ -20,7 +20,7 @@ from attncourse.hard_attention import (
     score_function_loss,
     straight_through_attention,
 )
-from attncourse.models.train import one_thread
+from attncourse.models.seq2seq_training import one_thread
 from attncourse.softmax_attention import softmax_attention
 
 SYMBOLS = 8

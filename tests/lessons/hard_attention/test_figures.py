@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from attncourse.lessons.soft_and_hard.figures import (
+from attncourse.lessons.hard_attention.figures import (
     accuracy_bands,
     draws_against_weights,
     estimator_quality,

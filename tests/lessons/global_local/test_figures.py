@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from attncourse.lessons.global_and_local.figures import hub_patterns, reach_against_layers
+from attncourse.lessons.global_local.figures import hub_patterns, reach_against_layers
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attncourse.block_sparse import dilated, from_mask, local
-from attncourse.lessons.sparse_patterns.figures import accuracy_by_place, block_pattern_maps, layers_maps
+from attncourse.lessons.block_sparse.figures import accuracy_by_place, block_pattern_maps, layers_maps
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from attncourse.lessons.query_key_value.figures import reading, saturation, soft_lookup
+from attncourse.lessons.softmax_attention.figures import reading, saturation, soft_lookup
 
 
 @pytest.fixture(autouse=True)

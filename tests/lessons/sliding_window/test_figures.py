@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from attncourse.lessons.local_attention.figures import accuracy_by_distance, pattern_maps, reach_by_layers
+from attncourse.lessons.sliding_window.figures import accuracy_by_distance, pattern_maps, reach_by_layers
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attncourse.lessons.global_and_local.documents import (
+from attncourse.lessons.global_local.documents import (
     FILLERS,
     FIRST,
     NAMES,

@@ -1,0 +1,1 @@
+"""What only book/block_sparse.ipynb uses: its figures."""

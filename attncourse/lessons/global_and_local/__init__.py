@@ -1,1 +1,0 @@
-"""What only book/global_and_local.ipynb uses: an encoder for long documents with its tasks, and its figures."""

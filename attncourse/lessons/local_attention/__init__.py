@@ -1,1 +1,0 @@
-"""What only book/local_attention.ipynb uses: its figures."""

@@ -1,1 +1,0 @@
-"""What only book/query_key_value.ipynb uses: its figures."""

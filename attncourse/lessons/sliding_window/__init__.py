@@ -1,0 +1,1 @@
+"""What only book/sliding_window.ipynb uses: its figures."""

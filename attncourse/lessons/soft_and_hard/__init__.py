@@ -1,1 +1,0 @@
-"""What only book/soft_and_hard.ipynb uses: the task of the needle with its readers, and its figures."""

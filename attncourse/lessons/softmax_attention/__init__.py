@@ -1,0 +1,1 @@
+"""What only book/softmax_attention.ipynb uses: its figures."""

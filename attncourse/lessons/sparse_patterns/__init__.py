@@ -1,1 +1,0 @@
-"""What only book/sparse_patterns.ipynb uses: its figures."""
