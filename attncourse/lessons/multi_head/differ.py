@@ -26,15 +26,17 @@ def as_tokens(bits: Int[Tensor, "n places"]) -> Float[Tensor, "n places d"]:
 
 def build_two_heads() -> MultiHeadAttention:
     """Return a layer whose first output is any - mean - 1/4 of the two bits before each place: positive if they differ."""
-    layer = MultiHeadAttention(2 + PLACES, 2, head_dim=PLACES + 1, v_head_dim=1, causal=True, scale=1.0)
+    widths = dict(head_dim=PLACES + 1, v_head_dim=1)
+    layer = MultiHeadAttention(2 + PLACES, 2, **widths, causal=True, scale=1.0)
     matrices = (layer.w_q, layer.w_k, layer.w_v)
     w_q, w_k, w_v = (w.weight.data.zero_().unflatten(0, (2, -1)) for w in matrices)
-    for place in range(2, PLACES):
-        w_q[:, [place - 1, place - 2], 2 + place] = MATCH  # both heads look one and two places back
+    for place in range(2, PLACES):  # both heads look one and two places back
+        w_q[:, [place - 1, place - 2], 2 + place] = MATCH
     w_k[:, range(PLACES), range(2, 2 + PLACES)] = 1.0
-    w_q[0, PLACES, 0], w_k[0, PLACES, 1] = PREFERENCE, 1.0  # head 0 prefers a one among them
-    w_v[:, 0, 1] = 1.0  # both read the bit,
-    w_v[1, 0, 0] = 0.25  # head 1 a quarter more, which moves 0, 1/2, 0 to -1/4, 1/4, -1/4
+    w_q[0, PLACES, 0] = PREFERENCE  # the first prefers a one among them
+    w_k[0, PLACES, 1] = 1.0
+    w_v[:, 0, 1] = 1.0  # both read the bit; the second reads 1/4 more,
+    w_v[1, 0, 0] = 0.25  # which moves 0, 1/2, 0 to -1/4, 1/4, -1/4
     layer.w_o.weight.data.zero_()[0] = torch.tensor([1.0, -1.0])
     return layer
 

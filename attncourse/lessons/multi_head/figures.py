@@ -68,15 +68,16 @@ def two_heads(
         recorded, live: the share right, of recorded seeds and of the one trained here, by the number of heads.
         bound: the most that one head can reach.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9))
-    # the differing markers matter: two of the lines meet
-    for (name, values), marker, color in zip(reads.items(), ("o-", "s--", "^:"), COLORS[2:5], strict=True):
-        left.plot(range(len(cases)), values, marker, color=color, label=name)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
+    # side by side, since heads read the same in some cases
+    for i, ((name, values), marker, color) in enumerate(zip(reads.items(), "os^", COLORS[2:5], strict=True)):
+        places = [case + 0.14 * (i - 1) for case in range(len(cases))]
+        left.plot(places, values, marker, color=color, markersize=8, label=name)
     left.axhline(0.25, color="#999999", linewidth=1)
-    left.annotate("above this line: they differ", (0.02, 0.27), xycoords=("axes fraction", "data"), fontsize=9)
+    left.annotate("above: they differ", (0.5, 0.27), xycoords=("axes fraction", "data"), ha="center", fontsize=9)
     left.set_xticks(range(len(cases)), cases)
-    left.set(xlabel="the two bits", ylabel="what is read")
-    left.legend(loc="upper left")
+    left.set(ylim=(-0.08, 1.3), xlabel="the two bits", ylabel="what is read")
+    left.legend(loc="upper left", ncols=3, handletextpad=0.2, columnspacing=1)
     right.axhline(bound, color=BOUND, linewidth=1)
     place = (0.98, bound - 0.01)
     right.annotate("the most that one head can do", place, xycoords=("axes fraction", "data"), ha="right", va="top")
@@ -88,12 +89,15 @@ def two_heads(
 
 def _dots(ax: Axes, recorded: Mapping[str, Sequence[float]], live: Mapping[str, float]) -> None:
     """Draw a dot per recorded seed and a square for the one trained here, side by side in a column per name."""
+    dots, squares = [], []
     for column, (name, values) in enumerate(recorded.items()):
-        places = [column + 0.09 * (i - len(values) / 2) for i in range(len(values) + 1)]
-        first = column == 0
-        ax.plot(places[:-1], values, "o", color=RECORDED, markersize=5, label="recorded seeds" if first else None)
+        *places, last = (column + 0.09 * (i - len(values) / 2) for i in range(len(values) + 1))
+        dots += ax.plot(places, values, "o", color=RECORDED, markersize=5)
         if name in live:
-            ax.plot(places[-1:], [live[name]], "s", color=LIVE, label="trained here" if first else None)
+            squares += ax.plot([last], [live[name]], "s", color=LIVE)
+    for drawn, label in ((dots, "recorded seeds"), (squares, "trained here")):
+        if drawn:
+            drawn[0].set_label(label)
     ax.set_xticks(range(len(recorded)), list(recorded))
     ax.set_xlim(-0.6, len(recorded) - 0.4)
 
@@ -130,7 +134,8 @@ def head_arcs(panels: Mapping[str, Tensor], *, text: str, least: float = 0.25) -
             shown = "␣" if character == " " else character
             ax.text(place, -0.35, shown, ha="center", va="center", fontsize=11, family="monospace")
         ax.set_title(title, loc="left", fontsize=10)
-        ax.set(xlim=(-0.7, len(text) - 0.3), ylim=(-0.8, 2.6))
+        top = max((arc.height / 2 for arc in ax.patches), default=1)
+        ax.set(xlim=(-0.7, len(text) - 0.3), ylim=(-0.8, top + 0.2))
         ax.axis("off")
     return figure
 
@@ -168,7 +173,7 @@ def phrase_heads(
     right.annotate("a guess", place, xycoords=("axes fraction", "data"), ha="right", va="bottom")
     left.set(ylim=(0, 1.04), xlabel="model", ylabel="share of letters named")
     right.set(xlabel="silenced head of the model with two layers")
-    left.legend(loc="upper left")
+    right.legend(loc="center left")
     return figure
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from attncourse.models.decoder import DecoderLM
 from attncourse.models.training import train
 
-ALPHABET, LIST, PHRASE, PHRASES = 26, 6, 3, 6
+ALPHABET, LIST, PHRASE, PHRASES = 26, 8, 3, 6
 LENGTH = LIST + PHRASE * PHRASES
 
 
@@ -60,15 +60,18 @@ def after_earlier(texts: Int[Tensor, "b n"]) -> Bool[Tensor, "b n n"]:
 
 
 def head_shares(model: DecoderLM) -> dict[str, list[float]]:
-    """Return two shares of each head's weight, layer after layer, in new texts.
+    """Return three shares of each head's weight in new texts, layer after layer.
 
-    "previous" is the share on the letter before, while the list is read; "induction" that on letters after an earlier
-    occurrence of the query's own, where the next letter is certain.
+    "previous" and "itself" are the shares on the letter before and on the own place, while the list is read. "induction"
+    is the share on letters after an earlier occurrence of the query's own, where the next letter is certain.
     """
     texts, certain = draw_phrases(256, rng=torch.Generator().manual_seed(1))
     weights = model.attention_weights(texts)
     place = torch.arange(1, LIST)
-    previous = weights[..., place, place - 1].mean(dim=(1, 3))
     marked = (weights * after_earlier(texts)[None, :, None]).sum(dim=-1)[..., :-1]
-    induction = marked.transpose(1, 2)[:, :, certain].mean(dim=-1)
-    return {"previous": previous.flatten().tolist(), "induction": induction.flatten().tolist()}
+    shares = {
+        "previous": weights[..., place, place - 1].mean(dim=(1, 3)),
+        "itself": weights[..., place, place].mean(dim=(1, 3)),
+        "induction": marked.transpose(1, 2)[:, :, certain].mean(dim=-1),
+    }
+    return {name: share.flatten().tolist() for name, share in shares.items()}

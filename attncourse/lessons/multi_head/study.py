@@ -2,7 +2,7 @@
 
     python -m attncourse.lessons.multi_head.study
 
-It takes about six minutes of one core, shows how far it is, and writes book/measurements/studies/multi_head_seeds.json.
+It takes about ten minutes of one core, shows how far it is, and writes book/measurements/studies/multi_head_seeds.json.
 """
 
 import argparse

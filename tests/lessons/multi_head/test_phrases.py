@@ -61,5 +61,5 @@ class Looks(nn.Module):
 
 def test_head_shares_tell_the_two_heads_apart():
     shares = phrases.head_shares(Looks())
-    assert shares["previous"] == [1.0, 0.0]
+    assert shares["previous"] == [1.0, 0.0] and shares["itself"] == [0.0, 0.0]
     assert shares["induction"][1] == 1.0 and shares["induction"][0] < 0.5
