@@ -44,7 +44,7 @@ def test_top_k_mixes_the_best_keys_alone():
 
 def test_noise_chooses_and_does_not_weigh():
     scores = torch.tensor([2.0, 1.0, 0.0])
-    weights = top_k_weights(scores, 2, noise=torch.tensor([-9.0, 0.0, 0.0]))
+    weights = top_k_weights(scores, 2, noise=torch.tensor([-9.0, 0.0, 3.0]))
     torch.testing.assert_close(weights, torch.cat([torch.zeros(1), scores[1:].softmax(dim=0)]))
     noise = gumbel_noise(20_000, 3, generator=rng(3))
     both = (top_k_weights(scores.expand(20_000, 3), 2, noise=noise) > 0).double().mean(dim=0)
