@@ -153,6 +153,7 @@ def test_the_kernel_keeps_its_budget_under_every_mask(name, device):
     check_kernel(name, dict(h=2, t=19, s=23, a=21, dv=10), torch.float32, device)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("sizes", [dict(t=1, s=1, a=1, dv=1), dict(t=17, s=33, a=16, dv=48)], ids=str)
 def test_the_kernel_keeps_its_budget_in_every_dtype(dtype, sizes, device):

@@ -480,6 +480,7 @@ def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
     check_kernel(strided(35, stride=7, block=16), dict(b=1, h=2, g=1, t=19, s=35, dk=dk, dv=dv), dtype, device)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 67), (67, 1), (70, 70), (70, 31)])
 @pytest.mark.parametrize("block", [16, 20, 64])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(t, s, block, device):

@@ -37,6 +37,7 @@ from attncourse.latent import (
 from attncourse.linear_attention import DeltaRule, LinearAttention
 from attncourse.multi_head import MultiHeadAttention
 from attncourse.multiplicative import MultiplicativeAttention, luong_local_attention, multiplicative_attention
+from attncourse.rooms import rooms_with
 from attncourse.sliding_window import (
     SlidingWindowAttention,
     sliding_window_attention,
@@ -52,7 +53,6 @@ from attncourse.softmax_attention import (
     softmax_attention_torch,
 )
 from attncourse.testing import assert_within_budget, gradients, make_qkv, relative_error
-from tests.test_rooms import ROOMS, WITHOUT_A_LAYER
 
 pytest.importorskip("triton", reason="Triton is on Linux alone")
 
@@ -137,7 +137,7 @@ def test_every_layer_and_every_impl_is_asked():
     asked: dict[type, set[str]] = {}
     for layer in LAYERS.values():
         asked.setdefault(type(layer.make()), set()).update(layer.impls)
-    for room in set(ROOMS) - WITHOUT_A_LAYER:
+    for room in rooms_with("{}/module.py"):
         module = importlib.import_module(f"attncourse.{room}.module")
         layers = [x for _, x in inspect.getmembers(module, inspect.isclass) if x.__module__ == module.__name__]
         for layer in (x for x in layers if issubclass(x, nn.Module)):

@@ -308,6 +308,7 @@ def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
     check_kernel(case, dict(b=1, h=2, g=1, t=35, dk=dk, dv=dv), dtype, device)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize(("t", "radius"), [(1, 1), (67, 1), (67, 16), (70, 200), (33, 32), (131, 60)])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(t, radius, device):
     case = dict(global_indices=torch.tensor([t // 2]), radius=radius)

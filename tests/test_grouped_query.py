@@ -350,6 +350,7 @@ def exact_decode(q, k, v, lengths, **masking):
     return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("splits", [1, 3, 8])
 @pytest.mark.parametrize(
@@ -369,6 +370,7 @@ def test_the_decode_kernel_keeps_its_budget_at_every_split(dtype, splits, h, g, 
     torch.testing.assert_close(lse.double(), exact_lse, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("codec", [None, Int8(), Int8(group=8), Int4(), Int4(group=4), Fp8(), Fp8(group=4)], ids=str)
 @pytest.mark.parametrize("paged", [False, True])
 def test_the_decode_kernel_reads_every_storage_where_it_lies(codec, paged, decode, device):

@@ -403,6 +403,7 @@ def test_the_kernel_keeps_its_budget_at_the_published_width(attend, device):
     check_kernel(attend, inputs, dtype=torch.float32)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize(("h", "t"), [(1, 1), (16, 1), (17, 1), (3, 4)])
 @pytest.mark.parametrize("s", [1, 16, 67])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(h, t, s, attend, device):
@@ -432,6 +433,7 @@ def test_any_split_gives_what_the_whole_gives(attend, device):
         torch.testing.assert_close(attend(*inputs, splits=splits), whole)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("page_size", [1, 4, 16])
 @pytest.mark.parametrize("splits", [1, 3])
 def test_the_kernel_reads_pages_in_any_order_and_no_other(page_size, splits, attend, device):

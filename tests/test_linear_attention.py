@@ -449,6 +449,7 @@ def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
     check_kernel(dict(b=1, h=2, g=1, t=19, dk=dk, dv=dv), dtype, device)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 35), (5, 33), (33, 33), (48, 48)])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(t, s, device):
     for decay in ("step", "feature"):
@@ -467,6 +468,7 @@ def test_the_kernel_takes_any_strides_and_queries_without_keys(device):
         torch.testing.assert_close(kernel.linear_attention_triton(*x, causal=True), linear_attention(*x, causal=True))
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("normalize", [False, True])
 def test_the_kernels_step_is_the_definitions(decay, normalize, device):

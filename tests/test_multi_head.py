@@ -422,6 +422,7 @@ def test_llamas_layer_computes_the_same_with_its_rotary_embedding():
 # to compile; what remains is that heads reach it in the strides that splitting leaves.
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", MASKINGS)
 def test_the_kernel_keeps_its_budget(name, dtype, device):

@@ -168,6 +168,7 @@ def assert_same_function(kernel_form, reference_form, inputs, device):
         assert relative_error(got, wanted) < 1e-5
 
 
+@pytest.mark.dry
 def test_dot_and_general_by_the_softmax_kernel(device):
     q, k, v, weight = make_inputs(t=18, s=21)
     lengths = torch.tensor([21, 4])

@@ -280,6 +280,7 @@ def test_the_kernel_keeps_its_budget_under_every_pattern(name, t, s, device):
     check_kernel(WIDE[name], dict(b=1, h=2, g=1, t=t, s=s, dk=17, dv=24), torch.float32, device)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize(("dk", "dv"), [(16, 16), (64, 64), (96, 128), (160, 256), (1, 3)])
 def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
