@@ -17,8 +17,12 @@ from attncourse.additive import (
 from attncourse.profile import peak_memory
 from attncourse.testing import assert_within_budget, gradients, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer, beside
 
 kernel = pytest.importorskip("attncourse.additive.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {"additive": Layer(lambda **o: AdditiveAttention(D_MODEL, D_MODEL, hidden_dim=6, **o), call=beside)}
 
 
 def make_inputs(*, b=2, h=1, t=5, s=7, dq=4, dk=3, dv=6, a=5, dtype=torch.float64, device="cpu", seed=0):

@@ -30,8 +30,12 @@ from attncourse.block_sparse import (
 from attncourse.profile import peak_memory
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.block_sparse.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {"block_sparse": Layer(lambda **o: BlockSparseAttention(D_MODEL, 4, pattern=local(9, steps=3, block=4), **o))}
 
 
 # The patterns

@@ -19,8 +19,21 @@ from attncourse.global_local import (
 from attncourse.profile import peak_memory
 from attncourse.testing import assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.global_local.kernel", reason="Triton is on Linux alone")
+
+
+def with_hubs(layer, x, **options):
+    """The second token is global."""
+    return layer(x, global_indices=torch.ones(1, dtype=torch.long, device=getattr(x, "device", None)), **options)
+
+
+# What `test_every_form` builds and calls.
+LAYERS = {
+    "global_local": Layer(lambda **o: GlobalLocalAttention(D_MODEL, 2, radius=2, **o)),
+    "global_local, hubs": Layer(lambda **o: GlobalLocalAttention(D_MODEL, 2, radius=2, **o), call=with_hubs),
+}
 
 
 def blocked(*qkv, **options):

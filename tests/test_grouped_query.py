@@ -31,8 +31,17 @@ from attncourse.profile import peak_memory
 from attncourse.softmax_attention import softmax_attention
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.grouped_query.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {
+    "grouped_query": Layer(lambda **o: GroupedQueryAttention(D_MODEL, 4, n_kv_heads=2, **o), masks=True),
+    "grouped_query, a window": Layer(
+        lambda **o: GroupedQueryAttention(D_MODEL, 4, n_kv_heads=1, window=3, **o), masks=True
+    ),
+}
 
 
 @pytest.fixture

@@ -39,9 +39,14 @@ from attncourse.profile import peak_memory
 from attncourse.softmax_attention import attention_weights, softmax_attention
 from attncourse.testing import assert_causal, gradients, make_qkv
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 from tests.test_softmax_attention import MASKINGS, dense_by_hand, masking_for
 
 kernel = pytest.importorskip("attncourse.hard_attention.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {"hard_attention": Layer(lambda **o: HardAttention(D_MODEL, estimator="argmax", **o), masks=True)}
+
 triton, tl = kernel.triton, kernel.tl
 
 # Each test of frequencies raises a false alarm once in a million seeds.

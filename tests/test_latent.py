@@ -29,8 +29,16 @@ from attncourse.multi_head import MultiHeadAttention
 from attncourse.softmax_attention import softmax_attention
 from attncourse.testing import assert_within_budget, gradients
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.latent.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+WIDTHS = dict(kv_lora_rank=6, qk_nope_head_dim=4, qk_rope_head_dim=2, v_head_dim=5)
+LAYERS = {
+    "latent": Layer(lambda **o: LatentAttention(D_MODEL, 4, **WIDTHS, **o)),
+    "latent, absorbed": Layer(lambda **o: LatentAttention(D_MODEL, 4, **WIDTHS, form="absorbed", **o)),
+}
 
 
 def draw(*, b=2, h=3, t=5, s=7, n=4, p=2, r=6, dv=5, dtype=torch.float64, device="cpu", seed=0):

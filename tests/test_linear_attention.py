@@ -27,8 +27,17 @@ from attncourse.profile import median_seconds, peak_memory
 from attncourse.softmax_attention import softmax_attention
 from attncourse.testing import assert_causal, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.linear_attention.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {
+    "linear_attention": Layer(lambda **o: LinearAttention(D_MODEL, 4, **o)),
+    "linear_attention, retention": Layer(lambda **o: LinearAttention(D_MODEL, 4, causal=True, decay="retention", **o)),
+    "linear_attention, gated": Layer(lambda **o: LinearAttention(D_MODEL, 4, causal=True, decay="gated", **o)),
+    "delta rule": Layer(lambda **o: DeltaRule(D_MODEL, 4, **o)),
+}
 
 SIZES = [(7, 7), (3, 11), (11, 3), (1, 1), (1, 6), (17, 17)]
 DECAYS = {

@@ -22,8 +22,12 @@ from attncourse.multi_head import (
     state_dict_to_torch,
 )
 from attncourse.testing import assert_within_budget, gradients, relative_error
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.multi_head.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {"multi_head": Layer(lambda **o: MultiHeadAttention(D_MODEL, 4, **o), masks=True)}
 
 
 def draw(*shape, seed=0, dtype=torch.float64, device="cpu"):

@@ -22,8 +22,15 @@ from attncourse.sliding_window import (
 )
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.sliding_window.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {
+    "sliding_window": Layer(lambda **o: SlidingWindowAttention(D_MODEL, 4, window=3, **o)),
+    "sliding_window, dilated": Layer(lambda **o: SlidingWindowAttention(D_MODEL, 4, radius=2, dilation=2, **o)),
+}
 
 PATTERNS = {
     "window": dict(window=4),

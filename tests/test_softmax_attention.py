@@ -19,8 +19,12 @@ from attncourse.softmax_attention import (
 )
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.softmax_attention.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {"softmax_attention": Layer(lambda **o: SoftmaxAttention(D_MODEL, **o), masks=True)}
 
 
 def blocked(q, k, v, **masking):
