@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 NOT_COPIED = shutil.ignore_patterns(".*", "_build", "_static", "measurements", "__pycache__")
 
@@ -62,41 +60,37 @@ def steps() -> list[str]:
     return lines
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory) -> dict:
-    """The copy's folder, and what it answers."""
-    root = tmp_path_factory.mktemp("room") / "course"
+def room_in_a_copy(root: Path) -> dict:
+    """What a copy of the checkout in this folder answers when a room has been added to it."""
     shutil.copytree(ROOT, root, ignore=NOT_COPIED)
     subprocess.run(["bash", "-eu", "-c", "\n".join(steps())], cwd=root, check=True)
-    promised = root / "benchmarks" / "promises"
-    shutil.copy(promised / "sliding_window.py", promised / "cosine.py")
+    promises = root / "benchmarks" / "promises"
+    shutil.copy(promises / "sliding_window.py", promises / "cosine.py")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", ASKED], cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return {"root": root} | json.loads((root / "found.json").read_text(encoding="utf-8"))
+    return json.loads((root / "found.json").read_text(encoding="utf-8"))
 
 
-def test_a_room_that_is_copied_by_the_page_is_in_every_place_where_rooms_are(found):
+def test_a_room_that_is_added_by_the_page_is_found_wherever_rooms_are(tmp_path):
+    """One test, since the copy takes half a minute."""
+    root = tmp_path / "course"
+    found = room_in_a_copy(root)
     for place in ("rooms", "units", "profile", "compile gate", "promises", "withheld", "layers"):
         assert "cosine" in found[place], place
+    for place in ("rooms", "units"):  # in the book's order
+        i = found[place].index("cosine")
+        assert found[place][i - 1 : i + 2] == ["additive", "cosine", "multiplicative"], place
     assert "test_cosine" in found["on a GPU"] and "test_cosine" in found["dry"]
     assert found["kernels"] and all("cosine" in name for name in found["kernels"])
     assert found["checks"]
-
-
-def test_it_stands_in_the_books_order(found):
-    for place in ("rooms", "units"):
-        assert [name for name in found[place] if name in ("additive", "cosine", "multiplicative", "multi_head")] == [
-            "additive", "cosine", "multiplicative", "multi_head",
-        ]  # fmt: skip
-
-
-def test_its_pages_are_written_and_its_files_listed(found):
-    pages = ["README.md", "book/exercises.md", "book/index.md"]
+    pages = {
+        "README.md": "](attncourse/cosine)",
+        "book/exercises.md": "`cosine.",
+        "book/index.md": "](exercises.md#cosine-attention-exercises)",
+    }
     assert found["changed"] == [*pages, "exercises/cosine/cosine.ipynb"]
-    for page, says in zip(
-        pages, ("](attncourse/cosine)", "`cosine.", "](exercises.md#cosine-attention-exercises)"), strict=True
-    ):
-        assert says in (found["root"] / page).read_text(encoding="utf-8")
-    places = ("attncourse/cosine", "tests/test_cosine.py", "tests/compiled/cosine.py", "solutions/cosine/cosine.ipynb")
-    assert {*places, "book/short_history.ipynb", "benchmarks/promises/cosine.py"} <= {*found["where"]}
+    for page, says in pages.items():
+        assert says in (root / page).read_text(encoding="utf-8"), page
+    files = ("attncourse/cosine", "tests/test_cosine.py", "tests/compiled/cosine.py", "solutions/cosine/cosine.ipynb")
+    assert {*files, "book/short_history.ipynb", "benchmarks/promises/cosine.py"} <= {*found["where"]}
