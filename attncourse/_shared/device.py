@@ -10,7 +10,7 @@ VARIABLE = "ATTNCOURSE_DEVICE"
 
 
 def device() -> str:
-    """ "cuda" where PyTorch sees a GPU, else "cpu"; or what the environment variable ATTNCOURSE_DEVICE says.
+    """Return "cuda" where PyTorch sees a GPU, else "cpu"; or what the environment variable ATTNCOURSE_DEVICE says.
 
     On "cpu" kernels are interpreted. The variable is to be set before the course is imported: Triton decides then.
 
