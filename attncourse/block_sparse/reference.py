@@ -19,7 +19,9 @@ from .pattern import BlockPattern
 def block_sparse_attention_loop(
     q: Float[Tensor, "t dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"], *, pattern: BlockPattern
 ) -> Float[Tensor, "t dv"]:
-    """One head, one sequence, token by token: each query reads the keys of its own set, and computes no other score."""
+    """Read token by token, in one head and one sequence: each query reads the keys that the pattern gives it, and
+    scores no other.
+    """
     (t, dk), s = q.shape, len(k)
     out = torch.zeros(t, v.shape[-1], dtype=v.dtype, device=v.device)
     q, k, v = wide(q), wide(k), wide(v)
@@ -41,14 +43,14 @@ def block_sparse_attention(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """softmax(Q K^T / sqrt(dk)) V over the pairs of the pattern, by a mask on all t * s scores.
+    """Return softmax(Q K^T / sqrt(dk)) V over the pairs of the pattern, by a mask on all t * s scores.
 
     Args:
         pattern: who sees whom; its first s positions are used. Query i of t stands at position s - t + i.
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
         scale: factor on q . k (default: dk ** -0.5).
-        return_lse: give also the log-sum-exp of each row of scores (b, h, t), in float32 or better (natural; -inf where no
-            key is visible).
+        return_lse: give also the log-sum-exp of each row of scores (b, h, t), in float32 or better (natural; -inf where
+            no key is visible).
 
     Raises:
         ValueError: a shape, dtype, device or range is wrong; the pattern has fewer than s positions.
