@@ -82,8 +82,8 @@ CODECS = {
 
 
 def compiled(work: np.dtype) -> Callable[[Callable], Callable[[], ctypes._CFuncPtr]]:
-    """Make a kernel of what a thread does: called without arguments it is compiled, and what C calls with the address
-    of its work.
+    """Make a kernel of what a thread does:
+    called without arguments it is compiled, and what C calls with the address of its work.
 
     Numba looks at a function's own file to see whether what it keeps on disk is still right, and not at the files of
     what it calls. So it keeps it in a folder that is named after all of them.
@@ -189,8 +189,8 @@ def work_at(address):
 
 @inlined
 def next_item(work):
-    """Return an item that no thread has taken: the first sequence's splits, the next one's, ...; from sequences *
-    splits on there is none.
+    """Return an item that no thread has taken: the first sequence's splits, the next one's, ...;
+    from sequences * splits on there is none.
     """
     return take(work.next)
 
@@ -239,8 +239,8 @@ def hide(scores, key, count, rows, positions, window):
 
 @inlined
 def locate(at, base, strides, work, batch, head, start, count):
-    """Find where the vectors of tokens start, start + 1, ... begin; after `count` of them the last one's, so that all
-    can be read.
+    """Find where the vectors of tokens start, start + 1, ... begin;
+    after `count` of them the last one's, so that all can be read.
 
     Args:
         at: (TILE,) to be filled.
@@ -358,8 +358,8 @@ def padded(n, step=LANES):
 
 @inlined
 def asked_at_once(rows):
-    """Return how many vectors of the next tile are asked for with a block of scores: after all blocks of KEYS keys,
-    half as many.
+    """Return how many vectors of the next tile are asked for with a block of scores:
+    after all blocks of KEYS keys, half as many.
     """
     return -(-KEYS // 2 * ROWS // rows)
 
@@ -409,8 +409,8 @@ def add_all_products(sums, q, k, first, width):
 
 @inlined
 def add_mixture(acc, weights, v, count, width, next_k, next_v, k_bytes, v_bytes):
-    """Add to acc the mixture of a tile's values: what ROWS rows mix of some of the entries stays in registers
-    meanwhile.
+    """Add to acc the mixture of a tile's values:
+    what ROWS rows mix of some of the entries stays in registers meanwhile.
 
     Args:
         acc: (rows, width).
@@ -445,8 +445,8 @@ def add_mixture(acc, weights, v, count, width, next_k, next_v, k_bytes, v_bytes)
 
 @inlined
 def exp2(x):
-    """Return 2 ** x in each lane, x <= 0: a power of two for the nearest whole number, seven terms of a series for the
-    rest.
+    """Return 2 ** x in each lane, x <= 0:
+    a power of two for the nearest whole number, seven terms of a series for the rest.
     """
     x = at_least(x, fill(np.float32(-127.0)))  # of which and of less it is 0
     n = nearest(x)
@@ -463,8 +463,8 @@ def exp2(x):
 
 @inlined
 def online_softmax(scores, top, sums, acc):
-    """Take one tile's step: scores become weights, 2 ** (score - top), under the new top; what was summed before
-    shrinks to it.
+    """Take one tile's step: scores become weights, 2 ** (score - top), under the new top;
+    what was summed before shrinks to it.
 
     Args:
         scores: (rows, TILE), flat, exponents to base 2; -inf where a query does not look.
@@ -500,8 +500,8 @@ def multiply_row(acc, row, width, factor):
 
 @inlined
 def finish_softmax(acc, top, sums, lse):
-    """Divide the mixtures by the sum of weights, and write log-sum-exps to base 2; a query that saw nothing gets zeros
-    and -inf.
+    """Divide the mixtures by the sum of weights, and write log-sum-exps to base 2;
+    a query that saw nothing gets zeros and -inf.
     """
     for row in range(len(top)):
         summed = total(load(address(sums) + 4 * row * LANES))
@@ -533,8 +533,8 @@ def in_threads(kernel: Callable[[], Callable], work: np.ndarray) -> None:
 
 @functools.cache
 def _openmp() -> Callable | None:
-    """Return what runs a function in all threads, of the OpenMP library that PyTorch has loaded; None where it has
-    another.
+    """Return what runs a function in all threads, of the OpenMP library that PyTorch has loaded;
+    None where it has another.
     """
     try:
         parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel

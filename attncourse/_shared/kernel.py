@@ -290,8 +290,8 @@ def _merge_splits_kernel(
 
 
 def merge_splits(parts: Tensor, part_lse: Tensor, out: Tensor, lse: Tensor) -> None:
-    """Merge rows whose keys were cut in splits, parts (rows, splits, width) float32, into out (rows, width) and lse
-    (rows,).
+    """Merge rows whose keys were cut in splits, parts (rows, splits, width) float32,
+    into out (rows, width) and lse (rows,).
 
     Dao et al. 2023, Flash-Decoding, https://crfm.stanford.edu/2023/10/12/flashdecoding.html. All contiguous; part_lse
     (rows, splits) and lse natural and float32. In tiles of 64 splits by 64 entries: 32 registers a thread of four

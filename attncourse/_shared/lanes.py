@@ -126,8 +126,8 @@ def integer(typing_context, at):
 
 @intrinsic
 def take(typing_context, at):
-    """Return the integer of 64 bits at an address, which grows by 1: no two threads get the same; what they wrote
-    before is seen.
+    """Return the integer of 64 bits at an address, which grows by 1:
+    no two threads get the same; what they wrote before is seen.
     """
 
     def generate(context, builder, signature, args):
@@ -308,8 +308,8 @@ def add_products(typing_context, block, q, next_q, k, first, offset):
 
 @intrinsic
 def store_sums(typing_context, at, stride, block):
-    """Write the sum of each vector: of the first KEYS one after another from `at` on, of the next from `stride` bytes
-    behind.
+    """Write the sum of each vector: of the first KEYS one after another from `at` on,
+    of the next from `stride` bytes behind.
     """
 
     def generate(context, builder, signature, args):
@@ -359,8 +359,8 @@ def load_mixtures(typing_context, at, stride):
 
 @intrinsic
 def add_mixtures(typing_context, block, weights, stride, v):
-    """Return the block plus COLUMNS vectors of a value by a weight of each of ROWS rows, which are `stride` bytes
-    apart.
+    """Return the block plus COLUMNS vectors of a value by a weight of each of ROWS rows,
+    which are `stride` bytes apart.
     """
 
     def generate(context, builder, signature, args):

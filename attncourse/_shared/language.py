@@ -21,8 +21,8 @@ __all__ = ["interpreter", "tl", "triton"]
 
 
 def _let_interpreter_loop() -> None:
-    """Let a scalar be an index: in the interpreter it is an array of one element, of which that element is taken
-    (Triton 3.7 does the same).
+    """Let a scalar be an index: in the interpreter it is an array of one element,
+    of which that element is taken (Triton 3.7 does the same).
     """
     patch = interpreter._patch_lang_tensor
 
@@ -34,8 +34,8 @@ def _let_interpreter_loop() -> None:
 
 
 def _let_interpreter_patch_once() -> None:
-    """Let the interpreter put its own things in the place of triton.language once a launch, not in each call of a
-    device function.
+    """Let the interpreter put its own things in the place of triton.language once a launch,
+    not in each call of a device function.
 
     It was there since the kernel began, and looking through the language takes as long as all else that a kernel does.
     So in each launch the language is looked through once for each module that has device functions.

@@ -66,8 +66,8 @@ def check_runs_here(name: str, *tensors: Tensor) -> None:
 
 
 def in_exact_dtype(launch: Callable[..., tuple], *tensors: Tensor) -> tuple:
-    """Return launch(*tensors); interpreted bfloat16 goes through float32, since the interpreter's own is silently
-    wrong.
+    """Return launch(*tensors); interpreted bfloat16 goes through float32,
+    since the interpreter's own is silently wrong.
     """
     dtype = tensors[0].dtype
     if not (interpreting() and dtype == torch.bfloat16):
@@ -89,8 +89,8 @@ def padded(width: int) -> int:
 
 
 def chip_in(table: Mapping, *, bits: int, capability: int) -> int | str:
-    """Return which chip's row of a table {chip: ...} serves this one: of the newest that is not newer (80 for sm_86
-    too).
+    """Return which chip's row of a table {chip: ...} serves this one:
+    of the newest that is not newer (80 for sm_86 too).
 
     Products of float32, and all of chips before sm_80, run on FMA units out of registers, for which the row is "fma",
     or 75 for the older chips alone.
@@ -193,8 +193,8 @@ def chip_of(q: Tensor, *, width: int) -> dict[str, int]:
 
 
 def positive(q: Tensor, scale: float) -> tuple[Tensor, float]:
-    """Return q and a scale above 0 that give the same scores: kernels compare scores before they multiply, so the sign
-    goes to q.
+    """Return q and a scale above 0 that give the same scores:
+    kernels compare scores before they multiply, so the sign goes to q.
     """
     if scale == 0:
         return q * 0, 1.0
@@ -223,15 +223,15 @@ def choose_splits(programs: int, tiles: int, *, slots: int, least: int = 4) -> i
 
 
 def slots_of(x: Tensor, *, resident: int) -> int:
-    """Return how many programs the chip of x holds at a time, `resident` on each multiprocessor; where kernels are
-    interpreted, one.
+    """Return how many programs the chip of x holds at a time, `resident` on each multiprocessor;
+    where kernels are interpreted, one.
     """
     return resident * torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
 
 
 def split_buffers(rows: int, splits: int, width: int, *, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return float32 parts (rows, splits, width) and their log-sum-exps (rows, splits) on a device, which splits leave
-    to be merged.
+    """Return float32 parts (rows, splits, width) and their log-sum-exps (rows, splits) on a device,
+    which splits leave to be merged.
 
     One split is the whole: it writes the result itself, and its part has no width.
     """

@@ -132,8 +132,8 @@ def sdpa_under(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h t dv"]:
-    """Return what `scaled_dot_product_attention` gives under a mask of two axes or more; a row that sees nothing gives
-    zeros.
+    """Return what `scaled_dot_product_attention` gives under a mask of two axes or more;
+    a row that sees nothing gives zeros.
 
     PyTorch leaves open what such a row gives, forward and backward. So here it sees everything, and what it gives is
     replaced: no gradient flows back through it.

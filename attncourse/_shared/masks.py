@@ -24,8 +24,8 @@ class Masking(TypedDict, total=False):
 
 
 def query_positions(t: int, s: int, *, device=None) -> Int[Tensor, "t 1"]:
-    """Return the position of query i among the s keys, on a device: queries are the last t of s positions, so s - t +
-    i.
+    """Return the position of query i among the s keys, on a device:
+    queries are the last t of s positions, so s - t + i.
     """
     return torch.arange(s - t, s, device=device)[:, None]
 
@@ -125,8 +125,8 @@ def masked_softmax(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]
 
 
 def masked_logsumexp(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t"]:
-    """Return the log-sum-exp over keys in float32 or better; -inf for a row of nothing but -inf, with gradient 0
-    (PyTorch's: NaN).
+    """Return the log-sum-exp over keys in float32 or better;
+    -inf for a row of nothing but -inf, with gradient 0 (PyTorch's: NaN).
     """
     scores = wide(scores)
     empty = (scores == -torch.inf).all(dim=-1)

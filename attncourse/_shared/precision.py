@@ -14,8 +14,8 @@ def wide(x: Tensor) -> Tensor:
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return to what autocast brings products on this device; None where it is off, or where there is none (as on
-    meta).
+    """Return to what autocast brings products on this device;
+    None where it is off, or where there is none (as on meta).
     """
     kind = device.type
     if kind == "meta" or not torch.is_autocast_enabled(kind):  # torch.compile of 2.11 cannot ask is_autocast_available
@@ -24,8 +24,8 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def as_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return what autocast makes of a product's operands `tensors`; as they are where it is off, and those of float64
-    always.
+    """Return what autocast makes of a product's operands `tensors`;
+    as they are where it is off, and those of float64 always.
     """
     dtype = autocast_dtype(tensors[0].device)
     return tensors if dtype is None else tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)

@@ -52,8 +52,8 @@ def rotate_interleaved(x: Float[Tensor, "*rows dk"], angles: Float[Tensor, "*mor
 
 
 class RotaryEmbedding(nn.Module):
-    """A rotary embedding turns queries or keys (b, h, t, dk) by their positions. It has no parameters. It has no
-    parameters.
+    """A rotary embedding turns queries or keys (b, h, t, dk) by their positions.
+    It has no parameters.
 
     Args:
         width: dk, even.

@@ -36,8 +36,8 @@ def published_frequencies(
 def linear_frequencies(
     width: int, *, base: float, factor: float, dtype: torch.dtype = torch.float32, device=None
 ) -> Float[Tensor, " pairs"]:
-    """Return all frequencies divided by factor: positions interpolated (Chen et al. 2023,
-    https://arxiv.org/abs/2306.15595).
+    """Return all frequencies divided by factor:
+    positions interpolated (Chen et al. 2023, https://arxiv.org/abs/2306.15595).
 
     Args:
         width, base: those of `published_frequencies`, which are divided.
@@ -62,8 +62,8 @@ def llama3_frequencies(
     dtype: torch.dtype = torch.float32,
     device=None,
 ) -> Float[Tensor, " pairs"]:
-    """Return the frequencies of Llama 3.1: a share is kept that rises linearly in the turns (`apply_scaling` in Meta's
-    code).
+    """Return the frequencies of Llama 3.1:
+    a share is kept that rises linearly in the turns (`apply_scaling` in Meta's code).
 
     Planes of at least high_freq_factor turns over the original length keep theirs, those of at most low_freq_factor are
     divided by factor.

@@ -21,8 +21,8 @@ def parse_bytes(text: str) -> float:
 
 
 def format_bytes(size: float) -> str:
-    """Return bytes in the largest unit that leaves at least 1 before the point: "70.272 KB"; bytes themselves are
-    whole.
+    """Return bytes in the largest unit that leaves at least 1 before the point:
+    "70.272 KB"; bytes themselves are whole.
     """
     for unit in ("B", "KB", "MB", "GB"):
         if size < 1000:

@@ -96,8 +96,8 @@ def checking_values(asked: bool | None = True) -> Iterator[None]:
 
 
 def has_values(x: Tensor) -> bool:
-    """Return whether a check may look at the numbers of x: there are some, and looking is cheap or asked for
-    (`checking_values`).
+    """Return whether a check may look at the numbers of x:
+    there are some, and looking is cheap or asked for (`checking_values`).
 
     There are none on the meta device, nor while a graph is traced.
     """
@@ -183,8 +183,8 @@ def check_attention(
 
 
 def check_parameters(like: Tensor, **inputs: Tensor) -> None:
-    """Check that a layer's inputs are on its weights' device and of their dtype; under autocast, of any that it brings
-    there.
+    """Check that a layer's inputs are on its weights' device and of their dtype;
+    under autocast, of any that it brings there.
 
     Args:
         like: one of the weights.
@@ -202,8 +202,8 @@ def check_parameters(like: Tensor, **inputs: Tensor) -> None:
 
 
 def check_tokens(x: Tensor, like: Tensor, *, name: str = "x") -> None:
-    """Check that a layer reads x as tokens (b, t, d) with its first matrix `like`, (out, d); a message calls x by
-    `name`.
+    """Check that a layer reads x as tokens (b, t, d) with its first matrix `like`, (out, d);
+    a message calls x by `name`.
     """
     check_parameters(like, **{name: x})
     if x.ndim != 3 or x.shape[-1] != like.shape[-1]:

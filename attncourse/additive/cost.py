@@ -9,8 +9,8 @@ BYTES = 4  # float32
 def peak_bytes(
     form: str, *, rows: int = 1, t: int, s: int, a: int, dv: int, block: int = 16, training: bool = False
 ) -> int:
-    """Return the bytes of float32 that a form holds at its peak, beyond inputs and parameters; `peak_memory` measures
-    the same.
+    """Return the bytes of float32 that a form holds at its peak, beyond inputs and parameters;
+    `peak_memory` measures the same.
 
     The definition holds its hidden layer (t, s, a) as a sum and as its tanh; in training, the tanh and the gradients of
     both. The blocked form holds this for `block` queries at a time, and the kernel for none. Every form holds the

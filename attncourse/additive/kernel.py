@@ -244,8 +244,8 @@ def _backward(pq, pk, v, w_score, out, dout, top, log_sum, key_lengths, mask):
 
 
 class _AdditiveAttention(torch.autograd.Function):
-    """The backward pass computes each hidden tile again, from the saved projections, output and each row's maximum and
-    sum.
+    """The backward pass computes each hidden tile again, from the saved projections,
+    output and each row's maximum and sum.
     """
 
     @staticmethod
@@ -278,8 +278,8 @@ def additive_attention_triton(
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Return what `additive_attention` does, by the kernels, with gradients; the two projections are ordinary matrix
-    products.
+    """Return what `additive_attention` does, by the kernels, with gradients;
+    the two projections are ordinary matrix products.
 
     On sm_75 the scoring is the same arithmetic as on newer chips, and the product with the values falls back to FMA.
 

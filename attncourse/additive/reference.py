@@ -42,8 +42,8 @@ def additive_scores(
     w_k: Float[Tensor, "a dk"],
     w_score: Float[Tensor, " a"],
 ) -> Float[Tensor, "b h t s"]:
-    """Return w_score . tanh(w_q q + w_k k) for every pair in float32 or better, through a hidden layer (appendix
-    A.1.2).
+    """Return w_score . tanh(w_q q + w_k k) for every pair in float32 or better,
+    through a hidden layer (appendix A.1.2).
 
     Forms the (b, h, t, s, a) hidden layer: that is what the blocked form and the kernel avoid.
 
@@ -67,8 +67,8 @@ def additive_weights(
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Float[Tensor, "b h t s"]:
-    """Return the soft alignment (equation 6): rows of weights that sum to 1, or to 0 where no key is visible, in q's
-    dtype.
+    """Return the soft alignment (equation 6):
+    rows of weights that sum to 1, or to 0 where no key is visible, in q's dtype.
 
     Args:
         key_lengths: (b,) integers; later keys are padding, whatever they hold.

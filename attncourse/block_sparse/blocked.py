@@ -163,8 +163,8 @@ def block_sparse_attention_blocked(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """Return what `block_sparse_attention` does, by gathering live blocks: the same result and gradients, time in
-    proportion to them.
+    """Return what `block_sparse_attention` does, by gathering live blocks:
+    the same result and gradients, time in proportion to them.
 
     Memory is linear in t + s.
 

@@ -28,8 +28,8 @@ def block_sparse_attention_torch(
     key_lengths: Int[Tensor, " b"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """Return what `scaled_dot_product_attention` does with the pattern as a dense mask: t * s booleans, and t * s
-    scores computed.
+    """Return what `scaled_dot_product_attention` does with the pattern as a dense mask:
+    t * s booleans, and t * s scores computed.
 
     Args:
         pattern: who sees whom; its first s positions are used.

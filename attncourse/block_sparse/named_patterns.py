@@ -8,8 +8,8 @@ from .pattern import BlockPattern, from_blocks, from_rule
 
 
 def dilated(n: int, *, dilation: int, steps: int | None = None, causal: bool = True, block: int = 64) -> BlockPattern:
-    """Return the pattern in which position i sees i - m * dilation for m = 0 .. steps; not causal: i + m * dilation
-    too.
+    """Return the pattern in which position i sees i - m * dilation for m = 0 ..
+    steps; not causal: i + m * dilation too.
 
     Args:
         n: positions.
@@ -29,8 +29,8 @@ def dilated(n: int, *, dilation: int, steps: int | None = None, causal: bool = T
 
 
 def local(n: int, *, steps: int, causal: bool = True, block: int = 64) -> BlockPattern:
-    """Return the pattern in which position i sees itself and the `steps` positions before it; not causal: those after
-    it too.
+    """Return the pattern in which position i sees itself and the `steps` positions before it;
+    not causal: those after it too.
 
     Args:
         n: positions.
@@ -58,8 +58,8 @@ def strided(n: int, *, stride: int, causal: bool = True, block: int = 64) -> Blo
 
 
 def fixed(n: int, *, stride: int, summaries: int = 1, causal: bool = True, block: int = 64) -> BlockPattern:
-    """Return the pattern of one's own stretch of `stride` positions, and the last `summaries` positions of every
-    stretch.
+    """Return the pattern of one's own stretch of `stride` positions,
+    and the last `summaries` positions of every stretch.
 
     Child et al. 2019, https://arxiv.org/abs/1904.10509, section 4.3: the union of A(1) = {j : floor(j / l) = floor(i /
     l)} and A(2) = {j : j mod l in {l - c, ..., l - 1}}, with l the stride and c the summaries.

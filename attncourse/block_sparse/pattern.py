@@ -22,8 +22,8 @@ WHOLE = -1  # in place of the index of an element mask
 
 
 class BlockLists(NamedTuple):
-    """The lists hold live blocks line by line: line i has blocks[starts[i] : starts[i + 1]], those before middles[i]
-    whole.
+    """The lists hold live blocks line by line:
+    line i has blocks[starts[i] : starts[i + 1]], those before middles[i] whole.
     """
 
     starts: Int[Tensor, " lines+1"]
@@ -34,8 +34,8 @@ class BlockLists(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BlockPattern:
-    """A pattern says who sees whom among n positions. It is made by `from_rule`, `from_mask`, `from_blocks` and the
-    named patterns.
+    """A pattern says who sees whom among n positions.
+    It is made by `from_rule`, `from_mask`, `from_blocks` and the named patterns.
 
     Attributes:
         n: how many positions; attention over fewer uses the first of them.
@@ -108,8 +108,8 @@ class BlockPattern:
         return len(self.columns) / self.n_blocks**2
 
     def dense_mask(self, t: int | None = None, s: int | None = None) -> Bool[Tensor, "t s"]:
-        """Return every pair as a boolean: the t queries, last of the first s positions, against these (default: all n
-        by all n).
+        """Return every pair as a boolean: the t queries, last of the first s positions,
+        against these (default: all n by all n).
 
         Query i stands at position s - t + i; one that stands before position 0 sees nothing.
         """
@@ -160,8 +160,8 @@ class BlockPattern:
         return layers
 
     def layers_needed(self) -> int | None:
-        """Return the layers until every position can depend on every other (on every earlier one if causal); None where
-        never.
+        """Return the layers until every position can depend on every other (on every earlier one if causal);
+        None where never.
         """
         layers = self.reach()
         if self.causal:

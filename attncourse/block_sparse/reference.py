@@ -19,8 +19,8 @@ from .pattern import BlockPattern
 def block_sparse_attention_loop(
     q: Float[Tensor, "t dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"], *, pattern: BlockPattern
 ) -> Float[Tensor, "t dv"]:
-    """Read token by token, in one head and one sequence: each query reads the keys that the pattern gives it, and
-    scores no other.
+    """Read token by token, in one head and one sequence:
+    each query reads the keys that the pattern gives it, and scores no other.
     """
     (t, dk), s = q.shape, len(k)
     out = torch.zeros(t, v.shape[-1], dtype=v.dtype, device=v.device)

@@ -22,8 +22,8 @@ BLOCK = 128
 
 
 def _pieces(x, size, reach, beside=None):
-    """Return x (b, h, t, d) as (b m) h pieces of `size` rows, each between `reach` rows of what stands before and after
-    it.
+    """Return x (b, h, t, d) as (b m) h pieces of `size` rows,
+    each between `reach` rows of what stands before and after it.
 
     Zeros stand outside of x. `size` is at least `reach`, so the pieces on either side hold all of them. Rows `beside`,
     of each sequence, come before those of each of its pieces.
@@ -112,8 +112,8 @@ def global_local_attention_blocked(
     scale: float | None = None,
     block: int = BLOCK,
 ) -> Float[Tensor, "b h t dv"]:
-    """Return what `global_local_attention` does, by blocks of queries: the same result and gradients, memory linear in
-    t.
+    """Return what `global_local_attention` does, by blocks of queries:
+    the same result and gradients, memory linear in t.
 
     Args:
         radius: neighbours on either side; a row keeps 2 radius + 1 tokens, its own included.
@@ -154,8 +154,8 @@ def read_through_projections(
     exists: Bool[Tensor, "b t"],
     scale: float,
 ) -> Float[Tensor, "b h n dv"]:
-    """Return what global tokens read, without their keys and values: (q W_k) x instead of q (W_k x), and W_v (sum of
-    x).
+    """Return what global tokens read, without their keys and values:
+    (q W_k) x instead of q (W_k x), and W_v (sum of x).
 
     A bias of the keys adds one number to a whole row of scores, which softmax does not see; a bias of the values comes
     out as it is, since weights sum to 1. Cheaper than t projections while there are fewer than dk global tokens.

@@ -7,8 +7,8 @@ from attncourse._shared.validate import check_key_lengths, check_qkv, check_widt
 
 
 def check_global_indices(global_indices: Tensor | None, *, b: int, t: int, like: Tensor) -> None:
-    """Check that global_indices is an integer tensor (n,) or (b, n), each row distinct positions 0..t - 1, or -1 for
-    none.
+    """Check that global_indices is an integer tensor (n,) or (b, n),
+    each row distinct positions 0..t - 1, or -1 for none.
 
     Args:
         b, t: sequences and tokens.

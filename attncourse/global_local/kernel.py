@@ -294,8 +294,8 @@ def launch_config(which: str, *, width: int, bits: int, capability: int) -> dict
 
 
 def _arguments(q, k, v, lengths, index, *, keys, radius, scale):
-    """Return what all kernels take alike: which keys there are, numbers, what is known at compile time, what picks the
-    tiles.
+    """Return what all kernels take alike:
+    which keys there are, numbers, what is known at compile time, what picks the tiles.
     """
     (_, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
     constants = {

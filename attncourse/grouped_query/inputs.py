@@ -47,8 +47,8 @@ def check_decode(
 
 
 class Codes(NamedTuple):
-    """Codes say how a dtype is read: how many codes an element holds, and whether a zero point stands beside each
-    scale.
+    """Codes say how a dtype is read: how many codes an element holds,
+    and whether a zero point stands beside each scale.
     """
 
     each: int

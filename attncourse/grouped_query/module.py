@@ -176,8 +176,8 @@ class GroupedQueryAttention(nn.Module):
         return grouped_query_decode(q, k, v, mask=visible, **self._scores)
 
     def _decode_in_place(self, q, cache, starts):
-        """Attend to what the cache holds without copying, gathering or decoding it first; but blocks of channels, which
-        no kernel reads.
+        """Attend to what the cache holds without copying, gathering or decoding it first;
+        but blocks of channels, which no kernel reads.
         """
         require(
             cache.in_order, "the kernel reads a cache that holds position j in place j: for a ring use another impl"

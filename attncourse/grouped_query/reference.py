@@ -50,8 +50,8 @@ def grouped_query_attention(
     scale: float | None = None,
     softcap: float | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """Attend with all heads at once: the r = h / g query heads of a group are an axis of q alone, so keys and values
-    stay g heads.
+    """Attend with all heads at once: the r = h / g query heads of a group are an axis of q alone,
+    so keys and values stay g heads.
 
     Args:
         causal: query i of t stands at position s - t + i and sees nothing after it.

@@ -37,8 +37,8 @@ class Choice:
 
 @dataclass(frozen=True)
 class Quality:
-    """The quality of an estimator: the length of its mean error, the standard error of that, and its variance, summed
-    over scores.
+    """The quality of an estimator: the length of its mean error, the standard error of that,
+    and its variance, summed over scores.
     """
 
     bias: float
@@ -47,16 +47,16 @@ class Quality:
 
 
 def exact_gradient(choice: Choice) -> Float[Tensor, " s"]:
-    """Return d E[cost] / d scores: p_j (cost_j - E[cost]), since d p_i / d score_j = p_i (1[i = j] - p_j) for the
-    choice's p.
+    """Return d E[cost] / d scores: p_j (cost_j - E[cost]),
+    since d p_i / d score_j = p_i (1[i = j] - p_j) for the choice's p.
     """
     p, costs = choice.probabilities, choice.costs
     return p * (costs - p @ costs)
 
 
 def soft_gradient(choice: Choice) -> Float[Tensor, " s"]:
-    """Return the gradient of soft attention's cost for a choice, that of the mixture: another function, unless the cost
-    is linear.
+    """Return the gradient of soft attention's cost for a choice, that of the mixture:
+    another function, unless the cost is linear.
     """
     scores = choice.scores.detach().clone().requires_grad_()
     return torch.autograd.grad(choice.cost(scores.softmax(dim=-1) @ choice.values), scores)[0]
@@ -74,8 +74,8 @@ def score_function_gradients(
 
 
 def relaxed_gradients(choice: Choice, noise: Float[Tensor, "n s"], *, temperature: float) -> Float[Tensor, "n s"]:
-    """Return one Gumbel-softmax estimate per draw of a choice: the gradient of the cost of a mixture at this
-    temperature.
+    """Return one Gumbel-softmax estimate per draw of a choice:
+    the gradient of the cost of a mixture at this temperature.
     """
     return _gradient_a_draw(choice, noise, lambda scores, g: gumbel_softmax(scores, g, temperature=temperature))
 
@@ -83,8 +83,8 @@ def relaxed_gradients(choice: Choice, noise: Float[Tensor, "n s"], *, temperatur
 def straight_through_gradients(
     choice: Choice, noise: Float[Tensor, "n s"], *, temperature: float
 ) -> Float[Tensor, "n s"]:
-    """Return one straight-through estimate per draw: the cost's slope at the value read, the soft sample's slope behind
-    it.
+    """Return one straight-through estimate per draw:
+    the cost's slope at the value read, the soft sample's slope behind it.
 
     Args:
         choice: what is chosen from.
@@ -105,8 +105,8 @@ def _gradient_a_draw(choice, noise, weights_of):
 
 
 def score_function_variance(choice: Choice, *, baseline: float = 0.0) -> Float[Tensor, " s"]:
-    """Return the variance of one REINFORCE estimate of a choice, by enumeration: E[(cost - baseline)^2 (1[j] - p)^2] -
-    gradient^2.
+    """Return the variance of one REINFORCE estimate of a choice, by enumeration:
+    E[(cost - baseline)^2 (1[j] - p)^2] - gradient^2.
     """
     p, advantage = choice.probabilities, choice.costs - baseline
     slopes = torch.eye(len(p), dtype=p.dtype) - p  # row j: d log p_j / d scores
@@ -114,8 +114,8 @@ def score_function_variance(choice: Choice, *, baseline: float = 0.0) -> Float[T
 
 
 def best_baseline(choice: Choice) -> float:
-    """Return the constant with the least summed variance for a choice: the mean cost, each weighted by p_j ||d log
-    p_j||^2.
+    """Return the constant with the least summed variance for a choice:
+    the mean cost, each weighted by p_j ||d log p_j||^2.
     """
     p = choice.probabilities
     weight = p * (torch.eye(len(p), dtype=p.dtype) - p).square().sum(dim=-1)

@@ -181,8 +181,8 @@ def _forward(q, k, v, key_lengths, mask, seed, *, causal, window, scale, softcap
 
 
 def _with_gradients(read, q, k, v, key_lengths, mask, **options):
-    """Return the same read as a function of q, k and v: rows that a gather finds, and log p = their score -
-    log-sum-exp.
+    """Return the same read as a function of q, k and v:
+    rows that a gather finds, and log p = their score - log-sum-exp.
 
     The log-sum-exp has its gradient in the softmax kernels, which form the weights again tile by tile, so this too
     takes memory linear in the length. An added mask moves both terms by constants, which no gradient sees.

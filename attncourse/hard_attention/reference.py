@@ -50,8 +50,8 @@ def hard_attention_loop(
 
 
 def gumbel_noise(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Float[Tensor, "..."]:
-    """Return -log(E) for exponential E, on the generator's device: noise under which the largest score is a softmax
-    sample.
+    """Return -log(E) for exponential E, on the generator's device:
+    noise under which the largest score is a softmax sample.
 
     It is drawn in float64. In float32 one E in 2^24 is 0, and infinite noise on a hidden score of -inf makes NaN.
 
@@ -71,8 +71,8 @@ def _below_the_top(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]
 
 
 def select(scores: Float[Tensor, "b h t s"], noise: Float[Tensor, "b h t s"] | None = None) -> Int[Tensor, "b h t"]:
-    """Return the index of the largest score plus noise (of the largest score, without noise); -1 where every score is
-    -inf.
+    """Return the index of the largest score plus noise (of the largest score, without noise);
+    -1 where every score is -inf.
     """
     if scores.shape[-1] == 0:
         return torch.full(scores.shape[:-1], -1, device=scores.device)
@@ -226,8 +226,8 @@ def score_function_loss(
 
 
 def moving_baseline(baseline: float, cost: Float[Tensor, "*n"], *, decay: float = 0.9) -> float:
-    """Return the next baseline: a running mean of past costs, blind to the choice it will judge (Xu et al. 2015,
-    section 4.1).
+    """Return the next baseline: a running mean of past costs,
+    blind to the choice it will judge (Xu et al. 2015, section 4.1).
 
     Args:
         baseline: the last one.
@@ -245,8 +245,8 @@ def expected_cost(
     cost: Callable[[Tensor], Tensor],
     **masking,
 ) -> Float[Tensor, "b h t"]:
-    """Return the mean of cost(what is read) over all choices, each counted by its probability: exact, and so is its
-    gradient.
+    """Return the mean of cost(what is read) over all choices, each counted by its probability:
+    exact, and so is its gradient.
 
     The cost is computed for every value as if it were the one read, t s times: an oracle for small problems.
 

@@ -23,8 +23,8 @@ class HardRead(NamedTuple):
 
 
 def take_rows(x: Float[Tensor, "b g s d"], index: Int[Tensor, "b h t"]) -> Float[Tensor, "b h t d"]:
-    """Return row index[b, h, t] of the key/value head that serves head h; zeros for -1. Nothing is copied but these
-    rows.
+    """Return row index[b, h, t] of the key/value head that serves head h; zeros for -1.
+    Nothing is copied but these rows.
     """
     g, s, d = x.shape[1:]
     if s == 0:

@@ -90,8 +90,8 @@ class Int8:
 
 @dataclass(frozen=True)
 class Int4:
-    """This codec stores codes of 4 bits, two per byte, with a scale and a zero point for each `group` neighbouring
-    entries.
+    """This codec stores codes of 4 bits, two per byte,
+    with a scale and a zero point for each `group` neighbouring entries.
     """
 
     group: int | None = None
@@ -114,8 +114,8 @@ class Int4:
 
 @dataclass(frozen=True)
 class Fp8:
-    """This codec stores floats of 8 bits (4 of exponent, 3 of mantissa), with a scale for each `group` neighbouring
-    entries.
+    """This codec stores floats of 8 bits (4 of exponent, 3 of mantissa),
+    with a scale for each `group` neighbouring entries.
     """
 
     group: int | None = None

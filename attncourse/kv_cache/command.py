@@ -116,8 +116,8 @@ def _read(args: argparse.Namespace) -> tuple[dict, float, str]:
 
 
 def stored_table(found: CacheCost) -> str:
-    """Return the table of what was found, a row per kind of layer: how many there are, what they store of a token, and
-    of how many tokens.
+    """Return the table of what was found, a row per kind of layer:
+    how many there are, what they store of a token, and of how many tokens.
     """
     kinds = Counter((_design(layer), layer.shape, layer.bytes_per_token, layer.tokens) for layer in found.layers)
     rows = [
@@ -175,8 +175,8 @@ def _both_units(size: int) -> str:
 
 
 def list_models() -> str:
-    """Return a row per model: its design, where its sizes are published and how they were confirmed, what a token takes
-    in bfloat16.
+    """Return a row per model: its design, where its sizes are published and how they were confirmed,
+    what a token takes in bfloat16.
     """
     rows = []
     for name, model in MODELS.items():

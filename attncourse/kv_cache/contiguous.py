@@ -42,8 +42,8 @@ class ContiguousCache(Layout):
         self.storage = empty_store(b, capacity, shape, codec=self.codec, dtype=dtype, device=device)
 
     def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
-        """Return each stream's filled front, of plain storage without a copy; what stands there as padding is
-        undefined.
+        """Return each stream's filled front, of plain storage without a copy;
+        what stands there as padding is undefined.
         """
         if self.impl == "triton" and not isinstance(self.codec, Plain):
             return super().view()

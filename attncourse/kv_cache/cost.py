@@ -65,8 +65,8 @@ class LayerCost:
         return self.shape.n_kv_heads * sum(self.shape.widths) if self.bytes_per_token else 0
 
     def on_device(self, size: int, tensor_parallel: int) -> int:
-        """Return a device's part of `size` bytes: its heads' share, or one head's where there are more devices than
-        heads.
+        """Return a device's part of `size` bytes:
+        its heads' share, or one head's where there are more devices than heads.
 
         Args:
             size: bytes of all heads.
@@ -124,8 +124,8 @@ class CacheCost:
 
     @property
     def bytes_read_on_device(self) -> int:
-        """Return the bytes that each device reads of its cache for one step: one more token of every sequence of the
-        batch.
+        """Return the bytes that each device reads of its cache for one step:
+        one more token of every sequence of the batch.
         """
         return self.batch * sum(layer.on_device(layer.bytes_read, self.tensor_parallel) for layer in self.layers)
 
@@ -144,8 +144,8 @@ class CacheCost:
 
     @property
     def flops_per_byte(self) -> float:
-        """Return operations per byte that a device reads: while its own ratio is larger, reading is what takes the
-        time.
+        """Return operations per byte that a device reads:
+        while its own ratio is larger, reading is what takes the time.
         """
         return self.flops_per_step / self.tensor_parallel / self.bytes_read_on_device
 
@@ -228,8 +228,8 @@ def _named(name: str) -> dict[str, Any]:
 
 
 def _priced(layer: Layer, stored: list[int], *, context: int, page_size: int | None) -> LayerCost:
-    """Return the cost of one layer, of whose streams a token's take `stored` bytes; where it shares them, it reads and
-    does not store.
+    """Return the cost of one layer, of whose streams a token's take `stored` bytes;
+    where it shares them, it reads and does not store.
     """
     seen = context if layer.window is None else min(context, layer.window)
     read = [seen if stream.most is None else min(seen, stream.most) for stream in layer.streams]
@@ -249,8 +249,8 @@ def _priced(layer: Layer, stored: list[int], *, context: int, page_size: int | N
 
 
 def _held(context: int, seen: int, page_size: int | None) -> int:
-    """Return the last `seen` tokens of `context`, or, where the cache is paged, all tokens on the pages that these
-    touch.
+    """Return the last `seen` tokens of `context`, or, where the cache is paged,
+    all tokens on the pages that these touch.
     """
     if page_size is None:
         return seen

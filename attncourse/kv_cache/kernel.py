@@ -141,8 +141,8 @@ def _kv_cache_gather_kernel(
 
 
 def gather_block(width: int) -> int:
-    """Return how many tokens of this width a program's tile has, so that it holds about 2048 entries: more would spill
-    registers.
+    """Return how many tokens of this width a program's tile has, so that it holds about 2048 entries:
+    more would spill registers.
     """
     return max(1, min(32, 2048 // triton.next_power_of_2(width)))
 

@@ -119,8 +119,8 @@ def _attention_config(sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_is_decoder(sizes: dict[str, Any]) -> None:
-    """Check that the model writes: those of BERT's kind keep a cache only where they do, and those of BART's keep
-    another one besides.
+    """Check that the model writes: those of BERT's kind keep a cache only where they do,
+    and those of BART's keep another one besides.
     """
     require(not sizes.get("is_encoder_decoder"), "the model must be a decoder alone, and is_encoder_decoder is true")
     declared = table().get(sizes.get("model_type", ""), {}).get("defaults", {})
@@ -155,8 +155,8 @@ def _size(sizes: Mapping[str, Any], name: str) -> int:
 
 
 def _shared_layers(sizes: dict[str, Any], n_layers: int) -> Iterable[int]:
-    """Return the layers that read what an earlier one stores: the last ones (Gemma), or all but each first of a few
-    (Hunyuan).
+    """Return the layers that read what an earlier one stores:
+    the last ones (Gemma), or all but each first of a few (Hunyuan).
     """
     last = sizes.get("num_kv_shared_layers") or 0
     require(0 <= last < n_layers, f"num_kv_shared_layers must leave some of the {n_layers} layers, got {last}")
@@ -280,8 +280,8 @@ def _key_value_streams(sizes: dict[str, Any], n_heads: int) -> tuple[int, tuple[
 
 
 def _latent_streams(sizes: dict[str, Any], n_heads: int, *, most: int | None) -> tuple[Stream, ...]:
-    """Return the latent, which absorbed attention multiplies into the score and into the mixture, and the shared
-    rotated key.
+    """Return the latent, which absorbed attention multiplies into the score and into the mixture,
+    and the shared rotated key.
     """
     latent, rope = _size(sizes, "kv_lora_rank"), _rope_width(sizes)
     return Stream(latent, 4 * n_heads * latent, most), Stream(rope, 2 * n_heads * rope, most)

@@ -41,8 +41,8 @@ def empty_store(
 
 
 def token_nbytes(shape: CacheShape, *, codec: Codec | None = None, dtype: torch.dtype = torch.float32) -> int:
-    """Return the bytes that one token takes in one layer's cache: 2 * n_kv_heads * head_dim * itemsize for plain keys
-    and values.
+    """Return the bytes that one token takes in one layer's cache:
+    2 * n_kv_heads * head_dim * itemsize for plain keys and values.
 
     Args:
         shape: what the layer keeps of a token.
@@ -117,8 +117,8 @@ class Layout(ABC):
         return tuple(read(store, slots, codec=self.codec, dtype=self.dtype) for store in self.storage)
 
     def _fronts(self, size: int) -> tuple[Float[Tensor, "b g s width"], ...]:
-        """Return the first `size` slots of each row, of plain storage without a copy; what no token stands in is
-        undefined.
+        """Return the first `size` slots of each row, of plain storage without a copy;
+        what no token stands in is undefined.
         """
         fronts = ((field[:, :, :size] for field in store) for store in self.storage)
         return tuple(self.codec.decode(*front, dtype=self.dtype) for front in fronts)

@@ -169,8 +169,8 @@ class PagedCache(Layout):
 
     @property
     def lengths(self) -> Int[Tensor, " b"]:
-        """Return how many tokens of each sequence went in; every method asks, so that none works on a cache that was
-        freed.
+        """Return how many tokens of each sequence went in;
+        every method asks, so that none works on a cache that was freed.
         """
         self._held_pages()
         return self._lengths

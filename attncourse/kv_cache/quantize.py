@@ -44,8 +44,8 @@ def _from_codes(codes: Float[Tensor, "*rows width"], scale: Tensor, zero: Tensor
 def quantize_int8(
     x: Float[Tensor, "*rows width"], *, groups: int = 1
 ) -> tuple[Int8[Tensor, "*rows width"], Float[Tensor, "*rows n"], Float[Tensor, "*rows n"]]:
-    """Return codes -128..127, scale and zero of each group: |x - (code - zero) * scale| <= scale / 2, up to float32's
-    rounding.
+    """Return codes -128..127, scale and zero of each group:
+    |x - (code - zero) * scale| <= scale / 2, up to float32's rounding.
 
     Args:
         groups: into how many a vector is cut; they divide its width.

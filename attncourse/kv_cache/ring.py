@@ -74,8 +74,8 @@ class RingCache(Layout):
 
     @property
     def in_order(self) -> bool:
-        """Return whether nothing has left the window yet, nor was written beyond it, of the longest sequence there may
-        be.
+        """Return whether nothing has left the window yet, nor was written beyond it,
+        of the longest sequence there may be.
         """
         return self._most_written <= self.window
 
@@ -86,8 +86,8 @@ class RingCache(Layout):
         return self._fronts(self._filled())
 
     def positions(self) -> Int[Tensor, "b s"]:
-        """Return where the token of each slot stands in its sequence, -1 for an empty slot: not in order once it has
-        turned.
+        """Return where the token of each slot stands in its sequence, -1 for an empty slot:
+        not in order once it has turned.
         """
         slots = torch.arange(self._filled(), device=self.device)
         turns = (self._written[:, None] - 1 - slots).div(self.ring, rounding_mode="floor")

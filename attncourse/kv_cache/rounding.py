@@ -15,8 +15,8 @@ from .quantize import _from_codes, _to_codes
 def round_to_bits(
     x: Float[Tensor, "*b s width"], *, bits: int, by: str, group: int | None = None
 ) -> Float[Tensor, "*b s width"]:
-    """Return x from codes of `bits` bits, x ~ (code - zero) * scale, with a scale and a zero point in float32 for each
-    group.
+    """Return x from codes of `bits` bits, x ~ (code - zero) * scale,
+    with a scale and a zero point in float32 for each group.
 
     No entry is off by more than half a step, (largest - least) / (2^bits - 1) / 2 of its group.
 

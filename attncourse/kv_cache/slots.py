@@ -48,8 +48,8 @@ def check_tokens(store: tuple[Tensor, ...], x: Tensor, slots: Tensor, *, codec: 
 def page_slots(
     block_table: Int[Tensor, "b pages"], positions: Int[Tensor, "b s"], *, page_size: int
 ) -> Int[Tensor, "b s"]:
-    """Return the slot of each position by the table: block_table[b, p // page_size] * page_size + p % page_size, -1 for
-    -1.
+    """Return the slot of each position by the table:
+    block_table[b, p // page_size] * page_size + p % page_size, -1 for -1.
 
     Args:
         page_size: tokens of a page.

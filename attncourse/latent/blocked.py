@@ -72,8 +72,8 @@ def latent_attention_blocked(
 
 
 def _groups(length: int, split: int, splits: int) -> list[tuple[int, int, int]]:
-    """Return (first token, splits, tokens per split) that cover a length: whole groups, a smaller one, a ragged last
-    split.
+    """Return (first token, splits, tokens per split) that cover a length:
+    whole groups, a smaller one, a ragged last split.
     """
     groups, first = [], 0
     while first < length:
@@ -90,8 +90,8 @@ def attend_splits(
     k_rope: Float[Tensor, "splits c p"],
     mask: Tensor | None,
 ) -> tuple[Float[Tensor, "splits q r"], Float[Tensor, "splits q"], Float[Tensor, "splits q"]]:
-    """Return of each split by itself the sum of its latents weighted by exp(score - top), the sum of the weights, and
-    top.
+    """Return of each split by itself the sum of its latents weighted by exp(score - top),
+    the sum of the weights, and top.
 
     All are in float32 or better.
 

@@ -33,8 +33,8 @@ class LatentShape:
 
 
 def latent_flops(shape: LatentShape, form: str, *, t: int, s: int) -> int:
-    """Return the floating-point operations of t queries over s cached tokens, two per multiply-add, without softmax and
-    masks.
+    """Return the floating-point operations of t queries over s cached tokens,
+    two per multiply-add, without softmax and masks.
 
     Expanding costs the up-projections once per key; absorbing costs them once per query, but then every pair of query
     and key meets in the latents' width instead of a head's.
@@ -50,8 +50,8 @@ def latent_flops(shape: LatentShape, form: str, *, t: int, s: int) -> int:
 
 
 def latent_bytes(shape: LatentShape, form: str, *, t: int, s: int, itemsize: int) -> int:
-    """Return the bytes that must move for one sequence: the cache and the up-projections read once, what is formed
-    written and read.
+    """Return the bytes that must move for one sequence:
+    the cache and the up-projections read once, what is formed written and read.
 
     Expanded, each head's keys and values are formed; absorbed, nothing as long as the cache is.
 
@@ -82,8 +82,8 @@ def crossover(shape: LatentShape, *, s: float = math.inf) -> float:
 
 
 def cheaper_form(shape: LatentShape, *, t: int, s: int) -> str:
-    """Return "absorbed" for few queries over a cache, "expanded" for many, by the operations of t queries over s
-    tokens.
+    """Return "absorbed" for few queries over a cache, "expanded" for many,
+    by the operations of t queries over s tokens.
 
     Args:
         shape: of the layer.

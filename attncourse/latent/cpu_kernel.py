@@ -139,8 +139,8 @@ def latent_attention_numba(
     scale: float | None = None,
     splits: int | None = None,
 ) -> Tensor:
-    """Return what `latent_attention_absorbed` does for decoding, over contiguous storage or pages, in PyTorch's
-    threads.
+    """Return what `latent_attention_absorbed` does for decoding,
+    over contiguous storage or pages, in PyTorch's threads.
 
     The output is (b, h, t, dv). All is summed in float32.
 

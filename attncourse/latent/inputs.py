@@ -11,8 +11,8 @@ WIDEST = 512  # entries of a latent that a kernel takes
 
 
 def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, w_uk: Tensor, w_uv: Tensor) -> None:
-    """Check that shapes go together: queries of h heads, one stream of latents and one of rotated keys, matrices per
-    head.
+    """Check that shapes go together: queries of h heads, one stream of latents and one of rotated keys,
+    matrices per head.
 
     Args:
         q_nope, q_rope: (b, h, t, n) and (b, h, t, p).
@@ -78,8 +78,8 @@ def check_absorbed(
     block_table: Tensor | None,
     splits: int | None,
 ) -> None:
-    """Check what a kernel that decodes from latents takes: the inputs, as contiguous storage or pages, without
-    gradients.
+    """Check what a kernel that decodes from latents takes:
+    the inputs, as contiguous storage or pages, without gradients.
 
     Args:
         name: of the launcher, for the message.

@@ -163,8 +163,8 @@ def latent_attention_triton(
     check_values: bool | None = None,
     **tensors: Tensor | None,
 ) -> Tensor:
-    """Return what `latent_attention_absorbed` does for decoding, by the kernels, without gradients: a plan is made and
-    run once.
+    """Return what `latent_attention_absorbed` does for decoding, by the kernels, without gradients:
+    a plan is made and run once.
 
     Args:
         q_nope, q_rope: (b, h, t, n) and (b, h, t, p), float32, float16 or bfloat16.

@@ -20,8 +20,8 @@ from .reference import absorb_query, expand_latent, expand_output, latent_attent
 
 
 class LatentAttention(nn.Module):
-    """The layer is causal attention that caches a low-rank latent and one rotated key per token, not each head's keys
-    and values.
+    """The layer is causal attention that caches a low-rank latent and one rotated key per token,
+    not each head's keys and values.
 
     DeepSeek-AI 2024, https://arxiv.org/abs/2405.04434, section 2.1. Projections are laid out as in DeepSeek's
     checkpoints: kv_a gives [latent ; shared rotary key], kv_b gives [key ; value] head by head, q (or q_b) gives [query
@@ -163,8 +163,8 @@ class LatentAttention(nn.Module):
     def compress(
         self, x: Float[Tensor, "b t d"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b 1 t r"], Float[Tensor, "b 1 t p"]]:
-        """Return what the cache keeps of tokens: their normalised latents (equation 9) and shared rotated keys
-        (equation 15).
+        """Return what the cache keeps of tokens:
+        their normalised latents (equation 9) and shared rotated keys (equation 15).
         """
         latent, k_rope = self.kv_a(x)[:, None].split([self.shape.kv_lora_rank, self.shape.qk_rope_head_dim], dim=-1)
         # Under autocast a norm gives float32, whatever it is given.
@@ -191,8 +191,8 @@ class LatentAttention(nn.Module):
         return self.o(merge_heads(out))  # equation 19
 
     def _attend_as_softmax(self, form, q_nope, q_rope, latent, k_rope, w_uk, w_uv, masking):
-        """Attend in either form by a fused softmax attention: over every head's keys, or as multi-query attention over
-        latents.
+        """Attend in either form by a fused softmax attention:
+        over every head's keys, or as multi-query attention over latents.
         """
         attend = form_of(self.impl, self.forms)
         if form == "expanded":

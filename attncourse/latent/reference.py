@@ -98,8 +98,8 @@ def latent_attention(
 
 
 def absorb_query(q_nope: Float[Tensor, "b h t n"], w_uk: Float[Tensor, "h n r"]) -> Float[Tensor, "b h t r"]:
-    """Return W_UK^T q: the query that meets a latent as q itself meets the key W_UK c, since q . (W_UK c) = (W_UK^T q)
-    . c. (W_UK c) = (W_UK^T q) . c.
+    """Return W_UK^T q: the query that meets a latent as q itself meets the key W_UK c, since q .
+    (W_UK c) = (W_UK^T q) . c. (W_UK c) = (W_UK^T q) . c.
     """
     return einsum(q_nope, w_uk, "b h t n, h n r -> b h t r")
 
@@ -123,8 +123,8 @@ def latent_attention_absorbed(
     mask: Tensor | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """Return what `latent_attention` does, without any head's keys or values: all heads read the latents, as in
-    multi-query attention.
+    """Return what `latent_attention` does, without any head's keys or values:
+    all heads read the latents, as in multi-query attention.
 
     The result is the same (section 2.1.2 and appendix C: W_UK goes into the query, W_UV into the output). The scale
     stays that of the heads, whatever the latents' width.

@@ -61,8 +61,8 @@ def prepare(
 
 
 def check_chunked(decay: Tensor | None) -> None:
-    """Check a decay per feature: it is factored around the middle of a chunk, where no factor may leave float32's
-    range.
+    """Check a decay per feature: it is factored around the middle of a chunk,
+    where no factor may leave float32's range.
     """
     if decay is None or decay.shape[-1] == 1 or not has_values(decay):
         return

@@ -209,8 +209,8 @@ def _scan(x, y, w, log_decay, state, *, decay, reverse, bits):
 
 
 class _Scan(torch.autograd.Function):
-    """The scan gives (mixture, last state) of q, k, v, the decay's logarithm to base 2 (b, h, n) or (b, h, n, f), and
-    the first state.
+    """The scan gives (mixture, last state) of q, k, v,
+    the decay's logarithm to base 2 (b, h, n) or (b, h, n, f), and the first state.
 
     The backward pass needs these and the last state. The decay's gradient rounds in proportion to q dq and k dk, not to
     their difference.

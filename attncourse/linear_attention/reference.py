@@ -150,8 +150,8 @@ def linear_attention_step(
 
 
 def retention_decay(n_heads: int, *, dtype: torch.dtype = torch.float32, device=None) -> Float[Tensor, "h 1 1"]:
-    """Return 1 - 2 ** (-5 - i) for head i: half of the past is left after 22 steps in the first, twice as many in the
-    next.
+    """Return 1 - 2 ** (-5 - i) for head i:
+    half of the past is left after 22 steps in the first, twice as many in the next.
 
     Sun et al. 2023, equation 8.
 

@@ -57,8 +57,8 @@ def absorb(
     *,
     decay: Float[Tensor, "b g s fd"] | None,
 ) -> LinearState:
-    """Return the state after these keys, as one sum: of the past, and of each key with what the steps after it leave of
-    it.
+    """Return the state after these keys, as one sum:
+    of the past, and of each key with what the steps after it leave of it.
     """
     S, z = state
     if decay is not None and k.shape[2]:
@@ -73,8 +73,8 @@ def absorb(
 def normalized(
     mixed: Float[Tensor, "b h t dv"], total: Float[Tensor, "b h t"], *, normalize: bool, dtype: torch.dtype
 ) -> Float[Tensor, "b h t dv"]:
-    """Return the mixture divided by its weights' total where asked; zeros for a row of total weight 0, which sees
-    nothing.
+    """Return the mixture divided by its weights' total where asked;
+    zeros for a row of total weight 0, which sees nothing.
 
     Args:
         normalize: whether the total divides it.

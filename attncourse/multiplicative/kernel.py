@@ -83,8 +83,8 @@ def luong_local_attention_triton(
     gaussian: Tensor | None = None,
     key_lengths: Tensor | None = None,
 ) -> Tensor:
-    """Return what `luong_local_attention` does, by the softmax kernel, twice for local-p; the positions get no
-    gradient.
+    """Return what `luong_local_attention` does, by the softmax kernel, twice for local-p;
+    the positions get no gradient.
 
     softmax(x) * G = softmax(x + log G) * exp(lse(x + log G) - lse(x)): the Gaussian joins the scores, and two
     log-sum-exps undo the normalisation that it should not take part in. The log of the Gaussian is an added mask, which

@@ -153,8 +153,8 @@ def predicted_positions(
 
 
 def local_window(positions: Float[Tensor, "b h t"], s: int, *, radius: int) -> Float[Tensor, "b h t s"]:
-    """Return 1 for those of s keys within `radius` of a query's position and 0 elsewhere: 2 radius + 1 keys for a whole
-    position.
+    """Return 1 for those of s keys within `radius` of a query's position and 0 elsewhere:
+    2 radius + 1 keys for a whole position.
     """
     check_radius(radius)
     distance = torch.arange(s, device=positions.device) - positions[..., None]
@@ -162,8 +162,8 @@ def local_window(positions: Float[Tensor, "b h t"], s: int, *, radius: int) -> F
 
 
 def gaussian_weights(positions: Float[Tensor, "b h t"], s: int, *, radius: int) -> Float[Tensor, "b h t s"]:
-    """Return exp(-(j - p)^2 / 2 sigma^2) with sigma = radius / 2 for key j of s: what local-p multiplies the alignment
-    by (equation 10).
+    """Return exp(-(j - p)^2 / 2 sigma^2) with sigma = radius / 2 for key j of s:
+    what local-p multiplies the alignment by (equation 10).
     """
     check_radius(radius)
     distance = torch.arange(s, device=positions.device) - positions[..., None]

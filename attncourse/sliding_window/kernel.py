@@ -248,8 +248,8 @@ def launch_config(which: str, *, width: int, bits: int, capability: int) -> dict
 
 
 def _arguments(q, k, v, key_lengths, band, scale):
-    """Return what all kernels take alike: the lengths, numbers, what is known at compile time, and what picks the
-    tiles.
+    """Return what all kernels take alike:
+    the lengths, numbers, what is known at compile time, and what picks the tiles.
     """
     (_, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
     lengths = q if key_lengths is None else key_lengths.contiguous()

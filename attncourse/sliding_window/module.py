@@ -28,8 +28,8 @@ def sliding_window_attention_torch(
     scale: float | None = None,
     **pattern,
 ) -> Float[Tensor, "b h t dv"]:
-    """Return what `scaled_dot_product_attention` does under `local_mask`: fused, and still all t s pairs; empty rows
-    give zeros.
+    """Return what `scaled_dot_product_attention` does under `local_mask`:
+    fused, and still all t s pairs; empty rows give zeros.
 
     Args:
         key_lengths: (b,) integers; later keys are padding, whatever they hold.

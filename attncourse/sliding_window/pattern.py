@@ -58,8 +58,8 @@ def check_local(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None) -> 
 def by_residue(
     attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, dilation: int
 ) -> Tensor:
-    """Make a dilated band out of undilated ones: positions that leave the same rest by the dilation see each other
-    alone.
+    """Make a dilated band out of undilated ones:
+    positions that leave the same rest by the dilation see each other alone.
 
     Each of these sequences is a view of every dilation-th position, and its queries are its last positions again.
 

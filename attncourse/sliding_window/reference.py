@@ -57,8 +57,8 @@ def sliding_window_attention_loop(
     dilation: int = 1,
     sinks: int = 0,
 ) -> Float[Tensor, "t dv"]:
-    """Read query by query, in one head and one sequence: each visits its neighbours alone, so t (window + sinks) pairs
-    in all.
+    """Read query by query, in one head and one sequence:
+    each visits its neighbours alone, so t (window + sinks) pairs in all.
 
     The oracle that every other form is compared with.
 

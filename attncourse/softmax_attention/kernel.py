@@ -353,8 +353,8 @@ def launch_config(which: str, *, width: int, bits: int, capability: int) -> dict
 
 
 def _arguments(q, k, v, key_lengths, mask, *, causal, window, scale, softcap):
-    """Return what all kernels take alike: masks' pointers, their strides and numbers, and what is known at compile
-    time.
+    """Return what all kernels take alike:
+    masks' pointers, their strides and numbers, and what is known at compile time.
     """
     (b, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
     mask, mask_strides, kind = mask_arguments(mask, (b, h, t, s), like=q)
@@ -369,8 +369,8 @@ def _arguments(q, k, v, key_lengths, mask, *, causal, window, scale, softcap):
 
 
 def _forward(q, k, v, key_lengths, mask, **options):
-    """Return the output, its log-sum-exp and, under an added mask, the maximum and the sum that the backward pass
-    needs.
+    """Return the output, its log-sum-exp and, under an added mask,
+    the maximum and the sum that the backward pass needs.
     """
     (b, h, t, _), dv = q.shape, v.shape[-1]
     out = q.new_empty(b, h, t, dv)

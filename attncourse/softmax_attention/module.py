@@ -29,8 +29,8 @@ def softmax_attention_torch(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h t dv"]:
-    """Return what `scaled_dot_product_attention` does with this course's masks: causal aligned to the end, empty rows
-    give zeros.
+    """Return what `scaled_dot_product_attention` does with this course's masks:
+    causal aligned to the end, empty rows give zeros.
 
     PyTorch's own `is_causal` aligns to the start; it is used only where t = s, where both agree.
 
