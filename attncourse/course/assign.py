@@ -86,10 +86,11 @@ def assign(
 
 
 def weighed(units: list[str], overrides: list[str]) -> dict[str, dict[str, float]]:
-    """The points of each check of each unit, after the overrides.
+    """Return the points of each check of each unit, after the overrides.
 
     Raises:
-        ValueError: an override is no "NAME=N", names nothing handed out, comes twice, or a unit's beside its exercise's.
+        ValueError: an override is no "NAME=N", names nothing handed out, comes twice, or a unit's beside its
+            exercise's.
     """
     points = {unit: {check.name: check.points for check in checks_of(unit)} for unit in units}
     seen: set[str] = set()
@@ -125,7 +126,9 @@ def _without_point(value: float) -> float:
 
 
 def shared(points: dict[str, int], total: float) -> dict[str, float]:
-    """`total` in proportion to `points`, in hundredths that sum to it; what is left goes to the largest remainders."""
+    """Return `total` in proportion to `points`, in hundredths that sum to it;
+    what is left goes to the largest remainders.
+    """
     hundredths = round(total * 100)
     exact = {name: Fraction(hundredths * value, sum(points.values())) for name, value in points.items()}
     parts = {name: int(value) for name, value in exact.items()}
@@ -136,7 +139,8 @@ def shared(points: dict[str, int], total: float) -> dict[str, float]:
 
 
 def handed_out(root: Path, unit: str, points: dict[str, float]) -> str:
-    """The text of a unit's released notebook; where points differ from the course's, nbgrader's metadata say so too.
+    """Return the text of a unit's released notebook;
+    where points differ from the course's, nbgrader's metadata say so too.
 
     Raises:
         ValueError: the release is missing, or its checks are not those of the course.
@@ -166,7 +170,7 @@ def handed_out(root: Path, unit: str, points: dict[str, float]) -> str:
 
 
 def page(about: Assignment, titles: dict[str, str], *, book: str = "") -> str:
-    """The page that learners open: one file, without anything from a network."""
+    """Return the page that learners open: one file, without anything from a network."""
 
     def in_book(chapter: str) -> str:
         stored = f"{about.origin.repository}/blob/{about.origin.tag}/book/{chapter}.ipynb"
@@ -188,7 +192,7 @@ def page(about: Assignment, titles: dict[str, str], *, book: str = "") -> str:
 
 
 def unit_on_page(about: Assignment, unit: Unit) -> dict[str, Any]:
-    """What the page says of one unit."""
+    """Return what the page says of one unit."""
     notebook = f"exercises/{unit.name}/{unit.name}.ipynb"
     return {
         "title": unit.title,
@@ -205,7 +209,7 @@ def unit_on_page(about: Assignment, unit: Unit) -> dict[str, Any]:
 
 
 def add_parsers(commands) -> None:
-    """The shell's `assign`."""
+    """Add the shell's `assign` to the commands."""
     parser = commands.add_parser(
         "assign",
         description="Write DIR: index.html (what to read and solve, points, due date, links to Colab), exercises/ "

@@ -4,6 +4,8 @@ from pathlib import Path
 
 
 def checkout() -> Path | None:
-    """The folder around this package, where that is the course's own; None where the package is installed away from it."""
+    """Return the folder around this package, where that is the course's own;
+    None where the package is installed away from it.
+    """
     around = Path(__file__).parents[2]
     return around if (around / "solutions").is_dir() else None

@@ -50,7 +50,7 @@ To hand these out to a class and to mark them, see [](for_instructors.md).
 
 @dataclass(frozen=True)
 class Origin:
-    """A public GitHub repository of the course, and the tag (or branch) in it that notebooks install."""
+    """An origin is a public GitHub repository of the course, and the tag (or branch) in it that notebooks install."""
 
     repository: str
     tag: str
@@ -78,7 +78,7 @@ class Origin:
 
 
 def read_origin(root: Path) -> Origin:
-    """The origin that pyproject.toml names.
+    """Return the origin that pyproject.toml names.
 
     Raises:
         ValueError: the folder is no checkout of the course.
@@ -93,7 +93,9 @@ def read_origin(root: Path) -> Origin:
 
 
 def course_notebooks(root: Path) -> list[Path]:
-    """Every notebook that opens with the bootstrap cell: the book's chapters, and the units' solutions and exercises."""
+    """Return every notebook that opens with the bootstrap cell:
+    the book's chapters, and the units' solutions and exercises.
+    """
     units = (path for folder in ("solutions", "exercises") for path in root.glob(f"{folder}/*/*.ipynb"))
     return sorted([*(root / "book" / f"{name}.ipynb" for name in chapters(root)), *units])
 
@@ -136,7 +138,7 @@ def _tagged(notebook, tag: str) -> list:
 
 
 def exercises_page(root: Path) -> str:
-    """The book's page of exercises: a table a unit, with what each exercise asks and its points."""
+    """Return the book's page of exercises: a table per unit, with what each exercise asks and its points."""
     from attncourse.check import UNITS
 
     from .catalogue import asks, checks_of
@@ -178,14 +180,14 @@ def point_at(root: Path, origin: Origin) -> list[Path]:
 
 
 def origin_files(root: Path) -> list[Path]:
-    """Every file in which the origin may stand."""
+    """Return every file in which the origin may stand."""
     pages = [root / name for name in ("pyproject.toml", "_config.yml", "CITATION.cff")]
     pages += sorted((*root.glob("*.md"), *root.glob("book/*.md")))
     return [path for path in (*pages, *course_notebooks(root)) if path.exists()]
 
 
 def add_parsers(commands) -> None:
-    """The shell's `bootstrap` and `point-at`."""
+    """Add the shell's `bootstrap` and `point-at` to the commands."""
     bootstrap = commands.add_parser(
         "bootstrap",
         epilog="example: python -m attncourse bootstrap",

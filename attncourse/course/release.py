@@ -46,7 +46,7 @@ def release_exercises(root: Path, out: Path | None = None) -> list[Path]:
 
 
 def released(source: Path, config: Path) -> str:
-    """The text of the notebook that learners get of one solution.
+    """Return the text of the notebook that learners get of one solution.
 
     Raises:
         ValueError: nbgrader refuses the notebook; the message is nbgrader's.
@@ -69,7 +69,7 @@ def released(source: Path, config: Path) -> str:
 
 
 def add_parsers(commands) -> None:
-    """The shell's `release`."""
+    """Add the shell's `release` to the commands."""
     parser = commands.add_parser(
         "release",
         description="Write what learners get: solutions and hidden tests cut out by nbgrader's own preprocessors.",

@@ -38,7 +38,7 @@ examples:
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
-    """`attncourse where`."""
+    """Add the shell's `where` to the commands."""
     parser = commands.add_parser(
         "where",
         description="List the files and folders of a checkout that belong to a chapter of the book, a room of the package, "
@@ -52,7 +52,7 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line a path."""
+    """Print one line per path."""
     found = belonging(args.name, Path(__file__).parents[2])
     width = max(map(len, found))
     print("\n".join(f"{path:{width}}  {what}" for path, what in found.items()))
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def belonging(name: str, root: Path) -> dict[str, str]:
-    """Paths below a checkout that exist and belong to what has this name, and what each of them is.
+    """Return paths below a checkout that exist and belong to what has this name, and what each of them is.
 
     Raises:
         ValueError: nothing has this name, or `root` is no checkout.
@@ -84,7 +84,7 @@ def belonging(name: str, root: Path) -> dict[str, str]:
 
 
 def _places(kind: dict[str, str], names: list[str], known) -> Iterator[tuple[str, str]]:
-    """Each path of this kind with what it is, of those names that are known."""
+    """Yield each path of this kind with what it is, of those names that are known."""
     for name in dict.fromkeys(name for name in names if name in known):
         for path, what in kind.items():
             yield path.format(name), what

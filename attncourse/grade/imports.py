@@ -14,7 +14,8 @@ NAMED = re.compile(rf"({PACKAGE.name}(?:\.\w+)+):\w+")
 
 
 def imported_names(source: str | Iterable[ast.stmt], package: tuple[str, ...] = ()) -> set[str]:
-    """Absolute names of all that a source or its statements import, inside functions too, and by the name of a form.
+    """Return absolute names of all that a source or its statements import,
+    inside functions too, and by the name of a form.
 
     Args:
         package: where relative names begin.
@@ -36,7 +37,7 @@ def imported_names(source: str | Iterable[ast.stmt], package: tuple[str, ...] = 
 
 
 def file_of(module: str) -> Path | None:
-    """The file of a module of this package; none where there is none."""
+    """Return the file of a module of this package; none where there is none."""
     name, *parts = module.split(".")
     if name != PACKAGE.name:
         return None
@@ -51,7 +52,7 @@ def _imports(path: Path) -> frozenset[str]:
 
 
 def files_behind(names: Iterable[str]) -> set[Path]:
-    """Files of the named modules of this package and of all that they import from it, directly or not.
+    """Return files of the named modules of this package and of all that they import from it, directly or not.
 
     A package that merely holds an imported module does not count: it would draw in all that it holds.
     """
@@ -65,7 +66,7 @@ def files_behind(names: Iterable[str]) -> set[Path]:
 
 
 def files_needed(names: Iterable[str], *, without: tuple[str, ...] = ()) -> set[str]:
-    """Files of this package, relative to it, without which the named modules cannot be imported and used.
+    """Return files of this package, relative to it, without which the named modules cannot be imported and used.
 
     Unlike `files_behind`, with the packages that hold them, which Python imports first.
 
@@ -86,14 +87,16 @@ def files_needed(names: Iterable[str], *, without: tuple[str, ...] = ()) -> set[
 
 
 def rooms() -> set[str]:
-    """Parts of this package that hold mechanisms, and what is built from them: where exercises have answers."""
+    """Return parts of this package that hold mechanisms, and what is built from them: where exercises have answers."""
     lessons = {f"lessons.{path.parent.name}" for path in PACKAGE.glob("lessons/*/__init__.py")}
     return {path.parent.name for path in PACKAGE.glob("*/reference.py")} | {"models", "lessons", "choose"} | lessons
 
 
 @cache
 def digest(source: Path) -> str:
-    """Digest of a file and of all of this package that it needs: it changes whenever what the file does may change."""
+    """Return digest of a file and of all of this package that it needs:
+    it changes whenever what the file does may change.
+    """
     digest = hashlib.sha256(source.read_bytes())
     for path in sorted(files_behind(_imports(source))):
         digest.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())

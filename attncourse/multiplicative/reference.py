@@ -53,9 +53,7 @@ def dot_scores(q: Float[Tensor, "b h t d"], k: Float[Tensor, "b h s d"]) -> Floa
 def general_scores(
     q: Float[Tensor, "b h t dq"], k: Float[Tensor, "b h s dk"], weight: Float[Tensor, "dq dk"]
 ) -> Float[Tensor, "b h t s"]:
-    """Return q . W k: a dot product after a projection, so widths may differ (equation 8, general). W k: a dot product
-    after a projection, so widths may differ (equation 8, general).
-    """
+    """Return q . W k: a dot product after a projection, so widths may differ (equation 8, general)."""
     check_pair(q, k)
     check_weight(q, k, weight)
     return einsum(wide(q), wide(weight), wide(k), "b h t dq, dq dk, b h s dk -> b h t s")

@@ -70,7 +70,9 @@ def _own_roster(learners: Iterable[Learner]) -> Table:
 
 
 def _assignment(table: Table, unit: str, title: str | None) -> int:
-    """Where a unit's assignment is, titled as in Canvas or with its number behind it; a new column where there is none."""
+    """Return where a unit's assignment is, titled as in Canvas or with its number behind it;
+    a new column where there is none.
+    """
     wanted = {folded(title)} if title else {folded(unit), folded(title_of(unit))}
     titles = [re.sub(r" \(\d+\)$", "", head) for head in table.header]
     fits = [i for i, head in enumerate(titles) if folded(head) in wanted]

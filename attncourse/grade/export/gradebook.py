@@ -60,7 +60,7 @@ def write_gradebook(database: Path, records: Iterable[Record], *, exercises: Pat
 
 
 def open_gradebook(url: str):
-    """nbgrader's gradebook of the course at this address, made where there is none."""
+    """Return nbgrader's gradebook of the course at this address, made where there is none."""
     from nbgrader.api import Gradebook
 
     before = os.environ.get("PATH", "")
@@ -105,7 +105,7 @@ def _enter_unit(gradebook, url: str, unit: str, release: Path) -> None:
 
 
 def _enter_record(gradebook, learner: Learner, record: Record) -> None:
-    """One learner's points for one unit."""
+    """Enter one learner's points for one unit."""
     unit, student = record["unit"], learner.slug
     scores = {f"{check['check'].replace('.', '-')}-check": check["points"] for check in record["checks"]}
     if not has_mark(record):

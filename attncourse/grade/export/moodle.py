@@ -61,7 +61,7 @@ def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Pa
 
 
 def comment(record: Record) -> str:
-    """What was found, a line a check; Moodle takes a comment for HTML."""
+    """Return what was found, a line per check; Moodle takes a comment for HTML."""
     points = f"{record['points']} of {record['possible']} points"
     lines = [points if has_mark(record) else f"No mark yet: {record['state']}"]
     for check in record["checks"]:
@@ -85,6 +85,6 @@ def _own_roster(learners: Iterable[Learner], possible: float) -> Table:
 
 
 def _maximum(table: Table, unit: str, possible: float) -> list[str]:
-    """A note where Moodle counts another number of points; it skips a grade that is above its own maximum."""
+    """Return a note where Moodle counts another number of points; it skips a grade that is above its own maximum."""
     said = table.cell(table.rows[0], "Maximum grade") if table.rows else ""
     return other_maximum("Moodle", unit, said, possible)

@@ -40,7 +40,7 @@ def write_feedback(out: Path, records: Iterable[Record], *, book_url: str | None
 
 
 def _unit_shown(record: Record, handed_in: list[Record], book: Book) -> dict[str, Any]:
-    """What the page says of one unit: the record that counts, and in a line each what else was handed in."""
+    """Return what the page says of one unit: the record that counts, and in a line each what else was handed in."""
     unit, state = record["unit"], record["state"]
     return {
         "title": title_of(unit),
@@ -71,7 +71,7 @@ def _check_shown(check: dict[str, Any], book: Book) -> dict[str, Any]:
 
 
 def _picture_shown(picture: dict[str, Any]) -> dict[str, str]:
-    """The picture of a record as an address, and in words."""
+    """Return the picture of a record as an address, and in words."""
     matrices = (tuple(map(tuple, picture[key])) for key in ("got", "expected"))
     return _draw(*matrices, picture["rows"], picture["columns"])
 
