@@ -33,7 +33,7 @@ COMMANDS = {
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The parser, with all that this command takes; of the others it knows what they do."""
+    """Return the parser, with all that this command takes; of the others it knows what they do."""
     parser = argparse.ArgumentParser(
         prog="attncourse",
         description="The attention course from a shell. COMMAND --help says more.",
@@ -91,7 +91,7 @@ def _end(code: int, why: str) -> NoReturn:
 
 
 def lacking(error: ModuleNotFoundError) -> str:
-    """Which extra of the course brings what is not installed.
+    """Return which extra of the course brings what is not installed.
 
     Raises:
         ModuleNotFoundError: the error itself, where no extra does.

@@ -7,7 +7,9 @@ from ._shared.device import device
 
 
 def show(*functions):
-    """The source of functions, kernels or classes of the package, highlighted; where they stand is in the first line."""
+    """Show the source of functions, kernels or classes of the package, highlighted;
+    where they stand is in the first line.
+    """
     from IPython.display import Code
 
     shown = []
@@ -19,7 +21,7 @@ def show(*functions):
 
 
 def print_versions() -> None:
-    """One line: the versions that this notebook runs with, and the device."""
+    """Print one line: the versions that this notebook runs with, and the device."""
     import torch
 
     versions = []

@@ -10,7 +10,7 @@ ROOMS = ("sliding_window", "block_sparse", "global_local", "linear_attention", "
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement beside what it is held to.
+    """A row is one measurement beside what it is held to.
 
     Args:
         what: what was measured, with its sizes.
@@ -28,6 +28,6 @@ class Row:
 
 
 def measure_room(room: str, device: str) -> list[Row]:
-    """The rows of one room; what is being measured goes to standard error."""
+    """Return the rows of one room; what is being measured goes to standard error."""
     module = importlib.import_module(f"{__package__}.{room}")
     return module.measure(device=device, progress=lambda what: print(f"{room}: {what}", file=sys.stderr, flush=True))
