@@ -12,7 +12,7 @@ MARKERS = ("o-", "s--", "^:", "d-.")
 
 
 def draws_against_weights(weights: Tensor, shares: Tensor, *, draws: int, names: list[str]) -> Axes:
-    """Softmax's weight of each key as a bar, and its share of so many draws as a point with three standard errors."""
+    """Draw softmax's weight of each key as a bar, and its share of so many draws as a point with three standard errors."""
     _, ax = plt.subplots(figsize=(6.4, 2.8))
     ax.bar(names, weights.tolist(), color=COLORS[0], width=0.55, alpha=0.55, label="weight in the mixture")
     errors = (3 * (weights * (1 - weights) / draws).sqrt()).tolist()
@@ -25,7 +25,7 @@ def draws_against_weights(weights: Tensor, shares: Tensor, *, draws: int, names:
 
 
 def soft_samples(weights: Tensor, samples: Tensor, *, keys: list[str], temperature: float) -> Figure:
-    """Softmax's weights in one row above soft samples (n, s) at one temperature."""
+    """Draw softmax's weights in one row above soft samples (n, s) at one temperature."""
     n = len(samples)
     figure, axes = plt.subplots(2, 1, figsize=(5.6, 4.4), height_ratios=(1, n), sharex=True)
     weights_heatmap(weights[None], queries=["softmax"], keys=keys, ax=axes[0])
@@ -43,7 +43,8 @@ def estimator_quality(
     *,
     exact: float,
 ) -> Figure:
-    """Bias (with three standard errors) and standard deviation of estimators, relative to the exact gradient's length.
+    """Draw bias (with three standard errors) and standard deviation of estimators,
+    relative to the exact gradient's length.
 
     Args:
         curves: (bias, its standard error, variance) at each temperature.
@@ -72,7 +73,7 @@ def estimator_quality(
 
 
 def accuracy_bands(curves: dict[str, Tensor], *, every: int) -> Axes:
-    """Accuracy (points, models) against training steps: the mean over models as a line, their range as a band."""
+    """Draw accuracy (points, models) against training steps: the mean over models as a line, their range as a band."""
     _, ax = plt.subplots(figsize=(6.8, 3.6))
     for (name, values), marker, color in zip(curves.items(), MARKERS, COLORS, strict=False):
         steps = [every * i for i in range(len(values))]

@@ -29,7 +29,7 @@ READINGS = ("soft", "straight_through", "score_function")
 
 @dataclass(frozen=True)
 class Needles:
-    """Sequences with one marked token each; the answer is the symbol that stands there."""
+    """Needles are sequences with one marked token each; the answer is the symbol that stands there."""
 
     tokens: Float[Tensor, "n s d"]
     place: Int[Tensor, " n"]
@@ -37,7 +37,9 @@ class Needles:
 
 
 def draw_needles(n: int, *, length: int, generator: torch.Generator) -> Needles:
-    """n sequences: a token is the one-hot vector of its symbol beside its mark, 1 in one place and 0 in the others."""
+    """Draw n sequences: a token is the one-hot vector of its symbol beside its mark,
+    1 in one place and 0 in the others.
+    """
     symbols = torch.randint(SYMBOLS, (n, length), generator=generator)
     place = torch.randint(length, (n,), generator=generator)
     marks = one_hot(place, length)
@@ -46,7 +48,8 @@ def draw_needles(n: int, *, length: int, generator: torch.Generator) -> Needles:
 
 
 class NeedleReaders(nn.Module):
-    """`models` readers with weights of their own: a learned query, projected keys and values, one read, one guess.
+    """These are `models` readers with weights of their own:
+    a learned query, projected keys and values, one read, one guess.
 
     Args:
         reading: "soft", "straight_through" or "score_function"; the last two sample in training, and read the best key
@@ -72,7 +75,8 @@ class NeedleReaders(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "m n s d"], *, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "m n symbols"], HardRead | None]:
-        """Each model's guess on its own n sequences, and what its hard read was: fields (m n, 1, 1); None for soft.
+        """Return each model's guess on its own n sequences, and what its hard read was:
+        fields (m n, 1, 1); None for soft.
 
         Raises:
             ValueError: a hard read in training without a generator.
@@ -99,7 +103,7 @@ class NeedleReaders(nn.Module):
 
 @torch.no_grad()
 def needle_accuracy(readers: NeedleReaders, needles: Needles) -> Float[Tensor, " m"]:
-    """Each model's share of right answers, all models on the same sequences, in evaluation."""
+    """Return each model's share of right answers, all models on the same sequences, in evaluation."""
     training = readers.training
     logits, _ = readers.eval()(repeat(needles.tokens, "n s d -> m n s d", m=len(readers.query)))
     readers.train(training)
@@ -119,7 +123,8 @@ def train_needle(
     seed: int = 0,
     every: int = 10,
 ) -> tuple[NeedleReaders, Float[Tensor, "points m"]]:
-    """Train by Adam on fresh sequences; the readers, and each model's held-out accuracy after every `every` steps.
+    """Train by Adam on fresh sequences; return the readers,
+    and each model's held-out accuracy after every `every` steps.
 
     Args:
         baseline: whether score_function's costs are lowered by a moving mean of past ones, one a model (Xu et al. 2015,
