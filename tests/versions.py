@@ -79,7 +79,7 @@ PINS_TRITON = "import importlib.metadata as m, json; print(json.dumps(any(r.star
 
 
 class Failed(Exception):
-    """What was run ended badly; the message is the end of what it said."""
+    """A run ended badly; the message is the end of what it said."""
 
 
 @dataclass

@@ -58,7 +58,7 @@ class RotaryEmbedding(nn.Module):
     Args:
         width: dk, even.
         base: plane i turns by base ** (-2i / width) per position, from 1 down to almost 1 / base.
-        interleaved: planes (2i, 2i + 1) as in the paper, instead of (i, i + dk / 2) as in Llama.
+        interleaved: the paper's planes (2i, 2i + 1), instead of Llama's (i, i + dk / 2).
         frequencies: makes the angles per position, (width / 2,), in place of base ** (-2i / width): a function of
             (width, base=, dtype=, device=), say `partial(linear_frequencies, factor=4.0)`; `rope_scaling` has the
             published ones.

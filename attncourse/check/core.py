@@ -62,7 +62,7 @@ class OutOfMemory(Exception):
 
 
 class Tampered(Exception):
-    """What came back is nothing that an honest run sends."""
+    """No honest run sends what came back."""
 
 
 class Learner(Protocol):

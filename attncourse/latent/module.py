@@ -23,10 +23,10 @@ class LatentAttention(nn.Module):
     """The layer is causal attention that caches a low-rank latent and one rotated key per token,
     not each head's keys and values.
 
-    DeepSeek-AI 2024, https://arxiv.org/abs/2405.04434, section 2.1. Projections are laid out as in DeepSeek's
-    checkpoints: kv_a gives [latent ; shared rotary key], kv_b gives [key ; value] head by head, q (or q_b) gives [query
-    ; rotary query] head by head. As in the released model, each compressed latent passes an RMSNorm before it is
-    expanded (section 3.1.2), and the cache holds it normalised.
+    DeepSeek-AI 2024, https://arxiv.org/abs/2405.04434, section 2.1. Projections are laid out like those of
+    DeepSeek's checkpoints: kv_a gives [latent ; shared rotary key], kv_b gives [key ; value] head by head, and q (or q_b)
+    gives [query ; rotary query] head by head. As in the released model, each compressed latent passes an RMSNorm before
+    it is expanded (section 3.1.2), and the cache holds it normalised.
 
     Args:
         d_model: width of the tokens.

@@ -110,11 +110,13 @@ class Stack(nn.Module):
     """A stack is blocks one after another, told the tokens' places, and a last normalization: (b, t, d) to (b, t, d).
 
     Args:
-        d_model, n_heads, causal, d_context, impl: as in `Block`.
+        d_model, n_heads: width of the tokens, and heads of each attention.
         n_layers: number of blocks.
         context: the longest sequence.
         positions: "rotary" turns queries and keys; "learned" adds a vector to each token before the first block.
-        attention: makes each block's self-attention in place of a multi-head one, as in `Block`.
+        causal: whether self-attention is blind to the future.
+        d_context: width of what cross-attention reads; None for blocks without it.
+        impl, attention: as in `Block`; `attention` makes each block's own.
     """
 
     def __init__(

@@ -81,9 +81,9 @@ def time_calls(
 ) -> Timing:
     """Return seconds of a call that is given several times over, each on inputs of its own.
 
-    The calls take turns, so that inputs that are together larger than a cache come from memory, as in a model's layers.
-    At least `least_runs` runs, and as many as fit in `seconds`. On a CPU by `clock`, as in `median_seconds`. On CUDA by
-    events on the stream before and after one call. The device is idle when the first is recorded, so that the interval
+    The calls take turns, so that inputs that are together larger than a cache come from memory, as a model's layers do.
+    There are at least `least_runs` runs, and as many as fit in `seconds`. On a CPU they are timed by `clock`, as in
+    `median_seconds`; on CUDA by events on the stream before and after one call. The device is idle when the first is recorded, so that the interval
     holds the host's work, too: a call that is over on the device before the host has launched all of it is timed as the
     host. This is what one call from Python costs; what the device needs for it is the matter of `graph_seconds`.
 

@@ -235,7 +235,7 @@ def has_the_definitions_gradients(attend: Attention) -> None:
 
 
 def finds_heads_far_apart(attend: Attention) -> None:
-    """Where a head lies in memory changes nothing."""
+    """A head's place in memory changes nothing."""
     q, k, v = _draw(20, 20, h=3, dtype=torch.float16)
     torch.testing.assert_close(attend(far_apart(q), k, v), attend(q, k, v))
 
