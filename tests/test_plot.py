@@ -18,6 +18,7 @@ from attncourse.plot import (
     slider,
     weights_heatmap,
 )
+from attncourse.plot.schematic import arrow, box, canvas, cells, note
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +86,15 @@ def test_a_slider_holds_every_frame_and_needs_no_network():
 def test_a_slider_of_one_frame_is_none():
     with pytest.raises(ValueError, match="at least two frames, got 1"):
         slider({"one": plt.figure()}, label="x", alt="y")
+
+
+def test_a_schematic_has_a_unit_of_an_inch_and_says_what_it_is_given():
+    figure, ax = canvas(4, 2)
+    box(ax, (1, 1), "query", role="query")
+    arrow(ax, (1.6, 1), (2.5, 1))
+    cells(ax, (2.5, 1.5), [[1, None], ["0.5", 2]], role="weight")
+    note(ax, (3, 0.3), "a note")
+    assert [text.get_text() for text in ax.texts] == ["query", "1", "0.5", "2", "a note"]
+    assert tuple(figure.get_size_inches()) == (4, 2) and ax.get_xlim() == (0, 4) and ax.get_ylim() == (0, 2)
+    with pytest.raises(KeyError):
+        box(ax, (1, 1), "x", role="queries")
