@@ -17,7 +17,7 @@ from attncourse.check import UNITS, Unit
 from .assignment import FILE, Assignment, check_points, is_past, parse_due, shown_due
 from .catalogue import asks, checks_of, choose
 from .chapters import chapters, title_of
-from .checkout import checkout
+from .checkout import checkout, no_checkout
 from .folders import digests, refuse_to_lose, whole_folder, write_zip
 from .origin import Origin, read_origin
 from .templates import template
@@ -51,20 +51,17 @@ def assign(
         out: the folder.
         due: until when.
         points: "UNIT.EXERCISE=N" gives an exercise N points, "UNIT=N" shares N among the unit's in proportion.
-        title: what the page is headed; by default the chapters' titles.
-        origin: where learners open the notebooks; by default where the checkout says.
-        book: address of the built book, to link its pages; by default the chapters link to the repository.
+        title: what the page is headed (default: the chapters' titles).
+        origin: where learners open the notebooks (default: where the checkout says).
+        book: address of the built book, to link its pages (default: the chapters link to the repository).
 
     Raises:
         ValueError: a name, a date, points, the release or the folder cannot be used; the message says which and why.
     """
     from attncourse import __version__
 
-    require(
-        (root / "exercises").is_dir() and (root / "book").is_dir(),
-        f"assign must find a checkout of the course, with book/ and exercises/, got {root.resolve()}; "
-        "clone your fork and run this in it, or say --root FOLDER (the installed package alone holds no notebooks)",
-    )
+    if not ((root / "exercises").is_dir() and (root / "book").is_dir()):
+        raise no_checkout("chapters and exercises", root)
     require(due is None or not is_past(due), f"the due date must not be past, got {due and shown_due(due)}")
     read, units = choose(names, chapters(root))
     require(bool(units), f"an assignment must hold exercises, and {', '.join(read)} has none")

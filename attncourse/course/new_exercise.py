@@ -16,6 +16,7 @@ from attncourse._shared.spelling import proposal
 from attncourse._shared.validate import require
 
 from .chapters import chapters, sections_of, title_of
+from .checkout import no_checkout
 from .origin import Origin, read_origin
 from .templates import template
 
@@ -91,8 +92,8 @@ def new_exercise(
         root: a checkout of the course.
         name: UNIT or UNIT.EXERCISE.
         chapter: the page that a new unit belongs to; a new unit needs one.
-        title: a new unit's, by default its name.
-        minutes: what a new unit takes, 30 by default.
+        title: a new unit's (default: its name).
+        minutes: what a new unit takes (default: 30).
 
     Raises:
         ValueError: a name is taken or not snake_case, the chapter does not exist, or an option does not apply.
@@ -105,11 +106,8 @@ def new_exercise(
             f"a name must be UNIT or UNIT.EXERCISE, both in snake_case, got {name!r}",
         )
     places = Places(root, unit)
-    require(
-        places.registry.exists(),
-        f"new-exercise must run on a checkout of the course, got {root.resolve()}; clone your fork and run this in it, "
-        "or say --root FOLDER",
-    )
+    if not places.registry.exists():
+        raise no_checkout("the checks", root)
     if places.checks.exists():
         require(bool(dot), f"a new unit's name must be free, got {unit!r}; {unit}.EXERCISE adds an exercise to it")
         given = [

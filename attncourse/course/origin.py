@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .chapters import chapters
+from .checkout import no_checkout
 
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
@@ -86,10 +87,7 @@ def read_origin(root: Path) -> Origin:
     try:
         return Origin(**tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["attncourse"])
     except (FileNotFoundError, NotADirectoryError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(
-            f"there must be a checkout of the course, whose pyproject.toml says where learners get it, got {root.resolve()}; "
-            "clone your fork and run this in it, or say --root FOLDER"
-        ) from error
+        raise no_checkout("the pyproject.toml", root) from error
 
 
 def course_notebooks(root: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from .checkout import no_checkout
+
 # nbgrader's own order in generate_assignment, without what needs its database or a kernel.
 PREPROCESSORS = (
     "LockCells",
@@ -28,10 +30,7 @@ def release_exercises(root: Path, out: Path | None = None) -> list[Path]:
     """
     out, sources = out or root / "exercises", sorted((root / "solutions").glob("*/*.ipynb"))
     if not sources:
-        raise ValueError(
-            f"{root.resolve() / 'solutions'} holds no unit (solutions/<unit>/<unit>.ipynb); clone your fork and run this in it, "
-            "or say --root FOLDER"
-        )
+        raise no_checkout("the solutions", root)
     changed = []
     for source in sources:
         if source.stem != source.parent.name:

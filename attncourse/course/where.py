@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attncourse._shared.spelling import proposal
-from attncourse._shared.validate import require
 from attncourse.check import CHECKS, UNITS
+
+from .checkout import checkout, no_checkout
 
 # Where things of a name stand in a checkout, and what they are.
 OF_CHAPTER = {
@@ -48,12 +49,15 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="a chapter, room or unit, or an exercise as unit.exercise")
+    parser.add_argument(
+        "--root", type=Path, default=checkout() or Path("."), help="a checkout of the course (default: this one)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per path."""
-    found = belonging(args.name, Path(__file__).parents[2])
+    found = belonging(args.name, args.root)
     width = max(map(len, found))
     print("\n".join(f"{path:{width}}  {what}" for path, what in found.items()))
     return 0
@@ -65,7 +69,8 @@ def belonging(name: str, root: Path) -> dict[str, str]:
     Raises:
         ValueError: nothing has this name, or `root` is no checkout.
     """
-    require((root / "book").is_dir(), f"where needs a checkout of the course, and {root} is none")
+    if not (root / "book").is_dir():
+        raise no_checkout("the book", root)
     chapters = sorted(path.stem for path in (root / "book").glob("*.ipynb"))
     rooms = sorted(path.parent.name for path in (root / "attncourse").glob("*/reference.py"))
     known = [*dict.fromkeys([*chapters, *rooms, *UNITS, *CHECKS])]

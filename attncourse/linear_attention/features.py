@@ -55,7 +55,7 @@ class RandomFeatures(nn.Module):
 def draw_random_features(
     dk: int, n_features: int, *, orthogonal: bool = True, rng: torch.Generator | None = None
 ) -> RandomFeatures:
-    """Return a random map with rows W drawn normally; orthogonal in blocks of dk by default (ibid., section 2.4).
+    """Return a random map with rows W drawn normally; orthogonal in blocks of dk where nothing else is said (ibid., section 2.4).
 
     Orthogonal rows keep each row's distribution, so the mean stays right; errors of different rows then cancel better.
 

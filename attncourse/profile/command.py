@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """Add --device to a parser, by default the GPU where there is one."""
+    """Add --device to a parser (default: the GPU where there is one)."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default=device(), help="%(default)s")
 
 

@@ -4,6 +4,8 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attncourse.course.checkout import no_checkout
+
 from ..imports import PACKAGE, imported_names
 from ..wall.shortcuts import statements_of
 from .intake import Unreadable
@@ -56,9 +58,7 @@ class Release:
             checks[unit] = {cell.grade_id: cell.source for cell in cells if cell.grades}
             imports[unit] = _imports(cells)
         if not checks:
-            raise ValueError(
-                f"{folder} holds no released exercises; say --exercises FOLDER, or run this in a clone of the course"
-            )
+            raise no_checkout("the released exercises", folder, option="--exercises")
         return cls(checks, imports)
 
     def only(self, units: tuple[str, ...]) -> "Release":
