@@ -6,6 +6,7 @@ the log-sum-exp in place of the weights in the same way), so no more than one su
 """
 
 from collections.abc import Iterator
+from typing import Literal, overload
 
 import torch
 from einops import rearrange
@@ -150,6 +151,36 @@ class _Blocked(torch.autograd.Function):
             dv.index_add_(1, into, rearrange(weights.transpose(-1, -2) @ grad, side_by_side, j=block))
             dk.index_add_(1, into, rearrange(dscores.transpose(-1, -2) @ query, side_by_side, j=block))
         return tiling.join_queries(dq), tiling.join_keys(dk), tiling.join_keys(dv), None, None, None
+
+
+@overload
+def block_sparse_attention_blocked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[False] = False,
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def block_sparse_attention_blocked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[True],
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
 
 
 @outside_autocast

@@ -7,6 +7,8 @@ way, of FlexAttention (https://arxiv.org/abs/2412.05496, section 4.2). A block i
 side of it works.
 """
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -401,6 +403,36 @@ class _BlockSparseAttention(torch.autograd.Function):
             q, k, v, out, output_gradient(out, dout),
         )  # fmt: skip
         return *(grad.to(q.dtype) for grad in grads), None, None, None
+
+
+@overload
+def block_sparse_attention_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[False] = False,
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def block_sparse_attention_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[True],
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
 
 
 def block_sparse_attention_triton(

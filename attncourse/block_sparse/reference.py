@@ -4,6 +4,8 @@ Child et al. 2019, https://arxiv.org/abs/1904.10509, equations 2 to 4, with any 
 A query whose set is empty gives zeros; there every set has the query itself.
 """
 
+from typing import Literal, overload
+
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
@@ -30,6 +32,36 @@ def block_sparse_attention_loop(
         if len(keys) > 0:
             out[i] = torch.softmax(keys @ q[i] * dk**-0.5, dim=0) @ values
     return out
+
+
+@overload
+def block_sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[False] = False,
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def block_sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[True],
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
 
 
 @outside_autocast

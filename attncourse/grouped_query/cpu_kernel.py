@@ -5,6 +5,8 @@ of products lie in a few registers, and the next keys and values are asked for w
 inference only.
 """
 
+from typing import Literal, Unpack, overload
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -50,7 +52,7 @@ from attncourse._shared.lanes import KEYS, LANES, ROWS, address, integer, no_pro
 from attncourse._shared.launch import choose_splits
 from attncourse._shared.precision import outside_autocast
 
-from .inputs import check_cached, codes_each
+from .inputs import Decoding, check_cached, codes_each
 
 NAME = "grouped_query_decode_numba"
 
@@ -135,6 +137,22 @@ def grouped_query_split_kernel(address_of_work):
         finish_softmax(acc, top, sums, lse)
         hand_in(work, item)
         item = next_item(work)
+
+
+@overload
+def grouped_query_decode_numba(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, **options: Unpack[Decoding]
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def grouped_query_decode_numba(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], **options: Unpack[Decoding]
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
 
 
 @outside_autocast

@@ -1,6 +1,6 @@
 """Input errors of decoding: in plain PyTorch, and by kernels that read a cache as it is stored."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -8,6 +8,25 @@ from torch import Tensor
 from attncourse._shared.validate import check_key_lengths, check_qkv, check_softcap, check_window, shapes_of
 
 WIDEST = 256  # entries of a vector that a kernel takes
+
+
+class Decoding(TypedDict, total=False):
+    """The options are what kernels that decode take beside q, k and v.
+
+    `plan_grouped_query_decode` says what each of them means.
+    """
+
+    cache_seqlens: Tensor | None
+    starts: Tensor | None
+    block_table: Tensor | None
+    k_scale: Tensor | None
+    v_scale: Tensor | None
+    k_zero: Tensor | None
+    v_zero: Tensor | None
+    window: int | None
+    scale: float | None
+    softcap: float | None
+    splits: int | None
 
 
 def check_decode(

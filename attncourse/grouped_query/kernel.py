@@ -7,7 +7,7 @@ outputs by log-sum-exp. The query heads of a group are the rows of one tile: key
 Caches of 8 or 4 bits are dequantised in registers. For inference only.
 """
 
-from typing import Unpack
+from typing import Literal, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ from attncourse._shared.plan import Plan, plan_of
 from attncourse._shared.validate import checking_values
 from attncourse.softmax_attention.kernel import softmax_attention_triton
 
-from .inputs import check_cached, codes_each
+from .inputs import Decoding, check_cached, codes_each
 
 PLAIN, INT8, INT4, FP8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 CODEC_OF = {torch.int8: INT8, torch.uint8: INT4, torch.float8_e4m3fn: FP8}
@@ -210,6 +210,34 @@ def launch_config(*, rows: int, width: int, bits: int, capability: int, paged: b
     config = tile_config(CONFIGS, width=width, bits=bits, capability=capability, blocks=("BLOCK_S",))
     stages = config["num_stages"]
     return config | {"BLOCK_R": min(padded(rows), most), "num_stages": 2 * stages - 1 if paged else stages}
+
+
+@overload
+def grouped_query_decode_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    check_values: bool | None = None,
+    return_lse: Literal[False] = False,
+    **options: Unpack[Decoding],
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def grouped_query_decode_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    check_values: bool | None = None,
+    return_lse: Literal[True],
+    **options: Unpack[Decoding],
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
 
 
 def grouped_query_decode_triton(

@@ -7,6 +7,7 @@ section 3.2. Every step is differentiable as it stands, so none has a backward p
 """
 
 import itertools
+from typing import Literal, Unpack, overload
 
 import torch
 from einops import rearrange
@@ -17,11 +18,33 @@ from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
 from .features import FeatureMap, elu_plus_one
-from .inputs import CHUNK_OF_FEATURES, check_chunked, check_delta, check_inputs, prepare
+from .inputs import CHUNK_OF_FEATURES, LinearOptions, check_chunked, check_delta, check_inputs, prepare
 from .state import LinearState, attend_beside, read_state
 
 # A causal piece of so many chunks hands its state to the next: what stands in between does not grow with the sequence.
 CHUNKS_AT_ONCE = 32
+
+
+@overload
+def linear_attention_blocked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    chunk: int = 64,
+    return_state: Literal[False] = False,
+    **options: Unpack[LinearOptions],
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def linear_attention_blocked(
+    q: Tensor, k: Tensor, v: Tensor, *, chunk: int = 64, return_state: Literal[True], **options: Unpack[LinearOptions]
+) -> tuple[Tensor, LinearState]:
+    """Return the output and the last state."""
+    ...
 
 
 @outside_autocast

@@ -1,5 +1,7 @@
 """What every form of linear attention does first: check, map to features, blank the padding, start the state."""
 
+from typing import TypedDict
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -13,6 +15,17 @@ from .state import Inputs, LinearState
 
 # With a decay a feature, a chunk is factored around its middle: 8 steps of 1e-4 are the most that float32 holds.
 CHUNK_OF_FEATURES, LEAST_DECAY = 16, 1e-4
+
+
+class LinearOptions(TypedDict, total=False):
+    """The options are what forms of linear attention take beside q, k and v; `linear_attention` says what each means."""
+
+    causal: bool
+    feature_map: FeatureMap
+    normalize: bool
+    decay: Tensor | None
+    key_lengths: Int[Tensor, " b"] | None
+    state: LinearState | None
 
 
 def prepare(

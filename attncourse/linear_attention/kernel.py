@@ -13,6 +13,7 @@ of 16-bit inputs are tf32, which has their precision and float32's range: a stat
 
 import math
 from functools import partial
+from typing import Literal, Unpack, overload
 
 import torch
 from jaxtyping import Int
@@ -24,7 +25,7 @@ from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
 from .features import FeatureMap, elu_plus_one
-from .inputs import CHUNK_OF_FEATURES, check_chunked, prepare
+from .inputs import CHUNK_OF_FEATURES, LinearOptions, check_chunked, prepare
 from .state import Inputs, LinearState, attend_beside
 
 NO_DECAY, OF_STEPS, OF_X, OF_W = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
@@ -262,6 +263,22 @@ def _causal_products(q, k, v, decay, state, *, bits):
     mixed, S = _Scan.apply(q, k, v, log_decay, S, bits)
     total, z = _Scan.apply(q, k, torch.ones_like(v[..., :1]), log_decay, z[..., None], bits)
     return mixed, total[..., 0], LinearState(S[:, ::r], z[:, ::r, :, 0])
+
+
+@overload
+def linear_attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, *, return_state: Literal[False] = False, **options: Unpack[LinearOptions]
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def linear_attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, *, return_state: Literal[True], **options: Unpack[LinearOptions]
+) -> tuple[Tensor, LinearState]:
+    """Return the output and the last state."""
+    ...
 
 
 @outside_autocast

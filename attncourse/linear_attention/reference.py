@@ -6,6 +6,8 @@ https://arxiv.org/abs/2312.06635 (gated: a number a step and feature). Here a de
 sum of what is left of its weights. The authors' code adds 1e-6 to that sum; nothing does here.
 """
 
+from typing import Literal, Unpack, overload
+
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
@@ -15,8 +17,24 @@ from attncourse._shared.masks import causal_mask
 from attncourse._shared.precision import outside_autocast
 
 from .features import FeatureMap, elu_plus_one
-from .inputs import check_delta, prepare
+from .inputs import LinearOptions, check_delta, prepare
 from .state import LinearState, absorb, at_queries, normalized, read_state
+
+
+@overload
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, return_state: Literal[False] = False, **options: Unpack[LinearOptions]
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, return_state: Literal[True], **options: Unpack[LinearOptions]
+) -> tuple[Tensor, LinearState]:
+    """Return the output and the last state."""
+    ...
 
 
 @outside_autocast

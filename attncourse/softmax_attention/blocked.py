@@ -4,12 +4,14 @@ Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867, for the running s
 https://arxiv.org/abs/2205.14135, for the tiles and for the backward pass that recomputes them.
 """
 
+from typing import Literal, Unpack, overload
+
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from attncourse._shared.masks import blank_padding
+from attncourse._shared.masks import Masking, blank_padding
 from attncourse._shared.precision import outside_autocast, wide
 from attncourse._shared.validate import check_attention, require
 
@@ -134,6 +136,22 @@ class _Blocked(torch.autograd.Function):
             dq_tile = einsum(dscores, k[:, :, tile], "b g r t s, b g s dk -> b g r t dk")
             dq[:, :, here] += rearrange(dq_tile, "b g r t dk -> b (g r) t dk")
         return dq, dk, dv, None, None, None
+
+
+@overload
+def softmax_attention_blocked(
+    q: Tensor, k: Tensor, v: Tensor, *, block: int = 256, return_lse: Literal[False] = False, **masking: Unpack[Masking]
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def softmax_attention_blocked(
+    q: Tensor, k: Tensor, v: Tensor, *, block: int = 256, return_lse: Literal[True], **masking: Unpack[Masking]
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
 
 
 @outside_autocast

@@ -7,6 +7,8 @@ an added mask the backward reads a row's maximum and the logarithm of its sum as
 -1e9 (a row whose every key carries such a mask) a float32 has no room for the other.
 """
 
+from typing import Literal, Unpack, overload
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,7 @@ from attncourse._shared.launch import (
     positive,
     tile_config,
 )
+from attncourse._shared.masks import Masking
 from attncourse._shared.validate import check_attention
 
 
@@ -432,6 +435,22 @@ class _SoftmaxAttention(torch.autograd.Function):
             q, k, v, out, output_gradient(out, dout),
         )  # fmt: skip
         return *(grad.to(q.dtype) for grad in grads), None, None, None
+
+
+@overload
+def softmax_attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, **masking: Unpack[Masking]
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def softmax_attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], **masking: Unpack[Masking]
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
 
 
 def softmax_attention_triton(
