@@ -17,7 +17,7 @@ def device() -> str:
     Raises:
         ValueError: the variable says neither, or asks for a GPU that PyTorch does not see.
     """
-    told, seen = os.environ.get(VARIABLE, ""), torch.cuda.is_available()
-    require(told in ("", "cpu", "cuda"), f"{VARIABLE} must be cpu or cuda, or not be set, got {told!r}")
-    require(told != "cuda" or seen, f"{VARIABLE} asks for cuda, and PyTorch sees no GPU here")
-    return told or ("cuda" if seen else "cpu")
+    asked, seen = os.environ.get(VARIABLE, ""), torch.cuda.is_available()
+    require(asked in ("", "cpu", "cuda"), f"{VARIABLE} must be cpu or cuda, or not be set, got {told!r}")
+    require(asked != "cuda" or seen, f"{VARIABLE} asks for cuda, and PyTorch sees no GPU here")
+    return asked or ("cuda" if seen else "cpu")

@@ -63,7 +63,9 @@ class Plan:
             require(name in self.layouts, f"{self.name} takes {', '.join(self.layouts)}, got {name}")
             planned, got = self.layouts[name], layout_of(x)
             if got != planned:
-                require(False, f"this plan of {self.name} was made for {name} {planned}, got {got}: make another plan")
+                raise ValueError(
+                    f"this plan of {self.name} was made for {name} {planned}, got {got}: make another plan"
+                )
         return self.launch(**given)
 
 

@@ -161,12 +161,12 @@ class GroupedQueryAttention(nn.Module):
     @property
     def _scores(self) -> Masking:
         """Return what becomes of q . k; only what was given, since PyTorch's attention knows no softcap."""
-        told: Masking = {}
+        given: Masking = {}
         if self.scale is not None:
-            told["scale"] = self.scale
+            given["scale"] = self.scale
         if self.softcap is not None:
-            told["softcap"] = self.softcap
-        return told
+            given["softcap"] = self.softcap
+        return given
 
     def _decode(self, q, cache, starts, positions):
         if self.impl in self.decoders:

@@ -97,10 +97,10 @@ class Block(nn.Module):
             "a block reads a context exactly if it was built with d_context, "
             f"got {'no context' if context is None else 'a context'}",
         )
-        told = dict(key_lengths=lengths, mask=mask, head_mask=head_mask, cache=cache)
+        masking = dict(key_lengths=lengths, mask=mask, head_mask=head_mask, cache=cache)
         # A layer is told only what it is to heed, so that one that cannot take it says so.
-        told = {name: value for name, value in told.items() if value is not None}
-        x = x + self.self_attention(self.norm_self(x), **told)
+        masking = {name: value for name, value in masking.items() if value is not None}
+        x = x + self.self_attention(self.norm_self(x), **masking)
         if context is not None:
             x = x + self.cross_attention(self.norm_cross(x), context, key_lengths=context_lengths)
         return x + self.feed_forward(self.norm_feed(x))

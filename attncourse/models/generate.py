@@ -186,8 +186,8 @@ class _Batch:
         counts = torch.tensor([len(piece) for piece in pieces], device=device)
         # What stands behind a piece is padding: a causal model does not see it, and a cache does not keep it.
         tokens = nn.utils.rnn.pad_sequence(pieces, batch_first=True).to(device)
-        told = {} if self.caches is None else dict(lengths=counts, caches=self.caches)
-        logits = model(tokens, **told)
+        options = {} if self.caches is None else dict(lengths=counts, caches=self.caches)
+        logits = model(tokens, **options)
         for row, read in zip(self.rows, reads, strict=True):
             row.held = read.stop
         return logits[torch.arange(len(counts), device=device), (counts - 1).clamp_min(0)]

@@ -152,9 +152,9 @@ def measure_work(
     try:
         for mechanism, form, size in work:
             progress(f"{mechanism}, {form}, {size.b} x {size.s} tokens")
-            told = dict(size=size, device=device, dtype=dtype, limits=limits, seconds=seconds)
+            options = dict(size=size, device=device, dtype=dtype, limits=limits, seconds=seconds)
             try:
-                one = pool.submit(measure_form, mechanism, form, **told).result()
+                one = pool.submit(measure_form, mechanism, form, **options).result()
                 if device == "cuda" and (one.problem or one.replay_problem):
                     pool.shutdown()
                     pool = _pool()

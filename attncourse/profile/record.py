@@ -5,8 +5,6 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from attncourse._shared.validate import require
-
 from .facts import DeviceFacts, Printed
 from .limits import Limits
 from .timing import Timing
@@ -136,8 +134,7 @@ def read_record(path: str | os.PathLike) -> Record:
         rows = tuple(Measurement(**row) for row in fields.pop("measurements"))
         return Record(device=device, limits=Limits(**fields.pop("limits")), measurements=rows, **fields)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        require(False, f"{path} is no record of measurements: {type(error).__name__}: {error}")
-        raise AssertionError from error
+        raise ValueError(f"{path} is no record of measurements: {type(error).__name__}: {error}") from error
 
 
 def read_records(folder: str | os.PathLike) -> list[Record]:

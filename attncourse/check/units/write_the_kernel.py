@@ -356,11 +356,11 @@ def window_test(learner, rng):
         "it sees everything before it": banded(0, 1000),
     }
     broken |= _in_parts(banded(0, window - 1), banded(0, 1000), "it sees everything before it", [*PARTS][1:])
-    told = dict(window=window)
+    options = dict(window=window)
     _expect_told_apart(
         learner,
-        {name: _one_head(f, **told) for name, f in right.items()},
-        {name: _one_head(f) for name, f in broken.items()} | {n: _one_head(f, **told) for n, f in exhibits.items()},
+        {name: _one_head(f, **options) for name, f in right.items()},
+        {name: _one_head(f) for name, f in broken.items()} | {n: _one_head(f, **options) for n, f in exhibits.items()},
         window,
     )
 

@@ -46,11 +46,11 @@ def live_record(
     dtype = USUAL_DTYPE[device]
     limits = measure_limits(device, dtypes=(getattr(torch, dtype),), clock=clock)
     work = decode_work(grid, device=device, mechanisms=list(mechanisms), forms=(form or own_form(device),))
-    told = dict(device=device, dtype=dtype, limits=limits, seconds=grid.seconds)
+    options = dict(device=device, dtype=dtype, limits=limits, seconds=grid.seconds)
     if device == "cuda":
-        measured = tuple(measure_work(work, **told, progress=lambda what: None))
+        measured = tuple(measure_work(work, **options, progress=lambda what: None))
     else:
-        measured = tuple(measure_form(name, form, size=size, **told, clock=clock) for name, form, size in work)
+        measured = tuple(measure_form(name, form, size=size, **options, clock=clock) for name, form, size in work)
     return Record(device_facts(device), limits, versions(), datetime.date.today().isoformat(), command, measured)
 
 

@@ -50,8 +50,8 @@ class Item:
 
     def place(self, *, draws: int = 3, seed: int = 0) -> Comparison:
         """Run the test."""
-        told = dict(sizes=self.sizes, draws=draws, seed=seed, gradients=self.gradients)
-        return same_function(self.candidate, self.standard, self.draw, **told)
+        options = dict(sizes=self.sizes, draws=draws, seed=seed, gradients=self.gradients)
+        return same_function(self.candidate, self.standard, self.draw, **options)
 
 
 def draw_qkv(t: int, s: int, *, rng: torch.Generator) -> tuple[Tensor, ...]:
