@@ -1,6 +1,6 @@
 """What tests of every room use: inputs, the error budget, gradients, and the assertions of causality."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,6 +48,26 @@ def assert_within_budget(
     budget = max(times * relative_error(plain, exact), 4 * eps)
     error = relative_error(got, exact)
     assert error <= budget, f"{what}: error {error:.2e} exceeds its budget {budget:.2e} ({got.dtype})"
+
+
+def assert_gradients_within_budget(
+    got: Sequence[Tensor], *, plain: Sequence[Tensor], exact: Sequence[Tensor], zero: float | None = None
+) -> None:
+    """Assert of each gradient that it errs at most twice as much against float64 as that of the plain PyTorch form does.
+
+    A gradient passes the weights of its dtype twice, once in each direction, so the floor is twice an output's; the plain
+    form may be exact by luck.
+
+    Args:
+        zero: how large an entry may be of a gradient that is 0 (default: 8 units in the last place of 1).
+    """
+    for which, (mine, theirs, truth) in enumerate(zip(got, plain, exact, strict=True)):
+        floor = 8 * torch.finfo(mine.dtype).eps
+        if truth.norm() < 1e-12:
+            assert mine.abs().max() < (floor if zero is None else zero), f"gradient {which}"
+            continue
+        error, budget = relative_error(mine, truth), max(2 * relative_error(theirs, truth), floor)
+        assert error <= budget, f"gradient {which}: error {error:.1e} exceeds its budget {budget:.1e}"
 
 
 def assert_causal(function: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> None:

@@ -18,6 +18,6 @@ def device() -> str:
         ValueError: the variable says neither, or asks for a GPU that PyTorch does not see.
     """
     asked, seen = os.environ.get(VARIABLE, ""), torch.cuda.is_available()
-    require(asked in ("", "cpu", "cuda"), f"{VARIABLE} must be cpu or cuda, or not be set, got {told!r}")
+    require(asked in ("", "cpu", "cuda"), f"{VARIABLE} must be cpu or cuda, or not be set, got {asked!r}")
     require(asked != "cuda" or seen, f"{VARIABLE} asks for cuda, and PyTorch sees no GPU here")
     return asked or ("cuda" if seen else "cpu")
