@@ -50,9 +50,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; its exit code, or
+    """Run one command, and return its exit code.
 
-    2 when it could not be asked so, 3 when a file or disk fails it, 141 when nobody reads what it prints any more.
+    That is 2 when it could not be asked so, 3 when a file or disk fails it, 141 when nobody reads what it prints any more.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

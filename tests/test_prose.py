@@ -3,13 +3,13 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "attncourse"
 HELPERS = [path for path in (ROOT / "tests").glob("*.py") if not path.name.startswith("test_")]
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"), *HELPERS])
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 # A public function explains its arguments in the rooms, in what they share, and in what draws and judges for exercises.
 EXPLAINED = {*(path.parent for path in PACKAGE.glob("*/reference.py")), PACKAGE / "_shared", PACKAGE / "check"}
 
@@ -20,13 +20,18 @@ COMPILED = re.compile(r"jit|intrinsic|inlined|compiled|overload")
 SHAPED = re.compile(r"\b(Float|Int|Int8|UInt8|Bool|Shaped)\[")
 
 
+@cache
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
 def is_compiled(node: ast.AST) -> bool:
     return any(COMPILED.search(ast.unparse(decorator)) for decorator in node.decorator_list)
 
 
 def documented() -> Iterator[tuple[str, str]]:
     """Yield where it stands, and the docstring, of each class and function that is not compiled."""
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not is_compiled(node):
                 yield f"{path.relative_to(ROOT)}:{node.name}", ast.get_docstring(node) or ""
@@ -65,5 +70,5 @@ def test_a_default_is_said_as_one():
 
 def test_a_public_function_explains_its_arguments():
     """Its docstring names each one, but for tensors whose annotation says their axes."""
-    found = {str(path): [*unexplained(tree)] for path, tree in TREES.items() if path.parent in EXPLAINED}
+    found = {str(path): [*unexplained(tree)] for path, tree in trees().items() if path.parent in EXPLAINED}
     assert {path: names for path, names in found.items() if names} == {}

@@ -86,7 +86,8 @@ class Places:
 def new_exercise(
     root: Path, name: str, *, chapter: str | None = None, title: str | None = None, minutes: int | None = None
 ) -> list[Path]:
-    """Lay down a unit with one exercise, or one exercise more in a unit; the files written. Nothing is overwritten.
+    """Lay down a unit with one exercise, or one exercise more in a unit, and return the files written.
+    Nothing is overwritten.
 
     Args:
         root: a checkout of the course.

@@ -99,7 +99,8 @@ def course_notebooks(root: Path) -> list[Path]:
 
 
 def write_first_cells(root: Path) -> list[Path]:
-    """Bring every first cell, every exercise's badge and the page of exercises up to date; the changed files.
+    """Bring every first cell, every exercise's badge and the page of exercises up to date,
+    and return the changed files.
 
     Raises:
         ValueError: a notebook has no cell tagged `bootstrap`.
@@ -155,7 +156,7 @@ def exercises_page(root: Path) -> str:
 
 
 def point_at(root: Path, origin: Origin) -> list[Path]:
-    """Point the whole course at another repository and tag; the changed files.
+    """Point the whole course at another repository and tag, and return the changed files.
 
     Everything that names the old origin is rewritten, so that running it again with the old one undoes it.
     """

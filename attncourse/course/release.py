@@ -19,7 +19,7 @@ PREPROCESSORS = (
 
 
 def release_exercises(root: Path, out: Path | None = None) -> list[Path]:
-    """Write exercises/<unit>/<unit>.ipynb from each solutions/<unit>/<unit>.ipynb; the files that changed.
+    """Write exercises/<unit>/<unit>.ipynb from each solutions/<unit>/<unit>.ipynb, and return the files that changed.
 
     Args:
         root: a checkout of the course.

@@ -193,7 +193,7 @@ def _with_prefix(sizes: Mapping[str, Any], n_layers: int) -> list[str]:
 
 
 def _modern_bert(sizes: Mapping[str, Any], n_layers: int) -> list[str]:
-    """ModernBERT's sees everything in the first one of every so many; the others' in the last one."""
+    """ModernBERT sees everything in the first layer of every so many; the others do so in the last one."""
     if sizes.get("model_type") != "modernbert-decoder":
         return _every("global_attn_every_n_layers", others=SLIDING)(sizes, n_layers)
     return [SLIDING if i % sizes["global_attn_every_n_layers"] else FULL for i in range(n_layers)]

@@ -107,7 +107,7 @@ def rotary_from_config(config: Config, *, width: int, interleaved: bool = False)
 
 
 def load_attention(layer: Attention, state_dict: Mapping[str, Tensor], *, prefix: str = "") -> Attention:
-    """The layer itself, filled with copies of a checkpoint's entries, in the checkpoint's dtype.
+    """Fill the layer with copies of a checkpoint's entries, in the checkpoint's dtype, and return it.
 
     A layer on the meta device comes to where the entries are; any other stays where it is. DeepSeek-V3's float8 weights
     are multiplied out to bfloat16.
@@ -117,7 +117,8 @@ def load_attention(layer: Attention, state_dict: Mapping[str, Tensor], *, prefix
         prefix: what stands before the attention's own names: "model.layers.3.self_attn.".
 
     Raises:
-        ValueError: entries that are missing, unexpected, of another shape, or of different dtypes; then nothing is loaded.
+        ValueError: entries that are missing, unexpected, of another shape, or of different dtypes; then nothing is
+            loaded.
     """
     prefix = prefix if prefix.endswith(".") or not prefix else prefix + "."
     # Checkpoints of Llama's first years hold its frequencies too, which the config gives.

@@ -88,7 +88,7 @@ def measure_limits(
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Limits:
-    """Copy, read and multiply on "cpu" or "cuda"; the medians of several runs by this clock (of a CPU)."""
+    """Copy, read and multiply on "cpu" or "cuda", and return the medians of several runs by this clock (of a CPU)."""
     dtypes = DTYPES[device] if dtypes is None else dtypes
     read_bytes = READ_BYTES[device] if read_bytes is None else read_bytes
     matrix = MATRIX[device] if matrix is None else matrix

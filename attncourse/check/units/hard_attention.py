@@ -125,7 +125,7 @@ def _expect_no_known_mistake(got, row, uniform):
 
 @exercise_check("hard_attention.expectation", function="expected_cost", points=2, section="what-there-is-to-descend")
 def expectation(learner, rng):
-    """The expected cost of one hard read and its gradient, by counting every choice."""
+    """Compute the expected cost of one hard read and its gradient, by counting every choice."""
     for scores, costs in _choices(rng):
         s = len(scores)
         got = learner(scores, costs)

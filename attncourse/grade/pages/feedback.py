@@ -20,7 +20,8 @@ SAY_NOTHING_MORE = ("passed", "unsolved")
 
 
 def write_feedback(out: Path, records: Iterable[Record], *, book_url: str | None = None) -> list[Path]:
-    """Write out/feedback/<learner>.html for each learner; the pages, in the order of the learners' first records.
+    """Write out/feedback/<learner>.html for each learner,
+    and return the pages in the order of the learners' first records.
 
     A page holds all that the records know of a learner, since one page is what is attached to one message; a run over
     one unit gives pages of that unit.

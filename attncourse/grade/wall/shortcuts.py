@@ -113,7 +113,9 @@ class Reading:
         return before[sure[-1] :] if sure else before
 
     def _read(self, binding: Binding, mentions: Mentions) -> list[tuple[str, float]]:
-        """Note what a binding's source mentions; the global names that it reads, each with the place where it does."""
+        """Note what a binding's source mentions, and return the global names that it reads,
+        each with the place where it does.
+        """
         global_names, at, reads = _global_names(binding.node), binding.reads_at, []
         for part in ast.walk(binding.node):
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load) and part.id in global_names:
