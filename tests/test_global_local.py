@@ -286,8 +286,7 @@ def check_kernel(case, sizes, dtype, device, *, separate=True):
     got = gradients(through(kernel.global_local_attention_triton), *inputs)
     plain = gradients(through(global_local_attention), *inputs)
     wanted = gradients(through(global_local_attention), *exact_inputs)
-    zero = 8 * torch.finfo(dtype).eps / max(x.numel() for x in inputs)
-    assert_gradients_within_budget(got, plain=plain, exact=wanted, zero=zero)
+    assert_gradients_within_budget(got, plain=plain, exact=wanted, zero=2 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("name", CASES)
