@@ -67,7 +67,7 @@ def run_chapters() -> None:
 
 
 def seconds(cache) -> dict[str, float]:
-    """How long each chapter of the contents took when it was executed; those that failed are left out."""
+    """Return how long each chapter of the contents took when it was executed; those that failed are left out."""
     found = {}
     for name in chapters(ROOT):
         with contextlib.suppress(KeyError):
