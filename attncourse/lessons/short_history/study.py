@@ -16,7 +16,7 @@ from attncourse.models.study import STUDIES, Study, read_study, write_study
 from attncourse.plot import use_style
 
 from .figures import five_alignments
-from .training import SCORES, STEPS, date_lists, measure, own_item, trained, write
+from .training import SCORES, STEPS, date_lists, is_short_pair, measure, own_item, trained, write
 
 NAME, COMMAND = "short_history_scores", "python -m attncourse.lessons.short_history.study"
 SEEDS = {STEPS: 5, 3 * STEPS: 3}  # by number of steps
@@ -42,14 +42,9 @@ def study() -> dict:
 
 
 def _shown(examples: list[Example], written: dict[str, list[str]]) -> int:
-    """The longest short source of a date and something else that all models write right."""
-    fit = [
-        i
-        for i, e in enumerate(examples)
-        if ";" in e.target and "-" in e.target and len(e.source) <= MOST_WORDS
-        if all(texts[i] == e.target for texts in written.values())
-    ]
-    return max(fit, key=lambda i: len(examples[i].source))
+    """The longest short pair that all models write right."""
+    right = [i for i, e in enumerate(examples) if all(texts[i] == e.target for texts in written.values())]
+    return max((i for i in right if is_short_pair(examples[i], MOST_WORDS)), key=lambda i: len(examples[i].source))
 
 
 def _percent(weights: torch.Tensor) -> list[list[int]]:

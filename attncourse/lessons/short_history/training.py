@@ -82,3 +82,17 @@ def measure(model: Seq2Seq, examples: list[Example]) -> tuple[float, float]:
             share = (weights * own).sum(dim=-1) / weights.sum(dim=-1)
             shares.append(share[own.any(dim=-1)])
     return right / len(examples), torch.cat(shares).mean().item()
+
+
+def is_short_pair(example: Example, most_words: int) -> bool:
+    """Return whether a source holds a date and something else, in few enough words to be drawn."""
+    return ";" in example.target and "-" in example.target and len(example.source) <= most_words
+
+
+def longest_right(
+    model: Seq2Seq, examples: list[Example], *, most_words: int = 14
+) -> tuple[Example, str, Float[Tensor, "t s"]]:
+    """Return the longest short pair that the model writes right, what it writes, and its weights."""
+    answers = zip(examples, write(model, examples), strict=True)
+    right = [(e, *answer) for e, answer in answers if answer[0] == e.target and is_short_pair(e, most_words)]
+    return max(right, key=lambda answer: len(answer[0].source))

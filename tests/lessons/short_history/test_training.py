@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from attncourse.lessons.short_history.study import NAME, SEEDS, _shown, main, shown_alignments
-from attncourse.lessons.short_history.training import SCORES, measure, own_item, trained, write
+from attncourse.lessons.short_history.training import SCORES, longest_right, measure, own_item, trained, write
 from attncourse.models.dates import TARGET_VOCABULARY, Example, draw_examples
 from attncourse.models.study import read_study
 
@@ -39,6 +39,15 @@ def test_what_is_right_and_where_its_weight_lies_are_counted():
     assert right == pytest.approx(2 / 3) and own == pytest.approx(2 / 3)
     assert [text for text, _ in write(model, LISTS)] == model.answers
     assert [tuple(weights.shape) for _, weights in write(model, LISTS)] == [(4, 4), (1, 1), (4, 3)]
+
+
+def test_the_longest_right_pair_with_a_date_is_chosen():
+    sources = [("one",) * n for n in (3, 5, 4, 6)]
+    examples = [Example(s, target) for s, target in zip(sources, ("1-2;3", "1-3;3", "1-4;5", "1;2"), strict=True)]
+    model = Known(["1-2;3", "1-3;4", "1-4;5", "1;2"], [[0]] * 4)
+    example, text, weights = longest_right(model, examples)
+    assert (example, text, weights.shape) == (examples[2], "1-4;5", (5, 4))
+    assert longest_right(model, examples, most_words=3)[0] == examples[0]
 
 
 def test_a_seed_decides_start_and_batches():
