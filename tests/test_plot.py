@@ -50,6 +50,7 @@ def test_alignments_draw_a_panel_a_model():
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[:4] == list("abcd")
     assert not any(ax.axison for ax in figure.axes[4:])
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("word read", "character written")
 
 
 def test_lines_carry_the_values_they_were_given():
