@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 from attncourse._shared.units import format_bytes, parse_bytes
 from attncourse._shared.validate import require
-from attncourse.profile.facts import PRINTED
+from attncourse.profile.device_facts import PRINTED
 from attncourse.profile.limits import Limits
 from attncourse.profile.record import read_record
 from attncourse.profile.roofline import Roofline

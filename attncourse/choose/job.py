@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from attncourse._shared.validate import check_widths, require
-from attncourse.profile.facts import PRINTED
+from attncourse.profile.device_facts import PRINTED
 from attncourse.profile.limits import Limits
 from attncourse.profile.record import Record
 from attncourse.profile.roofline import Roofline
