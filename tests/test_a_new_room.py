@@ -26,7 +26,7 @@ from attncourse.grade.imports import parts_with_answers
 from attncourse.profile.cases import CASES
 from attncourse.rooms import rooms
 from benchmarks import kernels
-from benchmarks.promises import rows
+from benchmarks.promises import measured_row
 from tests import compile_gate
 from tests.test_every_form import LAYERS
 found = {
@@ -39,7 +39,7 @@ found = {
     "kernels": [kernel.__name__ for kernel, *_ in compile_gate.cases_of("cosine", 80)],
     "on a GPU": [*kernels.TESTS],
     "dry": [name for name, _ in kernels.shares("cpu", 2)],
-    "promises": [*rows.ROOMS],
+    "promises": [*measured_row.ROOMS],
     "withheld": sorted(parts_with_answers()),
     "layers": [*LAYERS],
     "where": [*belonging("cosine", root)],
