@@ -61,6 +61,10 @@ book: chapters $(OFFLINE)/.ready ## Install, execute every chapter, build the HT
 	$(BIN)/python -m tests.check_built_book _build/html
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
+.PHONY: look
+look: $(INSTALLED) ## Open every built page in Chromium, light and dark: accessible, and nothing cut off (ARGS="--pages latent")
+	$(BIN)/python -m tests.look_at_book _build/html $(ARGS)
+
 serve: ## Serve the built book at http://localhost:8000 (PORT=... for another)
 	@test -f _build/html/index.html || { echo "There is no built book yet: run make book first."; exit 1; }
 	$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html

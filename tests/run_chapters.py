@@ -3,6 +3,7 @@
 What they show goes into jupyter-cache, where `make test` compares it with what is committed and `make book` takes it from.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import logging
@@ -12,8 +13,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import nbformat
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
+from tabulate import tabulate
 
 from attncourse import device
 from attncourse.course.chapters import chapters
@@ -56,6 +59,19 @@ def run_chapters() -> None:
     # Side by side, and what fails once more alone: a chapter measures times.
     for executor in ("local-parallel", "local-serial"):
         load_executor(executor, cache, logger=logging.getLogger()).run_and_cache(filter_uris=paths, timeout=300)
+    taken = seconds(cache)
+    print(tabulate(taken.items(), headers=["chapter", "seconds"], floatfmt=".0f"))
+    print(f"{sum(taken.values()) / 60:.1f} minutes in all, of which two ran at once")
+
+
+def seconds(cache) -> dict[str, float]:
+    """How long each chapter of the contents took when it was executed; those that failed are left out."""
+    found = {}
+    for name in chapters(ROOT):
+        with contextlib.suppress(KeyError):
+            record = cache.match_cache_notebook(nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4))
+            found[name] = record.data["execution_seconds"]
+    return found
 
 
 if __name__ == "__main__":
