@@ -60,7 +60,7 @@ def two_orders(paths: dict[str, list[tuple[str, list[list[str | None]]]]]) -> Fi
     Args:
         paths: by name the steps (what it is, rows of entries; None is an empty square).
     """
-    figure, ax = canvas(7.0, 2.1 * len(paths))
+    figure, ax = canvas(6.3, 2.1 * len(paths))
     for place, (name, steps) in enumerate(paths.items()):
         top = 2.1 * (len(paths) - place) - 0.6
         note(ax, (0.1, top + 0.42), name, align="left", bold=True)
