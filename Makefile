@@ -120,7 +120,7 @@ versions: $(INSTALLED) ## Try the supported versions, each in its own environmen
 exercises: $(INSTALLED) ## Regenerate exercises/ from solutions/
 	$(BIN)/python -m attncourse release
 
-bootstrap: $(INSTALLED) ## Regenerate the first cell of every notebook
+bootstrap: $(INSTALLED) ## Regenerate what is generated in notebooks and pages: first cells, badges, tables
 	$(BIN)/python -m attncourse bootstrap
 
 format: $(INSTALLED) ## Format and lint the code, strip the notebooks' outputs

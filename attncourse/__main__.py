@@ -20,7 +20,10 @@ COMMANDS = {
     "grade": ("attncourse.grade.command", "mark what a class handed in"),
     "record": ("attncourse.grade.record_command", "print what was marked of one learner, and how"),
     "release": ("attncourse.course.release", "regenerate exercises/ from solutions/"),
-    "bootstrap": ("attncourse.course.origin", "regenerate the first cell of every notebook"),
+    "bootstrap": (
+        "attncourse.course.origin",
+        "regenerate first cells, badges and the tables of mechanisms and exercises",
+    ),
     "point-at": ("attncourse.course.origin", "point launch buttons, first cells and README at a fork and tag"),
     "new-exercise": ("attncourse.course.new_exercise", "lay down a new unit of exercises, or one exercise more"),
     "profile": ("attncourse.profile.command", "predict and measure every mechanism on this device"),

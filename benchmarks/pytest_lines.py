@@ -14,10 +14,9 @@ from .stand_ins import absent, lacking, stand_in_for_hypothesis
 
 
 def pytest_addoption(parser):
-    """`--lines`, `--on-device`, `--named`, `--first`, `--share`."""
+    """`--lines`, `--on-device`, `--first`, `--share`."""
     parser.addoption("--lines", type=Path, help="the file that a line is added to for each test")
     parser.addoption("--on-device", action="store_true", help="only tests that reach the device")
-    parser.addoption("--named", default="", help="only tests in whose name one of these words occurs, between commas")
     parser.addoption("--first", type=int, help="only the first so many of each test's cases")
     parser.addoption("--share", default="1/1", help="2/3: the second of three processes that are dealt the tests")
     if "pytest_timeout" in absent():
@@ -37,8 +36,6 @@ _lines = pytest.StashKey[Path | None]()
 def pytest_collection_modifyitems(config, items):
     """Leave out what was not asked for."""
     kept = [item for item in items if _reaches(item) or not config.getoption("--on-device")]
-    words = [word for word in config.getoption("--named").split(",") if word]
-    kept = [item for item in kept if not words or any(word in item.name for word in words)]
     seen, most = Counter(), config.getoption("--first")
     if most is not None:
         kept = [item for item in kept if _count(seen, item) <= most]

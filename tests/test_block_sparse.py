@@ -30,8 +30,12 @@ from attncourse.block_sparse import (
 from attncourse.profile import peak_memory
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.block_sparse.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {"block_sparse": Layer(lambda **o: BlockSparseAttention(D_MODEL, 4, pattern=local(9, steps=3, block=4), **o))}
 
 
 # The patterns
@@ -480,6 +484,7 @@ def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
     check_kernel(strided(35, stride=7, block=16), dict(b=1, h=2, g=1, t=19, s=35, dk=dk, dv=dv), dtype, device)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 67), (67, 1), (70, 70), (70, 31)])
 @pytest.mark.parametrize("block", [16, 20, 64])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(t, s, block, device):

@@ -19,8 +19,21 @@ from attncourse.global_local import (
 from attncourse.profile import peak_memory
 from attncourse.testing import assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.global_local.kernel", reason="Triton is on Linux alone")
+
+
+def with_hubs(layer, x, **options):
+    """The second token is global."""
+    return layer(x, global_indices=torch.ones(1, dtype=torch.long, device=getattr(x, "device", None)), **options)
+
+
+# What `test_every_form` builds and calls.
+LAYERS = {
+    "global_local": Layer(lambda **o: GlobalLocalAttention(D_MODEL, 2, radius=2, **o)),
+    "global_local, hubs": Layer(lambda **o: GlobalLocalAttention(D_MODEL, 2, radius=2, **o), call=with_hubs),
+}
 
 
 def blocked(*qkv, **options):
@@ -308,6 +321,7 @@ def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
     check_kernel(case, dict(b=1, h=2, g=1, t=35, dk=dk, dv=dv), dtype, device)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize(("t", "radius"), [(1, 1), (67, 1), (67, 16), (70, 200), (33, 32), (131, 60)])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(t, radius, device):
     case = dict(global_indices=torch.tensor([t // 2]), radius=radius)

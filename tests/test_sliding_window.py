@@ -22,8 +22,15 @@ from attncourse.sliding_window import (
 )
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.sliding_window.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {
+    "sliding_window": Layer(lambda **o: SlidingWindowAttention(D_MODEL, 4, window=3, **o)),
+    "sliding_window, dilated": Layer(lambda **o: SlidingWindowAttention(D_MODEL, 4, radius=2, dilation=2, **o)),
+}
 
 PATTERNS = {
     "window": dict(window=4),
@@ -280,6 +287,7 @@ def test_the_kernel_keeps_its_budget_under_every_pattern(name, t, s, device):
     check_kernel(WIDE[name], dict(b=1, h=2, g=1, t=t, s=s, dk=17, dv=24), torch.float32, device)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize(("dk", "dv"), [(16, 16), (64, 64), (96, 128), (160, 256), (1, 3)])
 def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):

@@ -19,8 +19,12 @@ from attncourse.softmax_attention import (
 )
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.softmax_attention.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {"softmax_attention": Layer(lambda **o: SoftmaxAttention(D_MODEL, **o), masks=True)}
 
 
 def blocked(q, k, v, **masking):
@@ -150,6 +154,7 @@ def test_gradients_of_blocked_and_torch_are_the_definitions(name):
             torch.testing.assert_close(got, want)
 
 
+@pytest.mark.dry
 def test_the_log_sum_exp_has_gradients_too():
     q, k, v = make_qkv(b=1, h=2, g=1, t=5, s=6, dk=3, grad=True)
     assert torch.autograd.gradcheck(
@@ -247,6 +252,7 @@ def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
     check_kernel("causal", dict(b=1, h=2, g=1, t=19, s=35, dk=dk, dv=dv), dtype, device)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 67), (67, 1), (130, 130), (70, 31)])
 @pytest.mark.parametrize("name", ["plain", "causal", "window"])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(name, t, s, device):
@@ -318,6 +324,7 @@ def test_the_kernel_reads_masks_of_more_than_two_to_the_31_elements(device):
     )
 
 
+@pytest.mark.dry
 def test_the_kernels_log_sum_exp_has_gradients(device):
     q, k, v = make_qkv(b=1, h=2, g=1, t=9, s=12, dtype=torch.float32, device=device)
 

@@ -1,5 +1,6 @@
-"""What fusing saves: the memory of each form of additive attention, by formula."""
+"""What additive attention moves and computes, and what fusing saves: the memory of each form, by formula."""
 
+from attncourse._shared.counts import Count, Size
 from attncourse._shared.validate import require
 
 FORMS = ("reference", "blocked", "triton")
@@ -26,3 +27,11 @@ def peak_bytes(
     # Forward: projections, output, log-sum-exp. Backward adds the gradients of all, and of the values.
     linear = 2 * (t + s) * (a + dv) + 2 * t if training else (t + s) * a + t * (dv + 1)
     return BYTES * rows * (hidden + linear)
+
+
+def additive_count(size: Size, *, pairs: int, hidden: int, itemsize: int) -> Count:
+    """Additive attention: two projections to the hidden layer, for each pair its sum and its product with w_score."""
+    rows = size.b * size.h
+    flops = 2 * rows * (size.t + size.s) * hidden * size.dk + rows * pairs * (3 * hidden + 2 * size.dv)
+    numbers = rows * (size.t + size.s) * (size.dk + size.dv) + hidden * (2 * size.dk + 1)
+    return Count(flops, itemsize * numbers)

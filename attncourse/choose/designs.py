@@ -7,17 +7,11 @@ and computes. A training step is counted as three forward passes: the gradient o
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from attncourse.additive.cost import additive_count
 from attncourse.kv_cache import cost
-from attncourse.profile.counts import (
-    Count,
-    Size,
-    additive_count,
-    attention_count,
-    banded_pairs,
-    general_count,
-    linear_attention_count,
-    projection_count,
-)
+from attncourse.linear_attention.cost import linear_attention_count
+from attncourse.multiplicative.cost import general_count
+from attncourse.profile.counts import Count, Size, attention_count, banded_pairs, projection_count
 
 from .job import Job, Shape
 

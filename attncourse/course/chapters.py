@@ -17,6 +17,16 @@ def chapters(root: Path) -> list[str]:
     return [page for page in pages(root) if (root / "book" / f"{page}.ipynb").exists()]
 
 
+def write_order(root: Path) -> list[Path]:
+    """Write the chapters' order where the package reads it, which has no book where it is installed; the changed file."""
+    path, order = root / "attncourse" / "chapters.txt", "\n".join(chapters(root)) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") == order:
+        return []
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(order, encoding="utf-8")
+    return [path]
+
+
 def title_of(root: Path, chapter: str) -> str:
     """The chapter's title.
 

@@ -77,10 +77,6 @@ class Places:
     def bank(self) -> Path:
         return self.root / "tests" / "banks" / f"{self.unit}.py"
 
-    @property
-    def registry(self) -> Path:
-        return self.checks.with_name("__init__.py")
-
 
 def new_exercise(
     root: Path, name: str, *, chapter: str | None = None, title: str | None = None, minutes: int | None = None
@@ -106,7 +102,7 @@ def new_exercise(
         )
     places = Places(root, unit)
     require(
-        places.registry.exists(),
+        places.checks.parent.is_dir(),
         f"new-exercise must run on a checkout of the course, got {root.resolve()}; clone your fork and run this in it, "
         "or say --root FOLDER",
     )
@@ -147,7 +143,6 @@ def a_new_unit(places: Places, exercise: str, chapter: str, title: str, minutes:
         places.notebook: notebook,
         places.checks: rendered("checks.py.j2", places, exercise, chapter, title, minutes),
         places.bank: rendered("bank.py.j2", places, exercise, chapter),
-        places.registry: registered(places.registry.read_text(encoding="utf-8"), places.unit),
     }
 
 
@@ -255,20 +250,6 @@ def _import_line(module: str, names: set[str]) -> str:
     return f"from {module} import (\n" + "".join(f"    {name},\n" for name in ordered) + ")\n"
 
 
-def registered(source: str, unit: str) -> str:
-    """The module of units with one more, at the end of the course's order."""
-    tree, lines = ast.parse(source), source.splitlines(keepends=True)
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    (names,) = [n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__"]
-    listed = sorted([*ast.literal_eval(names.value), unit])
-    line = "__all__ = [" + ", ".join(f'"{name}"' for name in listed) + "]\n"
-    if len(line) > 121:
-        line = "__all__ = [\n" + "".join(f'    "{name}",\n' for name in listed) + "]\n"
-    lines[names.lineno - 1 : names.end_lineno] = [line]
-    lines.insert(imports[-1].end_lineno, f"from . import {unit}  # isort: skip\n")
-    return "".join(lines)
-
-
 def totals(exercises: int, points: int, minutes: int) -> str:
     """What a unit's first cell says of its size."""
     number = NUMBERS[exercises] if exercises < len(NUMBERS) else str(exercises)
@@ -366,5 +347,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"  python -m pytest tests/test_banks.py tests/test_exercises.py -k {unit}")
     if not dot:
         print(f"a unit holds at least three exercises: attncourse new-exercise {unit}.EXERCISE adds one")
-        print("its place in the course is that of its import in attncourse/check/units/__init__.py")
+        print("its place in the course is its chapter's; units of one chapter stand by their names")
     return 0

@@ -1,4 +1,4 @@
-"""Where learners get the course from, written once: launch buttons, first cells, badges, README and configuration.
+"""What is generated: where learners get the course from, which first cells, badges and pages say, and the tables of rooms.
 
 An instructor's fork is one command: `python -m attncourse point-at --repository URL --tag TAG`.
 """
@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .chapters import chapters
+from .chapters import chapters, write_order
 
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
@@ -98,13 +98,15 @@ def course_notebooks(root: Path) -> list[Path]:
     return sorted([*(root / "book" / f"{name}.ipynb" for name in chapters(root)), *units])
 
 
-def write_first_cells(root: Path) -> list[Path]:
-    """Bring every first cell, every exercise's badge and the page of exercises up to date; the changed files.
+def write_generated(root: Path) -> list[Path]:
+    """Bring all that is generated in notebooks and pages, and the order of the chapters, up to date; the changed files.
 
     Raises:
         ValueError: a notebook has no cell tagged `bootstrap`.
     """
     import nbformat  # comes with the extras for authors; the package itself does without
+
+    from .tables import write_tables
 
     origin, changed = read_origin(root), []
     for path in course_notebooks(root):
@@ -128,7 +130,7 @@ def write_first_cells(root: Path) -> list[Path]:
     if not page.exists() or page.read_text(encoding="utf-8") != exercises_page(root):
         page.write_text(exercises_page(root), encoding="utf-8")
         changed.append(page)
-    return changed
+    return [*changed, *write_order(root), *write_tables(root)]
 
 
 def _tagged(notebook, tag: str) -> list:
@@ -174,7 +176,7 @@ def point_at(root: Path, origin: Origin) -> list[Path]:
         if after != before:
             path.write_text(after, encoding="utf-8")
             changed.append(path)
-    return sorted({*changed, *write_first_cells(root)})
+    return sorted({*changed, *write_generated(root)})
 
 
 def origin_files(root: Path) -> list[Path]:
@@ -190,7 +192,7 @@ def add_parsers(commands) -> None:
         "bootstrap",
         epilog="example: python -m attncourse bootstrap",
     )
-    bootstrap.set_defaults(run=lambda args: _report(write_first_cells(args.root)))
+    bootstrap.set_defaults(run=lambda args: _report(write_generated(args.root)))
     point = commands.add_parser(
         "point-at",
         epilog="example: python -m attncourse point-at --repository https://github.com/me/attention --tag fall-2026",

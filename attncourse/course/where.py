@@ -8,6 +8,7 @@ from pathlib import Path
 from attncourse._shared.spelling import proposal
 from attncourse._shared.validate import require
 from attncourse.check import CHECKS, UNITS
+from attncourse.rooms import rooms
 
 # Where things of a name stand in a checkout, and what they are.
 OF_CHAPTER = {
@@ -18,7 +19,8 @@ OF_CHAPTER = {
 OF_ROOM = {
     "attncourse/{}": "the room: definition, module and kernels",
     "tests/test_{}.py": "its tests",
-    "tests/compiled/{}.json": "what the compiler makes of its kernels, recorded",
+    "tests/compiled/{}.py": "the cases in which its kernels are compiled without a GPU",
+    "tests/compiled/{}.json": "what the compiler makes of them, recorded",
     "benchmarks/promises/{}.py": "what it promises of time and memory, measured",
 }
 OF_UNIT = {
@@ -67,14 +69,13 @@ def belonging(name: str, root: Path) -> dict[str, str]:
     """
     require((root / "book").is_dir(), f"where needs a checkout of the course, and {root} is none")
     chapters = sorted(path.stem for path in (root / "book").glob("*.ipynb"))
-    rooms = sorted(path.parent.name for path in (root / "attncourse").glob("*/reference.py"))
-    known = [*dict.fromkeys([*chapters, *rooms, *UNITS, *CHECKS])]
+    known = [*dict.fromkeys([*chapters, *rooms(), *UNITS, *CHECKS])]
     if name not in known:
         raise ValueError(f"no chapter, room or exercise is named {name!r}; {proposal(name, known)}")
     units = [unit for unit in UNITS.values() if name.partition(".")[0] == unit.name or name == unit.chapter]
     places = [
         *_places(OF_CHAPTER, [name, *(unit.chapter for unit in units)], chapters),
-        *_places(OF_ROOM, [name, *(unit.name for unit in units)], rooms),
+        *_places(OF_ROOM, [name, *(unit.name for unit in units)], rooms()),
         *_places(OF_UNIT, [unit.name for unit in units], UNITS),
     ]
     found = {path: what for path, what in places if (root / path).exists()}

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.cache import CacheShape
+from attncourse._shared.case import Case, Draw, Form, kernel_form
 from attncourse.grouped_query import grouped_query_decode
 from attncourse.kv_cache import Codec, Fp8, Int8, token_nbytes
 from attncourse.latent import (
@@ -23,7 +24,7 @@ from attncourse.latent import (
     latent_flops,
 )
 
-from .cases import Case, Draw, Form, Planned, _kernel, flex_form, sdpa_form
+from .cases import Planned, flex_form, sdpa_form
 from .counts import Count, Size
 
 WINDOW, PAGE_SIZE = 1024, 16
@@ -53,7 +54,7 @@ def _launched(room: str, launcher: str, *, module: str = "kernel", arrange: Call
 
     def call(*inputs: Tensor) -> Tensor:
         tensors, named = arrange(*inputs)
-        return _kernel(room, launcher, module=module, **named)(*tensors)
+        return kernel_form(room, launcher, module=module, **named)(*tensors)
 
     return call
 
@@ -63,7 +64,7 @@ def _planned(room: str, launcher: str, planner: str, *, arrange: Callable[..., A
 
     def plan(*inputs: Tensor) -> Form:
         tensors, named = arrange(*inputs)
-        made = _kernel(room, planner, **named)(*tensors)
+        made = kernel_form(room, planner, **named)(*tensors)
 
         def run(*inputs: Tensor) -> Tensor:
             tensors, named = arrange(*inputs)

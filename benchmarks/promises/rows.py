@@ -3,9 +3,12 @@
 import importlib
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+from attncourse.rooms import rooms_with
 
 # The rooms that are measured, each by the module of its name beside this one.
-ROOMS = ("sliding_window", "block_sparse", "global_local", "linear_attention", "kv_cache", "grouped_query", "latent")
+ROOMS = rooms_with("{}.py", root=Path(__file__).parent)
 
 
 @dataclass(frozen=True)

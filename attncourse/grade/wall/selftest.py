@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attncourse.check.core import Check, Crashed, OutOfMemory, TimedOut
 
-from ..imports import PACKAGE, rooms
+from ..imports import PACKAGE, parts_with_answers
 from .sandbox import Sandbox, SandboxMissing, course_files, find_sandbox
 from .seccomp import refused_numbers
 from .transport import RemoteLearner, Worker
@@ -375,7 +375,7 @@ def _facts(sandbox: Sandbox) -> Iterator[dict]:
                 "port": listener.getsockname()[1],
                 "private": [str(path) for path in private],
                 "writable": [str(path) for path in writable],
-                "answers": [*ANSWERS, *(f"{PACKAGE.name}.{room}" for room in sorted(rooms()))],
+                "answers": [*ANSWERS, *(f"{PACKAGE.name}.{part}" for part in sorted(parts_with_answers()))],
                 "shown": sorted(course_files(())),
                 "refused": sorted(refused_numbers()),
                 "variable": variable,
