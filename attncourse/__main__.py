@@ -36,7 +36,7 @@ COMMANDS = {
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The parser, with all that this command takes; of the others it knows what they do."""
+    """Return the parser, with all that this command takes; of the others it knows what they do."""
     parser = argparse.ArgumentParser(
         prog="attncourse",
         description="The attention course from a shell. COMMAND --help says more.",
@@ -53,9 +53,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; its exit code, or
+    """Run one command, and return its exit code.
 
-    2 when it could not be asked so, 3 when a file or disk fails it, 141 when nobody reads what it prints any more.
+    That is 2 when it could not be asked so, 3 when a file or disk fails it, 141 when nobody reads what it prints any more.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -94,7 +94,7 @@ def _end(code: int, why: str) -> NoReturn:
 
 
 def lacking(error: ModuleNotFoundError) -> str:
-    """Which extra of the course brings what is not installed.
+    """Return which extra of the course brings what is not installed.
 
     Raises:
         ModuleNotFoundError: the error itself, where no extra does.

@@ -12,7 +12,7 @@ CHAPTERS = Path(__file__).with_name("chapters.txt")
 
 @dataclass(frozen=True)
 class Room:
-    """What is said of a mechanism.
+    """A room is what is said of a mechanism.
 
     Attributes:
         title: its name in words.

@@ -41,7 +41,7 @@ MOST_AT_ONCE = 12
 
 @dataclass(frozen=True)
 class Tested:
-    """A file's tests: how each ended, the exit code, None where pytest was killed."""
+    """These are a file's tests: how each ended, the exit code, None where pytest was killed."""
 
     name: str
     lines: list[dict]
@@ -49,16 +49,16 @@ class Tested:
 
     @property
     def ended(self) -> list[dict]:
-        """Those that came to an end."""
+        """Return those that came to an end."""
         return [line for line in self.lines if line["outcome"] != "begun"]
 
     @property
     def counts(self) -> Counter:
-        """Passed, failed, skipped."""
+        """Return how many passed, failed, and were skipped."""
         return Counter(line["outcome"] for line in self.ended)
 
     def failures(self) -> list[str]:
-        """Tests that failed, and what killed the file."""
+        """Return tests that failed, and what killed the file."""
         found = [f"{line['test']}: {line['why']}" for line in self.ended if line["outcome"] == "failed"]
         if self.code is None:
             begun = [line["test"] for line in self.lines if line["outcome"] == "begun"]
@@ -70,14 +70,16 @@ class Tested:
 
 
 def options(*, dry: bool) -> list[str]:
-    """Which of a file's tests: the dry form takes those that are marked for it."""
+    """Return pytest's options for which of a file's tests run: the dry form takes those that are marked for it."""
     if not dry:
         return ["--on-device"]
     return ["-m", "dry", "--first", "2"]
 
 
 def shares(device: str, cores: int) -> list[tuple[str, str]]:
-    """Files and which share of their tests, "1/3"; the longest first. In the dry form those that can run without a GPU."""
+    """Return files and which share of their tests, "1/3"; the longest first.
+    In the dry form those that can run without a GPU.
+    """
     if device == "cpu":
         return [(name, "1/1") for name in TESTS if "mark.dry\n" in (ROOT / "tests" / f"{name}.py").read_text("utf-8")]
     n = SHARES if cores > MOST_AT_ONCE else 1
@@ -109,7 +111,7 @@ def run_file(name: str, share: str, told: Told) -> Tested:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """What the plugin wrote; a last line that was broken off is none."""
+    """Return what the plugin wrote; a last line that was broken off is none."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -120,7 +122,7 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def compile_some(report: Report, told: Told) -> None:
-    """The compiler's gate for a few kernels, which needs no GPU."""
+    """Run the compiler's gate for a few kernels, which needs no GPU."""
     for room in COMPILED:
         command = [sys.executable, "-m", "tests.compile_gate", "first", room]
         environment = os.environ | {"TRITON_INTERPRET": "0"}

@@ -32,7 +32,7 @@ RECORD_ANEW = "without its line in tests/compiled/ `python -m tests.compile_gate
 
 
 def cases_of(room: str, capability: int) -> Iterator[tuple]:
-    """What is compiled of a room for a chip, as its file in tests/compiled/ has it."""
+    """Return what is compiled of a room for a chip, as its file in tests/compiled/ has it."""
     return import_module(f"{__package__}.compiled.{room}").cases(capability)
 
 
@@ -41,7 +41,7 @@ ROOMS = ("shared", *rooms_with("{}.py", root=RECORDS))
 
 
 def compile_room(room: str, capability: int) -> list[dict]:
-    """What the record says of every case of a room on one chip, and the compiler where it says nothing."""
+    """Return what the record says of every case of a room on one chip, and the compiler where it says nothing."""
     record = read_record(room)
     return [record.get((task["key"], task["case"])) or _compile(task) for task in _tasks(room, capability)]
 
@@ -63,7 +63,7 @@ def first_of_each_kernel(capability: int, *, rooms: Iterable[str] = ROOMS) -> li
 
 
 def look_up_room(room: str) -> dict[int, list[dict] | None]:
-    """What the record says of a room on every chip, None where it lacks a case; one entry is tried, drawn each time.
+    """Return what the record says of a room on every chip, None where it lacks a case; one entry is tried, drawn each time.
 
     Raises:
         AssertionError: the record does not say what the compiler does.
@@ -92,7 +92,7 @@ def _tasks(room: str, capability: int):
 
 
 def _task(kernel, case: str, dtype: str, known: dict, config: dict, capability: int) -> dict:
-    """How to compile one case, and the key of all that the result depends on."""
+    """Return how to compile one case, and the key of all that the result depends on."""
     options = {k: v for k, v in config.items() if not k.isupper()}
     constants = {k: v for k, v in {**known, **config}.items() if k.isupper() and k in kernel.arg_names}
     arguments = dict(dtype=dtype, constants=constants)
@@ -120,7 +120,7 @@ def _key(source, options: dict, capability: int) -> str:
 
 
 def read_record(room: str) -> dict[tuple[str, str], dict]:
-    """What the compiler made of a room's kernels when they were recorded, by key and case: two cases may be one kernel."""
+    """Return what the compiler made of a room's kernels when they were recorded, by key and case: two cases may be one kernel."""
     path = RECORDS / f"{room}.json"
     entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     return {(entry["key"], entry["case"]): entry for entry in entries}
@@ -138,7 +138,7 @@ def write_record(room: str) -> None:
 
 
 def compile_all(room: str, capability: int) -> list[Compiled]:
-    """For a test: every case of a room on one chip, from the record where that has them all, else compiled.
+    """Return, for a test, every case of a room on one chip, from the record where that has them all, else compiled.
 
     Triton 3.6 spills some bytes where newer ones spill none (48 in softmax attention's bwd_dkdv, float16, width 64, sm_80):
     slower there, and as right. So the test that asks is skipped with it.
@@ -149,7 +149,7 @@ def compile_all(room: str, capability: int) -> list[Compiled]:
 
 
 def compiled_all(room: str, capability: int) -> list[Compiled]:
-    """What compile_all gives, with any Triton."""
+    """Return what compile_all gives, with any Triton."""
     entries = _looked_up(room)[str(capability)] or _elsewhere(room, str(capability))
     return [compiled_from({k: v for k, v in entry.items() if k != "key"} | {"ptx": ""}) for entry in entries]
 
@@ -160,7 +160,7 @@ def _looked_up(room: str) -> dict[str, list[dict] | None]:
 
 
 def _elsewhere(room: str, *chip: str):
-    """What `python -m tests.compile_gate ROOM [CHIP]` prints, a process in which Triton compiles."""
+    """Return what `python -m tests.compile_gate ROOM [CHIP]` prints, a process in which Triton compiles."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"TRITON_INTERPRET": "0"}
     command = [sys.executable, "-m", "tests.compile_gate", room, *chip]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1])

@@ -10,7 +10,7 @@ BATCH, TOKENS, D_MODEL = 2, 7, 16  # of what the layers are given
 
 @dataclass(frozen=True)
 class Layer:
-    """How a layer is built and called; `masks` where it takes a mask."""
+    """A layer here says how one is built and called; `masks` where it takes a mask."""
 
     make: Callable[..., nn.Module]
     masks: bool = False

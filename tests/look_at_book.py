@@ -25,12 +25,14 @@ CUT_OFF = """() => [...document.querySelectorAll('.bd-article *')].filter(e =>
 
 
 def browser() -> str | None:
-    """The path of a Chromium, or None where there is none."""
+    """Return the path of a Chromium, or None where there is none."""
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 def problems(paths: list[Path]) -> Iterator[str]:
-    """What readers of these pages would meet: those who do not see, who use a keyboard alone, or whose screen is small."""
+    """Yield what readers of these pages would meet:
+    those who do not see, who use a keyboard alone, or whose screen is small.
+    """
     from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import sync_playwright
 

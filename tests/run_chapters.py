@@ -26,7 +26,9 @@ CACHE = ROOT / "_build" / ".jupyter_cache"
 
 
 def surroundings(root: Path) -> str:
-    """A hash of what a chapter's outputs depend on beside its cells: the package, the recorded measurements, the versions."""
+    """Return a hash of what a chapter's outputs depend on beside its cells:
+    the package, the recorded measurements, the versions.
+    """
     digest = hashlib.sha256(f"{sys.version} {device()} {os.environ.get('PYTHONPATH')}".encode())
     # of the environment's own folder: what else lies on the search path differs between one process and another
     installed = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
@@ -40,7 +42,7 @@ def surroundings(root: Path) -> str:
 
 
 def open_cache(root: Path = ROOT, folder: Path = CACHE):
-    """The cache of executed chapters, emptied where it was filled in other surroundings."""
+    """Return the cache of executed chapters, emptied where it was filled in other surroundings."""
     stamp, now = folder / "surroundings.sha256", surroundings(root)
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != now:
         shutil.rmtree(folder, ignore_errors=True)
@@ -65,7 +67,7 @@ def run_chapters() -> None:
 
 
 def seconds(cache) -> dict[str, float]:
-    """How long each chapter of the contents took when it was executed; those that failed are left out."""
+    """Return how long each chapter of the contents took when it was executed; those that failed are left out."""
     found = {}
     for name in chapters(ROOT):
         with contextlib.suppress(KeyError):

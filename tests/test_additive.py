@@ -15,7 +15,7 @@ from attncourse.additive import (
     peak_bytes,
 )
 from attncourse.profile import peak_memory
-from attncourse.testing import assert_within_budget, gradients, relative_error
+from attncourse.testing import assert_gradients_within_budget, assert_within_budget, gradients
 from tests.compile_gate import SHARED_LIMIT, compile_all
 from tests.every_layer import D_MODEL, Layer, beside
 
@@ -176,12 +176,7 @@ def check_kernel(name, sizes, dtype, device):
     mine = gradients(lambda *x: kernel.additive_attention_triton(*x, **masking), *inputs)
     plain = gradients(lambda *x: additive_attention(*x, **masking), *inputs)
     truth = gradients(lambda *x: additive_attention(*x, **exact_masking), *doubles)
-    for which, got, theirs, wanted in zip(("q", "k", "v", "w_q", "w_k", "w_score"), mine, plain, truth, strict=True):
-        if wanted.norm() < 1e-9:
-            assert got.abs().max() < 16 * torch.finfo(dtype).eps, which
-        else:
-            budget = max(2 * relative_error(theirs, wanted), 8 * torch.finfo(dtype).eps)
-            assert relative_error(got, wanted) <= budget, f"d{which}: {relative_error(got, wanted):.1e} > {budget:.1e}"
+    assert_gradients_within_budget(mine, plain=plain, exact=truth, zero=16 * torch.finfo(dtype).eps)
 
 
 def test_nan_in_padding_does_not_reach_the_kernel(device):

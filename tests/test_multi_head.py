@@ -21,7 +21,7 @@ from attncourse.multi_head import (
     state_dict_from_torch,
     state_dict_to_torch,
 )
-from attncourse.testing import assert_within_budget, gradients, relative_error
+from attncourse.testing import assert_gradients_within_budget, assert_within_budget, gradients, relative_error
 from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.multi_head.kernel", reason="Triton is on Linux alone")
@@ -452,8 +452,7 @@ def test_the_kernel_has_gradients_for_inputs_and_matrices(device):
     exact = gradients(lambda *a: multi_head_attention(*a, n_heads=3, causal=True), *(a.double() for a in arguments))
     plain = gradients(lambda *a: multi_head_attention(*a, n_heads=3, causal=True), *arguments)
     got = gradients(lambda *a: kernel.multi_head_attention_triton(*a, n_heads=3, causal=True), *arguments)
-    for mine, theirs, truth in zip(got, plain, exact, strict=True):
-        assert relative_error(mine, truth) <= max(2 * relative_error(theirs, truth), 8 * torch.finfo(torch.float32).eps)
+    assert_gradients_within_budget(got, plain=plain, exact=exact)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

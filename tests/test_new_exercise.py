@@ -88,12 +88,6 @@ def test_a_name_that_a_bank_has_is_refused(course):
     bank.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.bad_input
-def test_without_a_checkout_it_says_so(tmp_path):
-    with pytest.raises(ValueError, match="checkout of the course"):
-        new_exercise(tmp_path, "windows", chapter="short_history")
-
-
 def test_imports_grow_by_what_is_missing_and_stay_in_order():
     source = "import torch\n\nfrom ..core import exercise_check\nfrom ..expect import place\n\nx = place\n"
     needing = "import torch\n\nfrom ..core import Broken, exercise_check\nfrom ..expect import expect_close\n"

@@ -32,7 +32,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Draw:
-    """Where and in what precision inputs are drawn; the same seed draws the same ones."""
+    """A draw says where and in what precision inputs are made; the same seed makes the same ones."""
 
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
@@ -44,15 +44,15 @@ class Draw:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one number."""
+        """Return the bytes of one number."""
         return self.dtype.itemsize
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers."""
+        """Return standard normal numbers of this shape."""
         return torch.randn(*shape, generator=self.rng, device=self.device).to(self.dtype)
 
     def qkv(self, size: Size) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values."""
+        """Return queries, keys and values of this size."""
         queries, keys = (size.b, size.h, size.t), (size.b, size.g, size.s)
         return self.normal(*queries, size.dk), self.normal(*keys, size.dk), self.normal(*keys, size.dv)
 
@@ -63,7 +63,14 @@ def with_options(function: Callable[..., Any], **options: Any) -> Form:
 
 
 def kernel_form(room: str, name: str, *, module: str = "kernel", **options: Any) -> Form:
-    """Return the launcher of a room as a form, imported when it is called: Triton is there on Linux alone, numba an extra."""
+    """Return the launcher of a room as a form, imported when it is called: Triton is there on Linux alone, numba an extra.
+
+    Args:
+        room: the room's folder.
+        name: of the launcher.
+        module: the room's file that holds it.
+        options: passed on to it.
+    """
 
     def launch(*inputs: Tensor) -> Any:
         return getattr(import_module(f"attncourse.{room}.{module}"), name)(*inputs, **options)

@@ -14,14 +14,14 @@ from .validate import check_widths, require
 
 @dataclass(frozen=True)
 class Count:
-    """FLOPs and bytes of one call."""
+    """A count is the FLOPs and bytes of one call."""
 
     flops: int
     bytes: int
 
     @property
     def intensity(self) -> float:
-        """FLOPs a byte: below a device's ratio of both rates, its memory is the limit."""
+        """Return FLOPs per byte: below a device's ratio of both rates, its memory is the limit."""
         return self.flops / self.bytes
 
     def __add__(self, other: "Count") -> "Count":
@@ -30,7 +30,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Size:
-    """Shapes of one call: b sequences, h query heads, g key/value heads, t queries, s keys, widths dk and dv.
+    """A size is the shapes of one call: b sequences, h query and g key/value heads, t queries, s keys, widths dk and dv.
 
     Raises:
         ValueError: a size below 1, or g does not divide h.
@@ -50,7 +50,7 @@ class Size:
 
 
 def banded_pairs(t: int, s: int, *, before: int | None = None, after: int | None = None) -> int:
-    """Pairs of the t last queries of s positions and the keys at most `before` before and `after` after each.
+    """Return how many pairs the t last queries of s positions make with the keys at most `before` before, `after` after each.
 
     None is no bound. Causal attention has after=0, a window of w also before=w - 1, a radius r both.
     """
@@ -64,12 +64,12 @@ def banded_pairs(t: int, s: int, *, before: int | None = None, after: int | None
 
 
 def _sum_clipped(stop: int, top: int) -> int:
-    """The sum of the whole numbers from 0 to stop - 1, each counted as top where it is more; 0 where stop is below 1."""
+    """Return the sum of the whole numbers from 0 to stop - 1, each counted as top where it is more; 0 where stop is below 1."""
     return math.comb(min(max(stop, 0), top), 2) + max(stop - top, 0) * top
 
 
 def attention_count(size: Size, *, pairs: int, itemsize: int) -> Count:
-    """Softmax attention over `pairs` pairs of positions a head: q . k and w v for each, q, k, v and out once."""
+    """Count softmax attention over `pairs` pairs per head, in numbers of `itemsize` bytes: q . k and w v, and all once."""
     flops = 2 * size.b * size.h * pairs * (size.dk + size.dv)
     numbers = (size.h * size.t + size.g * size.s) * (size.dk + size.dv)
     return Count(flops, itemsize * size.b * numbers)

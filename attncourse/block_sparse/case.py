@@ -11,7 +11,7 @@ from .reference import block_sparse_attention
 
 
 def case(size: Size, draw: Draw, *, radius: int = 1, n_random: int = 2) -> Case:
-    """Neighbouring blocks of 64 and random ones, not causal; counted are the pairs that the pattern wants."""
+    """Return neighbouring blocks of 64, up to `radius` away, and `n_random` others, not causal; counted are the pairs that the pattern wants."""
     pattern = local_and_random(size.s, radius=radius, n_random=n_random, seed=0).to(draw.device)
     forms = {
         "reference": with_options(block_sparse_attention, pattern=pattern),

@@ -59,7 +59,7 @@ def _times(count: Count, factor: int) -> Count:
 
 
 def _step(job: Job, attention: Count, projections: Count, *, held: int, per_token: int = 0) -> Costs:
-    """From one layer's forward pass to the model's step."""
+    """Return the count of the model's step, from that of one layer's forward pass."""
     shape, passes = job.shape, FORWARD_AND_BACKWARD if job.phase == "training" else 1
     feed = projection_count(job.rows, shape.d_model, shape.d_feed, itemsize=job.itemsize, bias=False)
     feed += projection_count(job.rows, shape.d_feed, shape.d_model, itemsize=job.itemsize, bias=False)
@@ -142,7 +142,7 @@ def strided_pairs(length: int, stride: int) -> int:
 
 
 def strided_keys(position: int, stride: int) -> int:
-    """How many keys the query at this position sees."""
+    """Return how many keys the query at this position sees."""
     return min(position, stride) + 1 + max(position // stride - 1, 0)
 
 

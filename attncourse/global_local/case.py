@@ -12,7 +12,7 @@ from .reference import global_local_attention, global_local_mask
 
 
 def case(size: Size, draw: Draw, *, radius: int = 128, n_global: int = 4) -> Case:
-    """Neighbours on both sides and a few global tokens, with shared projections."""
+    """Return `radius` neighbours on both sides and `n_global` global tokens, with shared projections."""
     size = replace(size, t=size.s)
     radius, indices = min(radius, size.s), torch.arange(min(n_global, size.s), device=draw.device)
     forms = {

@@ -91,7 +91,7 @@ def flex_form(mask: BlockMask | None = None, *, compiled: bool = True, **options
 
 
 def compiles(call: Callable[[], object]) -> bool:
-    """Whether FlexAttention, compiled when this calls it, can be here: it needs a C++ compiler. A warning says why not."""
+    """Return whether FlexAttention, compiled here, can run (it needs a C++ compiler); a warning says why not."""
     try:
         call()
     except Exception as error:  # whatever a compiler's toolchain lacks
@@ -115,7 +115,7 @@ class _FusedCalls(TorchDispatchMode):
 
 
 def sdpa_backend(call: Callable[[], object]) -> str:
-    """Which backend scaled_dot_product_attention takes in a call that uses it, as a name of SDPA_BACKENDS.
+    """Return which backend scaled_dot_product_attention takes in a call that uses it, as a name of SDPA_BACKENDS.
 
     "math" stands for the products and the softmax that PyTorch computes one after the other where nothing fused fits.
     """

@@ -9,6 +9,6 @@ __all__ = ["Count", "Size", "attention_count", "banded_pairs", "projection_count
 
 
 def projection_count(rows: int, width_in: int, width_out: int, *, itemsize: int, bias: bool = True) -> Count:
-    """A linear layer: its matrix read once, beside `rows` rows in and out."""
+    """Count a linear layer: its matrix read once, beside `rows` rows in and out."""
     numbers = rows * (width_in + width_out) + (width_in + bias) * width_out
     return Count(2 * rows * width_in * width_out, itemsize * numbers)

@@ -13,7 +13,7 @@ ROOMS = rooms_with("{}.py", root=Path(__file__).parent)
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement beside what it is held to.
+    """A row is one measurement beside what it is held to.
 
     Args:
         what: what was measured, with its sizes.
@@ -31,6 +31,6 @@ class Row:
 
 
 def measure_room(room: str, device: str) -> list[Row]:
-    """The rows of one room; what is being measured goes to standard error."""
+    """Return the rows of one room; what is being measured goes to standard error."""
     module = importlib.import_module(f"{__package__}.{room}")
     return module.measure(device=device, progress=lambda what: print(f"{room}: {what}", file=sys.stderr, flush=True))

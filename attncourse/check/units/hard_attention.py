@@ -27,7 +27,7 @@ def _uniform(rng, *shape):
 
 
 def _choices(rng):
-    """Scores and costs of few keys and of more; the costs lie around 3 or -3, so that a baseline matters.
+    """Return scores and costs of few keys and of more; the costs lie around 3 or -3, so that a baseline matters.
 
     Of the last two all scores lie far from 0, where a naive exponential overflows or vanishes.
     """
@@ -37,7 +37,7 @@ def _choices(rng):
 
 
 def _as_choice(scores, costs):
-    """With costs for values, a read is what it pays."""
+    """Return a choice with costs for values: a read is what it pays."""
     return Choice(scores, costs[:, None], lambda read: read[..., 0])
 
 
@@ -97,7 +97,7 @@ def _largest(scores, uniform):
 
 
 def _chooses_largest(learner, rng, s):
-    """Whether score plus noise is largest at the keys chosen, where scores lie far from 0 and keys are hidden.
+    """Return whether score plus noise is largest at the keys chosen, where scores lie far from 0 and keys are hidden.
 
     Broken where a key is chosen that cannot be.
     """
@@ -135,7 +135,7 @@ def _expect_no_known_mistake(got, row, uniform):
     section="the-choice-has-no-gradient-the-expected-cost-has-one",
 )
 def expectation(learner, rng):
-    """The expected cost of one hard read and its gradient, by counting every choice."""
+    """Compute the expected cost of one hard read and its gradient, by counting every choice."""
     for scores, costs in _choices(rng):
         s = len(scores)
         got = learner(scores, costs)
@@ -157,7 +157,7 @@ def expectation(learner, rng):
 
 
 def _expect_balanced(gradient):
-    """A number added to all scores changes no probability, so the entries of a gradient cancel."""
+    """Expect entries of a gradient that cancel: a number added to all scores changes no probability."""
     expect(
         abs(float(gradient.sum())) < 1e-5 * (1 + float(gradient.abs().sum())),
         "the entries of the gradient do not sum to 0, though adding a number to all scores changes nothing",
@@ -212,7 +212,7 @@ def _expect_estimate(learner, scores, index, paid, baseline):
     section="gumbel-softmax-and-the-straight-through-estimator",
 )
 def straight_through(learner, rng):
-    """One-hot weights forward, the Gumbel-softmax's gradient backward."""
+    """Give one-hot weights forward, and the Gumbel-softmax's gradient backward."""
     for temperature, around in ((0.7, 0.0), (2.5, 0.0), (0.1, 0.0), (1.5, 9000.0), (0.5, -9000.0)):
         (s,), t = sizes(rng, 1), integer(rng, 14, 20)
         scores, noise = normal(rng, t, s) + around, -(-_uniform(rng, t, s).log()).log()

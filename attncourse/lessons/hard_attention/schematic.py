@@ -42,7 +42,7 @@ def soft_and_hard(scores: Tensor, values: Tensor, *, drawn: int, target: float) 
 
 
 def _middle(left: float, j: int) -> float:
-    """Where the middle of a row's square j is."""
+    """Return where the middle of a row's square j is."""
     return left + FIRST + (j + 0.5) * SIDE
 
 

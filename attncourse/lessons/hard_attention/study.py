@@ -27,7 +27,7 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Ending:
-    """What became of a reader: its last accuracy, when it had 0.95, its weight on the needle for each symbol."""
+    """An ending is what became of a reader: its last accuracy, when it had 0.95, its weight on the needle for each symbol."""
 
     accuracy: float
     steps: int | None

@@ -34,7 +34,7 @@ def three_kinds(panels: dict[str, tuple[Tensor, list[str], list[str]]]) -> Figur
 
 
 def _sources(ax: Axes, left: float, *, one: bool) -> None:
-    """One box from which queries, keys and values come, or two."""
+    """Draw the box from which queries, keys and values come, or two boxes."""
     tops = [(1.15, "X", 1.0)] if one else [(0.45, "X", 0.6), (1.5, "M", 1.0)]
     for x, text, width in tops:
         box(ax, (left + x, 3.15), text, width=width, height=0.3, role="token")
@@ -45,7 +45,7 @@ def _sources(ax: Axes, left: float, *, one: bool) -> None:
 
 
 def _pairs(ax: Axes, left: float, mask: Tensor, queries: list[str], keys: list[str]) -> None:
-    """The mask as squares: words that ask on its left, words that are read above it."""
+    """Draw the mask as squares: words that ask on its left, words that are read above it."""
     side, top = 0.38, 1.95
     cells(ax, (left, top), [["" if seen else None for seen in row] for row in mask.tolist()], role="weight", side=side)
     for i, word in enumerate(queries):
@@ -99,7 +99,9 @@ KINDS = {"seen": COLORS[0], "a leak": COLORS[1], "not seen, though it may": COLO
 
 
 def reach_maps(panels: dict[str, tuple[Tensor, Tensor]], *, columns: int = 3) -> Figure:
-    """Draw a map per layer: (what moved which output, what may), both (t, s) booleans; a row a query, a column a token.
+    """Draw a map per layer: (what moved which output, what may), both (t, s) booleans.
+
+    A row is a query, a column a token that was replaced.
 
     Seen and allowed, seen and not allowed (a leak), allowed and not seen (blind) have colours of their own.
     """

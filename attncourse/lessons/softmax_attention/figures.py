@@ -11,7 +11,7 @@ from attncourse.plot.style import COLORS
 def soft_lookup(
     keys: Tensor, values: Tensor, query: float, weights: Tensor, answer: float, *, names: list[str]
 ) -> Figure:
-    """A dictionary with keys on a line: each entry's weight for one query, and the mixture that is read."""
+    """Draw a dictionary with keys on a line: each entry's weight for one query, and the mixture that is read."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 2.9), width_ratios=(3, 2))
     left.bar(keys.tolist(), weights.tolist(), width=0.35, color=COLORS[0])
     left.axvline(query, color=COLORS[1], linewidth=2)
@@ -28,7 +28,9 @@ def soft_lookup(
 
 
 def saturation(widths: list[int], curves: dict[str, dict[str, list[float]]]) -> Figure:
-    """What happens to scores and softmax as vectors get wider: one panel a quantity, one line with and one without scale."""
+    """Draw what happens to scores and softmax as vectors get wider:
+    one panel per quantity, one line with and one without scale.
+    """
     rows = -(-len(curves) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(8.5, 2.8 * rows), squeeze=False)
     for ax, (quantity, lines) in zip(axes.flat, curves.items(), strict=False):
@@ -45,7 +47,7 @@ def saturation(widths: list[int], curves: dict[str, dict[str, list[float]]]) -> 
 
 
 def reading(scores: Tensor, weights: Tensor, output: Tensor, *, words: list[str], outputs: list[str]) -> Figure:
-    """Scores, weights and what each word has read, side by side."""
+    """Draw scores, weights and what each word has read, side by side."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4))
     signed_heatmap(scores, rows=words, columns=words, ax=axes[0], title="scores", numbers=True)
     weights_heatmap(weights, queries=words, keys=words, ax=axes[1], title="weights", numbers=True)
