@@ -85,7 +85,7 @@ def facts(device: str, *, dry: bool, command: list[str]) -> dict[str, str]:
     """Return what stands at the head of the summary."""
     import numpy as np
 
-    from attncourse.profile.facts import device_facts, versions
+    from attncourse.profile.device_facts import device_facts, versions
 
     found = device_facts(device)
     software = versions() | {"numpy": np.__version__}

@@ -17,7 +17,7 @@ from attncourse.profile.cases import CASES, Draw, sdpa_backend, sdpa_form
 from attncourse.profile.command import describe_measurements
 from attncourse.profile.compare import Pair, compare_records, pair_records
 from attncourse.profile.counts import Count, Size, attention_count, banded_pairs, projection_count
-from attncourse.profile.facts import PRINTED, device_facts, versions
+from attncourse.profile.device_facts import PRINTED, device_facts, versions
 from attncourse.profile.limits import Limits, measure_limits
 from attncourse.profile.measure import describe_problem, measure_form, measure_mechanisms
 from attncourse.profile.record import Measurement, Record, read_record, write_record

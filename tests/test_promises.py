@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.promises import rows
 from benchmarks.promises.__main__ import judge
-from benchmarks.promises.rows import Row
+from benchmarks.promises.measured_row import Row
 
 
 def test_every_room_that_is_measured_has_a_file_and_every_file_is_of_one():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from attncourse.profile.device import cpu_name
-from attncourse.profile.facts import versions
+from attncourse.profile.device_facts import versions
 
 STUDIES = Path(__file__).parents[2] / "book" / "measurements" / "studies"
 

@@ -15,7 +15,7 @@ from .cases import CASES
 from .command import add_device_option, begin_record, check_device, describe_limits, describe_measurements
 from .counts import Size
 from .decode_cases import DECODE_CASES, FLEX_CASES
-from .facts import DeviceFacts
+from .device_facts import DeviceFacts
 from .measure import SIZES, USUAL_DTYPE, measure_work, smallest_case
 from .record import Measurement, write_record
 

@@ -17,7 +17,7 @@ from attncourse._shared.validate import require
 
 from .cases import CASES
 from .compare import compare_records
-from .facts import DeviceFacts, device_facts, versions
+from .device_facts import DeviceFacts, device_facts, versions
 from .limits import Limits, measure_limits
 from .measure import SIZES, USUAL_DTYPE, measure_mechanisms
 from .record import Measurement, Record, read_record, write_record

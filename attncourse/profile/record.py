@@ -5,7 +5,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .facts import DeviceFacts, Printed
+from .device_facts import DeviceFacts, Printed
 from .limits import Limits
 from .timing import Timing
 

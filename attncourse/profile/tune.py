@@ -14,7 +14,7 @@ from tqdm import tqdm
 from attncourse._shared.validate import require
 
 from .command import add_device_option, check_device
-from .facts import device_facts
+from .device_facts import device_facts
 from .tiles import DECODERS, PREFILL, Target, Trial, capability, decode_target, prefill_targets, try_all
 
 ROOMS = DECODERS + PREFILL

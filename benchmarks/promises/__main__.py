@@ -10,7 +10,7 @@ from tabulate import tabulate
 from attncourse.profile import describe_device
 from attncourse.profile.command import add_device_option, check_device
 
-from .rows import ROOMS, Row, measure_room
+from .measured_row import ROOMS, Row, measure_room
 
 
 def judge(row: Row) -> tuple[str, str, str]:

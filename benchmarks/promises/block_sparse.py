@@ -9,7 +9,7 @@ from attncourse.block_sparse import BlockPattern, block_sparse_attention_blocked
 from attncourse.profile.memory import peak_memory
 from attncourse.profile.timing import median_seconds
 
-from .rows import Row
+from .measured_row import Row
 
 
 def measure(*, device: str, progress: Callable[[str], object] = lambda what: None) -> list[Row]:

@@ -7,7 +7,7 @@ import torch
 from attncourse.global_local import GlobalLocalAttention, global_local_attention_blocked, state_dict_from_longformer
 from attncourse.profile import median_seconds, peak_memory
 
-from .rows import Row
+from .measured_row import Row
 
 LENGTH, WINDOW, HEADS, WIDTH = 4096, 512, 8, 64
 HUBS = (0, 1)

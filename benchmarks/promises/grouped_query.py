@@ -18,7 +18,7 @@ from attncourse.profile.cases import compiles, flex_form
 from attncourse.profile.limits import READ_BYTES, fastest_read
 from attncourse.profile.timing import median_seconds
 
-from .rows import Row
+from .measured_row import Row
 
 HEADS = 8
 

@@ -9,7 +9,7 @@ from attncourse.grouped_query import GroupedQueryAttention
 from attncourse.kv_cache import ContiguousCache, Int8, PagedCache, PagePool
 from attncourse.profile.timing import median_seconds
 
-from .rows import Row
+from .measured_row import Row
 
 SHAPE, LENGTH = CacheShape(8, (64, 64)), 4096
 

@@ -17,7 +17,7 @@ from attncourse.latent import expand_latent, latent_attention_blocked
 from attncourse.profile.limits import READ_BYTES, fastest_read
 from attncourse.profile.timing import median_seconds
 
-from .rows import Row
+from .measured_row import Row
 
 RANK, ROPE, NOPE, VALUE = 512, 64, 128, 128
 

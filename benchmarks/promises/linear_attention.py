@@ -13,7 +13,7 @@ from attncourse.linear_attention import (
 from attncourse.profile.memory import keep_freed_memory, peak_memory
 from attncourse.profile.timing import median_seconds
 
-from .rows import Row
+from .measured_row import Row
 
 LENGTH, HEADS, WIDTH = 16_384, 8, 64
 

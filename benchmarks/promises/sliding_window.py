@@ -12,7 +12,7 @@ from attncourse.profile.memory import peak_memory
 from attncourse.profile.timing import median_seconds
 from attncourse.sliding_window import local_mask, sliding_window_attention_blocked
 
-from .rows import Row
+from .measured_row import Row
 
 WINDOW, LENGTH, HEADS, WIDTH = 256, 8192, 8, 64
 

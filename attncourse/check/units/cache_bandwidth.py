@@ -8,7 +8,7 @@ from fractions import Fraction
 import torch
 
 from attncourse.profile.counts import Size
-from attncourse.profile.facts import DeviceFacts
+from attncourse.profile.device_facts import DeviceFacts
 from attncourse.profile.limits import Limits
 from attncourse.profile.record import Measurement, Record
 

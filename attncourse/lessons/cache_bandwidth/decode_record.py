@@ -8,7 +8,7 @@ import torch
 
 from attncourse.profile.bench import DECODE_FORMS, Grid, decode_work
 from attncourse.profile.decode_cases import DECODE_CASES
-from attncourse.profile.facts import DeviceFacts, device_facts, versions
+from attncourse.profile.device_facts import DeviceFacts, device_facts, versions
 from attncourse.profile.limits import measure_limits
 from attncourse.profile.measure import USUAL_DTYPE, measure_form, measure_work
 from attncourse.profile.record import Measurement, Record

@@ -73,7 +73,7 @@ def _state(ax: Axes, centre: tuple[float, float], text: str, width: float = 0.9)
 
 
 def _characters(ax: Axes, read: float, written: float) -> None:
-    """The character that a step reads, and the one that it writes, above what takes and gives them."""
+    """Write the character that a step reads, and the one that it writes, above what takes and gives them."""
     box(ax, (read, 3.2), "$y_{i-1}$", width=0.6, role="token")
     arrow(ax, (read, 2.97), (read, 2.63), role="token")
     box(ax, (written, 3.2), "writes $y_i$", width=0.95, role="token")

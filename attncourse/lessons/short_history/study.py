@@ -42,7 +42,7 @@ def study() -> dict:
 
 
 def _shown(examples: list[Example], written: dict[str, list[str]]) -> int:
-    """The longest short pair that all models write right."""
+    """Return the longest short pair that all models write right."""
     right = [i for i, e in enumerate(examples) if all(texts[i] == e.target for texts in written.values())]
     return max((i for i in right if is_short_pair(examples[i], MOST_WORDS)), key=lambda i: len(examples[i].source))
 
