@@ -352,7 +352,12 @@ def _judge_packed(got, documents):
         _expect_none(faults, got=seen, wanted=wanted)
 
 
-@exercise_check("self_cross_causal.shift", function="next_token_batch", points=2, section="one-row-is-many-predictions")
+@exercise_check(
+    "self_cross_causal.shift",
+    function="next_token_batch",
+    points=2,
+    section="teacher-forcing-one-row-is-many-predictions",
+)
 def shift(learner, rng):
     """Repair inputs and targets whose off-by-one lets a model predict its own input."""
     some, many = integer(rng, 4, 8), integer(rng, 3, 6)
