@@ -19,7 +19,7 @@ CHAPTERS = "tests/test_chapters.py::test_a_chapter_runs_and_shows_what_is_commit
 
 
 def left_out() -> set[str]:
-    """The functions that do not fit, as pytest names them: tests/test_x.py::test_y."""
+    """Return the functions that do not fit, as pytest names them: tests/test_x.py::test_y."""
     return set(LIST.read_text(encoding="utf-8").split())
 
 
@@ -43,7 +43,7 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 
 def do_not_fit(seconds: dict[str, float]) -> Iterator[str]:
-    """The functions beyond their file's share, of the seconds that each took."""
+    """Yield the functions beyond their file's share, of the seconds that each took."""
     files = defaultdict(list)
     for function, took in seconds.items():
         files[function.partition("::")[0]].append((took, function))
@@ -56,7 +56,9 @@ def do_not_fit(seconds: dict[str, float]) -> Iterator[str]:
 
 
 def measured(report: Path) -> tuple[dict[str, float], set[str]]:
-    """Seconds that each function took in a JUnit report, all its cases together; and the functions of which a case was skipped."""
+    """Return the seconds that each function took in a JUnit report, all its cases together;
+    and the functions of which a case was skipped.
+    """
     seconds, skipped = defaultdict(float), set()
     for case in ElementTree.parse(report).iter("testcase"):
         parts = case.get("classname").split(".")

@@ -85,6 +85,7 @@ def test_every_form_decodes_as_float64_does(name, form):
         torch.testing.assert_close(out.double(), expected(name, case.inputs), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("name", DECODE_CASES)
 def test_the_kernels_decode_as_float64_does(name):
     case = DECODE_CASES[name](Size(b=2, h=4, g=4, t=1, s=37, dk=16, dv=16), Draw())

@@ -7,17 +7,11 @@ and computes. A training step is counted as three forward passes: the gradient o
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from attncourse.additive.cost import additive_count
 from attncourse.kv_cache import cost
-from attncourse.profile.counts import (
-    Count,
-    Size,
-    additive_count,
-    attention_count,
-    banded_pairs,
-    general_count,
-    linear_attention_count,
-    projection_count,
-)
+from attncourse.linear_attention.cost import linear_attention_count
+from attncourse.multiplicative.cost import general_count
+from attncourse.profile.counts import Count, Size, attention_count, banded_pairs, projection_count
 
 from .job import Job, Shape
 
@@ -65,7 +59,7 @@ def _times(count: Count, factor: int) -> Count:
 
 
 def _step(job: Job, attention: Count, projections: Count, *, held: int, per_token: int = 0) -> Costs:
-    """From one layer's forward pass to the model's step."""
+    """Return the count of the model's step, from that of one layer's forward pass."""
     shape, passes = job.shape, FORWARD_AND_BACKWARD if job.phase == "training" else 1
     feed = projection_count(job.rows, shape.d_model, shape.d_feed, itemsize=job.itemsize, bias=False)
     feed += projection_count(job.rows, shape.d_feed, shape.d_model, itemsize=job.itemsize, bias=False)
@@ -148,7 +142,7 @@ def strided_pairs(length: int, stride: int) -> int:
 
 
 def strided_keys(position: int, stride: int) -> int:
-    """How many keys the query at this position sees."""
+    """Return how many keys the query at this position sees."""
     return min(position, stride) + 1 + max(position // stride - 1, 0)
 
 

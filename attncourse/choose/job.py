@@ -17,7 +17,7 @@ ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 class Shape:
     """Sizes of a model whose layers are all alike, each attention and two matrices of a feed-forward.
 
-    Unless told, width, heads and layers are those of Llama 3.1 8B (Grattafiori et al. 2024,
+    By default, width, heads and layers are those of Llama 3.1 8B (Grattafiori et al. 2024,
     https://arxiv.org/abs/2407.21783, table 3).
 
     Args:
@@ -110,12 +110,12 @@ class Job:
 
     @property
     def near(self) -> int:
-        """How far designs that leave pairs out see directly: as far as needed, or the root of the length."""
+        """Return how far designs that leave pairs out see directly: as far as needed, or the root of the length."""
         return min(self.length, math.isqrt(self.length - 1) + 1 if self.locality is None else self.locality)
 
 
 def roofline_of(device: Roofline | Limits | Record | str, *, dtype: str) -> Roofline:
-    """What a device reaches: measured limits as they are, or the peaks that its vendor prints, by a part of its name.
+    """Return what a device reaches: measured limits as they are, or the peaks that its vendor prints, by a part of its name.
 
     Raises:
         ValueError: a name that is not in the table, or a dtype whose rate is not known.

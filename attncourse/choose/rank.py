@@ -16,7 +16,7 @@ ALIKE = 1.25
 
 @dataclass(frozen=True)
 class Choice:
-    """What one design would be for a job.
+    """A choice says what one design would be for a job.
 
     Args:
         design: its name.
@@ -39,7 +39,7 @@ class Choice:
 
     @property
     def admitted(self) -> bool:
-        """Whether nothing excludes it."""
+        """Return whether nothing excludes it."""
         return not self.excluded_by
 
 
@@ -121,7 +121,7 @@ def _judge(design: Design, job: Job) -> Choice:
 
 
 def _reasons(job: Job, costs: Costs, attention: float, others: float, limit: str) -> tuple[str, ...]:
-    """What the numbers say, one sentence each."""
+    """Return what the numbers say, one sentence each."""
     share = attention / (attention + others)
     what = "moving bytes" if limit == "memory" else "computing"
     kept = f"it keeps {_gigabytes(costs.held_bytes)}"

@@ -11,7 +11,7 @@ from .style import COLORS
 
 
 def alignments(panels: dict[str, Tensor], *, source: list[str], target: str, columns: int = 3) -> Figure:
-    """One heat map (t, s) a model, side by side: rows are the characters written, columns the words read."""
+    """Draw one heat map (t, s) per model, side by side: rows are the characters written, columns the words read."""
     rows = -(-len(panels) // columns)
     size = (0.9 + 0.26 * len(source)) * columns, (1.0 + 0.2 * len(target)) * rows
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
@@ -25,7 +25,7 @@ def alignments(panels: dict[str, Tensor], *, source: list[str], target: str, col
 
 
 def local_windows(scores: Tensor, truncated: Tensor, weighted: Tensor, *, position: float, radius: int) -> Figure:
-    """One query's weights over all keys, over a window, and over a window under a Gaussian."""
+    """Draw one query's weights over all keys, over a window, and over a window under a Gaussian."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 2.6), sharey=True)
     keys = torch.arange(len(scores))
     panels = {
@@ -47,7 +47,7 @@ def local_windows(scores: Tensor, truncated: Tensor, weighted: Tensor, *, positi
 def predicted_and_measured(
     sizes: list[int], measured: dict[str, list[int]], predicted: list[int], *, xlabel: str, label: str
 ) -> Axes:
-    """Measured peaks of each form as points on lines, and the bytes that a formula predicts as a grey line."""
+    """Draw measured peaks of each form as points on lines, and the bytes that a formula predicts as a grey line."""
     _, ax = plt.subplots(figsize=(5.6, 3.5))
     ax.plot(sizes, [p / 1e6 for p in predicted], color="#999999", linewidth=4, alpha=0.6, label=label)
     for (name, values), style, color in zip(measured.items(), ("o-", "s--", "^:"), COLORS, strict=False):
@@ -60,7 +60,7 @@ def predicted_and_measured(
 
 
 def accuracy_and_time(accuracy: dict[str, float], errors: dict[str, float], milliseconds: dict[str, float]) -> Figure:
-    """Bars of exact matches with their standard errors, beside bars of a score's time."""
+    """Draw bars of exact matches with their standard errors, beside bars of a score's time."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8))
     names = list(accuracy)
     left.barh(names, list(accuracy.values()), xerr=[errors[n] for n in names], color=COLORS[0], height=0.6)

@@ -24,7 +24,9 @@ HEADS = 8
 
 
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
-    """The share of a plain read's bandwidth, and SDPA with enable_gqa on the same cache, by g, length and width."""
+    """Measure the share of a plain read's bandwidth, and SDPA with enable_gqa on the same cache,
+    by g, length and width.
+    """
     rows, ours = [], _decoders(device)
     large = torch.ones(READ_BYTES[device] // 4, device=device)
     _, read, _ = fastest_read(large, seconds=0.1)

@@ -12,7 +12,7 @@ from attncourse.plot.style import COLORS
 
 
 def connections(panels: dict[str, tuple[Tensor, list[str], list[str]]]) -> Figure:
-    """One panel a mask (t, s) with its queries and keys: queries above, keys below, a line where one reads the other."""
+    """Draw one panel per mask (t, s): queries above, keys below, a line where one reads the other."""
     lengths = [max(len(queries), len(keys)) for _, queries, keys in panels.values()]
     figure, axes = plt.subplots(1, len(panels), figsize=(0.9 * sum(lengths), 2.6), squeeze=False, width_ratios=lengths)
     for ax, (name, (mask, queries, keys)) in zip(axes.flat, panels.items(), strict=True):
@@ -37,7 +37,8 @@ KINDS = {"seen": COLORS[0], "a leak": COLORS[1], "not seen, though it may": COLO
 
 
 def reach_maps(panels: dict[str, tuple[Tensor, Tensor]]) -> Figure:
-    """One map a layer: (what moved which output, what may), both (t, s) booleans; a row a query, a column a token changed.
+    """Draw one map per layer: (what moved which output, what may), both (t, s) booleans;
+    a row is a query, a column a token changed.
 
     Seen and allowed, seen and not allowed (a leak), allowed and not seen (blind) have colours of their own.
     """
@@ -68,7 +69,7 @@ def _reach_map(ax: Axes, kind: Tensor) -> None:
 
 
 def steps_against_distance(distances: list[int], curves: dict[str, list[float]]) -> Axes:
-    """One line a layer: how many steps lie between two tokens at a distance."""
+    """Draw one line per layer: how many steps lie between two tokens at a distance."""
     _, ax = plt.subplots(figsize=(5.2, 3.0))
     for (name, values), style, color in zip(curves.items(), ("o-", "s--", "^:"), COLORS, strict=False):
         ax.plot(distances, values, style, color=color, markersize=4, label=name)
@@ -79,7 +80,7 @@ def steps_against_distance(distances: list[int], curves: dict[str, list[float]])
 
 
 def loss_by_place(curves: dict[str, Tensor]) -> Axes:
-    """One line a model: the mean loss of the prediction made at each place of a row."""
+    """Draw one line per model: the mean loss of the prediction made at each place of a row."""
     _, ax = plt.subplots(figsize=(6.4, 2.8))
     for (name, values), style, color in zip(curves.items(), ("o-", "s--", "^:"), COLORS, strict=False):
         ax.plot(range(1, len(values) + 1), values.tolist(), style, color=color, markersize=3, label=name)

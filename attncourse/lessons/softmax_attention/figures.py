@@ -16,7 +16,7 @@ SMALLEST_TEXT = 9
 def soft_lookup(
     keys: Tensor, values: Tensor, query: float, weights: Tensor, answer: float, *, names: list[str]
 ) -> Figure:
-    """Return a dictionary with keys on a line: each entry's weight for one query, and the mixture that is read."""
+    """Draw a dictionary with keys on a line: each entry's weight for one query, and the mixture that is read."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 2.9), width_ratios=(3, 2))
     left.bar(keys.tolist(), weights.tolist(), width=0.35, color=ROLES["weight"])
     left.axvline(query, color=ROLES["query"], linewidth=2)
@@ -31,7 +31,7 @@ def soft_lookup(
 
 
 def saturation(widths: list[int], curves: dict[str, dict[str, list[float]]]) -> Figure:
-    """Return one panel per quantity: what becomes of softmax as vectors get wider, scaled and plain."""
+    """Draw one panel per quantity: what becomes of softmax as vectors get wider, scaled and plain."""
     figure, axes = plt.subplots(1, len(curves), figsize=(3.1 * len(curves), 3.0), squeeze=False)
     for ax, (quantity, lines) in zip(axes.flat, curves.items(), strict=True):
         for (name, values), (marker, color), style in zip(lines.items(), (PLAIN, SCALED), ("--", "-"), strict=True):
@@ -44,7 +44,7 @@ def saturation(widths: list[int], curves: dict[str, dict[str, list[float]]]) -> 
 
 
 def reading(scores: Tensor, weights: Tensor, output: Tensor, *, words: list[str], outputs: list[str]) -> Figure:
-    """Return scores, weights and what each word has read, side by side."""
+    """Draw scores, weights and what each word has read, side by side."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4))
     signed_heatmap(scores, rows=words, columns=words, ax=axes[0], title="scores $s_{ij}$", numbers=True)
     weights_heatmap(weights, queries=words, keys=words, ax=axes[1], title="weights $a_{ij}$", numbers=True)
@@ -59,7 +59,7 @@ def reading(scores: Tensor, weights: Tensor, output: Tensor, *, words: list[str]
 
 
 def right_by_scale(right: dict[str, dict[str, list[float]]], *, live: dict[str, float], live_width: int) -> Axes:
-    """Return a dot per trained reader over the width of its head, plain beside scaled, and rings round those run here.
+    """Draw a dot per trained reader over the width of its head, plain beside scaled, and rings round those run here.
 
     Args:
         right: "plain" and "scaled" -> width of the head -> the share of nouns that are right, per seed.
@@ -84,7 +84,7 @@ def right_by_scale(right: dict[str, dict[str, list[float]]], *, live: dict[str, 
 
 
 def sinusoid_map(positions: Tensor) -> Axes:
-    """Return the sinusoidal vectors (n, d) as a map: a row per place, a column per entry."""
+    """Draw the sinusoidal vectors (n, d) as a map: a row per place, a column per entry."""
     n, d = positions.shape
     _, ax = plt.subplots(figsize=(5.2, 3.2))
     image = ax.imshow(positions, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
@@ -94,7 +94,7 @@ def sinusoid_map(positions: Tensor) -> Axes:
 
 
 def rotation(pairs: dict[str, tuple[Tensor, Tensor]], scores: Tensor) -> Figure:
-    """Return rotated pairs of a query and a key in the plane, and the scores (n, n) of one query and key at all places.
+    """Draw rotated pairs of a query and a key in the plane, and the scores (n, n) of one query and key at all places.
 
     Args:
         pairs: what a panel is called -> (query, key), two numbers each, as they stand after rotation.
@@ -116,7 +116,7 @@ def rotation(pairs: dict[str, tuple[Tensor, Tensor]], scores: Tensor) -> Figure:
 
 
 def loss_by_positions(loss: dict[str, dict[str, list[float]]], *, live: dict[str, float], live_steps: int) -> Figure:
-    """Return a panel per number of steps and a dot per seed: the loss with each way to tell positions.
+    """Draw a panel per number of steps and a dot per seed: the loss with each way to tell positions.
 
     Args:
         loss: steps -> way -> the loss on held-out text, per seed.
