@@ -32,7 +32,9 @@ def texts_of(figure) -> list[str]:
 
 def dots_of(ax) -> list[tuple[float, float]]:
     """Where the lines of one point or more stand, dotted guides left out."""
-    return [point for line in ax.lines if line.get_linestyle() == "None" for point in zip(*line.get_data(), strict=True)]
+    return [
+        point for line in ax.lines if line.get_linestyle() == "None" for point in zip(*line.get_data(), strict=True)
+    ]
 
 
 def test_the_flow_shows_each_matrix_in_its_role_and_weights_that_sum_to_one():
