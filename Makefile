@@ -77,7 +77,7 @@ test: chapters ## Install, run every test and every notebook
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_AT_ONCE) --junitxml=_build/tests.xml tests
 
 .PHONY: quick
-quick: $(INSTALLED) ## What to run before each commit: lint, and the fast tests of every file, in about three minutes
+quick: $(INSTALLED) ## What to run before each commit: lint, and the fast tests of every file, in under two minutes
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_AT_ONCE) -q -p tests.quick tests

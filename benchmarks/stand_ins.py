@@ -13,7 +13,7 @@ OPTIONAL = (
     "safetensors", "transformers", "xdist", "yaml",
 )  # fmt: skip
 # Of IPython.display, what chapters and the package end cells with.
-SHOWN = ("Code", "HTML", "Markdown")
+SHOWN = ("HTML", "Markdown")
 
 
 def absent() -> list[str]:
@@ -88,7 +88,7 @@ class _Shown:
 
 
 def stand_in_for_ipython() -> None:
-    """Put in the place of IPython, where it is not installed, the three classes of its display that cells end with."""
+    """Put in the place of IPython, where it is not installed, the classes of its display that cells end with."""
     if "IPython" not in absent():
         return
     shown = ModuleType("IPython.display")

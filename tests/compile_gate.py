@@ -47,7 +47,7 @@ def compile_room(room: str, capability: int) -> list[dict]:
 
 
 def first_of_each_kernel(capability: int, *, rooms: Iterable[str] = ROOMS) -> list[Compiled]:
-    """Every kernel of these rooms compiled once on one chip, in this process, whatever is recorded.
+    """Return every kernel of these rooms compiled once on one chip, in this process, whatever is recorded.
 
     Raises:
         AssertionError: one asks for more shared memory than the chip has.
@@ -104,7 +104,7 @@ def _task(kernel, case: str, dtype: str, known: dict, config: dict, capability: 
 
 
 def _key(source, options: dict, capability: int) -> str:
-    """A hash of the kernel with all that it calls, its arguments and options, the chip, Triton and ptxas."""
+    """Return a hash of the kernel with all that it calls, its arguments and options, the chip, Triton and ptxas."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler.compiler import make_backend
@@ -170,7 +170,7 @@ def _elsewhere(room: str, *chip: str):
 
 
 def print_table() -> None:
-    """The resource table of every kernel on every chip."""
+    """Print the resource table of every kernel on every chip."""
     print("| Kernel | Case | Chip | Registers | Shared bytes | Spilled bytes | Matrix product |")
     print("| --- | --- | --- | ---: | ---: | ---: | --- |")
     for room in ROOMS:

@@ -18,10 +18,10 @@ class Layer:
 
     @property
     def impls(self) -> tuple[str, ...]:
-        """All that it has."""
+        """Return all that it has."""
         return tuple(type(self.make()).forms)
 
 
 def beside(layer, x, **options):
-    """A layer that reads a memory, here the tokens themselves."""
+    """Return a layer that reads a memory, here the tokens themselves."""
     return layer(x, x, **options)

@@ -15,6 +15,9 @@ LIST = Path(__file__).with_name("left_out.txt")
 MEASURED = ROOT / "_build" / "tests.xml"
 SHARE = 1.5  # seconds a file
 WHOLE = ("tests/test_rooms.py",)  # the house rules
+DEAR = {
+    "marked_class"
+}  # fixtures made once for a file, in more than its share: whichever test asks first would wait for them
 CHAPTERS = "tests/test_chapters.py::test_a_chapter_runs_and_shows_what_is_committed"  # as they were executed before
 
 
@@ -26,7 +29,7 @@ def left_out() -> set[str]:
 def pytest_collection_modifyitems(config, items) -> None:
     """Leave out what does not fit."""
     slow = left_out() | {CHAPTERS}
-    fits = [item.nodeid.partition("[")[0] not in slow for item in items]
+    fits = [item.nodeid.partition("[")[0] not in slow and DEAR.isdisjoint(item.fixturenames) for item in items]
     config.hook.pytest_deselected(items=[item for item, fit in zip(items, fits, strict=True) if not fit])
     items[:] = [item for item, fit in zip(items, fits, strict=True) if fit]
 
@@ -37,7 +40,8 @@ def pytest_terminal_summary(terminalreporter) -> None:
     most = ", ".join(f"{Path(file).stem} {n}" for file, n in files.most_common(8))
     terminalreporter.section("not run by make quick")
     terminalreporter.write_line(
-        f"{files.total()} slow test functions of {len(files)} files (most: {most}), and the chapters of the book.\n"
+        f"{files.total()} slow test functions of {len(files)} files (most: {most}), what is asked of the class of hostile "
+        "submissions, and the chapters of the book.\n"
         "make test runs them all; make book builds the book."
     )
 

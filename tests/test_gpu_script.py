@@ -326,7 +326,7 @@ def test_a_chapter_runs_without_ipython(hiding):
     figure = "import matplotlib.pyplot as plt\nfrom IPython.display import HTML, Markdown\nplt.figure()"
     shows = "from attncourse import show\nprint(show(show).data[:22])"
     run = execute(write_notebook(hiding / "shows.ipynb", code, figure, shows))
-    assert run.problems == [] and run.cells[2].printed.startswith("# attncourse/notebook")
+    assert run.problems == [] and run.cells[2].printed.startswith("```python\n# attncourse")
 
 
 def test_what_killed_a_file_is_told_by_its_test():

@@ -11,7 +11,9 @@ from .reference import additive_attention
 
 
 def case(size: Size, draw: Draw) -> Case:
-    """Additive attention, every pair, with a hidden layer of width dk. One head a key: g is h."""
+    """Return additive attention, every pair, with a hidden layer of width dk.
+    One head per key: g is h.
+    """
     size = replace(size, g=size.h)
     w_q, w_k, w_score = draw.normal(size.dk, size.dk), draw.normal(size.dk, size.dk), draw.normal(size.dk)
     forms = {

@@ -84,7 +84,7 @@ def _device(args: argparse.Namespace) -> Roofline | Limits | str:
 
 
 def describe(choices: list[Choice], *, why: bool = False) -> str:
-    """The admitted designs as a table, their reasons if asked for, and the excluded ones with their rules."""
+    """Return the admitted designs as a table, their reasons if asked for, and the excluded ones with their rules."""
     admitted = [choice for choice in choices if choice.admitted]
     rows = [
         [

@@ -58,7 +58,7 @@ class Shape:
 
     @property
     def head_dim(self) -> int:
-        """Width of a head."""
+        """Return the width of a head."""
         return self.d_model // self.n_heads
 
 
@@ -95,17 +95,17 @@ class Job:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number."""
+        """Return the bytes of a number."""
         return ITEMSIZE[self.dtype]
 
     @property
     def rows(self) -> int:
-        """Tokens that one step computes: all of the batch in training, one a sequence in decoding."""
+        """Return the tokens that one step computes: all of the batch in training, one per sequence in decoding."""
         return self.batch * (self.length if self.phase == "training" else 1)
 
     @property
     def queries(self) -> int:
-        """Tokens of a sequence that one step computes."""
+        """Return the tokens of a sequence that one step computes."""
         return self.length if self.phase == "training" else 1
 
     @property

@@ -24,7 +24,7 @@ def write_tables(root: Path) -> list[Path]:
 
 
 def between_marks(text: str, table: str) -> str:
-    """A page with this table in the place of what stands between its marks.
+    """Return a page with this table in the place of what stands between its marks.
 
     Raises:
         ValueError: the page has no marks.
@@ -37,7 +37,7 @@ def between_marks(text: str, table: str) -> str:
 
 
 def readme_table(root: Path) -> str:
-    """A line a room, with links that are relative to the checkout."""
+    """Return a line per room, with links that are relative to the checkout."""
     lines = [
         [
             f"[{room.title}](attncourse/{name})",
@@ -52,7 +52,7 @@ def readme_table(root: Path) -> str:
 
 
 def index_table() -> str:
-    """A line a room, with links to the book's own pages; three columns, which a page shows without scrolling."""
+    """Return a line per room, with links to the book's own pages; three columns, which a page shows without scrolling."""
     lines = [
         [f"[{room.title}]({room.chapter}.ipynb)", f"[{_asked(name)}]({_page_of(name)})", _papers(room)]
         for name, room in rooms().items()
@@ -70,7 +70,7 @@ def _asked(unit: str) -> str:
 
 
 def _page_of(unit: str) -> str:
-    """The unit's section in the book's page of exercises."""
+    """Return the unit's section in the book's page of exercises."""
     return f"exercises.md#{UNITS[unit].title.lower().replace(' ', '-')}-exercises"
 
 

@@ -36,7 +36,7 @@ def imported_names(source: str | Iterable[ast.stmt], package: tuple[str, ...] = 
 
 
 def file_of(module: str) -> Path | None:
-    """The file of a module of this package; none where there is none."""
+    """Return the file of a module of this package; none where there is none."""
     name, *parts = module.split(".")
     if name != PACKAGE.name:
         return None

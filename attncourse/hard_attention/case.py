@@ -11,7 +11,7 @@ from .reference import hard_attention
 
 
 def case(size: Size, draw: Draw) -> Case:
-    """The best key alone, causal: scores of every pair, one value read a query."""
+    """Return the best key alone, causal: scores of every pair, one value read per query."""
     pairs = banded_pairs(size.t, size.s, after=0)
     scores = attention_count(replace(size, dv=size.dk), pairs=pairs, itemsize=draw.itemsize)
     numbers = (size.h * size.t + size.g * size.s) * (size.dk + size.dv)
@@ -22,5 +22,5 @@ def case(size: Size, draw: Draw) -> Case:
 
 
 def _read(form: Callable[..., Any]) -> Form:
-    """The output of a form that returns what was chosen, too."""
+    """Return the output of a form that returns what was chosen, too."""
     return lambda *qkv: form(*qkv).out

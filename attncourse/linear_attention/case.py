@@ -9,7 +9,7 @@ from .reference import linear_attention
 
 
 def case(size: Size, draw: Draw) -> Case:
-    """Causal linear attention with elu + 1."""
+    """Return causal linear attention with elu + 1."""
     forms = {
         "reference": with_options(linear_attention, causal=True),
         "blocked": with_options(linear_attention_blocked, causal=True),

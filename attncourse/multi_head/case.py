@@ -11,7 +11,7 @@ from .module import MultiHeadAttention
 
 
 def case(size: Size, draw: Draw) -> Case:
-    """A whole layer, every pair: projections of a model width h dk, attention, and the projection back."""
+    """Return a whole layer, every pair: projections of a model width h dk, attention, and the projection back."""
     width = size.h * size.dk
     size = replace(size, g=size.h, t=size.s, dv=size.dk)
     with torch.random.fork_rng(devices=[]):

@@ -10,7 +10,7 @@ from .reference import multiplicative_attention
 
 
 def case(size: Size, draw: Draw) -> Case:
-    """The general score q W k, every pair. One head a key: g is h."""
+    """Return the general score q W k, every pair. One head per key: g is h."""
     size = replace(size, g=size.h)
     forms = {
         "reference": multiplicative_attention,

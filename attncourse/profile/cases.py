@@ -41,7 +41,7 @@ class Planned:
     plan: Callable[..., Form]
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """The form, plan and run in one."""
+        """Run the form, plan and run in one."""
         return self.call(*inputs)
 
 

@@ -8,7 +8,7 @@ from .reference import sliding_window_attention
 
 
 def case(size: Size, draw: Draw, *, window: int = 256) -> Case:
-    """A causal window."""
+    """Return a causal window."""
     forms = {
         "reference": with_options(sliding_window_attention, window=window),
         "blocked": with_options(sliding_window_attention_blocked, window=window),

@@ -9,7 +9,7 @@ from .reference import softmax_attention
 
 
 def case(size: Size, draw: Draw) -> Case:
-    """Causal softmax attention."""
+    """Return causal softmax attention."""
     forms = {
         "reference": with_options(softmax_attention, causal=True),
         "blocked": with_options(softmax_attention_blocked, causal=True),

@@ -11,5 +11,5 @@ def on_chip(capability: int, settings: list[tuple]) -> list[tuple]:
 
 
 def bits_of(dtype: str) -> int:
-    """The bits of a number, as `launch_config` is told them."""
+    """Return the bits of a number, as `launch_config` takes them."""
     return 32 if dtype == "fp32" else 16

@@ -91,7 +91,9 @@ def _draw_positions(rng, t, s):
     return wanted[torch.randperm(t, generator=rng)]
 
 
-@exercise_check("multiplicative.local", function="local_weights", points=3, section="looking-at-a-window")
+@exercise_check(
+    "multiplicative.local", function="local_weights", points=3, section="local-attention-looking-at-a-window"
+)
 def local(learner, rng):
     """Weigh by local-p: softmax within the window, times a Gaussian about the predicted position."""
     t = integer(rng, 6, 10)
