@@ -114,6 +114,12 @@ class Check:
     def unit(self) -> str:
         return self.name.partition(".")[0]
 
+    @property
+    def read_again(self) -> tuple[str, str]:
+        """The page and the section that teach what is asked: of the unit's chapter, where the check names no other."""
+        chapter, _, section = self.section.rpartition("#")
+        return chapter or UNITS[self.unit].chapter, section
+
     def learner(self, function: Any) -> "LocalLearner":
         """Return a learner's function in this process, under this check's rules."""
         return LocalLearner(function, self.function, self.forbids, self.may_change, self.kernel)
@@ -209,7 +215,8 @@ def exercise_check(
         points: what a pass is worth; a check is all or nothing, credit is partial by check.
         not_verified: what neither the self-check nor the marks can see here; the score card prints it.
         seconds: wall-clock limit of the whole check when graded.
-        section: heading in the unit's chapter where to read again, as in the page's address: "who-may-look-where".
+        section: heading in the unit's chapter where to read again, as in the page's address: "who-may-look-where"; of
+            another chapter with its name before it: "mechanism_or_implementation#the-online-softmax".
         forbids: shortcuts that the exercise asks to write, by parts of their names: READY_MADE_ATTENTION.
         may_change: positions of arguments that the function may change in place: what it is to fill, or its own state.
         kernel: the work is to be done by Triton kernels of the learner's, which stay inside their tensors; "merged":

@@ -30,6 +30,7 @@ exercise_unit(
     minutes=90,
     prerequisites=("why_attention",),
 )
+ONLINE_SOFTMAX = "mechanism_or_implementation#online-softmax-one-pass-any-split"
 
 
 def _draw(rng, *, t, s, dk, dv):
@@ -214,7 +215,7 @@ def _expect_merged(got, out, lse, case):
     expect_close(got[1], lse, f"{case} gives a wrong log-sum-exp")
 
 
-@exercise_check("softmax_attention.merge", function="merge", points=3, section="one-pass-any-split")
+@exercise_check("softmax_attention.merge", function="merge", points=3, section=ONLINE_SOFTMAX)
 def merge(learner, rng):
     """Merge attention over two halves of the keys, from the outputs and log-sum-exps alone."""
     t, cut, dk, dv = unlike_sizes(rng, 4)
@@ -300,7 +301,7 @@ def _pieces(rng, count, at_most):
     "softmax_attention.stream",
     function="read_piece",
     points=3,
-    section="one-pass-any-split",
+    section=ONLINE_SOFTMAX,
     forbids=READY_MADE_ATTENTION,
     may_change=(0,),
 )
@@ -349,7 +350,7 @@ def stream(learner, rng):
     "softmax_attention.tiles",
     function="attend_in_tiles",
     points=2,
-    section="one-pass-any-split",
+    section=ONLINE_SOFTMAX,
     forbids=READY_MADE_ATTENTION,
 )
 def tiles(learner, rng):

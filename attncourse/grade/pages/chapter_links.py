@@ -43,11 +43,11 @@ class Book:
         """Return where to read again what a check asks; none for a check of an unregistered unit."""
         if check.unit not in UNITS:
             return None
-        page = UNITS[check.unit].chapter
+        page, anchor = check.read_again
         chapter, sections = _contents(PACKAGE.parent, page)
-        section = sections.get(check.section, _as_words(check.section))
+        section = sections.get(anchor, _as_words(anchor))
         if self.pages:
-            return Place(chapter, section, f"{self.pages}/{page}.html" + (f"#{check.section}" if section else ""))
+            return Place(chapter, section, f"{self.pages}/{page}.html" + (f"#{anchor}" if section else ""))
         return Place(chapter, section, f"{self.notebooks}/{page}.ipynb" if self.notebooks else "")
 
 
