@@ -81,7 +81,11 @@ def shares(device: str, cores: int) -> list[tuple[str, str]]:
     In the dry form those that can run without a GPU.
     """
     if device == "cpu":
-        return [(name, "1/1") for name in TESTS if "mark.dry\n" in (ROOT / "tests" / f"{name}.py").read_text("utf-8")]
+        return [
+            (name, "1/1")
+            for name in TESTS
+            if "mark.dry\n" in (ROOT / "tests" / f"{name}.py").read_text(encoding="utf-8")
+        ]
     n = SHARES if cores > MOST_AT_ONCE else 1
     long, short = TESTS[: len(LONG)], TESTS[len(LONG) :]
     return [(name, f"{i + 1}/{n}") for name in long for i in range(n)] + [(name, "1/1") for name in short]
