@@ -4,7 +4,7 @@ What one chapter alone draws stands in its lesson: `attncourse.lessons.<chapter>
 """
 
 from .against_length import memory_against_length, seconds_against_length
-from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
+from .alignment import alignments
 from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
 from .heatmap import signed_heatmap, weights_heatmap
 from .sharing import conversion_losses, head_sharing, loss_against_cache, step_against_heads
@@ -14,7 +14,6 @@ from .style import COLORS, use_style
 __all__ = [
     "COLORS",
     "accuracy_against_length",
-    "accuracy_and_time",
     "alignments",
     "conversion_losses",
     "decay",
@@ -22,10 +21,8 @@ __all__ = [
     "influence_by_place",
     "influence_maps",
     "learning_curves",
-    "local_windows",
     "loss_against_cache",
     "memory_against_length",
-    "predicted_and_measured",
     "seconds_against_length",
     "signed_heatmap",
     "slider",

@@ -12,7 +12,9 @@ MARKERS = ("o-", "s--", "^:")
 
 
 def influence_by_place(curves: dict[str, Tensor]) -> Axes:
-    """One line a model: how strongly the word at each place of the source reaches the output, on a logarithmic axis."""
+    """Draw one line per model: how strongly the word at each place of the source reaches the output,
+    on a logarithmic axis.
+    """
     _, ax = plt.subplots(figsize=(6.4, 3.2))
     for (name, values), marker, color in zip(curves.items(), MARKERS, COLORS, strict=False):
         ax.plot(range(1, len(values) + 1), values, marker, color=color, markersize=4, label=name)
@@ -23,7 +25,7 @@ def influence_by_place(curves: dict[str, Tensor]) -> Axes:
 
 
 def decay(distances: list[int], curves: dict[str, list[float]]) -> Axes:
-    """One line a weight: what is left of a change after so many steps of a recurrence."""
+    """Draw one line per weight: what is left of a change after so many steps of a recurrence."""
     _, ax = plt.subplots(figsize=(6.4, 3.0))
     for (name, values), marker, color in zip(curves.items(), MARKERS, COLORS, strict=False):
         ax.plot(distances, values, marker, color=color, markersize=3, label=name)
@@ -33,7 +35,7 @@ def decay(distances: list[int], curves: dict[str, list[float]]) -> Axes:
 
 
 def learning_curves(losses: dict[str, list[float]], *, span: int = 25) -> Axes:
-    """Training loss of each model, each point the mean of `span` steps."""
+    """Draw the training loss of each model, each point the mean of `span` steps."""
     _, ax = plt.subplots(figsize=(6.4, 2.8))
     for (name, values), marker, color in zip(losses.items(), MARKERS, COLORS, strict=False):
         starts = range(0, len(values) - span + 1, span)
@@ -47,7 +49,9 @@ def learning_curves(losses: dict[str, list[float]], *, span: int = 25) -> Axes:
 def accuracy_against_length(
     buckets: list[str], counts: list[int], curves: dict[str, list[tuple[float, float, float]]], *, xlabel: str
 ) -> Axes:
-    """Share of right answers in each bucket of lengths: (share, lowest, highest) a bucket and model, with counts."""
+    """Draw the share of right answers in each bucket of lengths:
+    (share, lowest, highest) per bucket and model, with counts.
+    """
     _, ax = plt.subplots(figsize=(6.8, 3.6))
     for i, ((name, points), marker, color) in enumerate(zip(curves.items(), MARKERS, COLORS, strict=False)):
         share, low, high = (list(column) for column in zip(*points, strict=True))
@@ -65,7 +69,8 @@ def accuracy_against_length(
 def influence_maps(
     panels: dict[str, Tensor], *, source: list[str], target: str, blocks: list[tuple[int, int, int, int]]
 ) -> Figure:
-    """One map (t, s) a model on one colour scale: rows are characters written, columns words, each row sums to 1.
+    """Draw one map (t, s) per model on one colour scale:
+    rows are characters written, columns words, each row sums to 1.
 
     Args:
         blocks: (first row, rows, first column, columns) of each part of the target and of the words that it writes.

@@ -11,7 +11,7 @@ from .style import COLORS, use_style
 
 
 def read_mechanisms(bibliography: Path) -> list[tuple[float, str, str]]:
-    """(date, mechanism, "author year") of every entry that names a mechanism in its `keywords`, oldest first.
+    """Return (date, mechanism, "author year") of every entry that names a mechanism in its `keywords`, oldest first.
 
     The date is the month of the arXiv number in the entry's url, as a fraction of the year.
     """
@@ -33,7 +33,7 @@ def read_mechanisms(bibliography: Path) -> list[tuple[float, str, str]]:
 
 
 def timeline(mechanisms: list[tuple[float, str, str]], *, ax: Axes | None = None) -> Axes:
-    """Dates from left to right; each mechanism on a stem, its paper beneath the name."""
+    """Draw dates from left to right; each mechanism stands on a stem, its paper beneath the name."""
     if ax is None:
         _, ax = plt.subplots(figsize=(9.5, 3.4))
     dates = [date for date, _, _ in mechanisms]

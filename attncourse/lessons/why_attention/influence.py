@@ -12,7 +12,8 @@ COPIES = 256
 
 
 def influence(model: Seq2Seq, batch: Batch) -> Float[Tensor, "b t s"]:
-    """Length of d (logit of the right character i) / d (embedding of source token j); 0 for padding on either side.
+    """Return the length of d (logit of the right character i) / d (embedding of source token j);
+    0 for padding on either side.
 
     The logit, not the probability: where a model is sure, its softmax is flat and would hide what it relies on.
     """
@@ -26,7 +27,7 @@ def influence(model: Seq2Seq, batch: Batch) -> Float[Tensor, "b t s"]:
 
 
 def _norms(model, batch, rows, steps):
-    """For each pair of a batch row and a step, one row over the source."""
+    """Return, for each pair of a batch row and a step, one row over the source."""
     embedded = model.encoder.embed(batch.source[rows]).detach().requires_grad_()
     target = batch.target[rows]
     logits = model.from_embedded(embedded, batch.lengths[rows], target[:, :-1])
