@@ -130,24 +130,24 @@ def head_arcs(panels: Mapping[str, Tensor], *, text: str, least: float = 0.25) -
             for key, weight in enumerate(row):
                 if weight >= least:
                     _arc(ax, query, key, weight, color)
+        top = max((arc.height / 2 for arc in ax.patches), default=1)
         for place, character in enumerate(text):
             shown = "␣" if character == " " else character
-            ax.text(place, -0.35, shown, ha="center", va="center", fontsize=11, family="monospace")
+            ax.text(place, -0.18 * top, shown, ha="center", va="center", fontsize=11, family="monospace")
         ax.set_title(title, loc="left", fontsize=10)
-        top = max((arc.height / 2 for arc in ax.patches), default=1)
-        ax.set(xlim=(-0.7, len(text) - 0.3), ylim=(-0.8, top + 0.2))
+        ax.set(xlim=(-0.7, len(text) - 0.3), ylim=(-0.35 * top, 1.08 * top))
         ax.axis("off")
     return figure
 
 
 def _arc(ax: Axes, query: int, key: int, weight: float, color: str) -> None:
     if query == key:
-        ax.plot([query], [0.1], "o", color=color, alpha=weight, markersize=4)
+        ax.plot([query], [0], "o", color=color, alpha=weight, markersize=4)
         return
-    height = min(4.8, 0.6 + 0.5 * (query - key))
+    far = query - key
     ax.add_patch(
         Arc(
-            ((query + key) / 2, 0), query - key, height, theta1=0, theta2=180,
+            ((query + key) / 2, 0), far, 1 + far, theta1=0, theta2=180,
             color=color, linewidth=2.5 * weight, alpha=0.25 + 0.75 * weight,
         )
     )  # fmt: skip
@@ -173,7 +173,7 @@ def phrase_heads(
     right.annotate("a guess", place, xycoords=("axes fraction", "data"), ha="right", va="bottom")
     left.set(ylim=(0, 1.04), xlabel="model", ylabel="share of letters named")
     right.set(xlabel="silenced head of the model with two layers")
-    right.legend(loc="center left")
+    left.legend(loc="center left")
     return figure
 
 
