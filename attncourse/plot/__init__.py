@@ -5,22 +5,18 @@ What one chapter alone draws stands in its lesson: `attncourse.lessons.<chapter>
 
 from .against_length import memory_against_length, seconds_against_length
 from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
-from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
 from .heatmap import signed_heatmap, weights_heatmap
+from .learning import learning_curves
 from .sharing import conversion_losses, head_sharing, loss_against_cache, step_against_heads
 from .slider import slider
 from .style import COLORS, use_style
 
 __all__ = [
     "COLORS",
-    "accuracy_against_length",
     "accuracy_and_time",
     "alignments",
     "conversion_losses",
-    "decay",
     "head_sharing",
-    "influence_by_place",
-    "influence_maps",
     "learning_curves",
     "local_windows",
     "loss_against_cache",
