@@ -61,6 +61,10 @@ book: chapters $(OFFLINE)/.ready ## Install, execute every chapter, build the HT
 	$(BIN)/python -m tests.check_built_book _build/html
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
+.PHONY: look
+look: $(INSTALLED) ## Open every built page in Chromium, light and dark: accessible, and nothing cut off (ARGS="--pages latent")
+	$(BIN)/python -m tests.look_at_book _build/html $(ARGS)
+
 serve: ## Serve the built book at http://localhost:8000 (PORT=... for another)
 	@test -f _build/html/index.html || { echo "There is no built book yet: run make book first."; exit 1; }
 	$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
@@ -73,7 +77,7 @@ test: chapters ## Install, run every test and every notebook
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_AT_ONCE) --junitxml=_build/tests.xml tests
 
 .PHONY: quick
-quick: $(INSTALLED) ## What to run before each commit: lint, and the fast tests of every file, in about three minutes
+quick: $(INSTALLED) ## What to run before each commit: lint, and the fast tests of every file, in under two minutes
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TWO_AT_ONCE) -q -p tests.quick tests
@@ -116,7 +120,7 @@ versions: $(INSTALLED) ## Try the supported versions, each in its own environmen
 exercises: $(INSTALLED) ## Regenerate exercises/ from solutions/
 	$(BIN)/python -m attncourse release
 
-bootstrap: $(INSTALLED) ## Regenerate the first cell of every notebook
+bootstrap: $(INSTALLED) ## Regenerate what is generated in notebooks and pages: first cells, badges, tables
 	$(BIN)/python -m attncourse bootstrap
 
 format: $(INSTALLED) ## Format and lint the code, strip the notebooks' outputs

@@ -5,7 +5,9 @@ __all__ = ["checking_values", "device", "print_versions", "show"]
 
 
 def __getattr__(name: str):
-    """What is public, when it is first asked for: all of it needs PyTorch, for which `attncourse --help` need not wait."""
+    """Import what is public when it is first asked for:
+    all of it needs PyTorch, for which `attncourse --help` need not wait.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ._shared.device import device

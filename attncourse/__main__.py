@@ -20,7 +20,10 @@ COMMANDS = {
     "grade": ("attncourse.grade.command", "mark what a class handed in"),
     "record": ("attncourse.grade.record_command", "print what was marked of one learner, and how"),
     "release": ("attncourse.course.release", "regenerate exercises/ from solutions/"),
-    "bootstrap": ("attncourse.course.origin", "regenerate the first cell of every notebook"),
+    "bootstrap": (
+        "attncourse.course.origin",
+        "regenerate first cells, badges and the tables of mechanisms and exercises",
+    ),
     "point-at": ("attncourse.course.origin", "point launch buttons, first cells and README at a fork and tag"),
     "new-exercise": ("attncourse.course.new_exercise", "lay down a new unit of exercises, or one exercise more"),
     "profile": ("attncourse.profile.command", "predict and measure every mechanism on this device"),
@@ -33,7 +36,7 @@ COMMANDS = {
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The parser, with all that this command takes; of the others it knows what they do."""
+    """Return the parser, with all that this command takes; of the others it knows what they do."""
     parser = argparse.ArgumentParser(
         prog="attncourse",
         description="The attention course from a shell. COMMAND --help says more.",
@@ -50,9 +53,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; its exit code, or
+    """Run one command, and return its exit code.
 
-    2 when it could not be asked so, 3 when a file or disk fails it, 141 when nobody reads what it prints any more.
+    That is 2 when it could not be asked so, 3 when a file or disk fails it, 141 when nobody reads what it prints any more.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -91,7 +94,7 @@ def _end(code: int, why: str) -> NoReturn:
 
 
 def lacking(error: ModuleNotFoundError) -> str:
-    """Which extra of the course brings what is not installed.
+    """Return which extra of the course brings what is not installed.
 
     Raises:
         ModuleNotFoundError: the error itself, where no extra does.

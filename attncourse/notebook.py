@@ -63,7 +63,7 @@ def _only_checks(statement: ast.stmt) -> bool:
 
 
 def print_versions() -> None:
-    """One line: the versions that this notebook runs with, and the device."""
+    """Print one line: the versions that this notebook runs with, and the device."""
     import torch
 
     versions = []

@@ -14,7 +14,7 @@ MINUTES = {"cuda": 8.0, "cpu": 30.0}
 
 
 def parser() -> argparse.ArgumentParser:
-    """What can be asked."""
+    """Return the parser of what can be asked."""
     from .parts import PARTS
 
     parts = "; ".join(f"{part.letter} {part.name}: {part.what}" for part in PARTS)
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run what was asked; the exit code."""
+    """Run what was asked, and return the exit code."""
     command = parser()
     args = command.parse_args(arguments)
     parts = chosen(args.only, command)
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def chosen(only: str, command: argparse.ArgumentParser):
-    """The parts of `--only`, in their own order; all of them where it is empty."""
+    """Return the parts of `--only`, in their own order; all of them where it is empty."""
     from .parts import PARTS
 
     wanted = {name.strip() for name in only.split(",") if name.strip()}
@@ -82,10 +82,10 @@ def chosen(only: str, command: argparse.ArgumentParser):
 
 
 def facts(device: str, *, dry: bool, command: list[str]) -> dict[str, str]:
-    """What stands at the head of the summary."""
+    """Return what stands at the head of the summary."""
     import numpy as np
 
-    from attncourse.profile.facts import device_facts, versions
+    from attncourse.profile.device_facts import device_facts, versions
 
     found = device_facts(device)
     software = versions() | {"numpy": np.__version__}

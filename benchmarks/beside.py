@@ -39,7 +39,7 @@ MECHANISMS = ("softmax_attention", "sliding_window", "block_sparse", "linear_att
 
 @dataclass(frozen=True)
 class Entry:
-    """A form to be compared and timed.
+    """An entry is a form to be compared and timed.
 
     Attributes:
         name: of the form.
@@ -57,12 +57,14 @@ class Entry:
 
     @property
     def compared(self) -> bool:
-        """Whether it is compared with the definition; FlexAttention, which is compiled for each size, is with the kernel."""
+        """Return whether it is compared with the definition;
+        FlexAttention, which is compiled for each size, is with the kernel.
+        """
         return self.same and self.name != FLEX
 
 
 def case_of(mechanism: str, t: int, *, device: str, width: int) -> Case:
-    """The package's own case: inputs, forms and counts."""
+    """Return the package's own case: inputs, forms and counts."""
     h = max(1, MODEL[device] // width)
     b = max(1, ROWS // t) if device == "cuda" else 1
     size, draw = Size(b=b, h=h, g=h, t=t, s=t, dk=width, dv=width), Draw(device, getattr(torch, DTYPE[device]))
@@ -72,7 +74,7 @@ def case_of(mechanism: str, t: int, *, device: str, width: int) -> Case:
 
 
 def entries(mechanism: str, *, device: str, width: int) -> Iterator[Entry]:
-    """The kernel, and what stands beside it; FlexAttention last, since its compilation takes longest."""
+    """Yield the kernel, and what stands beside it; FlexAttention last, since its compilation takes longest."""
 
     def own(form: str) -> Callable[[int], Callable[..., Tensor]]:
         return lambda t: case_of(mechanism, t, device=device, width=width).forms[form]
@@ -97,7 +99,7 @@ def entries(mechanism: str, *, device: str, width: int) -> Iterator[Entry]:
 
 
 def planned(make: Callable[..., Form]) -> Form:
-    """A kernel, planned by `make` at its first call: what a step of a model runs."""
+    """Return a kernel, planned by `make` at its first call: what a step of a model runs."""
     plan = None
 
     def attend(*inputs: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ def _near_and_random(t: int, *, device: str):
 
 
 def compare(entry: Entry, mechanism: str, *, device: str, width: int) -> tuple[float, float | None]:
-    """Errors of the output and of the gradients against the definition in float64, at a small size."""
+    """Return errors of the output and of the gradients against the definition in float64, at a small size."""
     t = SMALL if device == "cuda" else 33
     case = case_of(mechanism, t, device=device, width=width)
     inputs = [x[:1].clone() if x.ndim == 4 else x for x in case.inputs]
@@ -127,7 +129,7 @@ def compare(entry: Entry, mechanism: str, *, device: str, width: int) -> tuple[f
 
 
 def _outputs(form: Callable[..., Tensor], inputs: list[Tensor], *, backward: bool) -> list[Tensor]:
-    """The output, and with `backward` the gradients of its product with a fixed tensor."""
+    """Return the output, and with `backward` the gradients of its product with a fixed tensor."""
     if not backward:
         with torch.no_grad():
             return [form(*inputs)]
@@ -141,7 +143,9 @@ def _outputs(form: Callable[..., Tensor], inputs: list[Tensor], *, backward: boo
 def time_both(
     entry: Entry, mechanism: str, *, device: str, width: int, t: int, clock: Clock
 ) -> Iterator[tuple[str, float | None, str | None, int]]:
-    """(direction, seconds, problem, operations of the forward pass): forward, and backward where there is such a pass."""
+    """Yield (direction, seconds, problem, operations of the forward pass):
+    forward, and backward where there is such a pass.
+    """
     made, problem = tried(lambda: (case_of(mechanism, t, device=device, width=width), entry.make(t)))
     if problem:
         yield "forward", None, problem, 0
@@ -168,14 +172,14 @@ def time_both(
 
 
 def unlike_the_kernel(form: Callable[..., Tensor], case: Case) -> str | None:
-    """What is wrong with a form whose output should be the kernel's, or None."""
+    """Return what is wrong with a form whose output should be the kernel's, or None."""
     error, problem = tried(lambda: relative_error(form(*case.inputs), case.forms["triton"](*case.inputs)))
     wrong = error is not None and not error < WRONG[str(case.inputs[0].dtype).removeprefix("torch.")]
     return f"wrong beside the kernel, error {error:.2g}" if wrong else problem
 
 
 def work(device: str) -> Iterator[tuple[str, Entry, int, int]]:
-    """Mechanism, form, width and length, in the order in which they matter: FlexAttention's compilations last."""
+    """Yield mechanism, form, width and length, in the order in which they matter: FlexAttention's compilations last."""
     every = [
         (mechanism, entry, width, t)
         for t in LENGTHS[device]
@@ -188,7 +192,7 @@ def work(device: str) -> Iterator[tuple[str, Entry, int, int]]:
 
 
 def check_all(report: Report, told: Told) -> set[tuple[str, str, int]]:
-    """Compare each form once a width; what is wrong or cannot run, which is not timed then."""
+    """Compare each form once per width; return what is wrong or cannot run, which is not timed then."""
     refused, rows, device = set(), [], told.device
     for key, entry in {(m, entry.name, width): entry for m, entry, width, _ in work(device) if entry.compared}.items():
         mechanism, name, width = key

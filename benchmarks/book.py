@@ -20,7 +20,7 @@ MOST_AT_ONCE = 10
 
 
 def chapters(folder: Path = BOOK) -> list[Path]:
-    """The notebooks in which a code cell works on the device."""
+    """Return the notebooks in which a code cell works on the device."""
     return [path for path in sorted(folder.glob("*.ipynb")) if any(_on_gpu(cell) for _, cell in code_cells(path))]
 
 
@@ -30,7 +30,7 @@ def _on_gpu(cell: dict) -> bool:
 
 @dataclass(frozen=True)
 class ChapterRun:
-    """A chapter's cells that have run, of how many, and in which one it was killed, if it was."""
+    """The run of a chapter: which cells have run, of how many, and in which one it was killed, if it was."""
 
     name: str
     cells: list[CellRun]
@@ -39,7 +39,7 @@ class ChapterRun:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, in lines."""
+        """Return what is wrong, in lines."""
         found = [f"{self.name}, {cell.problem}" for cell in self.cells if cell.problem]
         if self.killed_in is not None:
             found.append(f"{self.name}, cell {self.killed_in}: no time was left, or it ended its process")
@@ -49,7 +49,7 @@ class ChapterRun:
 
     @property
     def row(self) -> dict:
-        """A line of the table."""
+        """Return a line of the table."""
         slowest = max(self.cells, key=lambda cell: cell.seconds, default=CellRun(0))
         return {
             "chapter": self.name, "cells": f"{len(self.cells)} of {self.total}", "wrong": len(self.problems),
@@ -77,7 +77,7 @@ def run_chapter(path: Path, told: Told) -> ChapterRun:
 
 
 def read_run(name: str, result: Path) -> ChapterRun:
-    """What a chapter's process wrote."""
+    """Return what a chapter's process wrote."""
     if not result.exists():
         return ChapterRun(name, [], 0)
     found = json.loads(result.read_text(encoding="utf-8"))

@@ -33,12 +33,14 @@ FOR_PEERS = 0.3
 
 
 def grid_of(device: str) -> Grid:
-    """The grid of the bench, with less time a form, or on a CPU its two smallest steps."""
+    """Return the grid of the bench, with less time a form, or on a CPU its two smallest steps."""
     return replace(GRIDS["cuda"], seconds=0.05) if device == "cuda" else quick(GRIDS["cpu"])
 
 
 def record_steps(report: Report, told: Told) -> None:
-    """Decoding first, and the other mechanisms until the time is over; written anew after each measurement."""
+    """Record decoding first, and the other mechanisms until the time is over;
+    all is written anew after each measurement.
+    """
     device, dtype, grid = told.device, USUAL_DTYPE[told.device], grid_of(told.device)
     end = time.monotonic() + (1 - FOR_PEERS) * told.left
     size = SIZES["cuda"] if device == "cuda" else replace(SIZES["cpu"], t=128, s=128)
@@ -67,7 +69,9 @@ def record_steps(report: Report, told: Told) -> None:
 
 
 def defects(measured: list[Measurement], *, device: str) -> list[str]:
-    """What is wrong with a record of decoding: steps of the course's own form that did not run, or no step at all."""
+    """Return what is wrong with a record of decoding:
+    steps of the course's own form that did not run, or no step at all.
+    """
     own = [m for m in measured if m.mechanism in DECODE_CASES and m.form == DECODE_FORMS[device][0]]
     broken = [m for m in own if m.problem not in (None, "out of memory")]
     found = [f"{m.mechanism} by {m.form} at {m.shape}: {m.problem}" for m in broken]
@@ -75,7 +79,7 @@ def defects(measured: list[Measurement], *, device: str) -> list[str]:
 
 
 def peers(told: Told) -> Iterator[dict]:
-    """A step of decoding by the kernel, by each of PyTorch's backends and by FlexAttention, with both clocks."""
+    """Yield a step of decoding by the kernel, by each of PyTorch's backends and by FlexAttention, with both clocks."""
     device, clock = told.device, Clock(told.device, milliseconds=40)
     dtype = getattr(torch, USUAL_DTYPE[device])
     # FlexAttention last: it is compiled for each size.
@@ -97,7 +101,7 @@ def peers(told: Told) -> Iterator[dict]:
 
 
 def copies(q: Tensor, k: Tensor, v: Tensor) -> list[tuple[Tensor, ...]]:
-    """Inputs that take turns in a replay, together larger than a second-level cache; one of them on a CPU."""
+    """Return inputs that take turns in a replay, together larger than a second-level cache; one of them on a CPU."""
     wanted = 1
     if k.is_cuda:
         wanted, _ = rotation(k.nbytes + v.nbytes, cache=torch.cuda.get_device_properties(k.device).L2_cache_size)
@@ -106,7 +110,7 @@ def copies(q: Tensor, k: Tensor, v: Tensor) -> list[tuple[Tensor, ...]]:
 
 @torch.no_grad()
 def time_step(form, q: Tensor, k: Tensor, v: Tensor, *, exact: Tensor, clock: Clock) -> dict:
-    """Both clocks of one form, its error against float64, or the problem."""
+    """Return both clocks of one form, its error against float64, or the problem."""
     error, problem = tried(lambda: relative_error(form(q, k, v), exact))
     if problem:
         return {"error": None, "problem": problem}
@@ -121,7 +125,7 @@ def time_step(form, q: Tensor, k: Tensor, v: Tensor, *, exact: Tensor, clock: Cl
 
 
 def main() -> int:
-    """The record, and the table of peers."""
+    """Write the record, and the table of peers."""
     given = told(__doc__)
     report, rows = given.report, []
     report.save()

@@ -13,41 +13,35 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from attncourse.rooms import rooms
+
 from .parts import ROOT
 from .report import Report, Told, told
 
-# Below tests/, the longest first. Beside each file the tests that the dry form takes of it, by words of their names: forward and backward,
-# off the block edges, decoding, pages, eight bits, latents; of some none, since they ask for a GPU alone.
-TESTS = {
-    "test_softmax_attention": ("kernel_keeps_its_budget_off_the_block_edges", "log_sum_exp_has_gradients"),
-    "test_block_sparse": ("kernel_keeps_its_budget_off_the_block_edges",),
-    "test_kv_cache": ("kernels_write_the_same_bits", "all_256_codes"),
-    "test_linear_attention": ("kernel_keeps_its_budget_off_the_block_edges", "kernels_step_is_the_definitions"),
-    "test_latent": ("kernel_keeps_its_budget_off_the_block_edges", "reads_pages_in_any_order"),
-    "test_global_local": ("kernel_keeps_its_budget_off_the_block_edges",),
-    "test_sliding_window": ("kernel_keeps_its_budget_at_every_width",),
-    "test_hard_attention": ("kernel_reads_the_best_key_off_the_block_edges",),
-    "test_grouped_query": ("kernel_keeps_its_budget_at_every_split", "reads_every_storage_where_it_lies"),
-    "test_additive": ("kernel_keeps_its_budget_in_every_dtype",),
-    "lessons/write_the_kernel/test_kernel": ("flash_attention_and_its_log_sum_exp",),
-    "test_multi_head": ("kernel_keeps_its_budget",),
-    "test_multiplicative": ("dot_and_general_by_the_softmax_kernel",),
-    "test_plan": ("plan_serves_growing_sequences", "plan_of_latents"),
-    "test_shared_kernel": ("scores_far_from_zero", "delta_is_what"),
-    "test_decode_cases": ("kernels_decode_as_float64",),
-    "test_rope_scaling": (),
-    "test_device": (),
-}
+# Rooms whose tests take longest on a GPU, the longest first: they are dealt to three processes where there are cores for it.
+LONG = (
+    "softmax_attention", "block_sparse", "kv_cache", "linear_attention", "latent", "global_local", "sliding_window",
+    "hard_attention", "grouped_query",
+)  # fmt: skip
+SHARES = 3
+# Files below tests/, the longest first: those of the rooms, and what beside them reaches the device.
+TESTS = (
+    *(f"test_{room}" for room in (*LONG, *(room for room in rooms() if room not in LONG))),
+    "lessons/write_the_kernel/test_kernel",
+    "test_plan",
+    "test_shared_kernel",
+    "test_decode_cases",
+    "test_rope_scaling",
+    "test_device",
+)
 # In the dry form the compiler is shown the first kernel of these rooms: it needs no GPU.
 COMPILED = ("softmax_attention", "latent", "linear_attention")
 MOST_AT_ONCE = 12
-# Of so many files, the longest ones, the tests are dealt to three processes where there are cores for it.
-LONG, SHARES = 9, 3
 
 
 @dataclass(frozen=True)
 class Tested:
-    """A file's tests: how each ended, the exit code, None where pytest was killed."""
+    """These are a file's tests: how each ended, the exit code, None where pytest was killed."""
 
     name: str
     lines: list[dict]
@@ -55,16 +49,16 @@ class Tested:
 
     @property
     def ended(self) -> list[dict]:
-        """Those that came to an end."""
+        """Return those that came to an end."""
         return [line for line in self.lines if line["outcome"] != "begun"]
 
     @property
     def counts(self) -> Counter:
-        """Passed, failed, skipped."""
+        """Return how many passed, failed, and were skipped."""
         return Counter(line["outcome"] for line in self.ended)
 
     def failures(self) -> list[str]:
-        """Tests that failed, and what killed the file."""
+        """Return tests that failed, and what killed the file."""
         found = [f"{line['test']}: {line['why']}" for line in self.ended if line["outcome"] == "failed"]
         if self.code is None:
             begun = [line["test"] for line in self.lines if line["outcome"] == "begun"]
@@ -75,19 +69,25 @@ class Tested:
         return found if known or found else [f"{self.name}: pytest ended with {self.code}, see its log"]
 
 
-def options(name: str, *, dry: bool) -> list[str]:
-    """Which of a file's tests."""
+def options(*, dry: bool) -> list[str]:
+    """Return pytest's options for which of a file's tests run: the dry form takes those that are marked for it."""
     if not dry:
         return ["--on-device"]
-    return ["--named", ",".join(TESTS[name]), "--first", "2"]
+    return ["-m", "dry", "--first", "2"]
 
 
 def shares(device: str, cores: int) -> list[tuple[str, str]]:
-    """Files and which share of their tests, "1/3"; the longest first. In the dry form those that can run without a GPU."""
+    """Return files and which share of their tests, "1/3"; the longest first.
+    In the dry form those that can run without a GPU.
+    """
     if device == "cpu":
-        return [(name, "1/1") for name, small in TESTS.items() if small]
+        return [
+            (name, "1/1")
+            for name in TESTS
+            if "mark.dry\n" in (ROOT / "tests" / f"{name}.py").read_text(encoding="utf-8")
+        ]
     n = SHARES if cores > MOST_AT_ONCE else 1
-    long, short = [*TESTS][:LONG], [*TESTS][LONG:]
+    long, short = TESTS[: len(LONG)], TESTS[len(LONG) :]
     return [(name, f"{i + 1}/{n}") for name in long for i in range(n)] + [(name, "1/1") for name in short]
 
 
@@ -100,7 +100,7 @@ def run_file(name: str, share: str, told: Told) -> Tested:
     lines.unlink(missing_ok=True)
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "benchmarks.pytest_lines", "-p", "no:cacheprovider", "--lines", str(lines),
-        *options(name, dry=told.device == "cpu"), "--share", share, f"tests/{name}.py",
+        *options(dry=told.device == "cpu"), "--share", share, f"tests/{name}.py",
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     with (told.folder / f"{written}.log").open("w", encoding="utf-8") as log:
@@ -115,7 +115,7 @@ def run_file(name: str, share: str, told: Told) -> Tested:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """What the plugin wrote; a last line that was broken off is none."""
+    """Return what the plugin wrote; a last line that was broken off is none."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -126,7 +126,7 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def compile_some(report: Report, told: Told) -> None:
-    """The compiler's gate for a few kernels, which needs no GPU."""
+    """Run the compiler's gate for a few kernels, which needs no GPU."""
     for room in COMPILED:
         command = [sys.executable, "-m", "tests.compile_gate", "first", room]
         environment = os.environ | {"TRITON_INTERPRET": "0"}

@@ -26,7 +26,7 @@ MOST_GPU_BYTES = 12 * 10**9  # so that a chapter runs on the GPU of a free noteb
 
 @dataclass
 class CellRun:
-    """What a code cell did.
+    """This is what a code cell did.
 
     Attributes:
         cell: its place among all cells, from 0.
@@ -48,7 +48,7 @@ class CellRun:
 
     @property
     def problem(self) -> str | None:
-        """In a line what is wrong, or None."""
+        """Return in a line what is wrong, or None."""
         if self.traceback and not self.allowed:
             return f"cell {self.cell}: {self.traceback.strip().splitlines()[-1][:200]}"
         if self.differs:
@@ -59,13 +59,13 @@ class CellRun:
 
 
 def code_cells(path: Path) -> list[tuple[int, dict]]:
-    """A notebook's code cells that hold anything, each with its place."""
+    """Return a notebook's code cells that hold anything, each with its place."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return [(i, c) for i, c in enumerate(cells) if c["cell_type"] == "code" and "".join(c["source"]).strip()]
 
 
 def parsed(source: str, name: str) -> ast.Module:
-    """The cell as Python; where that fails, with its lines of magic made to raise.
+    """Return the cell as Python; where that fails, with its lines of magic made to raise.
 
     Raises:
         SyntaxError: it is no Python without them either.
@@ -110,26 +110,26 @@ def _gpu_bytes() -> int:
 
 
 class _Tee(io.StringIO):
-    """Keeps what is written, and hands it on."""
+    """A tee keeps what is written, and hands it on."""
 
     def __init__(self, stream):
         super().__init__()
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """To both."""
+        """Write to both."""
         self.stream.write(text)
         return super().write(text)
 
 
 def stored(cell: dict) -> str | None:
-    """What is committed of a cell's stdout, or None."""
+    """Return what is committed of a cell's stdout, or None."""
     streams = [x for x in cell.get("outputs", []) if x.get("output_type") == "stream" and x.get("name") == "stdout"]
     return "".join("".join(x["text"]) for x in streams) if streams else None
 
 
 def _close_figures() -> None:
-    """As Jupyter does after each cell."""
+    """Close all figures, which Jupyter does after each cell."""
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
 
@@ -150,7 +150,7 @@ def run_notebook(path: Path, result: Path) -> list[CellRun]:
 
 
 def write(result: Path, runs: list[CellRun], *, total: int, running: int | None) -> None:
-    """What has run until now."""
+    """Write what has run until now."""
     write_json(result, {"cells": [asdict(run) for run in runs], "total": total, "running": running})
 
 

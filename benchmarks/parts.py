@@ -21,7 +21,7 @@ GRACE = 8.0
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the run.
+    """A part is a piece of the run that is a process of its own.
 
     Attributes:
         letter, name: what `--only` and folders call it.
@@ -52,7 +52,7 @@ PARTS = (
 
 @dataclass
 class Outcome:
-    """How a part ended.
+    """An outcome says how a part ended.
 
     Attributes:
         state: "passed", "failed", "killed at its limit", or "crashed" with the exit code.
@@ -68,12 +68,12 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether it ran to its end and all its checks held."""
+        """Return whether it ran to its end and all its checks held."""
         return self.state == "passed"
 
     @property
     def line(self) -> str:
-        """One line for a terminal."""
+        """Return one line for a terminal."""
         words = self.report.words or "no result" if self.passed else "; ".join(self._wrong())
         return f"({self.part.letter}) {self.part.name}: {self.state} in {self.seconds:.0f} s: {words}"
 
@@ -110,7 +110,7 @@ def _search_path() -> str:
 
 
 def _kill_all_of(process: subprocess.Popen) -> None:
-    """The process, and those of its own that are in its group."""
+    """End the process, and those of its own that are in its group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -126,7 +126,7 @@ def _state(code: int | None, report: Report) -> str:
 
 @dataclass
 class Run:
-    """Parts one after another, and what is known of the machine.
+    """A run is parts one after another, and what is known of the machine.
 
     Attributes:
         out: the folder of everything that is written.
@@ -139,7 +139,7 @@ class Run:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def run(self, parts: Sequence[Part], *, minutes: float, say: Callable[[str], None] = print) -> bool:
-        """Run the parts in at most so many minutes; whether all of them passed."""
+        """Run the parts in at most so many minutes, and return whether all of them passed."""
         shares = [part.minutes[self.device == "cpu"] for part in parts]
         end = time.monotonic() + 60 * minutes
         for i, part in enumerate(parts):
@@ -152,7 +152,7 @@ class Run:
         return all(outcome.passed for outcome in self.outcomes)
 
     def write(self, *, still: Sequence[str]) -> None:
-        """The summary of what has ended, as Markdown and as JSON."""
+        """Write the summary of what has ended, as Markdown and as JSON."""
         (self.out / "summary.md").write_text(self._markdown(still), encoding="utf-8")
         parts = [
             {

@@ -8,7 +8,7 @@ HERE = {"cuda": ("flash", "cudnn", "efficient", "math"), "cpu": ("flash", "math"
 
 
 def window_mask(t: int, *, window: int, device: str) -> BlockMask:
-    """The mask of a causal window over t tokens."""
+    """Return the mask of a causal window over t tokens."""
 
     def rule(b, h, i, j):
         return (j <= i) & (j > i - window)
@@ -17,7 +17,9 @@ def window_mask(t: int, *, window: int, device: str) -> BlockMask:
 
 
 def pattern_mask(pattern, *, device: str) -> BlockMask:
-    """The mask of a block-sparse pattern that has whole blocks alone, as those of near and random blocks without a border."""
+    """Return the mask of a block-sparse pattern that has whole blocks alone,
+    as those of near and random blocks without a border.
+    """
     n, side = pattern.n_blocks, pattern.block
     live = torch.zeros(n, n, dtype=torch.bool, device=device)
     live[pattern.rows, pattern.columns] = True

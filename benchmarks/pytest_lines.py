@@ -14,10 +14,9 @@ from .stand_ins import absent, lacking, stand_in_for_hypothesis
 
 
 def pytest_addoption(parser):
-    """`--lines`, `--on-device`, `--named`, `--first`, `--share`."""
+    """Add the options `--lines`, `--on-device`, `--first`, `--share`."""
     parser.addoption("--lines", type=Path, help="the file that a line is added to for each test")
     parser.addoption("--on-device", action="store_true", help="only tests that reach the device")
-    parser.addoption("--named", default="", help="only tests in whose name one of these words occurs, between commas")
     parser.addoption("--first", type=int, help="only the first so many of each test's cases")
     parser.addoption("--share", default="1/1", help="2/3: the second of three processes that are dealt the tests")
     if "pytest_timeout" in absent():
@@ -25,7 +24,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Before any test is imported."""
+    """Put stand-ins in place before any test is imported."""
     stand_in_for_hypothesis()
     config.stash[_lines] = config.getoption("--lines")
 
@@ -37,8 +36,6 @@ _lines = pytest.StashKey[Path | None]()
 def pytest_collection_modifyitems(config, items):
     """Leave out what was not asked for."""
     kept = [item for item in items if _reaches(item) or not config.getoption("--on-device")]
-    words = [word for word in config.getoption("--named").split(",") if word]
-    kept = [item for item in kept if not words or any(word in item.name for word in words)]
     seen, most = Counter(), config.getoption("--first")
     if most is not None:
         kept = [item for item in kept if _count(seen, item) <= most]
@@ -55,13 +52,13 @@ def _count(seen: Counter, item) -> int:
 
 
 def _reaches(item) -> bool:
-    """Whether a test works on the device: it asks for it, or is marked for it."""
+    """Return whether a test works on the device: it asks for it, or is marked for it."""
     return "device" in item.fixturenames or item.get_closest_marker("gpu") is not None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """A test that imports an optional package which is not here is skipped by its name."""
+    """Skip a test that imports an optional package which is not here, by its name."""
     try:
         return (yield)
     except ModuleNotFoundError as error:
@@ -72,27 +69,27 @@ def pytest_pyfunc_call(pyfuncitem):
 
 
 class Lines:
-    """Writes a line for each test, and for each file that cannot be read."""
+    """It writes a line for each test, and for each file that cannot be read."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def write(self, name: str, outcome: str, seconds: float, why: str) -> None:
-        """One line."""
+        """Write one line."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"test": name, "outcome": outcome, "seconds": round(seconds, 2), "why": why}) + "\n")
 
     def pytest_runtest_logstart(self, nodeid, location):
-        """A test begins: who is killed in it is known by name."""
+        """Write that a test begins: who is killed in it is known by name."""
         self.write(nodeid, "begun", 0.0, time.strftime("%H:%M:%S"))
 
     def pytest_runtest_logreport(self, report):
-        """A test has passed, failed or was skipped."""
+        """Write that a test has passed, failed or was skipped."""
         if report.when == "call" or report.outcome != "passed":
             self.write(report.nodeid, report.outcome, report.duration, _why(report))
 
     def pytest_collectreport(self, report):
-        """A file that cannot be read: for the lack of an optional package, or for a fault."""
+        """Write of a file that cannot be read: for the lack of an optional package, or for a fault."""
         if report.outcome == "passed":
             return
         why = _why(report)
@@ -105,14 +102,14 @@ class Lines:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session):
-    """The lines, where they are asked for."""
+    """Begin the lines, where they are asked for."""
     path = session.config.stash[_lines]
     if path is not None:
         session.config.pluginmanager.register(Lines(path), "benchmarks-lines")
 
 
 def _why(report) -> str:
-    """In a line why a test was skipped or failed."""
+    """Return in a line why a test was skipped or failed."""
     if report.outcome == "passed":
         return ""
     if report.skipped and isinstance(report.longrepr, tuple):

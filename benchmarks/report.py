@@ -14,7 +14,7 @@ FILE = "report.json"
 
 @dataclass
 class Report:
-    """What a part found until now.
+    """A report is what a part found until now.
 
     Attributes:
         folder: where the part writes.
@@ -33,11 +33,11 @@ class Report:
     tables: dict[str, str] = field(default_factory=dict)
 
     def save(self) -> None:
-        """Write it: whole or not at all."""
+        """Write it, whole or not at all."""
         write_json(self.folder / FILE, {k: v for k, v in asdict(self).items() if k != "folder"})
 
     def finish(self, words: str) -> int:
-        """The part has come to its end; its exit code."""
+        """Say that the part has come to its end, and return its exit code."""
         self.done, self.words = True, words
         self.save()
         print(words)
@@ -50,13 +50,13 @@ class Report:
 
 
 def read_report(folder: Path) -> Report:
-    """What a part that has ended left; an empty one where it left nothing."""
+    """Return what a part that has ended left; an empty one where it left nothing."""
     path = folder / FILE
     return Report(folder, **json.loads(path.read_text(encoding="utf-8"))) if path.exists() else Report(folder)
 
 
 def write_json(path: Path, content) -> None:
-    """As JSON: whole or not at all."""
+    """Write JSON, whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
@@ -64,7 +64,7 @@ def write_json(path: Path, content) -> None:
 
 @dataclass(frozen=True)
 class Told:
-    """What a part is told: where to write, for which device, and until when."""
+    """This is what a part is told: where to write, for which device, and until when."""
 
     folder: Path
     device: str
@@ -72,17 +72,17 @@ class Told:
 
     @property
     def left(self) -> float:
-        """Seconds until the part should have ended by itself."""
+        """Return the seconds until the part should have ended by itself."""
         return self.deadline - time.monotonic()
 
     @property
     def report(self) -> Report:
-        """An empty report in its folder."""
+        """Return an empty report in its folder."""
         return Report(self.folder)
 
 
 def told(description: str | None) -> Told:
-    """The arguments of a part's process, which `benchmarks.parts` gives it."""
+    """Return the arguments of a part's process, which `benchmarks.parts` gives it."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=Path, help="where it writes")
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)

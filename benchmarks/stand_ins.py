@@ -13,23 +13,25 @@ OPTIONAL = (
     "safetensors", "transformers", "xdist", "yaml",
 )  # fmt: skip
 # Of IPython.display, what chapters and the package end cells with.
-SHOWN = ("Code", "HTML", "Markdown")
+SHOWN = ("HTML", "Markdown")
 
 
 def absent() -> list[str]:
-    """The optional packages that are not installed here."""
+    """Return the optional packages that are not installed here."""
     return [name for name in OPTIONAL if name not in sys.modules and importlib.util.find_spec(name) is None]
 
 
 def lacking(error: str) -> str | None:
-    """The optional package for whose lack a ModuleNotFoundError of these words was raised; None where it is another fault."""
+    """Return the optional package for whose lack a ModuleNotFoundError of these words was raised;
+    None where it is another fault.
+    """
     _, said, rest = error.partition("No module named '")
     package = rest.partition("'")[0].partition(".")[0]
     return package if said and package in OPTIONAL else None
 
 
 class _Drawn:
-    """A strategy that draws nothing: whatever is asked of it is such a one again."""
+    """This is a strategy that draws nothing: whatever is asked of it is such a one again."""
 
     def __getattr__(self, name: str) -> "_Drawn":
         if name.startswith("__"):
@@ -44,25 +46,27 @@ class _Drawn:
 
 
 class _Machine:
-    """A state machine whose tests are none."""
+    """This is a state machine whose tests are none."""
 
     TestCase = type("TestCase", (), {"settings": None})
 
 
 def _as_it_is(*args, **kwargs):
-    """A decorator that changes nothing."""
+    """Return a decorator that changes nothing."""
     return lambda function: function
 
 
 def _skip(*args, **kwargs):
-    """A decorator of a test whose arguments nobody draws."""
+    """Return a decorator of a test whose arguments nobody draws."""
     import pytest  # which chapters do without
 
     return pytest.mark.skip(reason="needs hypothesis")
 
 
 def stand_in_for_hypothesis() -> None:
-    """Where it is not installed, tests that draw their arguments by it are skipped, and the others of their file run."""
+    """Skip tests that draw their arguments by hypothesis where it is not installed,
+    so that the others of their file run.
+    """
     if "hypothesis" not in absent():
         return
     drawn, module = _Drawn(), ModuleType("hypothesis")
@@ -77,14 +81,14 @@ def stand_in_for_hypothesis() -> None:
 
 
 class _Shown:
-    """What a cell ends with; nobody looks at it here."""
+    """This is what a cell ends with; nobody looks at it here."""
 
     def __init__(self, data=None, **how):
         self.data = data
 
 
 def stand_in_for_ipython() -> None:
-    """Where it is not installed, the three classes of IPython.display that chapters and the package end cells with."""
+    """Put in the place of IPython, where it is not installed, the classes of its display that cells end with."""
     if "IPython" not in absent():
         return
     shown = ModuleType("IPython.display")

@@ -12,7 +12,7 @@ from .report import Report, Told, told
 
 
 def targets(where: str) -> list[Target]:
-    """What is swept: the two decoders, and attention's three kernels at both widths."""
+    """Return what is swept: the two decoders, and attention's three kernels at both widths."""
     softmax, decoders = (
         prefill_targets("softmax_attention"),
         [decode_target(r, where) for r in ("grouped_query", "latent")],
@@ -40,7 +40,7 @@ def sweep(report: Report, told: Told) -> None:
 
 
 def show(report: Report, trials: dict[Target, list[Trial]]) -> None:
-    """Best first, beside what CONFIGS has now."""
+    """Print what was tried, best first, beside what CONFIGS has now."""
     words = []
     for target, found in trials.items():
         found = sorted(found, key=lambda trial: float("inf") if trial.seconds is None else trial.seconds)

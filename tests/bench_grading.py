@@ -23,7 +23,7 @@ WRONG = RIGHT | {"rows": "def rows(scores):\n    return torch.softmax(scores, di
 
 
 def seconds_to_start(unconfined: bool, rounds: int) -> float:
-    """Median seconds until a worker stands ready, and is gone again."""
+    """Return the median seconds until a worker stands ready, and is gone again."""
     sandbox, taken = find_sandbox(unconfined=unconfined), []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -33,13 +33,15 @@ def seconds_to_start(unconfined: bool, rounds: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process."""
+    """Return the resident memory of a process, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
 
 
 def grade(course: Path, submissions: int, workers: int) -> tuple[float, dict[int, int]]:
-    """Seconds of the whole command, and its own memory by the number of records that it had written."""
+    """Grade, and return the seconds of the whole command,
+    and its own memory by the number of records that it had written.
+    """
     for number in range(submissions):
         hand_in(course, course / "in" / f"learner-{number:05}.ipynb", **(WRONG if number % 5 == 0 else RIGHT))
     command = [sys.executable, "-m", "attncourse", "grade", course / "in", "--out", course / "out"]
@@ -59,7 +61,7 @@ def grade(course: Path, submissions: int, workers: int) -> tuple[float, dict[int
 
 
 def main() -> int:
-    """Print the figures; 1 where the class was graded too slowly."""
+    """Print the figures; return 1 where the class was graded too slowly."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--submissions", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def defects(page: Path) -> list[str]:
-    """What a reader would trip over: a traceback, text on stderr, a missing picture, a script from elsewhere."""
+    """Return what a reader would trip over: a traceback, text on stderr, a missing picture, a script from elsewhere."""
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     found = []
     if soup.select(".output.traceback, .nboutput .stderr, .output.stderr"):
@@ -31,7 +31,7 @@ def defects(page: Path) -> list[str]:
 
 
 def lost_addresses(html: Path) -> list[str]:
-    """Old addresses of pages that lead nowhere."""
+    """Return old addresses of pages that lead nowhere."""
     redirects = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]["redirects"]
     found = []
     for old, new in redirects.items():
@@ -42,7 +42,7 @@ def lost_addresses(html: Path) -> list[str]:
 
 
 def main(html: Path) -> int:
-    """Print every defect of every expected page; 1 where there is one."""
+    """Print every defect of every expected page; return 1 where there is one."""
     problems, expected = [], pages(ROOT)
     for name in expected:
         page = html / f"{name}.html"

@@ -18,7 +18,7 @@ NO_ALIAS = {("glm4_moe_lite", "qk_rope_head_dim")}
 
 
 def class_defaults(kinds: Iterable[str] = CONFIG_MAPPING) -> dict[str, dict[str, Any]]:
-    """The table, from the classes that are installed: of causal language models, and of configs that hold one's.
+    """Return the table, from the classes that are installed: of causal language models, and of configs that hold one's.
 
     Args:
         kinds: where to look for configs that hold a text model's; importing all of them takes seconds.
@@ -34,7 +34,7 @@ def class_defaults(kinds: Iterable[str] = CONFIG_MAPPING) -> dict[str, dict[str,
 
 
 def _text_class(cls: type) -> type | None:
-    """The class of the text model in a config of several: as it declares it, or as an empty one of it holds it."""
+    """Return the class of the text model in a config of several: as it declares it, or as an empty one of it holds it."""
     inner = (cls.sub_configs or {}).get("text_config")
     if inner is AutoConfig:
         try:
@@ -57,14 +57,14 @@ def _row(cls: type) -> dict[str, Any]:
 
 
 def _counts(name: str, value: object) -> bool:
-    """Whether the package reads it, or must refuse it; sizes of states it only passes over."""
+    """Return whether the package reads it, or must refuse it; sizes of states it only passes over."""
     if value is None or value is dataclasses.MISSING or (name == "is_encoder_decoder" and not value):
         return False
     return name in UNDERSTOOD or (bool(value) and is_layout(name) and not STATE.search(name))
 
 
 def write() -> None:
-    """One line a class."""
+    """Write one line per class."""
     rows = (f"{json.dumps(kind)}: {json.dumps(row, allow_nan=False)}" for kind, row in class_defaults().items())
     TABLE.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
 

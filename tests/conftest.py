@@ -9,7 +9,7 @@ from attncourse._shared.layer import form_of  # (the first part of the course le
 
 
 def pytest_collection_modifyitems(items):
-    """A test marked gpu is skipped, and counted as skipped, where there is none."""
+    """Skip a test marked gpu, and count it as skipped, where there is none."""
     if attncourse.device() == "cuda":
         return
     for item in items:
@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """How many tests were skipped for each reason."""
+    """Say how many tests were skipped for each reason."""
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped"))
     if reasons:
         terminalreporter.section("not run")
@@ -28,7 +28,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture
 def device() -> str:
-    """The device that kernels run on here."""
+    """Return the device that kernels run on here."""
     return attncourse.device()
 
 
@@ -43,7 +43,7 @@ def decoder_of(request, device):
 
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
-    """A course of one toy unit in a folder of its own, its checks registered while the module's tests run."""
+    """Lay down a course of one toy unit in a folder of its own, its checks registered while the module's tests run."""
     import attncourse.check
     from tests import toy_course
 

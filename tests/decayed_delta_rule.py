@@ -6,7 +6,9 @@ from attncourse.linear_attention import delta_rule_attention
 
 
 def decayed_delta_rule(q, k, v, beta, *, decay=None, state=None):
-    """As `delta_rule_attention`; decay is (b, g, s, 1) or (b, g, s, dk), what a step leaves of the past."""
+    """Return what `delta_rule_attention` does, with a decay (b, g, s, 1) or (b, g, s, dk):
+    what a step leaves of the past.
+    """
     if decay is None:
         return delta_rule_attention(q, k, v, beta, state=state)
     state = torch.zeros(*k.shape[:2], k.shape[3], v.shape[3]) if state is None else state

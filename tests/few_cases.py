@@ -9,7 +9,7 @@ MOST = 3
 
 
 class FewExamples(hypothesis.settings):
-    """Settings that draw few examples, whatever a test asks for."""
+    """These settings draw few examples, whatever a test asks for."""
 
     def __init__(self, parent=None, **told):
         super().__init__(parent, **told | {"max_examples": MOST})
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _spread(cases: list) -> list:
-    """As many as MOST of the cases, evenly spaced, the first and the last among them."""
+    """Return as many as MOST of the cases, evenly spaced, the first and the last among them."""
     if len(cases) <= MOST:
         return cases
     return [cases[i * (len(cases) - 1) // (MOST - 1)] for i in range(MOST)]

@@ -83,7 +83,9 @@ NAMES = {a: b for pair in PAIRS for a, b in (pair.split(), pair.split()[::-1])}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: the exercise it belongs to, its kind, what it says ("before => after"), and the changed cell."""
+    """A mutant is one change: the exercise it belongs to, its kind,
+    what it says ("before => after"), and the changed cell.
+    """
 
     exercise: str
     kind: str
@@ -93,7 +95,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Result:
-    """How a mutant fared: the state of its check on each seed, and why it is no mistake where it passed."""
+    """A result says how a mutant fared: the state of its check on each seed, and why it is no mistake where it passed."""
 
     mutant: Mutant
     states: tuple[str, ...]
@@ -105,7 +107,7 @@ class Result:
 
 
 def cells_of(unit: str) -> list[tuple[str, str]]:
-    """(grade_id or "", source) of the code cells of a unit's solutions that define something."""
+    """Return (grade_id or "", source) of the code cells of a unit's solutions that define something."""
     notebook = nbformat.read(ROOT / "solutions" / unit / f"{unit}.ipynb", as_version=4)
     cells = [(c.metadata.get("nbgrader", {}), c) for c in notebook.cells if c.cell_type == "code"]
     skipped = {"bootstrap"}
@@ -119,7 +121,7 @@ def cells_of(unit: str) -> list[tuple[str, str]]:
 
 
 def solution_lines(source: str) -> set[int]:
-    """Numbers of the lines between the marks of a solution; of all lines where there are no marks."""
+    """Return the numbers of the lines between the marks of a solution; of all lines where there are no marks."""
     inside, lines = False, set()
     for number, line in enumerate(source.splitlines(), 1):
         if line.strip() in (BEGIN, END):
@@ -130,7 +132,7 @@ def solution_lines(source: str) -> set[int]:
 
 
 def mutants_of(check: Check) -> list[Mutant]:
-    """Every mutant of an exercise's own solution, each different from the solution and from the others."""
+    """Return every mutant of an exercise's own solution, each different from the solution and from the others."""
     grade_id = check.name.replace(".", "-")
     source = dict(cells_of(check.unit))[grade_id]
     tree, lines = ast.parse(source), solution_lines(source)
@@ -144,7 +146,7 @@ def mutants_of(check: Check) -> list[Mutant]:
 
 
 def changes(tree: ast.Module, lines: set[int], function: str) -> Iterator[tuple[str, str, ast.Module]]:
-    """(kind, "before => after", changed tree) for each change of a node on the given lines."""
+    """Yield (kind, "before => after", changed tree) for each change of a node on the given lines."""
     statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and node.lineno in lines]
     for statement in statements:
         for kind, path, replacement in _changes_within(statement):
@@ -164,7 +166,7 @@ def changes(tree: ast.Module, lines: set[int], function: str) -> Iterator[tuple[
 
 
 def head(statement: ast.stmt) -> str:
-    """A statement's own line: of a compound one, what stands before its body."""
+    """Return a statement's own line: of a compound one, what stands before its body."""
     shown = copy.copy(statement)
     for block in ("body", "orelse", "finalbody", "handlers"):
         if getattr(shown, block, None) and isinstance(getattr(shown, block), list):
@@ -173,7 +175,7 @@ def head(statement: ast.stmt) -> str:
 
 
 def _own_nodes(statement: ast.stmt) -> Iterator[tuple[tuple, ast.AST]]:
-    """(path, node) of the expressions of a statement, without those of statements inside it."""
+    """Yield (path, node) of the expressions of a statement, without those of statements inside it."""
     waiting = [((), statement)]
     while waiting:
         path, node = waiting.pop()
@@ -221,7 +223,7 @@ def _changed(tree: ast.Module, statement: ast.stmt, path: tuple, replacement: as
 
 
 def _changes_within(statement: ast.stmt) -> Iterator[tuple[str, tuple, ast.AST]]:
-    """(kind, path, what to put there) for each change of an expression of the statement."""
+    """Yield (kind, path, what to put there) for each change of an expression of the statement."""
     for path, node in _own_nodes(statement):
         yield from ((kind, path, new) for kind, new in _changes_of(node))
         # a bound off by one: x[a:b], range(n)
@@ -233,7 +235,7 @@ def _changes_within(statement: ast.stmt) -> Iterator[tuple[str, tuple, ast.AST]]
 
 
 def _called(node: ast.AST) -> str:
-    """Name of what a call calls; "" where the node is no call."""
+    """Return the name of what a call calls; "" where the node is no call."""
     function = getattr(node, "func", None)
     return getattr(function, "id", "") or getattr(function, "attr", "")
 
@@ -300,7 +302,7 @@ def _other_constants(value) -> list:
 
 
 def states_of(mutant: Mutant, seeds: range) -> tuple[str, ...]:
-    """The state of a mutant's check on each seed, in a process of its own that may crash, hang or take memory."""
+    """Return the state of a mutant's check on each seed, in a process of its own that may crash, hang or take memory."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_judge, args=(mutant, seeds, there), daemon=True)
@@ -343,7 +345,7 @@ def _address_space() -> int:
 
 
 def _notebook(check: Check, source: str) -> dict:
-    """The namespace of a unit's notebook in which one solution's cell is another."""
+    """Return the namespace of a unit's notebook in which one solution's cell is another."""
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     for number, (grade_id, text) in enumerate(cells_of(check.unit)):
@@ -361,13 +363,13 @@ def _notebook(check: Check, source: str) -> dict:
 
 
 def explanations(unit: str) -> dict[str, dict[str, str]]:
-    """By exercise: "before => after", or a kind that one sentence explains whole, and why it is no mistake."""
+    """Return by exercise: "before => after", or a kind that one sentence explains whole, and why it is no mistake."""
     path = EQUIVALENT / f"{unit}.toml"
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def explained(mutant: Mutant) -> str:
-    """Why a mutant is no mistake; "" where nothing is said of it."""
+    """Return why a mutant is no mistake; "" where nothing is said of it."""
     said = explanations(CHECKS[mutant.exercise].unit).get(mutant.exercise.partition(".")[2], {})
     return said.get(mutant.change, "") or (said.get(mutant.kind, "") if mutant.kind in WHOLE_KINDS else "")
 
@@ -386,7 +388,7 @@ def run(mutants: list[Mutant], *, seeds: range = range(3), jobs: int = 1, quiet:
 
 
 def stale(unit: str, results: list[Result]) -> list[str]:
-    """Explanations of what is not made, or is killed."""
+    """Return explanations of what is not made, or is killed."""
     exercises = {r.mutant.exercise for r in results}
     survived = {(r.mutant.exercise, key) for r in results if not r.killed for key in (r.mutant.change, r.mutant.kind)}
     return [
@@ -398,7 +400,7 @@ def stale(unit: str, results: list[Result]) -> list[str]:
 
 
 def report(results: list[Result]) -> str:
-    """A table by unit, then every survivor without a sentence, as lines for its file."""
+    """Return a table by unit, then every survivor without a sentence, as lines for its file."""
     units = sorted({CHECKS[r.mutant.exercise].unit for r in results})
     rows = []
     for unit in units:

@@ -15,18 +15,21 @@ LIST = Path(__file__).with_name("left_out.txt")
 MEASURED = ROOT / "_build" / "tests.xml"
 SHARE = 1.5  # seconds a file
 WHOLE = ("tests/test_rooms.py",)  # the house rules
+DEAR = {
+    "marked_class"
+}  # fixtures made once for a file, in more than its share: whichever test asks first would wait for them
 CHAPTERS = "tests/test_chapters.py::test_a_chapter_runs_and_shows_what_is_committed"  # as they were executed before
 
 
 def left_out() -> set[str]:
-    """The functions that do not fit, as pytest names them: tests/test_x.py::test_y."""
+    """Return the functions that do not fit, as pytest names them: tests/test_x.py::test_y."""
     return set(LIST.read_text(encoding="utf-8").split())
 
 
 def pytest_collection_modifyitems(config, items) -> None:
     """Leave out what does not fit."""
     slow = left_out() | {CHAPTERS}
-    fits = [item.nodeid.partition("[")[0] not in slow for item in items]
+    fits = [item.nodeid.partition("[")[0] not in slow and DEAR.isdisjoint(item.fixturenames) for item in items]
     config.hook.pytest_deselected(items=[item for item, fit in zip(items, fits, strict=True) if not fit])
     items[:] = [item for item, fit in zip(items, fits, strict=True) if fit]
 
@@ -37,13 +40,14 @@ def pytest_terminal_summary(terminalreporter) -> None:
     most = ", ".join(f"{Path(file).stem} {n}" for file, n in files.most_common(8))
     terminalreporter.section("not run by make quick")
     terminalreporter.write_line(
-        f"{files.total()} slow test functions of {len(files)} files (most: {most}), and the chapters of the book.\n"
+        f"{files.total()} slow test functions of {len(files)} files (most: {most}), what is asked of the class of hostile "
+        "submissions, and the chapters of the book.\n"
         "make test runs them all; make book builds the book."
     )
 
 
 def do_not_fit(seconds: dict[str, float]) -> Iterator[str]:
-    """The functions beyond their file's share, of the seconds that each took."""
+    """Yield the functions beyond their file's share, of the seconds that each took."""
     files = defaultdict(list)
     for function, took in seconds.items():
         files[function.partition("::")[0]].append((took, function))
@@ -56,7 +60,9 @@ def do_not_fit(seconds: dict[str, float]) -> Iterator[str]:
 
 
 def measured(report: Path) -> tuple[dict[str, float], set[str]]:
-    """Seconds that each function took in a JUnit report, all its cases together; and the functions of which a case was skipped."""
+    """Return the seconds that each function took in a JUnit report, all its cases together;
+    and the functions of which a case was skipped.
+    """
     seconds, skipped = defaultdict(float), set()
     for case in ElementTree.parse(report).iter("testcase"):
         parts = case.get("classname").split(".")

@@ -3,6 +3,7 @@
 What they show goes into jupyter-cache, where `make test` compares it with what is committed and `make book` takes it from.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import logging
@@ -12,8 +13,10 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import nbformat
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
+from tabulate import tabulate
 
 from attncourse import device
 from attncourse.course.chapters import chapters
@@ -23,7 +26,9 @@ CACHE = ROOT / "_build" / ".jupyter_cache"
 
 
 def surroundings(root: Path) -> str:
-    """A hash of what a chapter's outputs depend on beside its cells: the package, the recorded measurements, the versions."""
+    """Return a hash of what a chapter's outputs depend on beside its cells:
+    the package, the recorded measurements, the versions.
+    """
     digest = hashlib.sha256(f"{sys.version} {device()} {os.environ.get('PYTHONPATH')}".encode())
     # of the environment's own folder: what else lies on the search path differs between one process and another
     installed = importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
@@ -37,7 +42,7 @@ def surroundings(root: Path) -> str:
 
 
 def open_cache(root: Path = ROOT, folder: Path = CACHE):
-    """The cache of executed chapters, emptied where it was filled in other surroundings."""
+    """Return the cache of executed chapters, emptied where it was filled in other surroundings."""
     stamp, now = folder / "surroundings.sha256", surroundings(root)
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != now:
         shutil.rmtree(folder, ignore_errors=True)
@@ -56,6 +61,19 @@ def run_chapters() -> None:
     # Side by side, and what fails once more alone: a chapter measures times.
     for executor in ("local-parallel", "local-serial"):
         load_executor(executor, cache, logger=logging.getLogger()).run_and_cache(filter_uris=paths, timeout=300)
+    taken = seconds(cache)
+    print(tabulate(taken.items(), headers=["chapter", "seconds"], floatfmt=".0f"))
+    print(f"{sum(taken.values()) / 60:.1f} minutes in all, of which two ran at once")
+
+
+def seconds(cache) -> dict[str, float]:
+    """Return how long each chapter of the contents took when it was executed; those that failed are left out."""
+    found = {}
+    for name in chapters(ROOT):
+        with contextlib.suppress(KeyError):
+            record = cache.match_cache_notebook(nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4))
+            found[name] = record.data["execution_seconds"]
+    return found
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from attncourse.rooms import rooms
+
 ROOT = Path(__file__).parents[1]
 PARTS = ("reference", "blocked", "module", "patterns")
 # what lessons annotate with shapes: their models and tasks
@@ -36,7 +38,7 @@ def run_hooked(*arguments: str) -> subprocess.CompletedProcess:
 
 
 TESTS = {
-    "rooms": [f"tests/test_{path.parent.name}.py" for path in ROOT.glob("attncourse/*/reference.py")],
+    "rooms": [f"tests/test_{room}.py" for room in rooms()],
     "models": [
         *(str(path) for path in ROOT.glob("tests/test_models*.py")),
         *(f"tests/test_{name}.py" for name in ("checkpoints", "layer", "rope", "rope_scaling", "shared")),

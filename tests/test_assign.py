@@ -268,12 +268,6 @@ def test_a_release_out_of_step_with_the_course_is_refused(tmp_path, out):
     assert not out.exists()
 
 
-@pytest.mark.bad_input
-def test_without_a_checkout_it_says_what_is_needed(tmp_path, out):
-    with pytest.raises(ValueError, match="clone your fork"):
-        assign(tmp_path, ["additive"], out)
-
-
 # the folder
 
 

@@ -1,12 +1,14 @@
 """Every chapter ran without an error, and shows what is committed; `make test` runs them first, `run_chapters` otherwise."""
 
+import warnings
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from attncourse.course.chapters import chapters
-from tests.run_chapters import ROOT, open_cache
+from tests.run_chapters import ROOT, open_cache, seconds
+from tests.test_chapter_rules import CHAPTERS as REWRITTEN
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,26 @@ def executed(cache, path: Path):
 def test_a_chapter_runs_and_shows_what_is_committed(name, cache):
     path = ROOT / "book" / f"{name}.ipynb"
     assert not differences(nbformat.read(path, as_version=4), executed(cache, path))
+
+
+@pytest.mark.parametrize("name", REWRITTEN)
+def test_a_figure_is_described_for_those_who_do_not_see_it(name, cache):
+    committed = [c for c in nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4).cells if c.cell_type == "code"]
+    ran = executed(cache, ROOT / "book" / f"{name}.ipynb").cells
+    missing = [
+        cell.id
+        for cell, seen in zip(committed, ran, strict=True)
+        if any("image/png" in output.get("data", {}) for output in seen.outputs)
+        and len(cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").split()) < 5
+    ]
+    assert missing == []
+
+
+def test_a_chapter_takes_a_minute(cache):
+    """Beside another one, on two cores; a slow machine is warned, not stopped."""
+    slow = {name: round(taken) for name, taken in seconds(cache).items() if taken > 60}
+    if slow:
+        warnings.warn(f"chapters that took longer than 60 s here: {slow}", stacklevel=1)
 
 
 def notebook(text: str, *, name: str = "stdout", tags: tuple[str, ...] = ("nbval-check-output",)):

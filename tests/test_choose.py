@@ -15,7 +15,7 @@ from attncourse.choose.designs import global_local_pairs, strided_keys, strided_
 from attncourse.global_local import global_local_mask
 from attncourse.kv_cache import MODELS, cost
 from attncourse.profile.counts import Count
-from attncourse.profile.facts import device_facts
+from attncourse.profile.device_facts import device_facts
 from attncourse.profile.limits import Limits
 from attncourse.profile.record import Record, write_record
 from attncourse.profile.roofline import Roofline

@@ -105,6 +105,9 @@ def colab(tmp_path_factory, published) -> dict:
         "GIT_CONFIG_KEY_0": f"url.file://{published}.insteadOf",
         "GIT_CONFIG_VALUE_0": origin.repository,
     }
+    # recorded studies come from the repository's web address, which git's stand-in does not serve
+    studies = "book/measurements/studies"
+    shutil.copytree(published / studies, site / studies)
     run(python, "-m", "ipykernel", "install", "--sys-prefix", "--name", "colab")
     return {"python": python, "environment": environment, "kernels": folder / "share" / "jupyter" / "kernels"}
 

@@ -27,7 +27,7 @@ from attncourse.lessons.cache_bandwidth.decode_record import (
     remark,
     replayed,
 )
-from attncourse.lessons.cache_bandwidth.floor import Floor, fit_floor
+from attncourse.lessons.cache_bandwidth.fitted_floor import Floor, fit_floor
 from attncourse.lessons.cache_bandwidth.occupancy import busy_share, full_from, rounds
 from attncourse.lessons.cache_bandwidth.whole_model import WholeModel
 from attncourse.profile import bench, measure
@@ -35,7 +35,7 @@ from attncourse.profile.bench import GRIDS, Grid, decode_work, prefill_work, qui
 from attncourse.profile.cases import CASES, Draw, Planned
 from attncourse.profile.counts import Count, Size
 from attncourse.profile.decode_cases import DECODE_CASES, FLEX_CASES
-from attncourse.profile.facts import DeviceFacts, device_facts, versions
+from attncourse.profile.device_facts import DeviceFacts, device_facts, versions
 from attncourse.profile.limits import Limits
 from attncourse.profile.measure import measure_form
 from attncourse.profile.record import Measurement, Record, read_record, read_records, write_record
@@ -85,6 +85,7 @@ def test_every_form_decodes_as_float64_does(name, form):
         torch.testing.assert_close(out.double(), expected(name, case.inputs), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("name", DECODE_CASES)
 def test_the_kernels_decode_as_float64_does(name):
     case = DECODE_CASES[name](Size(b=2, h=4, g=4, t=1, s=37, dk=16, dv=16), Draw())

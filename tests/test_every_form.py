@@ -1,50 +1,43 @@
 """Every form of every room takes and refuses the same, and is right in every dtype, under autocast and huge masks.
 
 A layer is called the same way whatever it is, so that one test asks the same of all: each layer of each room's module.py
-stands in LAYERS, with each impl that its module names.
+stands in LAYERS of the room's tests, and is asked in each impl that it has.
 """
 
 import copy
 import importlib
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attncourse._shared.merge import merge_partial
-from attncourse.additive import AdditiveAttention, additive_attention, additive_attention_blocked
+from attncourse.additive import additive_attention, additive_attention_blocked
 from attncourse.block_sparse import (
-    BlockSparseAttention,
     block_sparse_attention,
     block_sparse_attention_blocked,
     block_sparse_attention_torch,
     local,
 )
-from attncourse.global_local import GlobalLocalAttention, global_local_attention, global_local_attention_blocked
-from attncourse.grouped_query import GroupedQueryAttention, grouped_query_attention, grouped_query_decode
+from attncourse.global_local import global_local_attention, global_local_attention_blocked
+from attncourse.grouped_query import grouped_query_attention, grouped_query_decode
 from attncourse.hard_attention import HardAttention, gumbel_noise, hard_attention, relaxed_attention
 from attncourse.kv_cache import ContiguousCache, RingCache
 from attncourse.latent import (
-    LatentAttention,
     latent_attention,
     latent_attention_absorbed,
     latent_attention_blocked,
 )
-from attncourse.linear_attention import DeltaRule, LinearAttention
-from attncourse.multi_head import MultiHeadAttention
-from attncourse.multiplicative import MultiplicativeAttention, luong_local_attention, multiplicative_attention
+from attncourse.multiplicative import luong_local_attention, multiplicative_attention
+from attncourse.rooms import rooms_with
 from attncourse.sliding_window import (
-    SlidingWindowAttention,
     sliding_window_attention,
     sliding_window_attention_blocked,
     sliding_window_attention_torch,
 )
 from attncourse.softmax_attention import (
-    SoftmaxAttention,
     online_softmax_attention,
     softmax_attention,
     softmax_attention_blocked,
@@ -52,97 +45,31 @@ from attncourse.softmax_attention import (
     softmax_attention_torch,
 )
 from attncourse.testing import assert_within_budget, gradients, make_qkv, relative_error
-from tests.test_rooms import ROOMS, WITHOUT_A_LAYER
+from tests.every_layer import BATCH as B
+from tests.every_layer import D_MODEL as D
+from tests.every_layer import TOKENS as T
 
 pytest.importorskip("triton", reason="Triton is on Linux alone")
 
 HALVES = (torch.bfloat16, torch.float16)
-B, T, D = 2, 7, 16
-
-
-@dataclass(frozen=True)
-class Layer:
-    """How a layer is built and called; `masks` where it takes a mask, `t` where it is not as long as the keys."""
-
-    make: Callable[..., nn.Module]
-    impls: tuple[str, ...]
-    masks: bool = False
-    call: Callable[..., Tensor] = lambda layer, x, **options: layer(x, **options)
-
-
-def beside(layer, x, **options):
-    """A layer that reads a memory, here the tokens themselves."""
-    return layer(x, x, **options)
-
-
-def at_steps(layer, x, **options):
-    """Local-m is told the queries' time steps."""
-    t = x.shape[1] if isinstance(x, Tensor) and x.ndim > 1 else T
-    return layer(x, x, positions=torch.arange(t, device=getattr(x, "device", None)), **options)
-
-
-def with_hubs(layer, x, **options):
-    """The second token is global."""
-    return layer(x, global_indices=torch.ones(1, dtype=torch.long, device=getattr(x, "device", None)), **options)
-
-
-FOUR = ("reference", "blocked", "torch", "triton")
-FIVE = (*FOUR, "numba")
-THREE = ("reference", "blocked", "triton")
-LATENT = dict(kv_lora_rank=6, qk_nope_head_dim=4, qk_rope_head_dim=2, v_head_dim=5)
+# By names: those of the rooms' layers and of their settings.
 LAYERS = {
-    "softmax_attention": Layer(lambda **o: SoftmaxAttention(D, **o), FOUR, masks=True),
-    "multi_head": Layer(lambda **o: MultiHeadAttention(D, 4, **o), FOUR, masks=True),
-    "grouped_query": Layer(lambda **o: GroupedQueryAttention(D, 4, n_kv_heads=2, **o), FIVE, masks=True),
-    "grouped_query, a window": Layer(
-        lambda **o: GroupedQueryAttention(D, 4, n_kv_heads=1, window=3, **o), FIVE, masks=True
-    ),
-    "latent": Layer(lambda **o: LatentAttention(D, 4, **LATENT, **o), FIVE),
-    "latent, absorbed": Layer(lambda **o: LatentAttention(D, 4, **LATENT, form="absorbed", **o), FIVE),
-    "sliding_window": Layer(lambda **o: SlidingWindowAttention(D, 4, window=3, **o), FOUR),
-    "sliding_window, dilated": Layer(lambda **o: SlidingWindowAttention(D, 4, radius=2, dilation=2, **o), FOUR),
-    "block_sparse": Layer(lambda **o: BlockSparseAttention(D, 4, pattern=local(9, steps=3, block=4), **o), FOUR),
-    "global_local": Layer(lambda **o: GlobalLocalAttention(D, 2, radius=2, **o), THREE),
-    "global_local, hubs": Layer(lambda **o: GlobalLocalAttention(D, 2, radius=2, **o), THREE, call=with_hubs),
-    "linear_attention": Layer(lambda **o: LinearAttention(D, 4, **o), THREE),
-    "linear_attention, retention": Layer(lambda **o: LinearAttention(D, 4, causal=True, decay="retention", **o), THREE),
-    "linear_attention, gated": Layer(lambda **o: LinearAttention(D, 4, causal=True, decay="gated", **o), THREE),
-    "delta rule": Layer(lambda **o: DeltaRule(D, 4, **o), ("reference", "blocked")),
-    "hard_attention": Layer(lambda **o: HardAttention(D, estimator="argmax", **o), ("reference", "triton"), masks=True),
-    "additive": Layer(lambda **o: AdditiveAttention(D, D, hidden_dim=6, **o), THREE, call=beside),
-    "multiplicative": Layer(lambda **o: MultiplicativeAttention(D, D, **o), ("reference", "triton"), call=beside),
-    "multiplicative, dot": Layer(
-        lambda **o: MultiplicativeAttention(D, D, score="dot", **o), ("reference", "triton"), call=beside
-    ),
-    "multiplicative, concat": Layer(
-        lambda **o: MultiplicativeAttention(D, D, score="concat", **o), ("reference", "triton"), call=beside
-    ),
-    "multiplicative, local-m": Layer(
-        lambda **o: MultiplicativeAttention(D, D, locality="local_m", radius=2, **o),
-        ("reference", "triton"),
-        call=at_steps,
-    ),
-    "multiplicative, local-p": Layer(
-        lambda **o: MultiplicativeAttention(D, D, locality="local_p", radius=2, **o),
-        ("reference", "triton"),
-        call=beside,
-    ),
+    name: layer
+    for room in rooms_with("{}/module.py")
+    for name, layer in importlib.import_module(f"tests.test_{room}").LAYERS.items()
 }
 FORMS = [(name, impl) for name, layer in LAYERS.items() for impl in layer.impls]
 WITHOUT_GRADIENTS = {("multiplicative, local-p", "triton")}  # of a predicted position; it refuses to give them
 each_form = pytest.mark.parametrize(("name", "impl"), FORMS)
 
 
-def test_every_layer_and_every_impl_is_asked():
-    asked: dict[type, set[str]] = {}
-    for layer in LAYERS.values():
-        asked.setdefault(type(layer.make()), set()).update(layer.impls)
-    for room in set(ROOMS) - WITHOUT_A_LAYER:
+def test_every_layer_is_asked_in_every_impl():
+    asked = {type(layer.make()) for layer in LAYERS.values()}
+    for room in rooms_with("{}/module.py"):
         module = importlib.import_module(f"attncourse.{room}.module")
-        layers = [x for _, x in inspect.getmembers(module, inspect.isclass) if x.__module__ == module.__name__]
-        for layer in (x for x in layers if issubclass(x, nn.Module)):
-            wanted = set(layer.forms)
-            assert asked.get(layer) == wanted, f"{layer.__name__} is asked as {asked.get(layer)} and has {wanted}"
+        layers = {x for _, x in inspect.getmembers(module, inspect.isclass) if x.__module__ == module.__name__}
+        assert {x for x in layers if issubclass(x, nn.Module)} <= asked, f"tests/test_{room}.py: LAYERS lacks a layer"
+    assert all(layer.impls == tuple(type(layer.make()).forms) for layer in LAYERS.values())
 
 
 def build(name, impl, *, dtype=torch.float32):

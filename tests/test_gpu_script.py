@@ -17,6 +17,7 @@ from attncourse.profile import tiles
 from attncourse.profile.cases import sdpa_form
 from attncourse.profile.clock import Clock
 from attncourse.profile.record import Measurement
+from attncourse.rooms import rooms
 from attncourse.sliding_window import local_mask, sliding_window_attention
 from attncourse.testing import make_qkv
 from benchmarks import __main__ as script
@@ -309,7 +310,7 @@ def test_a_package_that_is_not_there_is_named_and_no_fault(hiding):
     assert unread.failures() == [] and [line["why"] for line in unread.ended] == ["needs nbformat"]
     only = run_tests(hiding, "test_some", "--on-device")
     assert only.counts == {"passed": 1} and only.failures() == []
-    few = run_tests(hiding, "test_some", "--named", "drawn,holds", "--first", "1")
+    few = run_tests(hiding, "test_some", "-k", "drawn or holds", "--first", "1")
     assert few.counts == {"passed": 1, "skipped": 1}
     dealt = [run_tests(hiding, "test_some", "--share", f"{i}/2").ended for i in (1, 2)]
     assert sorted(line["test"] for ended in dealt for line in ended) == sorted(line["test"] for line in tested.ended)
@@ -325,7 +326,7 @@ def test_a_chapter_runs_without_ipython(hiding):
     figure = "import matplotlib.pyplot as plt\nfrom IPython.display import HTML, Markdown\nplt.figure()"
     shows = "from attncourse import show\nprint(show(show).data[:22])"
     run = execute(write_notebook(hiding / "shows.ipynb", code, figure, shows))
-    assert run.problems == [] and run.cells[2].printed.startswith("# attncourse/notebook")
+    assert run.problems == [] and run.cells[2].printed.startswith("```python\n# attncourse")
 
 
 def test_what_killed_a_file_is_told_by_its_test():
@@ -336,11 +337,10 @@ def test_what_killed_a_file_is_told_by_its_test():
     assert kernels.Tested("t", lines[:2], 0).failures() == []
 
 
-def test_every_test_file_is_there_and_every_room_with_a_kernel_has_one():
+def test_every_test_file_is_there_and_every_room_has_some_that_need_no_gpu():
     assert all((ROOT / "tests" / f"{name}.py").exists() for name in kernels.TESTS)
-    rooms = {path.parent.name for path in (ROOT / "attncourse").glob("*/kernel.py")} - {"_shared", "profile", "check"}
-    assert {f"test_{room}" for room in rooms} <= set(kernels.TESTS)
-    assert set(kernels.COMPILED) <= rooms
+    assert {f"test_{room}" for room in rooms()} <= {name for name, _ in kernels.shares("cpu", 2)} <= set(kernels.TESTS)
+    assert {*kernels.COMPILED, *kernels.LONG} <= {*rooms()}
     for cores in (2, 16):
         work = kernels.shares("cuda", cores)
         assert {name for name, _ in work} == set(kernels.TESTS) and len(work) == len(set(work))

@@ -250,13 +250,6 @@ def test_nothing_to_grade_is_a_usage_error(course, tmp_path, capsys, prepare, wo
     assert end.value.code == 2 and words in capsys.readouterr().err
 
 
-def test_a_folder_without_released_exercises_is_a_usage_error(tmp_path, course, capsys):
-    hand_in(course, tmp_path / "in" / "a.ipynb")
-    with pytest.raises(SystemExit) as end:
-        main(["grade", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--exercises", str(tmp_path / "out")])
-    assert end.value.code == 2 and "holds no released exercises" in capsys.readouterr().err
-
-
 def test_no_formula_reaches_a_spreadsheet(course, tmp_path):
     hand_in(course, tmp_path / "in" / "=cmd()|calc.ipynb", **RIGHT)
     grade(course, tmp_path / "in", tmp_path / "out", "--unconfined")

@@ -195,6 +195,12 @@ def test_the_section_is_a_link_into_the_built_book(tmp_path):
     assert said_of(link.parent) == "Read again: Query, key and value , section Who may look where ."
 
 
+def test_a_check_may_send_its_learner_to_another_chapter():
+    place = Book("https://example.org/book").place(CHECKS["softmax_attention.merge"])
+    assert place.chapter == "Mechanism or implementation?"
+    assert place.address.endswith("/mechanism_or_implementation.html#online-softmax-one-pass-any-split")
+
+
 def test_without_a_built_book_chapters_are_the_repository_s_notebooks(tmp_path):
     (link,) = page_of(tmp_path, toy(rows="wrong")).select(".again a")
     assert re.fullmatch(r"https://github\.com/\S+/blob/\S+/book/softmax_attention\.ipynb", link["href"])

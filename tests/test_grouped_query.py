@@ -31,8 +31,17 @@ from attncourse.profile import peak_memory
 from attncourse.softmax_attention import softmax_attention
 from attncourse.testing import assert_causal, assert_within_budget, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.grouped_query.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {
+    "grouped_query": Layer(lambda **o: GroupedQueryAttention(D_MODEL, 4, n_kv_heads=2, **o), masks=True),
+    "grouped_query, a window": Layer(
+        lambda **o: GroupedQueryAttention(D_MODEL, 4, n_kv_heads=1, window=3, **o), masks=True
+    ),
+}
 
 
 @pytest.fixture
@@ -350,6 +359,7 @@ def exact_decode(q, k, v, lengths, **masking):
     return torch.cat([out for out, _ in parts]), torch.cat([lse for _, lse in parts])
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("splits", [1, 3, 8])
 @pytest.mark.parametrize(
@@ -369,6 +379,7 @@ def test_the_decode_kernel_keeps_its_budget_at_every_split(dtype, splits, h, g, 
     torch.testing.assert_close(lse.double(), exact_lse, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("codec", [None, Int8(), Int8(group=8), Int4(), Int4(group=4), Fp8(), Fp8(group=4)], ids=str)
 @pytest.mark.parametrize("paged", [False, True])
 def test_the_decode_kernel_reads_every_storage_where_it_lies(codec, paged, decode, device):

@@ -39,9 +39,14 @@ from attncourse.profile import peak_memory
 from attncourse.softmax_attention import attention_weights, softmax_attention
 from attncourse.testing import assert_causal, gradients, make_qkv
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 from tests.test_softmax_attention import MASKINGS, dense_by_hand, masking_for
 
 kernel = pytest.importorskip("attncourse.hard_attention.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {"hard_attention": Layer(lambda **o: HardAttention(D_MODEL, estimator="argmax", **o), masks=True)}
+
 triton, tl = kernel.triton, kernel.tl
 
 # Each test of frequencies raises a false alarm once in a million seeds.
@@ -564,6 +569,7 @@ def test_the_kernel_reads_the_best_key_at_every_width(dtype, dk, dv, device):
     check_best(dict(b=1, h=2, g=1, t=19, s=35, dk=dk, dv=dv), dtype, device, causal=True)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 67), (67, 1), (257, 65), (70, 31)])
 @pytest.mark.parametrize("masking", [{}, dict(causal=True), dict(window=4)], ids=str)
 def test_the_kernel_reads_the_best_key_off_the_block_edges(masking, t, s, device):

@@ -815,6 +815,7 @@ def test_a_cache_of_channels_names_what_does_not_fit():
 # Kernels
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
     "codec", [*CODECS.values(), Int8(group=1), Int8(group=3), Int4(group=6), Fp8(group=3)], ids=str
@@ -1002,6 +1003,7 @@ def test_a_cache_says_how_it_lies(layout):
     assert cache.in_order
 
 
+@pytest.mark.dry
 def test_the_kernel_reads_all_256_codes_of_eight_bits_as_pytorch_does(device):
     codes = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).view(1, 1, 1, 256).to(device)
     store, slots = (codes, torch.ones(1, 1, 1, 1, device=device)), torch.zeros(1, 1, dtype=torch.long, device=device)

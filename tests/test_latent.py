@@ -29,8 +29,16 @@ from attncourse.multi_head import MultiHeadAttention
 from attncourse.softmax_attention import softmax_attention
 from attncourse.testing import assert_within_budget, gradients
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.latent.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+WIDTHS = dict(kv_lora_rank=6, qk_nope_head_dim=4, qk_rope_head_dim=2, v_head_dim=5)
+LAYERS = {
+    "latent": Layer(lambda **o: LatentAttention(D_MODEL, 4, **WIDTHS, **o)),
+    "latent, absorbed": Layer(lambda **o: LatentAttention(D_MODEL, 4, **WIDTHS, form="absorbed", **o)),
+}
 
 
 def draw(*, b=2, h=3, t=5, s=7, n=4, p=2, r=6, dv=5, dtype=torch.float64, device="cpu", seed=0):
@@ -403,6 +411,7 @@ def test_the_kernel_keeps_its_budget_at_the_published_width(attend, device):
     check_kernel(attend, inputs, dtype=torch.float32)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize(("h", "t"), [(1, 1), (16, 1), (17, 1), (3, 4)])
 @pytest.mark.parametrize("s", [1, 16, 67])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(h, t, s, attend, device):
@@ -432,6 +441,7 @@ def test_any_split_gives_what_the_whole_gives(attend, device):
         torch.testing.assert_close(attend(*inputs, splits=splits), whole)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("page_size", [1, 4, 16])
 @pytest.mark.parametrize("splits", [1, 3])
 def test_the_kernel_reads_pages_in_any_order_and_no_other(page_size, splits, attend, device):

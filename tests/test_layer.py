@@ -19,6 +19,7 @@ from attncourse.block_sparse import (
 from attncourse.grade.imports import imported_names
 from attncourse.hard_attention import HardAttention
 from attncourse.linear_attention import LinearAttention
+from attncourse.rooms import rooms_with
 from attncourse.sliding_window import (
     SlidingWindowAttention,
     sliding_window_attention,
@@ -26,7 +27,6 @@ from attncourse.sliding_window import (
 )
 from attncourse.softmax_attention import SoftmaxAttention, softmax_attention, softmax_attention_torch
 from attncourse.testing import gradients, make_qkv
-from tests.test_rooms import ROOMS, WITHOUT_A_LAYER
 
 
 def layers_of(room):
@@ -39,7 +39,7 @@ def layers_of(room):
     ]
 
 
-LAYERS = [layer for room in ROOMS if room not in WITHOUT_A_LAYER for layer in layers_of(room)]
+LAYERS = [layer for room in rooms_with("{}/module.py") for layer in layers_of(room)]
 
 
 # Heads

@@ -27,8 +27,17 @@ from attncourse.profile import median_seconds, peak_memory
 from attncourse.softmax_attention import softmax_attention
 from attncourse.testing import assert_causal, gradients, make_qkv, relative_error
 from tests.compile_gate import SHARED_LIMIT, compile_all
+from tests.every_layer import D_MODEL, Layer
 
 kernel = pytest.importorskip("attncourse.linear_attention.kernel", reason="Triton is on Linux alone")
+
+# What `test_every_form` builds and calls.
+LAYERS = {
+    "linear_attention": Layer(lambda **o: LinearAttention(D_MODEL, 4, **o)),
+    "linear_attention, retention": Layer(lambda **o: LinearAttention(D_MODEL, 4, causal=True, decay="retention", **o)),
+    "linear_attention, gated": Layer(lambda **o: LinearAttention(D_MODEL, 4, causal=True, decay="gated", **o)),
+    "delta rule": Layer(lambda **o: DeltaRule(D_MODEL, 4, **o)),
+}
 
 SIZES = [(7, 7), (3, 11), (11, 3), (1, 1), (1, 6), (17, 17)]
 DECAYS = {
@@ -449,6 +458,7 @@ def test_the_kernel_keeps_its_budget_at_every_width(dtype, dk, dv, device):
     check_kernel(dict(b=1, h=2, g=1, t=19, dk=dk, dv=dv), dtype, device)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (1, 35), (5, 33), (33, 33), (48, 48)])
 def test_the_kernel_keeps_its_budget_off_the_block_edges(t, s, device):
     for decay in ("step", "feature"):
@@ -467,6 +477,7 @@ def test_the_kernel_takes_any_strides_and_queries_without_keys(device):
         torch.testing.assert_close(kernel.linear_attention_triton(*x, causal=True), linear_attention(*x, causal=True))
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("normalize", [False, True])
 def test_the_kernels_step_is_the_definitions(decay, normalize, device):

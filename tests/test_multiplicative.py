@@ -23,8 +23,31 @@ from attncourse.multiplicative import (
     predicted_positions,
 )
 from attncourse.testing import assert_within_budget, gradients, relative_error
+from tests.every_layer import D_MODEL, TOKENS, Layer, beside
 
 kernel = pytest.importorskip("attncourse.multiplicative.kernel", reason="Triton is on Linux alone")
+
+
+def at_steps(layer, x, **options):
+    """Local-m is told the queries' time steps."""
+    t = x.shape[1] if isinstance(x, torch.Tensor) and x.ndim > 1 else TOKENS
+    return layer(x, x, positions=torch.arange(t, device=getattr(x, "device", None)), **options)
+
+
+# What `test_every_form` builds and calls.
+LAYERS = {
+    "multiplicative": Layer(lambda **o: MultiplicativeAttention(D_MODEL, D_MODEL, **o), call=beside),
+    "multiplicative, dot": Layer(lambda **o: MultiplicativeAttention(D_MODEL, D_MODEL, score="dot", **o), call=beside),
+    "multiplicative, concat": Layer(
+        lambda **o: MultiplicativeAttention(D_MODEL, D_MODEL, score="concat", **o), call=beside
+    ),
+    "multiplicative, local-m": Layer(
+        lambda **o: MultiplicativeAttention(D_MODEL, D_MODEL, locality="local_m", radius=2, **o), call=at_steps
+    ),
+    "multiplicative, local-p": Layer(
+        lambda **o: MultiplicativeAttention(D_MODEL, D_MODEL, locality="local_p", radius=2, **o), call=beside
+    ),
+}
 
 
 def make_inputs(*, b=2, h=1, t=5, s=7, dq=4, dk=3, dv=6, dtype=torch.float64, device="cpu", seed=0):
@@ -168,6 +191,7 @@ def assert_same_function(kernel_form, reference_form, inputs, device):
         assert relative_error(got, wanted) < 1e-5
 
 
+@pytest.mark.dry
 def test_dot_and_general_by_the_softmax_kernel(device):
     q, k, v, weight = make_inputs(t=18, s=21)
     lengths = torch.tensor([21, 4])

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from attncourse.course.new_exercise import new_exercise, registered, with_imports
+from attncourse.course.new_exercise import new_exercise, with_imports
 from tests.toy_course import ROOT, cells_graded_as, hand_in
 
 PARTS = ("attncourse", "tests", "solutions", "exercises", "book")
@@ -88,12 +88,6 @@ def test_a_name_that_a_bank_has_is_refused(course):
     bank.write_text(text, encoding="utf-8")
 
 
-@pytest.mark.bad_input
-def test_without_a_checkout_it_says_so(tmp_path):
-    with pytest.raises(ValueError, match="checkout of the course"):
-        new_exercise(tmp_path, "windows", chapter="short_history")
-
-
 def test_imports_grow_by_what_is_missing_and_stay_in_order():
     source = "import torch\n\nfrom ..core import exercise_check\nfrom ..expect import place\n\nx = place\n"
     needing = "import torch\n\nfrom ..core import Broken, exercise_check\nfrom ..expect import expect_close\n"
@@ -104,18 +98,6 @@ def test_imports_grow_by_what_is_missing_and_stay_in_order():
     assert with_imports(grown, needing, Path("unit.py")) == grown
     with pytest.raises(ValueError, match=r"unit\.py must have the line `import torch`"):
         with_imports("x = 1\n", "import torch\n", Path("unit.py"))
-
-
-def test_a_unit_is_registered_whether_the_list_fits_a_line_or_not():
-    source = 'from . import b, a  # isort: skip\n\n__all__ = ["a", "b"]\n'
-    once = registered(source, "aa")
-    assert once == 'from . import b, a  # isort: skip\nfrom . import aa  # isort: skip\n\n__all__ = ["a", "aa", "b"]\n'
-    long = [f"unit_with_a_long_name_{i}" for i in range(10, 18)]
-    for unit in long:
-        once = registered(once, unit)
-    names = "".join(f'    "{name}",\n' for name in ("a", "aa", "b", *long))
-    assert once.endswith(f"from . import {long[-1]}  # isort: skip\n\n__all__ = [\n{names}]\n")
-    assert once.count("isort: skip") == 10
 
 
 def test_a_new_unit_and_its_further_exercises_are_green_from_the_start(course):

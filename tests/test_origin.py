@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from attncourse.course.origin import Origin, course_notebooks, origin_files, point_at, read_origin, write_first_cells
+from attncourse.course.origin import Origin, course_notebooks, origin_files, point_at, read_origin, write_generated
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +21,8 @@ def copy_of_course(folder: Path) -> Path:
         shutil.copy(ROOT / name, folder)
     for name in ("book", "solutions", "exercises"):
         shutil.copytree(ROOT / name, folder / name)
+    (folder / "attncourse").mkdir()
+    shutil.copy(ROOT / "attncourse" / "chapters.txt", folder / "attncourse")
     return folder
 
 
@@ -51,8 +53,8 @@ def test_the_course_agrees_with_its_origin():
     assert_agrees(ROOT, read_origin(ROOT))
 
 
-def test_first_cells_are_up_to_date(tmp_path):
-    assert write_first_cells(copy_of_course(tmp_path)) == []
+def test_what_is_generated_is_up_to_date(tmp_path):
+    assert write_generated(copy_of_course(tmp_path)) == []
 
 
 def test_point_at_moves_everything_and_back(tmp_path):
@@ -89,7 +91,7 @@ def test_a_notebook_without_a_first_cell_is_named(tmp_path):
     notebook.cells = [c for c in notebook.cells if "bootstrap" not in c.metadata.get("tags", [])]
     nbformat.write(notebook, path)
     with pytest.raises(ValueError, match=path.name):
-        write_first_cells(root)
+        write_generated(root)
 
 
 # The first cell where the course is not installed.
@@ -129,4 +131,4 @@ def test_a_stray_notebook_is_no_chapter(tmp_path):
     for name in ("Copy of kv_cache.ipynb", "stray.ipynb"):
         (root / "book" / name).write_text("no notebook at all", encoding="utf-8")
     assert [path.name for path in course_notebooks(root)] == [path.name for path in course_notebooks(ROOT)]
-    assert write_first_cells(root) == []
+    assert write_generated(root) == []

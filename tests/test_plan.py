@@ -49,6 +49,7 @@ def latents(device, *, s=40):
     return *(x.to(device) for x in inputs), torch.tensor([7, s], dtype=torch.int32, device=device)
 
 
+@pytest.mark.dry
 def test_a_plan_serves_growing_sequences_and_other_values(device):
     """What a run gives is what a call of its own gives, and stays when the plan runs again."""
     q, k, v, lengths = decoding(device)
@@ -63,6 +64,7 @@ def test_a_plan_serves_growing_sequences_and_other_values(device):
     assert not torch.equal(outs[0][0], outs[2][0])
 
 
+@pytest.mark.dry
 def test_a_plan_of_latents_serves_growing_sequences(device):
     *inputs, lengths = latents(device)
     plan = plan_latent_decode(*inputs, key_lengths=lengths)

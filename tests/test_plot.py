@@ -9,11 +9,8 @@ import pytest
 import torch
 
 from attncourse.plot import (
-    accuracy_and_time,
     alignments,
-    local_windows,
     memory_against_length,
-    predicted_and_measured,
     signed_heatmap,
     slider,
     weights_heatmap,
@@ -53,25 +50,12 @@ def test_alignments_draw_a_panel_a_model():
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[:4] == list("abcd")
     assert not any(ax.axison for ax in figure.axes[4:])
-
-
-def test_a_local_window_prints_the_sums_it_was_given():
-    weights = torch.tensor([0.2, 0.3, 0.1])
-    figure = local_windows(torch.zeros(3), weights, weights / 2, position=1.0, radius=1)
-    assert [ax.texts[0].get_text() for ax in figure.axes] == ["sum 1.00", "sum 0.60", "sum 0.30"]
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("word read", "character written")
 
 
 def test_lines_carry_the_values_they_were_given():
     ax = memory_against_length([1, 2], {"a": [10**6, 3 * 10**6], "b": [2, 4]}, device="here")
     assert list(ax.lines[0].get_ydata()) == [1.0, 3.0] and ax.get_title() == "here"
-    ax = predicted_and_measured([1, 2], {"a": [10**6, 10**6]}, [2 * 10**6, 4 * 10**6], xlabel="n", label="formula")
-    assert list(ax.lines[0].get_ydata()) == [2.0, 4.0] and list(ax.lines[1].get_ydata()) == [1.0, 1.0]
-
-
-def test_bars_carry_the_values_they_were_given():
-    figure = accuracy_and_time({"a": 0.5, "b": 0.7}, {"a": 0.1, "b": 0.1}, {"a": 3.0, "b": 1.0})
-    assert [bar.get_width() for bar in figure.axes[0].patches] == [0.5, 0.7]
-    assert [bar.get_width() for bar in figure.axes[1].patches] == [3.0, 1.0]
 
 
 def test_a_slider_holds_every_frame_and_needs_no_network():

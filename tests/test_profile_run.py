@@ -13,16 +13,17 @@ import attncourse
 from attncourse import softmax_attention
 from attncourse.__main__ import main
 from attncourse.profile import measure
-from attncourse.profile.cases import CASES, Draw, sdpa_backend, sdpa_form, softmax_case
+from attncourse.profile.cases import CASES, Draw, sdpa_backend, sdpa_form
 from attncourse.profile.command import describe_measurements
 from attncourse.profile.compare import Pair, compare_records, pair_records
 from attncourse.profile.counts import Count, Size, attention_count, banded_pairs, projection_count
-from attncourse.profile.facts import PRINTED, device_facts, versions
+from attncourse.profile.device_facts import PRINTED, device_facts, versions
 from attncourse.profile.limits import Limits, measure_limits
 from attncourse.profile.measure import describe_problem, measure_form, measure_mechanisms
 from attncourse.profile.record import Measurement, Record, read_record, write_record
 from attncourse.profile.roofline import Roofline
 from attncourse.profile.timing import time_calls
+from attncourse.softmax_attention.case import case as softmax_case
 
 SMALL = Size(b=2, h=4, g=2, t=128, s=128, dk=16, dv=16)
 LIMITS = Limits(copy=1e10, read=1e10, matmul={"float32": 1e11})

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.promises import rows
+from benchmarks.promises import measured_row
 from benchmarks.promises.__main__ import judge
-from benchmarks.promises.rows import Row
+from benchmarks.promises.measured_row import Row
 
 
 def test_every_room_that_is_measured_has_a_file_and_every_file_is_of_one():
-    own = {"__init__", "__main__", "rows"}
-    assert {path.stem for path in Path(rows.__file__).parent.glob("*.py")} - own == {*rows.ROOMS}
-    for room in rows.ROOMS:
+    own = {"__init__", "__main__", "measured_row"}
+    assert {path.stem for path in Path(measured_row.__file__).parent.glob("*.py")} - own == {*measured_row.ROOMS}
+    for room in measured_row.ROOMS:
         assert callable(importlib.import_module(f"benchmarks.promises.{room}").measure)
         assert importlib.util.find_spec(f"attncourse.{room}.reference")
 

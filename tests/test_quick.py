@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests import quick, test_chapters
+from tests import quick, test_chapters, test_hostile_class
 
 ROOT = Path(__file__).parents[1]
 REPORT = """<testsuites><testsuite>
@@ -42,16 +42,19 @@ def test_the_fastest_of_each_file_fit_and_the_house_rules_run_whole(files):
     }
 
 
-def test_every_case_of_a_listed_function_and_what_needs_the_chapters_is_left_out(files):
-    items = [
-        SimpleNamespace(nodeid=f"tests/test_x.py::{name}") for name in ("test_fast[1]", "test_fast[2]", "test_fast_too")
-    ]
-    items.append(SimpleNamespace(nodeid=f"{quick.CHAPTERS}[kv_cache]"))
+def item(name: str, *fixtures: str) -> SimpleNamespace:
+    return SimpleNamespace(nodeid=name, fixturenames=fixtures)
+
+
+def test_every_case_of_a_listed_function_and_what_needs_the_chapters_or_a_dear_fixture_is_left_out(files):
+    items = [item(f"tests/test_x.py::{name}", "tmp_path") for name in ("test_fast[1]", "test_fast[2]", "test_fast_too")]
+    items += [item(f"{quick.CHAPTERS}[kv_cache]"), item("tests/test_x.py::test_new", *quick.DEAR)]
     gone = []
     hook = SimpleNamespace(pytest_deselected=lambda items: gone.extend(items))
     everything = [*items]
     quick.pytest_collection_modifyitems(SimpleNamespace(hook=hook), items)
-    assert items == everything[2:3] and gone == [*everything[:2], everything[3]]
+    assert items == everything[2:3] and gone == [*everything[:2], *everything[3:]]
+    assert all(hasattr(test_hostile_class, fixture) for fixture in quick.DEAR)
     assert quick.CHAPTERS.endswith(test_chapters.test_a_chapter_runs_and_shows_what_is_committed.__name__)
 
 

@@ -3,6 +3,8 @@
 import ast
 import importlib
 import re
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -11,37 +13,25 @@ import pytest
 from attncourse.check import UNITS
 from attncourse.course.origin import course_notebooks
 from attncourse.grade.imports import imported_names
+from attncourse.rooms import rooms
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "attncourse"
 
-# From the top down: a file imports from its own level and from those below. What is on no list is a room.
-ABOVE_ROOMS = (
+ROOMS = [*rooms()]
+# From the top down: a file imports from its own level and from those below.
+LEVELS = (
     {"__main__"},
     {"grade"},
     {"course"},
     {"check"},
     {"lessons"},
     {"models", "profile", "choose"},
+    {*ROOMS},
+    {"attncourse", "notebook", "masks", "positions", "rooms", "testing"},
+    {"plot", "_shared"},
 )
-BELOW_ROOMS = ({"attncourse", "notebook", "masks", "positions", "testing"}, {"plot", "_shared"})
-NOT_ROOMS = set().union(*ABOVE_ROOMS, *BELOW_ROOMS)
-ROOMS = sorted(p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name not in NOT_ROOMS and p.name != "__pycache__")
-LEVELS = (*ABOVE_ROOMS, {*ROOMS}, *BELOW_ROOMS)
-
-# A room may build on these others; every other import between rooms is a knot.
-MAY_USE = {
-    "grouped_query": {"softmax_attention"},
-    "hard_attention": {"softmax_attention"},
-    "kv_cache": {"softmax_attention"},
-    "latent": {"softmax_attention"},
-    "multi_head": {"softmax_attention"},
-    "multiplicative": {"softmax_attention", "additive"},
-}
 LAYERS = ("module", "reference", "blocked", "kernel")
-
-# What a room holds for the layers of others.
-WITHOUT_A_LAYER = {"kv_cache"}
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -94,17 +84,28 @@ def test_a_circle_and_a_look_up_are_seen_wherever_the_import_stands(statement):
     assert {"attncourse.plot.style", "attncourse.check.drawing"} <= {*circle(graph)}
 
 
-def test_there_are_rooms():
-    assert {"softmax_attention", "additive", "multiplicative", "multi_head", "block_sparse"} <= set(ROOMS)
+def test_a_folder_with_a_definition_is_a_room_and_says_what_it_is():
+    assert {path.parent.name for path in PACKAGE.glob("*/reference.py")} == {*ROOMS}
+    assert {"softmax_attention", "additive", "latent"} < {*ROOMS}
+    for name, room in rooms().items():
+        assert room.title and room.kernels and room.papers, name
+        assert (ROOT / "book" / f"{room.chapter}.ipynb").exists(), f"{name}: there is no chapter {room.chapter}"
+        assert {*room.builds_on} <= {*ROOMS} - {name}
+        for _, address in room.papers:
+            assert address.startswith("https://arxiv.org/abs/")
+            assert address in importlib.import_module(f"attncourse.{name}").__doc__, (
+                f"attncourse.{name} names no {address}"
+            )
+
+
+def test_to_ask_for_the_rooms_loads_no_pytorch():
+    code = "import sys; from attncourse.rooms import rooms; assert rooms(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_is_complete_under_one_name(room):
-    parts = [
-        part
-        for part in ("__init__", "reference", "module", "kernel")
-        if part != "module" or room not in WITHOUT_A_LAYER
-    ]
+    parts = ["__init__", "reference", "kernel", *["module"] * rooms()[room].has_layer]
     expected = [
         *(PACKAGE / room / f"{part}.py" for part in parts),
         ROOT / "tests" / f"test_{room}.py",
@@ -113,35 +114,19 @@ def test_a_room_is_complete_under_one_name(room):
         ROOT / "exercises" / room / f"{room}.ipynb",
         PACKAGE / "check" / "units" / f"{room}.py",
     ]
+    if "\n@triton.jit" in (PACKAGE / room / "kernel.py").read_text(encoding="utf-8"):
+        expected += [ROOT / "tests" / "compiled" / f"{room}.py", ROOT / "tests" / "compiled" / f"{room}.json"]
     assert [path for path in expected if not path.exists()] == []
     package = importlib.import_module(f"attncourse.{room}")
     definition = room if room.endswith("attention") else f"{room}_attention"
     assert callable(getattr(package, definition)), f"attncourse.{room} exports no {definition}"
-    assert "arxiv.org/abs/" in package.__doc__, f"attncourse.{room} names no paper"
+    assert UNITS[room].chapter == rooms()[room].chapter, "its exercises belong to its chapter"
 
 
 def test_a_chapter_with_one_room_has_its_name():
-    rooms_of = {}
-    for unit in UNITS.values():
-        rooms_of.setdefault(unit.chapter, []).extend({unit.name} & {*ROOMS})
-    assert {chapter: rooms for chapter, rooms in rooms_of.items() if len(rooms) == 1 and rooms != [chapter]} == {}
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_the_readme_has_one_row_a_room(room):
-    rows = [
-        line
-        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-        if line.startswith(f"| `{room}` |")
-    ]
-    assert len(rows) == 1
-    cells = [cell.strip() for cell in rows[0].strip("|").split("|")]
-    assert len(cells) == 6, "mechanism, paper, chapter, code, kernel, exercise"
-    assert "arxiv.org/abs/" in cells[1]
-    for cell, path in zip(
-        cells[3:], (f"attncourse/{room}", f"attncourse/{room}/kernel.py", f"exercises/{room}"), strict=True
-    ):
-        assert path in cell
+    for chapter in {room.chapter for room in rooms().values()}:
+        inside = [name for name, room in rooms().items() if room.chapter == chapter]
+        assert len(inside) > 1 or inside == [chapter]
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -157,7 +142,7 @@ def test_imports_flow_one_way(path):
     if room not in ROOMS:
         return
     used = {r for r in ROOMS for m in modules if m.startswith(f"attncourse.{r}") and r != room}
-    assert used <= MAY_USE.get(room, set()), f"a room imports a room: {used}"
+    assert used <= {*rooms()[room].builds_on}, f"a room imports a room: {used}"
     own = {m.split(".")[2] for m in modules if m.startswith(f"attncourse.{room}.")} & set(LAYERS)
     if layer in LAYERS[1:]:
         assert own - {layer} <= ({"reference"} if layer == "blocked" else set()), f"{layer}.py imports {own}"

@@ -14,7 +14,7 @@ import pytest
 
 from attncourse.__main__ import main
 from attncourse.check import CHECKS
-from attncourse.grade.imports import rooms
+from attncourse.grade.imports import parts_with_answers
 from attncourse.grade.read.submission import Release
 from attncourse.grade.wall import cgroup
 from attncourse.grade.wall.sandbox import Sandbox, course_files, find_sandbox, mounts_in_order
@@ -195,7 +195,7 @@ def test_a_missing_package_is_said_to_be_withheld(worker):
 
 def test_each_unit_s_notebook_finds_what_its_release_imports_and_no_file_of_a_mechanism():
     release = Release.read(ROOT / "exercises", {check.unit for check in CHECKS.values()})
-    answers = rooms() | {"plot"}
+    answers = parts_with_answers() | {"plot"}
     for unit, imports in release.imports.items():
         files = course_files(imports)
         assert {"check/__init__.py", "grade/wall/worker.py"} <= {*files}

@@ -74,6 +74,7 @@ def test_the_online_softmax_is_the_softmax_of_scaled_scores(n, scale, device):
     torch.testing.assert_close(lse.cpu(), torch.logsumexp(exact, dim=-1).float(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.dry
 def test_scores_far_from_zero_are_subtracted_before_they_are_multiplied(device):
     """Next to a mask of -1e9 the scores differ by 64, the distance of float32's numbers there, or not at all."""
     lowest = torch.finfo(torch.float32).min
@@ -106,6 +107,7 @@ def test_merged_splits_are_attention_to_all_keys(splits, width, dtype, device):
     torch.testing.assert_close(lse[:4].cpu().double(), torch.logsumexp(exact, dim=-1)[:4], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_delta_is_what_a_rows_gradients_are_lowered_by(dtype, device):
     draw = torch.Generator().manual_seed(0)

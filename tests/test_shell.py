@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,25 +76,48 @@ def test_a_module_of_the_course_that_is_missing_is_no_extra():
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["point-at", "--repository", "https://github.com/a/b", "--tag", "t"], "must be a checkout of the course"),
-        (["bootstrap"], "must be a checkout of the course"),
         (["compare", "before.json", "after.json"], "before.json: No such file"),
         (["cache", "--config", "config.json"], "config.json"),
         (["record", "grades", "ada"], "grades holds no records"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-@pytest.mark.parametrize("other_project", [False, True])
-def test_away_from_a_checkout_a_command_says_what_is_missing(
-    tmp_path, monkeypatch, capsys, arguments, said, other_project
-):
-    if other_project:
-        (tmp_path / "pyproject.toml").write_text("[project]\nname = 'other'\n", encoding="utf-8")
+def test_a_command_says_which_file_is_missing(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     error = capsys.readouterr().err
     assert ended.value.code == UNUSABLE and said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("other_project", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["assign", "additive", "--out", "assignment"], "--root"),
+        (["bootstrap"], "--root"),
+        (["grade", ".", "--out", "grades"], "--exercises"),
+        (["new-exercise", "windows", "--chapter", "short_history"], "--root"),
+        (["point-at", "--repository", "https://github.com/a/b", "--tag", "t"], "--root"),
+        (["release"], "--root"),
+        (["where", "latent"], "--root"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_command_that_needs_a_checkout_says_so(tmp_path, monkeypatch, capsys, arguments, option, other_project):
+    if other_project:
+        (tmp_path / "pyproject.toml").write_text("[project]\nname = 'other'\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, option, "."])
+    error = capsys.readouterr().err
+    assert ended.value.code == UNUSABLE and error.count("\n") == 1
+    assert re.fullmatch(
+        rf"attncourse: this needs [\w. ]+ of a checkout of the course, and {re.escape(str(tmp_path))} holds none: "
+        rf"clone your fork and run this in it, or say {option} FOLDER\n",
+        error,
+    )
+    assert not (tmp_path / "assignment").exists()
 
 
 def test_a_file_that_fails_a_command_is_named(tmp_path, capsys):

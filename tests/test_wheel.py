@@ -20,6 +20,7 @@ NEEDS_A_CLONE = (
     ["bootstrap"],
     ["point-at", "--repository", "https://github.com/a/b", "--tag", "v1"],
     ["new-exercise", "windows", "--chapter", "short_history"],
+    ["where", "latent"],
 )
 WORKS_ANYWHERE = (
     ["exercises"],
@@ -104,7 +105,7 @@ def test_a_command_that_needs_a_clone_says_so_in_a_sentence(installed, tmp_path)
     for command, (says, code) in zip(NEEDS_A_CLONE, run_each(NEEDS_A_CLONE, installed, tmp_path), strict=True):
         assert code == 2, (command, says)
         assert says.startswith("attncourse: ") and says.strip().count("\n") == 0, (command, says)
-        assert "clone" in says and ("--root FOLDER" in says or "--exercises FOLDER" in says), (command, says)
+        assert "clone your fork and run this in it, or say --" in says, (command, says)
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["here"]
 
 

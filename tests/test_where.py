@@ -63,9 +63,3 @@ def test_an_unknown_name_is_told_what_is_spelled_alike(name, near, capsys):
         main(["where", name])
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and f"named {name!r}; did you mean" in said and near in said
-
-
-@pytest.mark.bad_input
-def test_away_from_a_checkout_it_says_so(tmp_path):
-    with pytest.raises(ValueError, match="needs a checkout of the course"):
-        belonging("latent", tmp_path)

@@ -57,14 +57,14 @@ RIGHT = {
 
 
 def grading_metadata(grade_id: str, *, points: int | None = None) -> dict:
-    """nbgrader's cell metadata of a solution cell, or (with points) of a check cell."""
+    """Return nbgrader's cell metadata of a solution cell, or (with points) of a check cell."""
     marks = {"grade_id": grade_id, "schema_version": 3, "task": False, "grade": points is not None}
     marks |= {"solution": points is None, "locked": points is not None}
     return {"nbgrader": marks | ({} if points is None else {"points": points})}
 
 
 def solution_notebook() -> nbformat.NotebookNode:
-    """The source of the unit, as an author writes it."""
+    """Return the source of the unit, as an author writes it."""
     cells = [
         new_markdown_cell("# Toys", id="title"),
         new_code_cell(HARMLESS_FIRST_CELL, id="bootstrap", metadata={"tags": ["bootstrap"]}),
@@ -84,7 +84,7 @@ def solution_notebook() -> nbformat.NotebookNode:
 
 
 def write_course(root: Path) -> Path:
-    """The unit's source, its release and nbgrader's configuration in an empty folder."""
+    """Write the unit's source, its release and nbgrader's configuration into an empty folder."""
     (root / "solutions" / "toy").mkdir(parents=True)
     nbformat.write(solution_notebook(), root / "solutions" / "toy" / "toy.ipynb")
     shutil.copy(ROOT / "nbgrader_config.py", root)
@@ -106,18 +106,20 @@ def hand_in(course: Path, path: Path, *, unit: str = "toy", edit=None, **answers
 
 
 def cells_graded_as(notebook, grade_id: str) -> list:
-    """The cells with this grade_id."""
+    """Return the cells with this grade_id."""
     return [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade_id") == grade_id]
 
 
 def wrapped(name: str, before: str) -> str:
-    """The right answer, which runs `before` first."""
+    """Return the right answer, which runs `before` first."""
     lines = "\n    ".join(before.splitlines())
     return f"{RIGHT[name]}\n\n_{name} = {name}\n\ndef {name}(x):\n    {lines}\n    return _{name}(x)"
 
 
 def grade(course: Path, submissions: Path, out: Path, *options: str, code: int = 0) -> dict[str, dict]:
-    """Records by learner, marked by the command itself; the sandbox is the real one unless the options say otherwise."""
+    """Return records by learner, marked by the command itself;
+    the sandbox is the real one where no option says otherwise.
+    """
     arguments = ["grade", submissions, "--out", out, "--exercises", course / "exercises", "--workers", "2"]
     assert main([str(a) for a in (*arguments, "--checks", "tests.toy_checks", *options)]) == code
     records = [json.loads(path.read_text(encoding="utf-8")) for path in (out / "records").rglob("*.json")]
@@ -125,10 +127,10 @@ def grade(course: Path, submissions: Path, out: Path, *options: str, code: int =
 
 
 def states(record: dict) -> list[str]:
-    """The state of each check of a record."""
+    """Return the state of each check of a record."""
     return [check["state"] for check in record["checks"]]
 
 
 def messages(record: dict) -> str:
-    """All that a record's checks say."""
+    """Return all that a record's checks say."""
     return "\n".join(check["message"] for check in record["checks"])

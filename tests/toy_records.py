@@ -12,14 +12,14 @@ SEED = 31337_000_777
 
 
 def register_toys(monkeypatch) -> None:
-    """The toy unit as one of the course's, for a test."""
+    """Register the toy unit as one of the course's, for a test."""
     monkeypatch.setitem(UNITS, "toy", Unit("toy", "Toys", chapter="softmax_attention", minutes=5))
     for name, check in toy_course.CHECKS.items():
         monkeypatch.setitem(CHECKS, name, replace(check, section="who-may-look-where"))
 
 
 def check_record(check: str, state: str = "passed", message: str = "", **more: Any) -> dict[str, Any]:
-    """One check of a record; a pass has all points, everything else none."""
+    """Return one check of a record; a pass has all points, everything else none."""
     possible = (toy_course.CHECKS | CHECKS)[check].points
     points = possible if state == "passed" else 0
     return {
@@ -37,7 +37,7 @@ def check_record(check: str, state: str = "passed", message: str = "", **more: A
 def record(
     learner: str = "ada", *checks: dict[str, Any], unit: str = "toy", state: str = "marked", **more: Any
 ) -> Record:
-    """One record; without checks one of a submission in which nothing was judged."""
+    """Return one record; without checks one of a submission in which nothing was judged."""
     identity = {"name": "", "canvas_id": "", "moodle_id": ""} | more.pop("identity", {})
     return {
         "file": f"{learner}/{unit}.ipynb",
@@ -61,13 +61,13 @@ def record(
 def toy(
     learner: str = "ada", double: str = "passed", rows: str = "passed", cube: str = "passed", **more: Any
 ) -> Record:
-    """A record of the toy unit by the states of its three checks."""
+    """Return a record of the toy unit by the states of its three checks."""
     states = {"toy.double": double, "toy.rows": rows, "toy.cube": cube}
     return record(learner, *(check_record(name, state, f"{state}!") for name, state in states.items()), **more)
 
 
 def invented_class(size: int, *, unit: str = "softmax_attention", seed: int = 0) -> list[Record]:
-    """A class of learners of every kind, in the proportions that a class has."""
+    """Return a class of learners of every kind, in the proportions that a class has."""
     rng = random.Random(seed)
     checks = [name for name, check in CHECKS.items() if check.unit == unit]
     return [_invented(f"learner-{number:05}", unit, checks, rng) for number in range(size)]

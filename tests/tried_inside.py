@@ -14,7 +14,9 @@ CHIP = 90
 
 
 def interpret() -> dict[str, str]:
-    """The versions beside which a loop runs as a learner writes it: Triton imported after the package."""
+    """Interpret a loop as a learner writes it, Triton imported after the package;
+    return the versions that it ran beside.
+    """
     os.environ["ATTNCOURSE_DEVICE"] = "cpu"
     import attncourse
 
@@ -46,7 +48,7 @@ def interpret() -> dict[str, str]:
 
 
 def compile_each() -> dict[str, int]:
-    """How many kernels there are; each compiles in the first of its cases and fits the chip."""
+    """Compile each kernel in the first of its cases, see that it fits the chip, and return how many there are."""
     os.environ["TRITON_INTERPRET"] = "0"
     from tests.compile_gate import first_of_each_kernel
 

@@ -36,7 +36,7 @@ SUMMARY = "summary.md"
 
 @dataclass(frozen=True)
 class Versions:
-    """A set of versions: what is pinned; all else, and an empty pin, is the newest that pip finds.
+    """Versions are a set: what is pinned; all else, and an empty pin, is the newest that pip finds.
 
     triton is installed by this pin where torch's build for processors asks for none; its build for CUDA brings its own.
     """
@@ -79,12 +79,12 @@ PINS_TRITON = "import importlib.metadata as m, json; print(json.dumps(any(r.star
 
 
 class Failed(Exception):
-    """What was run ended badly; the message is the end of what it said."""
+    """A run ended badly; the message is the end of what it said."""
 
 
 @dataclass
 class Outcome:
-    """What came of a set of versions. It holds where nothing failed, and something was tried."""
+    """An outcome is what came of a set of versions. It holds where nothing failed, and something was tried."""
 
     name: str
     found: dict[str, str] = field(
@@ -119,7 +119,7 @@ HEADERS = (
 
 
 def chosen(words: list[str]) -> list[Versions]:
-    """The sets whose names begin with one of these words; all that are supported where there is no word.
+    """Return the sets whose names begin with one of these words; all that are supported where there is no word.
 
     Raises:
         ValueError: a word begins no name.
@@ -133,13 +133,13 @@ def chosen(words: list[str]) -> list[Versions]:
 
 
 def numpys_for(python: str) -> list[str]:
-    """Those of NUMPYS that are built for this Python, "3.11"."""
+    """Return those of NUMPYS that are built for this Python, "3.11"."""
     minor = int(python.partition(".")[2])
     return [numpy for numpy in NUMPYS if int(OLDEST_PYTHON.get(numpy, python).partition(".")[2]) <= minor]
 
 
 def find_python(version: str) -> Path | None:
-    """An interpreter of this version, as python3.11 on PATH or in pyenv's folder; None where there is none."""
+    """Return an interpreter of this version, as python3.11 on PATH or in pyenv's folder; None where there is none."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     on_path = shutil.which(f"python{version}")
     newest_first = sorted(pyenv.glob(f"{version}.*/bin/python"), key=_patch_level, reverse=True)
@@ -151,12 +151,16 @@ def _patch_level(python: Path) -> list[int]:
 
 
 def _runs(python: Path) -> bool:
-    """pyenv lays a python3.11 on PATH, too, where another version is the active one: that one says so and ends."""
+    """Return whether this runs: pyenv lays a python3.11 on PATH, too,
+    where another version is active, and it says so and ends.
+    """
     return subprocess.run([python, "-c", "import venv"], capture_output=True).returncode == 0
 
 
 def install(versions: Versions, python: Path) -> Path:
-    """The Python of an environment with these versions; made anew where pins or pyproject.toml have changed, or nothing is pinned."""
+    """Return the Python of an environment with these versions;
+    made anew where pins or pyproject.toml have changed, or nothing is pinned.
+    """
     folder = FOLDER / versions.name
     inside, mark, pins = folder / "bin" / "python", folder / "installed", folder / "pins.txt"
     wanted = f"{versions}\n{(ROOT / 'pyproject.toml').read_text(encoding='utf-8')}"
@@ -176,7 +180,7 @@ def install(versions: Versions, python: Path) -> Path:
 
 
 def pins_of(**versions: str) -> list[str]:
-    """Lines of a constraints file; none for what is not pinned."""
+    """Return lines of a constraints file; none for what is not pinned."""
     return [f"{name}=={version}" for name, version in versions.items() if version]
 
 
@@ -228,7 +232,9 @@ def _loop_beside(inside: Path, numpy: str) -> None:
 
 
 def run_tests(inside: Path, report: Path, *, all_cases: bool) -> dict[str, int]:
-    """How many of the rooms' tests pass, fail and are skipped; pytest's own words go into a log beside the report."""
+    """Return how many of the rooms' tests pass, fail and are skipped;
+    pytest's own words go into a log beside the report.
+    """
     files = [f"tests/test_{name}.py" for name in (*ROOMS, *SHARED_TESTS)]
     few = [] if all_cases else ["-p", "tests.few_cases"]
     options = ["-q", "-p", "no:cacheprovider", "-k", NO_GATES, f"--junitxml={report}", *few]
@@ -239,7 +245,7 @@ def run_tests(inside: Path, report: Path, *, all_cases: bool) -> dict[str, int]:
 
 
 def read_counts(report: Path) -> dict[str, int]:
-    """passed, failed, skipped of a JUnit report; without one, as after a crash, one failure."""
+    """Return passed, failed, skipped of a JUnit report; without one, as after a crash, one failure."""
     if not report.exists():
         return {"passed": 0, "failed": 1, "skipped": 0}
     counts = {what: 0 for what in ("tests", "failures", "errors", "skipped")}
@@ -264,7 +270,7 @@ def _run(command: list, **environment: str) -> str:
 
 
 def report_of(outcomes: list[Outcome], *, all_cases: bool) -> str:
-    """The summary as Markdown: a row a set of versions."""
+    """Return the summary as Markdown: a row per set of versions."""
     cases = "every case of each test" if all_cases else "at most three cases of each test"
     rows = tabulate([outcome.row() for outcome in outcomes], headers=HEADERS, tablefmt="github")
     return f"Tried on {datetime.date.today()}, {cases}.\n\n{rows}\n"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class CacheShape:
-    """What one layer keeps of a token: for each of its streams n_kv_heads vectors.
+    """A shape says what one layer keeps of a token: for each of its streams n_kv_heads vectors.
 
     Args:
         n_kv_heads: heads of each stream; 1 where all query heads share one.
@@ -23,7 +23,7 @@ class CacheShape:
 
 @runtime_checkable
 class KeyValueCache(Protocol):
-    """What one layer keeps of a batch of sequences, each as long as its own `lengths` says."""
+    """A cache holds what one layer keeps of a batch of sequences, each as long as its own `lengths` says."""
 
     lengths: Int[Tensor, " b"]
     """How many tokens of each sequence went in (`cache_seqlens`)."""
@@ -51,24 +51,34 @@ class KeyValueCache(Protocol):
     """Whether `view` gives position j in place j, of every sequence, and a query sees all that stands before it."""
 
     def append(self, *streams: Tensor, counts: Int[Tensor, " b"] | None = None) -> None:
-        """Add c tokens (b, g, c, width) a stream to every sequence; of row b only the first counts[b] are tokens.
+        """Add c tokens to every sequence; of row b only the first counts[b] are tokens.
+
+        Args:
+            streams: (b, g, c, width) each, as many as the cache's shape has widths.
+            counts: integers from 0 to c (default: c, all are tokens).
 
         Raises:
             ValueError: a shape, batch, dtype or device that is not the cache's, or no room; then nothing is written.
         """
 
     def view(self) -> tuple[Tensor, ...]:
-        """Each stream as (b, g, s, width), s the longest length; what stands beyond a sequence's own is padding."""
+        """Return each stream as (b, g, s, width), s the longest length; what stands beyond a sequence's own is padding."""
 
     def positions(self) -> Int[Tensor, "b s"]:
-        """Where the tokens that `view` gives stand in their sequences; -1 for padding."""
+        """Return where the tokens that `view` gives stand in their sequences; -1 for padding."""
 
 
 def visible_in_cache(
     queries: Int[Tensor, "b t"], keys: Int[Tensor, "b s"], *, window: int | None = None, sinks: int = 0
 ) -> Bool[Tensor, "b 1 t s"]:
-    """Who sees whom by position, (b, 1, t, s): keys not after the query and none that is padding, of a window the last, and
-    beside them the sequence's first `sinks`."""
+    """Return who sees whom by position, (b, 1, t, s): keys not after the query and none that is padding.
+
+    Args:
+        queries: positions of the queries.
+        keys: positions of the keys; -1 for padding.
+        window: only the last so many, the query's own included (default: all).
+        sinks: tokens at the sequence's begin that are seen beside the window.
+    """
     distance = queries[:, :, None] - keys[:, None, :]
     visible = (distance >= 0) & (keys >= 0)[:, None, :]
     if window is not None:
@@ -79,10 +89,15 @@ def visible_in_cache(
 def visible_through(
     cache: KeyValueCache, queries: Int[Tensor, "b t"], *, window: int | None = None, sinks: int = 0
 ) -> Bool[Tensor, "b 1 t s"]:
-    """Who sees whom of what a cache holds: what a layer's window and sinks let through, and the cache's own.
+    """Return who sees whom of what a cache holds: what a layer's window and sinks let through, and the cache's own.
 
-    A ring holds more than its window, as much as the text's last piece was long. If all of that were seen, the output would
-    hang on how the text was cut.
+    A ring holds more than its window, as much as the text's last piece was long. If all of that were seen, the output
+    would hang on how the text was cut.
+
+    Args:
+        queries: positions of the queries.
+        window: keys that a query sees, its own included (default: all).
+        sinks: tokens at the sequence's begin that are seen beside the window.
     """
     keys = cache.positions()
     visible = visible_in_cache(queries, keys, window=window, sinks=sinks)
@@ -94,7 +109,14 @@ def visible_through(
 def read_cache(
     cache: KeyValueCache, queries: Int[Tensor, "b t"], *, dtype: torch.dtype, window: int | None = None, sinks: int = 0
 ) -> tuple[tuple[Tensor, ...], Bool[Tensor, "b 1 t s"]]:
-    """What a cache holds, in this dtype and with zeros where no query looks, and what queries at these positions see of it."""
+    """Return what a cache holds, with zeros where no query looks, and what queries at these positions see of it.
+
+    Args:
+        queries: positions of the queries.
+        dtype: that in which the streams are returned.
+        window: keys that a query sees, its own included (default: all).
+        sinks: tokens at the sequence's begin that are seen beside the window.
+    """
     visible = visible_through(cache, queries, window=window, sinks=sinks)
     unseen = ~visible.any(dim=2)[..., None]  # may hold anything, and a weight of 0 times NaN is NaN
     # No other dtype than the cache's own, but under autocast.

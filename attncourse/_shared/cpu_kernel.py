@@ -82,10 +82,11 @@ CODECS = {
 
 
 def compiled(work: np.dtype) -> Callable[[Callable], Callable[[], ctypes._CFuncPtr]]:
-    """A kernel of what a thread does: called without arguments it is compiled, and what C calls with the address of its work.
+    """Make a kernel of what a thread does:
+    called without arguments it is compiled, and what C calls with the address of its work.
 
-    Numba looks at a function's own file to see whether what it keeps on disk is still right, and not at the files of what it
-    calls. So it keeps it in a folder that is named after all of them.
+    Numba looks at a function's own file to see whether what it keeps on disk is still right, and not at the files of
+    what it calls. So it keeps it in a folder that is named after all of them.
 
     Args:
         work: the record that the kernel finds at the address.
@@ -140,7 +141,12 @@ STREAM = np.dtype(
 
 
 def stream_of(x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None) -> tuple:
-    """A STREAM (blocks, g, tokens, width) whose vectors' entries are neighbours, plain or coded, without a copy."""
+    """Return a STREAM (blocks, g, tokens, width) whose vectors' entries are neighbours, plain or coded, without a copy.
+
+    Args:
+        x: vectors, or their codes.
+        scale, zero: what the codes are multiplied by, and what is added (default: none, the vectors are plain).
+    """
     codec = CODECS[x.dtype]
     return (
         x.data_ptr(),
@@ -177,25 +183,27 @@ STEP = [
 
 @inlined
 def work_at(address):
-    """The record that a kernel was given."""
+    """Return the record that a kernel was given."""
     return carray(address, 1)[0]
 
 
 @inlined
 def next_item(work):
-    """One that no thread has taken: the first sequence's splits, the next one's, ...; from sequences * splits on there is none."""
+    """Return an item that no thread has taken: the first sequence's splits, the next one's, ...;
+    from sequences * splits on there is none.
+    """
     return take(work.next)
 
 
 @inlined
 def length_of(work, batch):
-    """Tokens of a sequence."""
+    """Return how many tokens a sequence has."""
     return integer(work.lengths + 8 * batch) if work.lengths else work.capacity
 
 
 @inlined
 def load_rows(to, at, rows, width, factor):
-    """Float32 rows by a factor, to where each has its padded width."""
+    """Copy float32 rows, by a factor, to where each has its padded width."""
     for row in range(rows):
         for i in range(width):
             to[row * padded(width) + i] = number(at + 4 * (row * width + i)) * factor
@@ -203,7 +211,7 @@ def load_rows(to, at, rows, width, factor):
 
 @inlined
 def keys_of(split, splits, length, positions, window):
-    """The keys begin..end of one of equal splits, in whole tiles, of what any query at these positions may see."""
+    """Return the keys begin..end of one of equal splits, in whole tiles, of what any query at these positions may see."""
     end = min(length, positions.max() + 1)
     begin = max(positions.min() - window + 1, 0)
     each = -(-max(end - begin, 0) // (splits * TILE)) * TILE
@@ -213,7 +221,7 @@ def keys_of(split, splits, length, positions, window):
 
 @inlined
 def hide(scores, key, count, rows, positions, window):
-    """-inf where a tile of `count` keys ends, and where a query stands before one or too far behind it.
+    """Write -inf where a tile of `count` keys ends, and where a query stands before one or too far behind it.
 
     Args:
         scores: (rows, TILE), flat.
@@ -231,7 +239,8 @@ def hide(scores, key, count, rows, positions, window):
 
 @inlined
 def locate(at, base, strides, work, batch, head, start, count):
-    """Where the vectors of tokens start, start + 1, ... begin; after `count` of them the last one's, so that all can be read.
+    """Find where the vectors of tokens start, start + 1, ... begin;
+    after `count` of them the last one's, so that all can be read.
 
     Args:
         at: (TILE,) to be filled.
@@ -253,12 +262,12 @@ def locate(at, base, strides, work, batch, head, start, count):
 
 @inlined
 def move_on(at, next_at):
-    """The next tile's vectors become this one's."""
+    """Let the next tile's vectors become this one's."""
     copy(address(at), address(next_at), 8 * TILE)
 
 
 def _widening(entries: Callable, narrower: int) -> Callable:
-    """Of codes that `entries` loads, and that are half as wide as float32 so many times: a tile of them as float32.
+    """Return what makes float32 of a tile of codes that `entries` loads, so many times `narrower` than float32.
 
     Groups of whole vectors of LANES share a scale.
     """
@@ -283,7 +292,7 @@ widen_int8, widen_fp8, widen_int4 = _widening(load_int8, 2), _widening(load_fp8,
 
 @inlined
 def widened(at, i, codec):
-    """LANES entries from entry i on of a vector of codes, as float32, before scales."""
+    """Return LANES entries from entry i on of a vector of codes, as float32, before scales."""
     if codec == INT8:
         return load_int8(at + i)
     if codec == INT4:
@@ -299,7 +308,7 @@ def widened(at, i, codec):
 
 @numba.njit(error_model="numpy")
 def widen_any(tile, at, scale_at, stream, count):
-    """Codes of any width and any groups, zeros beyond the width."""
+    """Widen codes of any width and any groups, with zeros beyond the width."""
     short = np.zeros(stream.nbytes + 4 * LANES, np.uint8)  # LANES of the last ones may be read beyond all memory
     each, zero = stream.width // stream.groups, stream.zero - stream.scale
     for i in range(count):
@@ -316,7 +325,7 @@ def widen_any(tile, at, scale_at, stream, count):
 
 @inlined
 def bring(at, tile, scale_at, stream, count):
-    """Vectors as float32: where that is not what they are stored as, they are widened into the tile, and at[i] says where.
+    """Bring vectors as float32: where they are stored otherwise they are widened into the tile, and at[i] says where.
 
     Args:
         at, scale_at: (TILE,) where the codes and scales of `count` vectors begin.
@@ -343,25 +352,27 @@ def bring(at, tile, scale_at, stream, count):
 
 @register_jitable
 def padded(n, step=LANES):
-    """n and as many more as make it whole steps: a width of whole vectors, say."""
+    """Return n and as many more as make it whole steps: a width of whole vectors, say."""
     return n + -n % step
 
 
 @inlined
 def asked_at_once(rows):
-    """Vectors of the next tile that are asked for with a block of scores: after all blocks of KEYS keys, half as many."""
+    """Return how many vectors of the next tile are asked for with a block of scores:
+    after all blocks of KEYS keys, half as many.
+    """
     return -(-KEYS // 2 * ROWS // rows)
 
 
 @inlined
 def new_places():
-    """Room for where each vector of a tile begins."""
+    """Return room for where each vector of a tile begins."""
     return np.zeros(TILE, np.int64)
 
 
 @inlined
 def room(n):
-    """n numbers that begin where a line of the cache does, so that a vector lies in one line."""
+    """Return room for n numbers that begins where a line of the cache does, so that a vector lies in one line."""
     numbers = np.empty(n + LINE // 4, np.float32)
     skipped = -(address(numbers) // 4) % (LINE // 4)
     return numbers[skipped : skipped + n]
@@ -390,7 +401,7 @@ def ask(at, nbytes):
 
 @inlined
 def add_all_products(sums, q, k, first, width):
-    """`add_products` of whole vectors: ROWS queries from address q on, KEYS keys from k[first] on."""
+    """Add the products of whole vectors, as `add_products`: ROWS queries from address q on, KEYS keys from k[first] on."""
     for offset in range(0, 4 * width, 4 * LANES):
         sums = add_products(sums, q + offset, 4 * width, k, first, offset)
     return sums
@@ -398,7 +409,8 @@ def add_all_products(sums, q, k, first, width):
 
 @inlined
 def add_mixture(acc, weights, v, count, width, next_k, next_v, k_bytes, v_bytes):
-    """acc += mixture of a tile's values: what ROWS rows mix of some of the values' entries stays in registers meanwhile.
+    """Add to acc the mixture of a tile's values:
+    what ROWS rows mix of some of the entries stays in registers meanwhile.
 
     Args:
         acc: (rows, width).
@@ -433,7 +445,9 @@ def add_mixture(acc, weights, v, count, width, next_k, next_v, k_bytes, v_bytes)
 
 @inlined
 def exp2(x):
-    """2 ** x in each lane, x <= 0: a power of two for the nearest whole number, seven terms of a series for the rest."""
+    """Return 2 ** x in each lane, x <= 0:
+    a power of two for the nearest whole number, seven terms of a series for the rest.
+    """
     x = at_least(x, fill(np.float32(-127.0)))  # of which and of less it is 0
     n = nearest(x)
     rest = subtract(x, n)
@@ -449,7 +463,8 @@ def exp2(x):
 
 @inlined
 def online_softmax(scores, top, sums, acc):
-    """One tile's step: scores become weights, 2 ** (score - top), under the new top; what was summed before shrinks to it.
+    """Take one tile's step: scores become weights, 2 ** (score - top), under the new top;
+    what was summed before shrinks to it.
 
     Args:
         scores: (rows, TILE), flat, exponents to base 2; -inf where a query does not look.
@@ -478,14 +493,16 @@ def online_softmax(scores, top, sums, acc):
 
 @inlined
 def multiply_row(acc, row, width, factor):
-    """A row of acc (rows, width) by what lies in all lanes of factor."""
+    """Multiply a row of acc (rows, width) by what lies in all lanes of factor."""
     for i in range(row * width, (row + 1) * width, LANES):
         store(address(acc) + 4 * i, multiply(load(address(acc) + 4 * i), factor))
 
 
 @inlined
 def finish_softmax(acc, top, sums, lse):
-    """Weights by their sum, and log-sum-exps to base 2; zeros and -inf for a query that saw nothing."""
+    """Divide the mixtures by the sum of weights, and write log-sum-exps to base 2;
+    a query that saw nothing gets zeros and -inf.
+    """
     for row in range(len(top)):
         summed = total(load(address(sums) + 4 * row * LANES))
         lse[row] = top[row] + np.log2(summed)
@@ -494,9 +511,13 @@ def finish_softmax(acc, top, sums, lse):
 
 
 def in_threads(kernel: Callable[[], Callable], work: np.ndarray) -> None:
-    """The kernel on this work in as many threads as PyTorch uses, which take item after item.
+    """Run the kernel on this work in as many threads as PyTorch uses, which take item after item.
 
     PyTorch's own threads: for a while after their last work they spin, and would slow down others.
+
+    Args:
+        kernel: what `compiled` made.
+        work: one record of the kernel's type.
     """
     call, threads, parallel = kernel(), torch.get_num_threads(), _openmp()
     if threads > 1 and parallel is not None:
@@ -512,7 +533,9 @@ def in_threads(kernel: Callable[[], Callable], work: np.ndarray) -> None:
 
 @functools.cache
 def _openmp() -> Callable | None:
-    """What runs a function in all threads, of the OpenMP library that PyTorch has loaded; None where it has another."""
+    """Return what runs a function in all threads, of the OpenMP library that PyTorch has loaded;
+    None where it has another.
+    """
     try:
         parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel
     except (AttributeError, OSError):
@@ -522,7 +545,7 @@ def _openmp() -> Callable | None:
 
 
 class _telling(event.Listener):
-    """Inside it, what is compiled and not found on disk says so."""
+    """Inside it, a kernel that is compiled, and not found on disk, says so."""
 
     def __init__(self, name: str):
         self.name, self.began = name, None
@@ -545,24 +568,32 @@ class _telling(event.Listener):
 
 
 def check_on_processor(name: str, x: Tensor) -> None:
-    """The kernel takes these dtypes, on a processor."""
+    """Check that a kernel for processors takes this dtype, and that the tensor is on one.
+
+    Args:
+        name: of the launcher, for the message.
+        x: a tensor that it was given.
+
+    Raises:
+        ValueError: another dtype or device.
+    """
     check_dtype(name, x)
     if x.device.type != "cpu":
         raise ValueError(f"{name} runs on processors, got {x.device}: use impl='triton' there")
 
 
 def address_of(x: Tensor | None) -> int:
-    """Where its first number lies; 0 for none."""
+    """Return the address of the first number of x; 0 for None."""
     return 0 if x is None else x.data_ptr()
 
 
 def integers(x: Tensor | None) -> Tensor | None:
-    """As a kernel reads them: of 64 bits, one after another."""
+    """Return x as a kernel reads integers: of 64 bits, one after another."""
     return None if x is None else x.to(torch.int64).contiguous()
 
 
 def numbers(x: Tensor) -> Tensor:
-    """As a kernel reads queries: float32, one after another."""
+    """Return x as a kernel reads queries: float32, one after another."""
     return x.float().contiguous()
 
 
@@ -581,11 +612,17 @@ def run_step(
     block_table: Tensor | None,
     size: int,
 ) -> tuple[Tensor, Tensor]:
-    """All splits of all sequences, merged: outputs (sequences, rows, width) and log-sum-exps (sequences, rows).
+    """Return all splits of all sequences, merged: outputs (sequences, rows, width) and log-sum-exps (sequences, rows).
 
     Args:
+        kernel: what `compiled` made.
         dtype, inputs: the record that the kernel takes, and what stands in it after the fields of STEP.
-        others: as in STEP.
+        sequences, splits, rows, width, t: sequences times key/value heads; parts of each; query rows, their width;
+            queries.
+        lengths: integers, tokens of each sequence (default: capacity).
+        capacity: tokens for which there is room.
+        block_table: integers, which block holds which part of a sequence; None where each lies in one piece.
+        size: tokens of a block.
 
     Raises:
         MemoryError: a thread had no room for a tile.
@@ -617,7 +654,7 @@ def run_step(
 
 @inlined
 def part_of(work, item):
-    """An item's mixture (rows * width) and log-sum-exps (rows,), of padded rows and widths."""
+    """Return an item's mixture (rows * width) and log-sum-exps (rows,), of padded rows and widths."""
     rows = padded(work.rows, ROWS)
     numbers = rows * padded(work.width)
     part = carray(pointer(work.parts + 4 * item * numbers), numbers, np.float32)
@@ -626,7 +663,7 @@ def part_of(work, item):
 
 @inlined
 def hand_in(work, item):
-    """The item is done; where it was the last one of its sequence's, all of them are merged."""
+    """Mark the item as done; where it was the last one of its sequence's, all of them are merged."""
     sequence = item // work.splits
     if take(work.finished + 8 * sequence) == work.splits - 1:
         merge(work, sequence)
@@ -634,7 +671,7 @@ def hand_in(work, item):
 
 @numba.njit(error_model="numpy")
 def merge(work, sequence):
-    """The parts of a sequence's splits as one: as `merge_partial`, but log-sum-exps are to base 2."""
+    """Merge the parts of a sequence's splits, as `merge_partial`, but with log-sum-exps to base 2."""
     rows, width, first = work.rows, work.width, sequence * work.splits
     for row in range(rows):
         here = sequence * rows + row

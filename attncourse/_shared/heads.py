@@ -20,5 +20,5 @@ def split_heads(x: Float[Tensor, "b t hd"], n_heads: int) -> Float[Tensor, "b h 
 
 
 def merge_heads(x: Float[Tensor, "b h t dh"]) -> Float[Tensor, "b t hd"]:
-    """The inverse of `split_heads`: the heads' outputs side by side."""
+    """Return the inverse of `split_heads`: the heads' outputs side by side."""
     return rearrange(x, "b h t dh -> b t (h dh)")

@@ -9,7 +9,7 @@ from .launch import interpreting, triton_is_old
 
 
 def prepare_interpreter() -> None:
-    """Where the course works on a CPU, let Triton interpret, if it is not imported yet.
+    """Let Triton interpret where the course works on a CPU, if it is not imported yet.
 
     Triton reads the variable whenever a kernel is defined, its own library's among them. So it must be set before the
     first import of Triton, which PyTorch may do on its own.

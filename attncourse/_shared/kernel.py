@@ -213,11 +213,11 @@ def _row_delta_kernel(
 
 
 def row_delta(out: Tensor, dout: Tensor, dlse: Tensor | None = None) -> Tensor:
-    """delta = sum(out * dout) - dlse a row, float32 (b, h, t): what every weight's gradient is lowered by.
+    """Return delta = sum(out * dout) - dlse of each row, float32 (b, h, t): what every weight's gradient is lowered by.
 
     Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691, algorithm 2, line 4; the log-sum-exp's own gradient
-    enters each score times its weight, which is the same as lowering delta. out, dout (b, h, t, dv); dlse (b, h, t), None
-    where no gradient of the log-sum-exp arrives.
+    enters each score times its weight, which is the same as lowering delta. out, dout (b, h, t, dv); dlse (b, h, t),
+    None where no gradient of the log-sum-exp arrives.
     """
     b, h, t, dv = out.shape
     delta = torch.empty(b, h, t, device=out.device, dtype=torch.float32)
@@ -290,10 +290,12 @@ def _merge_splits_kernel(
 
 
 def merge_splits(parts: Tensor, part_lse: Tensor, out: Tensor, lse: Tensor) -> None:
-    """Into out (rows, width) and lse (rows,): rows whose keys were cut in splits, parts (rows, splits, width) float32.
+    """Merge rows whose keys were cut in splits, parts (rows, splits, width) float32,
+    into out (rows, width) and lse (rows,).
 
     Dao et al. 2023, Flash-Decoding, https://crfm.stanford.edu/2023/10/12/flashdecoding.html. All contiguous; part_lse
-    (rows, splits) and lse natural and float32. In tiles of 64 splits by 64 entries: 32 registers a thread of four warps.
+    (rows, splits) and lse natural and float32. In tiles of 64 splits by 64 entries: 32 registers a thread of four
+    warps.
     """
     rows, splits, width = parts.shape
     block_n, block_w = min(triton.next_power_of_2(splits), 64), min(padded(width), 64)
@@ -304,9 +306,14 @@ def merge_splits(parts: Tensor, part_lse: Tensor, out: Tensor, lse: Tensor) -> N
 
 
 def mask_arguments(mask: Tensor | None, shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, tuple[int, ...], int]:
-    """What a kernel takes for a mask over (b, h, t, s): the tensor, its strides, and which kind it is.
+    """Return what a kernel takes for a mask: the tensor, its strides, and which kind it is.
 
     Broadcast axes get stride 0: nothing is copied. Without a mask the pointer, never read, is that of `like`.
+
+    Args:
+        mask: boolean, or floats to add; None for no mask.
+        shape: (b, h, t, s) of the scores.
+        like: a tensor on the kernel's device.
     """
     if mask is None:
         return like, (0, 0, 0, 0), NO_MASK.value

@@ -26,14 +26,14 @@ FUSED = ("contract",)
 
 
 class Vector(types.Type):
-    """LANES numbers in a register; in compiled code alone."""
+    """A vector is LANES numbers in a register; it exists in compiled code alone."""
 
     def __init__(self):
         super().__init__(name=f"float32 x {LANES}")
 
 
 class Block(types.Type):
-    """Some vectors in as many registers; in compiled code alone."""
+    """A block is some vectors in as many registers; it exists in compiled code alone."""
 
     def __init__(self, vectors):
         super().__init__(name=f"{vectors} x float32 x {LANES}")
@@ -61,7 +61,7 @@ def _pointer(builder, at, kind):
 
 
 def _load(builder, at, kind=FLOATS):
-    """What lies at an address, wherever that stands in a line."""
+    """Return what lies at an address, wherever that stands in a line."""
     loaded = builder.load(_pointer(builder, at, kind))
     loaded.align = 1
     return loaded
@@ -72,7 +72,7 @@ def _store(builder, at, x):
 
 
 def _behind(builder, at, vectors):
-    """The address some vectors further on."""
+    """Return the address some vectors further on."""
     return builder.add(at, ir.Constant(at.type, 4 * LANES * vectors))
 
 
@@ -84,7 +84,7 @@ def _in_all_lanes(builder, x):
 
 @intrinsic
 def address(typing_context, array):
-    """Where an array's first number lies."""
+    """Return where an array's first number lies."""
 
     def generate(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -95,7 +95,7 @@ def address(typing_context, array):
 
 @intrinsic
 def number(typing_context, at):
-    """The float32 number at an address."""
+    """Return the float32 number at an address."""
 
     def generate(context, builder, signature, args):
         return _load(builder, *args, FLOAT)
@@ -105,7 +105,7 @@ def number(typing_context, at):
 
 @intrinsic
 def store_number(typing_context, at, x):
-    """A float32 number at an address."""
+    """Write a float32 number to an address."""
 
     def generate(context, builder, signature, args):
         _store(builder, *args)
@@ -116,7 +116,7 @@ def store_number(typing_context, at, x):
 
 @intrinsic
 def integer(typing_context, at):
-    """The integer of 64 bits at an address."""
+    """Return the integer of 64 bits at an address."""
 
     def generate(context, builder, signature, args):
         return _load(builder, *args, ir.IntType(64))
@@ -126,7 +126,9 @@ def integer(typing_context, at):
 
 @intrinsic
 def take(typing_context, at):
-    """The integer of 64 bits at an address, which grows by 1: no two threads get the same; what they wrote before is seen."""
+    """Return the integer of 64 bits at an address, which grows by 1:
+    no two threads get the same; what they wrote before is seen.
+    """
 
     def generate(context, builder, signature, args):
         kind = ir.IntType(64)
@@ -137,7 +139,7 @@ def take(typing_context, at):
 
 @intrinsic
 def pointer(typing_context, at):
-    """An address as `numba.carray` takes it."""
+    """Return an address as `numba.carray` takes it."""
 
     def generate(context, builder, signature, args):
         return _pointer(builder, *args, ir.IntType(8))
@@ -147,7 +149,7 @@ def pointer(typing_context, at):
 
 @intrinsic
 def copy(typing_context, to, at, nbytes):
-    """So many bytes from one address to another."""
+    """Copy so many bytes from one address to another."""
 
     def generate(context, builder, signature, args):
         to, at, nbytes = args
@@ -160,7 +162,7 @@ def copy(typing_context, to, at, nbytes):
 
 @intrinsic
 def load(typing_context, at):
-    """Numbers of float32."""
+    """Return LANES numbers of float32 that begin at an address."""
 
     def generate(context, builder, signature, args):
         return _load(builder, *args)
@@ -169,13 +171,13 @@ def load(typing_context, at):
 
 
 def _from_half(builder, bits):
-    """Bits of float16 numbers as float32."""
+    """Return float16 numbers, given as bits, as float32."""
     return builder.fpext(builder.bitcast(bits, ir.VectorType(ir.HalfType(), LANES)), FLOATS)
 
 
 @intrinsic
 def load_int8(typing_context, at):
-    """Integers of 8 bits."""
+    """Return LANES integers of 8 bits that begin at an address."""
 
     def generate(context, builder, signature, args):
         return builder.sitofp(_load(builder, *args, BYTES), FLOATS)
@@ -185,7 +187,7 @@ def load_int8(typing_context, at):
 
 @intrinsic
 def load_int4(typing_context, at):
-    """Integers of 4 bits; a byte's low half comes first."""
+    """Return LANES integers of 4 bits that begin at an address; a byte's low half comes first."""
 
     def generate(context, builder, signature, args):
         half = ir.VectorType(ir.IntType(8), LANES // 2)
@@ -200,7 +202,7 @@ def load_int4(typing_context, at):
 
 @intrinsic
 def load_bfloat16(typing_context, at):
-    """Numbers of bfloat16, the upper halves of float32."""
+    """Return LANES numbers of bfloat16, the upper halves of float32, that begin at an address."""
 
     def generate(context, builder, signature, args):
         bits = builder.zext(_load(builder, *args, HALVES), INTS)
@@ -211,7 +213,7 @@ def load_bfloat16(typing_context, at):
 
 @intrinsic
 def load_float16(typing_context, at):
-    """Numbers of float16."""
+    """Return LANES numbers of float16 that begin at an address."""
 
     def generate(context, builder, signature, args):
         return _from_half(builder, _load(builder, *args, HALVES))
@@ -221,10 +223,10 @@ def load_float16(typing_context, at):
 
 @intrinsic
 def load_fp8(typing_context, at):
-    """Numbers of float8_e4m3fn.
+    """Return LANES numbers of float8_e4m3fn that begin at an address.
 
-    Exponent and mantissa, moved to where float16 has them, say 1 / 256 of the number, since the exponents' biases differ by
-    8; but the largest code is no number.
+    Exponent and mantissa, moved to where float16 has them, say 1 / 256 of the number, since the exponents' biases
+    differ by 8; but the largest code is no number.
     """
 
     def generate(context, builder, signature, args):
@@ -244,7 +246,7 @@ def load_fp8(typing_context, at):
 
 @intrinsic
 def store(typing_context, at, x):
-    """A vector's numbers, from an address on."""
+    """Write a vector's numbers, from an address on."""
 
     def generate(context, builder, signature, args):
         _store(builder, *args)
@@ -270,7 +272,7 @@ def _plus_product(builder, total, x, y):
 
 @intrinsic
 def no_products(typing_context):
-    """Zeros, to which `add_products` adds."""
+    """Return zeros, to which `add_products` adds."""
 
     def generate(context, builder, signature, args):
         return _block(builder, [ir.Constant(FLOATS, [0.0] * LANES)] * products.vectors)
@@ -280,7 +282,7 @@ def no_products(typing_context):
 
 @intrinsic
 def add_products(typing_context, block, q, next_q, k, first, offset):
-    """The block plus products of LANES entries of ROWS queries and KEYS keys.
+    """Return the block plus products of LANES entries of ROWS queries and KEYS keys.
 
     Args:
         q, next_q: where the first query's entries begin, and how far behind them the next one's do.
@@ -306,7 +308,9 @@ def add_products(typing_context, block, q, next_q, k, first, offset):
 
 @intrinsic
 def store_sums(typing_context, at, stride, block):
-    """The sum of each vector: of the first KEYS one after another from `at` on, of the next from `stride` bytes behind."""
+    """Write the sum of each vector: of the first KEYS one after another from `at` on,
+    of the next from `stride` bytes behind.
+    """
 
     def generate(context, builder, signature, args):
         at, stride, block = args
@@ -321,10 +325,10 @@ def store_sums(typing_context, at, stride, block):
 
 
 def _sums(builder, vectors):
-    """A vector of the sums of LANES vectors, in their order.
+    """Return a vector of the sums of LANES vectors, in their order.
 
-    Half of a vector's lanes and half of another's are put into one, and the other halves, and both are added: one vector has
-    what was in two. So with each half as many vectors hold twice as many sums, of half as many lanes each.
+    Half of a vector's lanes and half of another's are put into one, and the other halves, and both are added: one
+    vector has what was in two. So with each half as many vectors hold twice as many sums, of half as many lanes each.
     """
     lanes = LANES // 2
     while len(vectors) > 1:
@@ -340,7 +344,7 @@ def _sums(builder, vectors):
 
 @intrinsic
 def load_mixtures(typing_context, at, stride):
-    """COLUMNS vectors of each of ROWS rows, which are `stride` bytes apart."""
+    """Return COLUMNS vectors of each of ROWS rows, which are `stride` bytes apart."""
 
     def generate(context, builder, signature, args):
         at, stride = args
@@ -355,7 +359,9 @@ def load_mixtures(typing_context, at, stride):
 
 @intrinsic
 def add_mixtures(typing_context, block, weights, stride, v):
-    """The block plus COLUMNS vectors of a value by a weight of each of ROWS rows, which are `stride` bytes apart."""
+    """Return the block plus COLUMNS vectors of a value by a weight of each of ROWS rows,
+    which are `stride` bytes apart.
+    """
 
     def generate(context, builder, signature, args):
         block, weights, stride, v = args
@@ -373,7 +379,7 @@ def add_mixtures(typing_context, block, weights, stride, v):
 
 @intrinsic
 def store_mixtures(typing_context, at, stride, block):
-    """`load_mixtures` undone."""
+    """Write what `load_mixtures` reads."""
 
     def generate(context, builder, signature, args):
         at, stride, block = args
@@ -389,7 +395,7 @@ def store_mixtures(typing_context, at, stride, block):
 
 @intrinsic
 def largest(typing_context, x):
-    """The largest of a vector's numbers; not told where one is NaN."""
+    """Return the largest of a vector's numbers; which one is not said where one is NaN."""
 
     def generate(context, builder, signature, args):
         return _across(builder, *args, _larger)
@@ -403,7 +409,7 @@ def _larger(builder, x, y):
 
 @intrinsic
 def total(typing_context, x):
-    """The sum of a vector's numbers."""
+    """Return the sum of a vector's numbers."""
 
     def generate(context, builder, signature, args):
         return _across(builder, *args, ir.IRBuilder.fadd)
@@ -412,7 +418,7 @@ def total(typing_context, x):
 
 
 def _across(builder, x, operation):
-    """What an operation makes of all numbers of a vector: half of them with the other half, and again."""
+    """Return what an operation makes of all numbers of a vector: half of them with the other half, and again."""
     lanes = LANES
     while lanes > 1:
         lanes //= 2
@@ -423,7 +429,7 @@ def _across(builder, x, operation):
 
 @intrinsic
 def spread(typing_context, at):
-    """The float32 number at an address, in every lane."""
+    """Return the float32 number at an address, in every lane."""
 
     def generate(context, builder, signature, args):
         return _in_all_lanes(builder, _load(builder, *args, FLOAT))
@@ -433,7 +439,7 @@ def spread(typing_context, at):
 
 @intrinsic
 def fill(typing_context, x):
-    """A number in every lane."""
+    """Return a vector with a number in every lane."""
 
     def generate(context, builder, signature, args):
         return _in_all_lanes(builder, args[0])
@@ -443,7 +449,7 @@ def fill(typing_context, x):
 
 @intrinsic
 def multiply_add(typing_context, x, y, z):
-    """x * y + z, rounded once where the processor can."""
+    """Return x * y + z, rounded once where the processor can."""
 
     def generate(context, builder, signature, args):
         x, y, z = args
@@ -453,7 +459,7 @@ def multiply_add(typing_context, x, y, z):
 
 
 def _of_two(operation):
-    """What an instruction makes of two vectors."""
+    """Return what an instruction makes of two vectors."""
 
     def generate(context, builder, signature, args):
         return operation(builder, *args)
@@ -463,28 +469,28 @@ def _of_two(operation):
 
 @intrinsic
 def add(typing_context, x, y):
-    """x + y."""
+    """Return x + y."""
 
     return _of_two(ir.IRBuilder.fadd)
 
 
 @intrinsic
 def subtract(typing_context, x, y):
-    """x - y."""
+    """Return x - y."""
 
     return _of_two(ir.IRBuilder.fsub)
 
 
 @intrinsic
 def multiply(typing_context, x, y):
-    """x * y."""
+    """Return x * y."""
 
     return _of_two(ir.IRBuilder.fmul)
 
 
 @intrinsic
 def at_least(typing_context, x, low):
-    """The larger of x and low in each lane; x where it is NaN."""
+    """Return the larger of x and low in each lane; x where it is NaN."""
 
     def generate(context, builder, signature, args):
         return _larger(builder, *args)
@@ -494,7 +500,7 @@ def at_least(typing_context, x, low):
 
 @intrinsic
 def nearest(typing_context, x):
-    """The whole number next to x, a tie to the even one."""
+    """Return the whole number next to x, a tie to the even one."""
 
     def generate(context, builder, signature, args):
         name, kind = f"llvm.nearbyint.v{LANES}f32", ir.FunctionType(FLOATS, [FLOATS])
@@ -505,7 +511,7 @@ def nearest(typing_context, x):
 
 @intrinsic
 def two_to(typing_context, n):
-    """2 ** n of whole numbers -127 < n < 128, as the exponent of a float; 0 of -127."""
+    """Return 2 ** n of whole numbers -127 < n < 128, as the exponent of a float; 0 of -127."""
 
     def generate(context, builder, signature, args):
         exponent = builder.add(builder.fptosi(args[0], INTS), ir.Constant(INTS, [127] * LANES))

@@ -21,7 +21,9 @@ __all__ = ["interpreter", "tl", "triton"]
 
 
 def _let_interpreter_loop() -> None:
-    """A scalar is an array of one element there: as an index it is that element (Triton 3.7 does the same)."""
+    """Let a scalar be an index: in the interpreter it is an array of one element,
+    of which that element is taken (Triton 3.7 does the same).
+    """
     patch = interpreter._patch_lang_tensor
 
     def patch_and_mend(tensor, *scope) -> None:
@@ -32,10 +34,11 @@ def _let_interpreter_loop() -> None:
 
 
 def _let_interpreter_patch_once() -> None:
-    """What the interpreter puts in the place of triton.language, it puts there again in each call of a device function.
+    """Let the interpreter put its own things in the place of triton.language once a launch,
+    not in each call of a device function.
 
-    It was there since the kernel began, and looking through the language takes as long as all else that a kernel does. So
-    in each launch the language is looked through once for each module that has device functions.
+    It was there since the kernel began, and looking through the language takes as long as all else that a kernel does.
+    So in each launch the language is looked through once for each module that has device functions.
     """
     patch, launch = interpreter._patch_lang, interpreter.GridExecutor.__call__
     patched = set()

@@ -12,7 +12,7 @@ KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def triton_is_old() -> bool:
-    """Whether this Triton is older than 3.7: in its interpreter, loops take arrays of one element for integers.
+    """Return whether this Triton is older than 3.7: in its interpreter, loops take arrays of one element for integers.
 
     NumPy 1.25 and newer warn of that, and from 2.4 on every loop over a range raises "only 0-dimensional arrays can be
     converted to Python scalars" (https://github.com/triton-lang/triton/issues/9171).
@@ -25,12 +25,20 @@ def triton_is_old() -> bool:
 
 
 def interpreting() -> bool:
-    """Whether kernels defined now run in Triton's interpreter."""
+    """Return whether kernels defined now run in Triton's interpreter."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
 def check_dtype(name: str, x: Tensor) -> None:
-    """Kernels take these dtypes."""
+    """Check that kernels take this dtype.
+
+    Args:
+        name: of the launcher, for the message.
+        x: a tensor that it was given.
+
+    Raises:
+        ValueError: another dtype.
+    """
     if x.dtype not in KERNEL_DTYPES:
         raise ValueError(
             f"{name} takes float32, float16 or bfloat16, got {x.dtype}: use impl='reference' or 'blocked' for it"
@@ -38,7 +46,16 @@ def check_dtype(name: str, x: Tensor) -> None:
 
 
 def check_runs_here(name: str, *tensors: Tensor) -> None:
-    """The kernel takes these dtypes, and these tensors are where it runs."""
+    """Check that the kernel takes these dtypes, and that these tensors are where it runs.
+
+    Args:
+        name: of the launcher, for the message.
+        tensors: all that it was given.
+
+    Raises:
+        ValueError: a dtype that kernels do not take; on a CPU where kernels are compiled, or on a GPU where they are
+            interpreted.
+    """
     x = tensors[0]
     check_dtype(name, x)
     if not (x.is_cuda or (x.device.type == "cpu" and interpreting())):
@@ -49,7 +66,9 @@ def check_runs_here(name: str, *tensors: Tensor) -> None:
 
 
 def in_exact_dtype(launch: Callable[..., tuple], *tensors: Tensor) -> tuple:
-    """launch(*tensors); interpreted bfloat16 goes through float32, since the interpreter's own is silently wrong."""
+    """Return launch(*tensors); interpreted bfloat16 goes through float32,
+    since the interpreter's own is silently wrong.
+    """
     dtype = tensors[0].dtype
     if not (interpreting() and dtype == torch.bfloat16):
         return launch(*tensors)
@@ -57,7 +76,7 @@ def in_exact_dtype(launch: Callable[..., tuple], *tensors: Tensor) -> tuple:
 
 
 def device_capability(x: Tensor) -> int:
-    """Compute capability as two digits, 90 for Hopper; 80 where the kernel is interpreted."""
+    """Return the compute capability of the chip of x as two digits, 90 for Hopper; 80 where the kernel is interpreted."""
     if not x.is_cuda:
         return 80
     major, minor = torch.cuda.get_device_capability(x.device)
@@ -65,15 +84,20 @@ def device_capability(x: Tensor) -> int:
 
 
 def padded(width: int) -> int:
-    """The tile's width: a power of two, and at least the 16 that a tensor core multiplies at once."""
+    """Return the tile's width: a power of two, and at least the 16 that a tensor core multiplies at once."""
     return max(16, 1 << (width - 1).bit_length())
 
 
 def chip_in(table: Mapping, *, bits: int, capability: int) -> int | str:
-    """Which chip's row of a table {chip: ...} serves this one: of the newest that is not newer (80 for sm_86 too).
+    """Return which chip's row of a table {chip: ...} serves this one:
+    of the newest that is not newer (80 for sm_86 too).
 
-    Products of float32, and all of chips before sm_80, run on FMA units out of registers, for which the row is "fma", or 75
-    for the older chips alone.
+    Products of float32, and all of chips before sm_80, run on FMA units out of registers, for which the row is "fma",
+    or 75 for the older chips alone.
+
+    Args:
+        bits: of an element of the inputs.
+        capability: the chip, two digits.
     """
     if capability < 80:
         return 75 if 75 in table else "fma"
@@ -83,7 +107,14 @@ def chip_in(table: Mapping, *, bits: int, capability: int) -> int | str:
 def tile_config(
     table: Mapping, *, width: int, bits: int, capability: int, blocks: tuple[str, ...] = ("BLOCK_T", "BLOCK_S")
 ) -> dict[str, int]:
-    """A row of a room's table {chip: {padded width: (*blocks, warps, stages)}}, named as a launch takes it."""
+    """Return a row of a room's table {chip: {padded width: (*blocks, warps, stages)}}, named as a launch takes it.
+
+    Args:
+        width: padded.
+        bits: of an element of the inputs.
+        capability: the chip, two digits.
+        blocks: names of the tile's sides in the row.
+    """
     chip = chip_in(table, bits=bits, capability=capability)
     row = min(n for n in table[chip] if n >= width)
     *sizes, num_warps, num_stages = table[chip][row]
@@ -94,7 +125,18 @@ def tile_config(
 
 
 def check_launch(name: str, q: Tensor, k: Tensor, v: Tensor, *, instead: str, widest: int = 256) -> None:
-    """What a kernel of heads takes beyond what its definition does; `instead` is the impl that takes wider heads."""
+    """Check what a kernel of heads asks for beyond what its definition does.
+
+    Args:
+        name: of the launcher, for the message.
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv), checked as the definition's.
+        instead: the impl that takes wider heads, for the message.
+        widest: the greatest width of a head.
+
+    Raises:
+        ValueError: a dtype or device of other inputs than kernels take, a wider head, or more numbers than 32 bits
+            count.
+    """
     check_runs_here(name, q)
     width = max(q.shape[-1], v.shape[-1])
     if width > widest:
@@ -105,13 +147,31 @@ def check_launch(name: str, q: Tensor, k: Tensor, v: Tensor, *, instead: str, wi
 
 
 def check_mask_is_constant(name: str, mask: Tensor | None) -> None:
-    """Kernels add a mask to scores, and form no gradient for it."""
+    """Check that a mask asks for no gradient: kernels add it to scores, and form no gradient for it.
+
+    Args:
+        name: of the launcher, for the message.
+        mask: what it was given.
+
+    Raises:
+        ValueError: the mask requires a gradient.
+    """
     if mask is not None and mask.requires_grad:
         raise ValueError(f"{name} gives no gradient to an added mask: detach it, or use impl='reference'")
 
 
 def check_backward_fits(width: int, *, bits: int, capability: int) -> None:
-    """Float32 tiles of a backward pass, beyond a padded width of 128, ask for more than the 64 KiB of sm_75."""
+    """Check that a backward pass fits: float32 tiles beyond a padded width of 128 ask for more than the 64 KiB of
+    sm_75.
+
+    Args:
+        width: padded.
+        bits: of an element of the inputs.
+        capability: the chip, two digits.
+
+    Raises:
+        ValueError: they do not fit.
+    """
     if capability < 80 and bits == 32 and width > 128:
         raise ValueError(
             "the backward pass of float32 heads wider than 128 does not fit this chip's shared memory: use float16"
@@ -119,7 +179,7 @@ def check_backward_fits(width: int, *, bits: int, capability: int) -> None:
 
 
 def output_gradient(out: Tensor, dout: Tensor | None) -> Tensor:
-    """The gradient of an output that the log-sum-exp stands beside; zeros where that alone was asked for.
+    """Return the gradient `dout` of an output that the log-sum-exp stands beside; zeros like `out` where it is None.
 
     A Function of both calls `ctx.set_materialize_grads(False)`, so that autograd makes no zeros for the one without a
     gradient: None says it, and kernels leave it out. Only the output's are needed.
@@ -128,12 +188,14 @@ def output_gradient(out: Tensor, dout: Tensor | None) -> Tensor:
 
 
 def chip_of(q: Tensor, *, width: int) -> dict[str, int]:
-    """What picks a row of a table: the padded width, the bits of an element, the chip."""
+    """Return what picks a row of a table for q: the padded width, the bits of an element, the chip."""
     return {"width": width, "bits": 8 * q.element_size(), "capability": device_capability(q)}
 
 
 def positive(q: Tensor, scale: float) -> tuple[Tensor, float]:
-    """The same scores under a factor above 0, by which kernels compare them before they multiply: its sign goes to q."""
+    """Return q and a scale above 0 that give the same scores:
+    kernels compare scores before they multiply, so the sign goes to q.
+    """
     if scale == 0:
         return q * 0, 1.0
     return (-q, -scale) if scale < 0 else (q, scale)
@@ -141,11 +203,11 @@ def positive(q: Tensor, scale: float) -> tuple[Tensor, float]:
 
 @functools.cache
 def choose_splits(programs: int, tiles: int, *, slots: int, least: int = 4) -> int:
-    """Into how many splits each sequence's tiles of keys are cut, a program each, when as many programs run as there are.
+    """Return into how many splits each sequence's tiles of keys are cut, when as many programs run as there are.
 
-    A wave is as many programs as the chip holds at a time, and the last one may be nearly empty. So the busy share of the
-    slots is counted, in whole tiles and whole waves, and the fewest splits are taken that reach 95 % of the best: what
-    more splits gain, their merge costs. (FlashAttention's `num_splits_heuristic` is the model, and takes 85 %.)
+    A wave is as many programs as the chip holds at a time, and the last one may be nearly empty. So the busy share of
+    the slots is counted, in whole tiles and whole waves, and the fewest splits are taken that reach 95 % of the best:
+    what more splits gain, their merge costs. (FlashAttention's `num_splits_heuristic` is the model, and takes 85 %.)
 
     Args:
         programs: of one split: sequences times key/value heads times blocks of rows.
@@ -161,12 +223,15 @@ def choose_splits(programs: int, tiles: int, *, slots: int, least: int = 4) -> i
 
 
 def slots_of(x: Tensor, *, resident: int) -> int:
-    """How many programs the chip of x holds at a time; where kernels are interpreted, one."""
+    """Return how many programs the chip of x holds at a time, `resident` on each multiprocessor;
+    where kernels are interpreted, one.
+    """
     return resident * torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 1
 
 
 def split_buffers(rows: int, splits: int, width: int, *, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Float32 parts (rows, splits, width) and their log-sum-exps (rows, splits), which splits leave to be merged.
+    """Return float32 parts (rows, splits, width) and their log-sum-exps (rows, splits) on a device,
+    which splits leave to be merged.
 
     One split is the whole: it writes the result itself, and its part has no width.
     """

@@ -20,7 +20,7 @@ Triton is there on Linux alone."""
 
 
 class LayerOfHeads(Protocol):
-    """A layer of multi-head or grouped-query attention, as a conversion reads it."""
+    """A layer of heads is multi-head or grouped-query attention, as a conversion reads it."""
 
     w_q: nn.Linear
     w_k: nn.Linear
@@ -35,11 +35,11 @@ class LayerOfHeads(Protocol):
     training: bool
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Its parameters by their names."""
+        """Return its parameters by their names."""
 
 
 class Heads(NamedTuple):
-    """How many heads of keys and values a layer has, and how wide a head's keys and values are."""
+    """Heads say how many heads of keys and values a layer has, and how wide a head's keys and values are."""
 
     n_kv_heads: int
     head_dim: int
@@ -55,11 +55,19 @@ def head_widths(
     v_head_dim: int | None = None,
     rope: RotaryEmbedding | None = None,
 ) -> Heads:
-    """The heads of a layer: as many of keys and values as of queries, d_model / n_heads wide, where nothing else is said.
+    """Return the heads of a layer.
+
+    Args:
+        d_model: the layer's width.
+        n_heads: query heads.
+        n_kv_heads: heads of keys and values (default: n_heads).
+        head_dim: width of a head's queries and keys (default: d_model / n_heads).
+        v_head_dim: width of a head's values (default: head_dim).
+        rope: turns queries and keys, and so has their width.
 
     Raises:
-        ValueError: a number below 1; n_kv_heads does not divide n_heads, or n_heads d_model where no head_dim is given; a
-            rope of another width than the heads'.
+        ValueError: a number below 1; n_kv_heads does not divide n_heads, or n_heads d_model where no head_dim is given;
+            a rope of another width than the heads'.
     """
     n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
     check_widths(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
@@ -79,13 +87,17 @@ def head_widths(
 
 
 def check_impl(impl: str, forms: Mapping[str, Form]) -> None:
-    """impl names one of the forms."""
+    """Check that impl names one of the forms.
+
+    Raises:
+        ValueError: it does not; the message names all that do.
+    """
     if impl not in forms:
         raise ValueError(f"impl must be one of {', '.join(forms)}, got {impl!r}")
 
 
 def form_of(impl: str, forms: Mapping[str, Form]) -> Callable:
-    """The function that this impl stands for.
+    """Return the function that impl stands for among the forms.
 
     Raises:
         ValueError: no form of this name.
@@ -97,7 +109,11 @@ def form_of(impl: str, forms: Mapping[str, Form]) -> Callable:
 
 
 def check_dropout(dropout: float, impl: str) -> None:
-    """dropout is a probability, and weights are there to be dropped: fused forms but PyTorch's never hold them."""
+    """Check that dropout is a probability, and that impl can drop weights: fused forms but PyTorch's never hold them.
+
+    Raises:
+        ValueError: it is none, or impl cannot.
+    """
     require(0.0 <= dropout < 1.0, f"dropout must lie in [0, 1), got {dropout}")
     require(
         dropout == 0.0 or impl in ("reference", "torch"),
@@ -116,12 +132,14 @@ def sdpa_under(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h t dv"]:
-    """`scaled_dot_product_attention` under a mask of two axes or more; a row that sees nothing gives zeros.
+    """Return what `scaled_dot_product_attention` gives under a mask of two axes or more;
+    a row that sees nothing gives zeros.
 
     PyTorch leaves open what such a row gives, forward and backward. So here it sees everything, and what it gives is
     replaced: no gradient flows back through it.
 
     Args:
+        scale: factor on q . k (default: dk ** -0.5).
         mask: boolean (True = visible) or added to the scores, broadcastable to (b, h, t, s).
         key_lengths: later keys are padding, whatever they hold.
         dropout: probability with which a weight is dropped.

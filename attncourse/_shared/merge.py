@@ -11,11 +11,11 @@ def merge_partial(
     out_b: Float[Tensor, "*rows dv"],
     lse_b: Float[Tensor, "*rows"],
 ) -> tuple[Float[Tensor, "*rows dv"], Float[Tensor, "*rows"]]:
-    """Attention over the union of two disjoint key sets, from the attention over each.
+    """Return attention over the union of two disjoint key sets, from the attention over each.
 
-    Each part is an output and the log-sum-exp of its scores (natural logarithm). A part that saw no key
-    has log-sum-exp -inf and weight 0. Associative and commutative, so any split of the keys gives the
-    unsplit result. Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867.
+    Each part is an output and the log-sum-exp of its scores (natural logarithm). A part that saw no key has log-sum-exp
+    -inf and weight 0. Associative and commutative, so any split of the keys gives the unsplit result. Milakov and
+    Gimelshein 2018, https://arxiv.org/abs/1805.02867.
     """
     top = torch.maximum(lse_a, lse_b).detach()
     top = top.masked_fill(top == -torch.inf, 0.0)  # with no key on either side -inf - -inf would be NaN

@@ -16,7 +16,7 @@ from .validate import require
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor lies: what a plan was made for."""
+    """A layout says how a tensor lies: what a plan was made for."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -28,16 +28,16 @@ class Layout:
 
 
 def layout_of(x: Tensor | None) -> Layout | None:
-    """The layout of a tensor; None for one that is not given."""
+    """Return the layout of x; None where x is None."""
     return None if x is None else Layout(tuple(x.shape), x.stride(), x.dtype, x.device)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked launch, for tensors that lie as those that it was made of.
+    """A plan is a checked launch, for tensors that lie as those that it was made of.
 
-    Buffers between kernels are the plan's own. So runs follow one another on one stream, and who captures a run in a CUDA
-    graph keeps the plan as long as the graph. What a run returns is new each time.
+    Buffers between kernels are the plan's own. So runs follow one another on one stream, and who captures a run in a
+    CUDA graph keeps the plan as long as the graph. What a run returns is new each time.
 
     Attributes:
         name: of the launcher.
@@ -50,7 +50,10 @@ class Plan:
     layouts: Mapping[str, Layout | None]
 
     def run(self, *tensors: Tensor, **named: Tensor | None) -> Any:
-        """The kernels on these tensors: no value is checked, nothing decided on the host, nothing read back.
+        """Run the kernels on these tensors: no value is checked, nothing decided on the host, nothing read back.
+
+        Args:
+            tensors, named: what the launcher takes, in its order or by name.
 
         Raises:
             ValueError: a tensor lies otherwise than the plan was made for, or is there where none was, or is missing.
@@ -60,10 +63,18 @@ class Plan:
             require(name in self.layouts, f"{self.name} takes {', '.join(self.layouts)}, got {name}")
             planned, got = self.layouts[name], layout_of(x)
             if got != planned:
-                require(False, f"this plan of {self.name} was made for {name} {planned}, got {got}: make another plan")
+                raise ValueError(
+                    f"this plan of {self.name} was made for {name} {planned}, got {got}: make another plan"
+                )
         return self.launch(**given)
 
 
 def plan_of(name: str, launch: Callable, **tensors: Tensor | None) -> Plan:
-    """The plan of a launcher for tensors that lie as these."""
+    """Return the plan of a launcher for tensors that lie as these.
+
+    Args:
+        name: of the launcher.
+        launch: the kernels, by the tensors' names.
+        tensors: what the launcher takes, in its order; None for one that is not given.
+    """
     return Plan(name, launch, {which: layout_of(x) for which, x in tensors.items()})

@@ -20,7 +20,12 @@ from .validate import check_widths, is_integer, require
 def rotary_angles(
     positions: Int[Tensor, "*p"], width: int, *, base: float = 10_000.0, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "*p pairs"]:
-    """Angle in radians of each of width / 2 planes at each position (Su et al. 2021, equation 15).
+    """Return the angle in radians of each of width / 2 planes at each position (Su et al. 2021, equation 15).
+
+    Args:
+        width: of a head, even.
+        base: plane i turns by base ** (-2i / width) per position.
+        dtype: of the angles.
 
     Raises:
         ValueError: an odd width, or a base that is not positive.
@@ -33,28 +38,30 @@ def rotary_angles(
 
 
 def rotate_half_split(x: Float[Tensor, "*rows dk"], angles: Float[Tensor, "*more pairs"]) -> Float[Tensor, "*rows dk"]:
-    """x with its planes (i, i + dk / 2) turned by the angles, which broadcast over x's leading axes."""
+    """Return x with its planes (i, i + dk / 2) turned by the angles, which broadcast over x's leading axes."""
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def rotate_interleaved(x: Float[Tensor, "*rows dk"], angles: Float[Tensor, "*more pairs"]) -> Float[Tensor, "*rows dk"]:
-    """x with its planes (2i, 2i + 1) turned by the angles, which broadcast over x's leading axes."""
+    """Return x with its planes (2i, 2i + 1) turned by the angles, which broadcast over x's leading axes."""
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x[..., 0::2], x[..., 1::2]
     return torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1).flatten(-2)
 
 
 class RotaryEmbedding(nn.Module):
-    """Turns queries or keys (b, h, t, dk) by their positions. It has no parameters.
+    """A rotary embedding turns queries or keys (b, h, t, dk) by their positions.
+    It has no parameters.
 
     Args:
         width: dk, even.
-        base: plane i turns by base ** (-2i / width) a position, from 1 down to almost 1 / base.
-        interleaved: planes (2i, 2i + 1) as in the paper, instead of (i, i + dk / 2) as in Llama.
-        frequencies: makes the angles a position, (width / 2,), in place of base ** (-2i / width): a function of (width,
-            base=, dtype=, device=), say `partial(linear_frequencies, factor=4.0)`; `rope_scaling` has the published ones.
+        base: plane i turns by base ** (-2i / width) per position, from 1 down to almost 1 / base.
+        interleaved: the paper's planes (2i, 2i + 1), instead of Llama's (i, i + dk / 2).
+        frequencies: makes the angles per position, (width / 2,), in place of base ** (-2i / width): a function of
+            (width, base=, dtype=, device=), say `partial(linear_frequencies, factor=4.0)`; `rope_scaling` has the
+            published ones.
         magnitude: a factor on what is turned, queries and keys alike (yarn's `attention_factor`).
     """
 
@@ -75,7 +82,7 @@ class RotaryEmbedding(nn.Module):
         self.angles(torch.arange(1))
 
     def angles(self, positions: Int[Tensor, "*p"], *, dtype: torch.dtype = torch.float32) -> Float[Tensor, "*p pairs"]:
-        """Angle in radians of each plane at each position."""
+        """Return the angle in radians of each plane at each position, in this dtype."""
         if self.frequencies is None:
             return rotary_angles(positions, self.width, base=self.base, dtype=dtype)
         key = (dtype, positions.device)
@@ -87,7 +94,7 @@ class RotaryEmbedding(nn.Module):
     def forward(
         self, x: Float[Tensor, "b h t dk"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
     ) -> Float[Tensor, "b h t dk"]:
-        """x turned; angles are computed in float32, or in float64 for float64 inputs.
+        """Return x turned; angles are computed in float32, or in float64 for float64 inputs.
 
         Raises:
             ValueError: the width is not dk, or positions are neither (t,) nor (b, t) integers.
@@ -106,7 +113,7 @@ class RotaryEmbedding(nn.Module):
 
 
 class LearnedPositions(nn.Module):
-    """Adds to each token (b, t, d) a learned vector of its position (as GPT-2 and BERT do).
+    """Learned positions add to each token (b, t, d) a vector of its position (as in GPT-2 and BERT).
 
     Args:
         n_positions: the longest sequence; there is no vector for what stands beyond it.
@@ -121,7 +128,7 @@ class LearnedPositions(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"] | None = None
     ) -> Float[Tensor, "b t d"]:
-        """x plus the vectors of its positions (default: 0, 1, ...).
+        """Return x plus the vectors of its positions (default: 0, 1, ...).
 
         Raises:
             ValueError: more tokens than positions; positions that are neither (t,) nor (b, t) integers.
@@ -136,7 +143,7 @@ class LearnedPositions(nn.Module):
 
 
 def check_token_positions(positions: Tensor, *, b: int, t: int) -> None:
-    """positions are integers, (t,) for all sequences alike or (b, t)."""
+    """Check that positions are integers, (t,) for all sequences alike or (b, t)."""
     if not is_integer(positions):
         raise ValueError(f"positions must be an integer tensor, got {getattr(positions, 'dtype', type(positions))}")
     if positions.shape not in ((t,), (b, t)):

@@ -22,14 +22,27 @@ from .validate import require
 def published_frequencies(
     width: int, *, base: float, dtype: torch.dtype = torch.float32, device=None
 ) -> Float[Tensor, " pairs"]:
-    """1 / base ** (2i / width), the angle by which plane i of Llama's and its successors' heads turns a position."""
+    """Return 1 / base ** (2i / width), the angle by which plane i of Llama's and its successors' heads turns per
+    position.
+
+    Args:
+        width: of a head, even.
+        base: above 0.
+        dtype, device: of the result.
+    """
     return 1.0 / _periods(width, base, dtype, device)
 
 
 def linear_frequencies(
     width: int, *, base: float, factor: float, dtype: torch.dtype = torch.float32, device=None
 ) -> Float[Tensor, " pairs"]:
-    """All frequencies divided by factor: positions interpolated (Chen et al. 2023, https://arxiv.org/abs/2306.15595).
+    """Return all frequencies divided by factor:
+    positions interpolated (Chen et al. 2023, https://arxiv.org/abs/2306.15595).
+
+    Args:
+        width, base: those of `published_frequencies`, which are divided.
+        factor: how many times longer the text may be.
+        dtype, device: of the result.
 
     Raises:
         ValueError: a factor that is not positive.
@@ -49,10 +62,18 @@ def llama3_frequencies(
     dtype: torch.dtype = torch.float32,
     device=None,
 ) -> Float[Tensor, " pairs"]:
-    """The frequencies of Llama 3.1: a share is kept that rises linearly in the turns (`apply_scaling` in Meta's code).
+    """Return the frequencies of Llama 3.1:
+    a share is kept that rises linearly in the turns (`apply_scaling` in Meta's code).
 
     Planes of at least high_freq_factor turns over the original length keep theirs, those of at most low_freq_factor are
     divided by factor.
+
+    Args:
+        width, base: those of `published_frequencies`, of which a share is kept.
+        factor: how many times longer the text may be.
+        low_freq_factor, high_freq_factor: turns at which nothing and everything is kept.
+        original_max_position_embeddings: tokens of the length that was trained first.
+        dtype, device: of the result.
 
     Raises:
         ValueError: a factor or length that is not positive, or low_freq_factor not below high_freq_factor.
@@ -80,11 +101,19 @@ def yarn_frequencies(
     dtype: torch.dtype = torch.float32,
     device=None,
 ) -> Float[Tensor, " pairs"]:
-    """The frequencies of yarn: planes of beta_fast turns keep theirs, those of beta_slow are divided by factor.
+    """Return the frequencies of yarn: planes of beta_fast turns keep theirs, those of beta_slow are divided by factor.
 
     Peng et al. 2023, https://arxiv.org/abs/2309.00071, section 3.2. Between the two the paper lets the kept share rise
     linearly in the turns. The published code, for which checkpoints are trained, lets it fall linearly in the plane's
     index instead, and with `truncate` rounds the ramp's two ends outwards to whole planes; so does this function.
+
+    Args:
+        width, base: those of `published_frequencies`, of which a share is kept.
+        factor: how many times longer the text may be.
+        original_max_position_embeddings: tokens of the length that was trained first.
+        beta_fast, beta_slow: turns over that length at which everything and nothing is kept.
+        truncate: round the ramp's ends outwards to whole planes.
+        dtype, device: of the result.
 
     Raises:
         ValueError: a factor or length that is not positive, or beta_slow above beta_fast.
@@ -93,7 +122,7 @@ def yarn_frequencies(
     require(0 < beta_slow <= beta_fast, f"beta_slow must not be above beta_fast, got {beta_slow} and {beta_fast}")
 
     def plane_of(turns: float) -> float:
-        """The index i, seldom whole, at which L base ** (-2i / width) / (2 pi) is this number of turns."""
+        """Return the index i, seldom whole, at which L base ** (-2i / width) / (2 pi) is this number of turns."""
         return width * math.log(original_max_position_embeddings / (turns * 2 * math.pi)) / (2 * math.log(base))
 
     first, last = plane_of(beta_fast), plane_of(beta_slow)
@@ -107,7 +136,7 @@ def yarn_frequencies(
 
 
 def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
-    """0.1 mscale ln(factor) + 1, by which yarn lengthens both queries and keys (Peng et al. 2023, section 3.4).
+    """Return 0.1 mscale ln(factor) + 1, by which yarn lengthens both queries and keys (Peng et al. 2023, section 3.4).
 
     Over more keys softmax spreads out; scores times the square of this sharpen it again. With partly rotary heads
     (DeepSeek-V2, https://arxiv.org/abs/2405.04434) the factor on cos and sin would miss the scores' other part, so the
@@ -117,7 +146,7 @@ def yarn_magnitude(factor: float, mscale: float = 1.0) -> float:
 
 
 def _periods(width: int, base: float, dtype: torch.dtype, device) -> Float[Tensor, " pairs"]:
-    """Positions that each plane takes to turn by one radian: base ** (2i / width)."""
+    """Return how many positions each plane takes to turn by one radian: base ** (2i / width)."""
     return base ** (torch.arange(0, width, 2, dtype=dtype, device=device) / width)
 
 

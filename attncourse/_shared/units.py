@@ -8,7 +8,7 @@ UNITS = {
 
 
 def parse_bytes(text: str) -> float:
-    """Bytes that "80GB", "79.6 GiB" or "3.35TB/s" say.
+    """Return how many bytes a text such as "80GB", "79.6 GiB" or "3.35TB/s" says.
 
     Raises:
         ValueError: it says none.
@@ -21,7 +21,7 @@ def parse_bytes(text: str) -> float:
 
 
 def format_bytes(size: float) -> str:
-    """Bytes in the largest unit that leaves at least 1 before the point: "70.272 KB"; bytes themselves are whole."""
+    """Return a size in the largest unit that leaves at least 1 before the point: "70.272 KB"; bytes are whole."""
     for unit in ("B", "KB", "MB", "GB"):
         if size < 1000:
             return f"{size:,.0f} B" if unit == "B" else f"{size:.3f} {unit}"

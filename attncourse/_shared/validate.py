@@ -20,12 +20,12 @@ def require(condition: bool, rule: str) -> None:
 
 
 def shapes_of(**tensors: Tensor) -> str:
-    """What was received, for a message: the tensors' names and shapes."""
+    """Return what was received, for a message: the tensors' names and shapes."""
     return "got " + ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors.items())
 
 
 def check_tensors(**tensors: Tensor) -> None:
-    """All are floating-point tensors of one dtype on one device."""
+    """Check that all tensors are floating-point, of one dtype and on one device."""
     if _alike(tensors.values()):
         return
     for name, x in tensors.items():
@@ -49,14 +49,14 @@ def _alike(tensors: Collection[object]) -> bool:
 
 
 def check_axes(**tensors: Tensor) -> None:
-    """Each is (batch, heads, length, width)."""
+    """Check that each of the tensors is (batch, heads, length, width)."""
     for name, x in tensors.items():
         if x.ndim != 4:
             raise ValueError(f"{name} must be (batch, heads, length, width), got shape {tuple(x.shape)}")
 
 
 def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """q is (b, h, t, dk), k (b, g, s, dk), v (b, g, s, dv), and g divides h."""
+    """Check that q is (b, h, t, dk), k (b, g, s, dk), v (b, g, s, dv), and that g divides h."""
     check_tensors(q=q, k=k, v=v)
     check_axes(q=q, k=k, v=v)
     (b, h, _, dk), (b_k, g, s, width), (b_v, g_v, s_v, _) = q.shape, k.shape, v.shape
@@ -73,7 +73,7 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
 
 
 def is_integer(x: object) -> bool:
-    """A tensor of integers; booleans are none."""
+    """Return whether x is a tensor of integers; booleans are none."""
     return isinstance(x, Tensor) and x.dtype != torch.bool and not (x.is_floating_point() or x.is_complex())
 
 
@@ -82,10 +82,11 @@ _values_asked: ContextVar[bool | None] = ContextVar("values_asked", default=None
 
 @contextmanager
 def checking_values(asked: bool | None = True) -> Iterator[None]:
-    """Whether checks look at what tensors hold (lengths, indices, slots) and not at their shapes alone.
+    """Let checks look at what tensors hold (lengths, indices, slots), or at their shapes alone.
 
-    By default they do on a CPU, and not on CUDA: there each look waits for the device, and no CUDA graph takes it.
-    None changes nothing.
+    Args:
+        asked: whether they look. None changes nothing: they do on a CPU, and not on CUDA, where each look waits for the
+            device and no CUDA graph takes it.
     """
     token = _values_asked.set(_values_asked.get() if asked is None else asked)
     try:
@@ -95,7 +96,8 @@ def checking_values(asked: bool | None = True) -> Iterator[None]:
 
 
 def has_values(x: Tensor) -> bool:
-    """Whether a check may look at the numbers: there are some, and looking is cheap or asked for (`checking_values`).
+    """Return whether a check may look at the numbers of x:
+    there are some, and looking is cheap or asked for (`checking_values`).
 
     There are none on the meta device, nor while a graph is traced.
     """
@@ -106,8 +108,16 @@ def has_values(x: Tensor) -> bool:
 
 
 def check_mask(mask: Tensor | None, *, shape: tuple[int, int, int, int], like: Tensor) -> None:
-    """mask is boolean (True = visible) or floats (added) of the inputs' dtype or of their scores', broadcastable to
-    (b, h, t, s)."""
+    """Check that mask is boolean (True = visible) or floats (added), and fits the scores.
+
+    Args:
+        mask: None passes.
+        shape: (b, h, t, s) of the scores, to which the mask must broadcast.
+        like: one of the inputs: floats are of its dtype or of its scores', and on its device.
+
+    Raises:
+        ValueError: the message names the rule and what was received.
+    """
     if mask is None:
         return
     if not isinstance(mask, Tensor):
@@ -126,7 +136,7 @@ def check_mask(mask: Tensor | None, *, shape: tuple[int, int, int, int], like: T
 
 
 def check_key_lengths(key_lengths: Tensor | None, *, b: int, s: int, like: Tensor) -> None:
-    """key_lengths is an integer tensor (b,) on the inputs' device with 0 <= length <= s."""
+    """Check that key_lengths is an integer tensor (b,) on the device of `like` with 0 <= length <= s."""
     if key_lengths is None:
         return
     if not is_integer(key_lengths):
@@ -152,7 +162,18 @@ def check_attention(
     mask: Tensor | None = None,
     softcap: float | None = None,
 ) -> None:
-    """What every form of softmax attention takes: q, k, v that fit each other, and masks that fit them."""
+    """Check what every form of softmax attention takes.
+
+    Args:
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv).
+        window: at least 1; None passes.
+        key_lengths: (b,) integers from 0 to s; None passes.
+        mask: boolean or floats, broadcastable to (b, h, t, s); None passes.
+        softcap: above 0; None passes.
+
+    Raises:
+        ValueError: the message names the rule and what was received.
+    """
     check_qkv(q, k, v)
     check_window(window)
     check_softcap(softcap)
@@ -162,7 +183,13 @@ def check_attention(
 
 
 def check_parameters(like: Tensor, **inputs: Tensor) -> None:
-    """A layer's inputs are on its weights' device and of their dtype; under autocast, of any that it brings there."""
+    """Check that a layer's inputs are on its weights' device and of their dtype;
+    under autocast, of any that it brings there.
+
+    Args:
+        like: one of the weights.
+        inputs: tensors by the names that a message calls them.
+    """
     if _alike([like, *inputs.values()]):
         return
     for name, x in inputs.items():
@@ -175,20 +202,26 @@ def check_parameters(like: Tensor, **inputs: Tensor) -> None:
 
 
 def check_tokens(x: Tensor, like: Tensor, *, name: str = "x") -> None:
-    """A layer reads tokens (b, t, d) with its first matrix, (out, d)."""
+    """Check that a layer reads x as tokens (b, t, d) with its first matrix `like`, (out, d);
+    a message calls x by `name`.
+    """
     check_parameters(like, **{name: x})
     if x.ndim != 3 or x.shape[-1] != like.shape[-1]:
         raise ValueError(f"{name} must be (b, t, {like.shape[-1]}), got {tuple(x.shape)}")
 
 
 def check_context(x: Tensor, context: Tensor, w_q: Tensor, w_k: Tensor) -> None:
-    """A layer reads a context (b, s, dc) for tokens x (b, t, d), each as wide as the matrix that meets it."""
+    """Check that a layer can read a context (b, s, dc) for tokens x (b, t, d).
+
+    Args:
+        w_q, w_k: the matrices (out, d) and (out, dc) that meet them.
+    """
     check_parameters(w_q, x=x, context=context)
     check_sequences(x, context, d_model=w_q.shape[-1], d_context=w_k.shape[-1])
 
 
 def check_sequences(x: Tensor, context: Tensor, *, d_model: int, d_context: int) -> None:
-    """x is (b, t, d_model) and context, which is read, (b, s, d_context)."""
+    """Check that x is (b, t, d_model) and context, which is read, (b, s, d_context)."""
     if not _two_sequences(x, context, d_model, d_context):
         raise ValueError(
             f"x must be (b, t, {d_model}) and context (b, s, {d_context}), "
@@ -197,7 +230,11 @@ def check_sequences(x: Tensor, context: Tensor, *, d_model: int, d_context: int)
 
 
 def check_states(query: Tensor, memory: Tensor, *, query_dim: int, memory_dim: int, like: Tensor) -> None:
-    """query is (b, t, query_dim) and memory (b, s, memory_dim): what a layer reads with, and what it reads."""
+    """Check that query is (b, t, query_dim), what a layer reads with, and memory (b, s, memory_dim), what it reads.
+
+    Args:
+        like: one of the layer's weights, for dtype and device.
+    """
     check_parameters(like, query=query, memory=memory)
     if not _two_sequences(query, memory, query_dim, memory_dim):
         raise ValueError(
@@ -207,25 +244,25 @@ def check_states(query: Tensor, memory: Tensor, *, query_dim: int, memory_dim: i
 
 
 def _two_sequences(x: Tensor, y: Tensor, x_width: int, y_width: int) -> bool:
-    """Whether both are (b, length, width) of one batch and these widths."""
+    """Return whether both are (b, length, width) of one batch and these widths."""
     fits = x.ndim == y.ndim == 3 and x.shape[0] == y.shape[0]
     return fits and x.shape[-1] == x_width and y.shape[-1] == y_width
 
 
 def check_widths(**widths: int) -> None:
-    """Each is an integer of at least 1."""
+    """Check that each of the widths is an integer of at least 1."""
     for name, width in widths.items():
         if not (isinstance(width, int) and width >= 1):
             raise ValueError(f"{name} must be an integer of at least 1, got {width!r}")
 
 
 def check_window(window: int | None) -> None:
-    """A window keeps at least the query's own key."""
+    """Check that a window keeps at least the query's own key."""
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1 (it counts the query's own key), got {window}")
 
 
 def check_softcap(softcap: float | None) -> None:
-    """A softcap bounds |score|, so it is positive."""
+    """Check that a softcap, which bounds |score|, is positive."""
     if softcap is not None and softcap <= 0:
         raise ValueError(f"softcap must be positive, got {softcap}")

@@ -26,10 +26,18 @@ def additive_attention_blocked(
     mask: Tensor | None = None,
     block: int = 16,
 ) -> Float[Tensor, "b h t dv"]:
-    """`additive_attention`, `block` queries at a time: the hidden layer held is (b, h, block, s, a).
+    """Return what `additive_attention` does, `block` queries at a time: the hidden layer held is (b, h, block, s, a).
 
     The backward pass computes each block again instead of keeping it (Chen et al. 2016,
     https://arxiv.org/abs/1604.06174), so memory grows with t + s and not with t s a.
+
+    Args:
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+        block: queries whose hidden layer is held at a time.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; a block below 1.
     """
     check_additive(q, k, w_q, w_k, w_score, v=v, key_lengths=key_lengths, mask=mask)
     require(block >= 1, f"block must be at least 1, got {block}")

@@ -4,7 +4,17 @@ from attncourse._shared.validate import check_axes, check_key_lengths, check_mas
 
 
 def check_additive(q, k, w_q, w_k, w_score, v=None, key_lengths=None, mask=None) -> None:
-    """Shapes and kinds that the score asks for; the message names the rule and what was received."""
+    """Check shapes and kinds of what the score asks for.
+
+    Args:
+        q, k, v: (b, h, t, dq), (b, h, s, dk), (b, h, s, dv); v may be None.
+        w_q, w_k, w_score: (a, dq), (a, dk), (a,).
+        key_lengths: (b,) integers; None passes.
+        mask: boolean or floats, broadcastable to (b, h, t, s); None passes.
+
+    Raises:
+        ValueError: the message names the rule and what was received.
+    """
     tensors = dict(q=q, k=k, w_q=w_q, w_k=w_k, w_score=w_score)
     check_tensors(**tensors) if v is None else check_tensors(**tensors, v=v)
     check_axes(q=q, k=k)

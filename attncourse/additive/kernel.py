@@ -194,7 +194,7 @@ def _additive_bwd_dkdv_kernel(
 
 
 def launch_config(width: int) -> dict[str, int]:
-    """Tile sizes and warps, from the padded width of the values: a hidden tile of 16 x 16 x 16 fits in registers.
+    """Return tile sizes and warps for a padded width of the values: a hidden tile of 16 x 16 x 16 fits in registers.
 
     Four warps spill from width 128 on, in float32 and on chips without mma. With these nothing spills but
     half-precision values wider than 128 on sm_75.
@@ -244,7 +244,9 @@ def _backward(pq, pk, v, w_score, out, dout, top, log_sum, key_lengths, mask):
 
 
 class _AdditiveAttention(torch.autograd.Function):
-    """Saves the projections, the output and each row's maximum and sum; the backward pass computes each hidden tile again."""
+    """The backward pass computes each hidden tile again, from the saved projections,
+    output and each row's maximum and sum.
+    """
 
     @staticmethod
     def forward(ctx, pq, pk, v, w_score, key_lengths, mask):
@@ -276,10 +278,16 @@ def additive_attention_triton(
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """`additive_attention` by the kernels, with gradients; the two projections are ordinary matrix products.
+    """Return what `additive_attention` does, by the kernels, with gradients;
+    the two projections are ordinary matrix products.
 
-    Shapes as in the reference; float32, float16 or bfloat16. On sm_75 the scoring is arithmetic as everywhere, and the
-    product with the values falls back to FMA.
+    On sm_75 the scoring is the same arithmetic as on newer chips, and the product with the values falls back to FMA.
+
+    Args:
+        q, k, v: (b, h, t, dq), (b, h, s, dk), (b, h, s, dv), float32, float16 or bfloat16.
+        w_q, w_k, w_score: (a, dq), (a, dk), (a,).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
 
     Raises:
         ValueError: a shape, dtype or device does not fit, the values are wider than 256, an added mask asks for a

@@ -16,7 +16,7 @@ from .reference import additive_attention, additive_weights
 
 
 class AdditiveAttention(nn.Module):
-    """Reads a memory (b, s, dm) with queries (b, t, dq): Bahdanau's alignment model.
+    """The layer reads a memory (b, s, dm) with queries (b, t, dq): Bahdanau's alignment model.
 
     Bahdanau, Cho and Bengio 2014, https://arxiv.org/abs/1409.0473: w_q is W_a, w_k is U_a and w_score is v_a there,
     drawn as appendix B.1 says (normal, standard deviation 0.001; v_a zero). Differs from there: a zero v_a gives W_a
@@ -57,7 +57,11 @@ class AdditiveAttention(nn.Module):
         key_lengths: Int[Tensor, " b"] | None = None,
         need_weights: bool = False,
     ):
-        """The context (b, t, dm); with need_weights also the alignment (b, t, s).
+        """Return the context (b, t, dm); with need_weights also the alignment (b, t, s).
+
+        Args:
+            key_lengths: (b,) integers; later keys are padding, whatever they hold.
+            need_weights: whether the alignment is returned, too.
 
         Raises:
             ValueError: a shape, dtype or device does not fit; weights are asked of a form that never holds them.

@@ -23,7 +23,7 @@ def additive_attention_loop(
     w_k: Float[Tensor, "a dk"],
     w_score: Float[Tensor, " a"],
 ) -> Float[Tensor, "t dv"]:
-    """One sequence, pair by pair: the oracle that every other form is compared with."""
+    """Read one sequence, pair by pair: the oracle that every other form is compared with."""
     out = torch.zeros(len(q), v.shape[-1], dtype=v.dtype, device=v.device)
     q, k, v, w_q, w_k, w_score = (wide(x) for x in (q, k, v, w_q, w_k, w_score))
     for i in range(len(q)):
@@ -42,7 +42,8 @@ def additive_scores(
     w_k: Float[Tensor, "a dk"],
     w_score: Float[Tensor, " a"],
 ) -> Float[Tensor, "b h t s"]:
-    """w_score . tanh(w_q q + w_k k) for every pair in float32 or better, through a hidden layer (appendix A.1.2).
+    """Return w_score . tanh(w_q q + w_k k) for every pair in float32 or better,
+    through a hidden layer (appendix A.1.2).
 
     Forms the (b, h, t, s, a) hidden layer: that is what the blocked form and the kernel avoid.
 
@@ -66,7 +67,8 @@ def additive_weights(
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Float[Tensor, "b h t s"]:
-    """The soft alignment (equation 6): rows of weights that sum to 1, or to 0 where no key is visible, in q's dtype.
+    """Return the soft alignment (equation 6):
+    rows of weights that sum to 1, or to 0 where no key is visible, in q's dtype.
 
     Args:
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
@@ -90,7 +92,15 @@ def additive_attention(
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """The context (equation 5): every query reads the values in proportion to its alignment with their keys."""
+    """Return the context (equation 5): every query reads the values in proportion to its alignment with their keys.
+
+    Args:
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; the message names the rule and the values.
+    """
     check_additive(q, k, w_q, w_k, w_score, v=v, key_lengths=key_lengths, mask=mask)
     weights = additive_weights(q, k, w_q, w_k, w_score, key_lengths=key_lengths, mask=mask)
     out = einsum(wide(weights), wide(blank_padding(v, key_lengths)), "b h t s, b h s dv -> b h t dv")

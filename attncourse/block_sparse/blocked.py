@@ -6,6 +6,7 @@ the log-sum-exp in place of the weights in the same way), so no more than one su
 """
 
 from collections.abc import Iterator
+from typing import Literal, overload
 
 import torch
 from einops import rearrange
@@ -23,7 +24,7 @@ SCORES_AT_ONCE = 2**20  # of all heads together; past the caches, more at once i
 
 
 class _Tiling:
-    """How the queries and keys of one call lie in the pattern's blocks."""
+    """A tiling says how the queries and keys of one call lie in the pattern's blocks."""
 
     def __init__(self, q, k, pattern, key_lengths):
         (self.b, h, self.t, _), (self.g, self.s) = q.shape, k.shape[1:3]
@@ -34,28 +35,28 @@ class _Tiling:
         self.tail = -self.s % self.block
 
     def cut_queries(self, x: Tensor) -> Tensor:
-        """(b, h, t, d) as (b g, blocks, r block, d): the heads that share keys stand one below the other."""
+        """Return (b, h, t, d) as (b g, blocks, r block, d): the heads that share keys stand one below the other."""
         padded = pad(x, (0, 0, self.lead, self.tail))
         return rearrange(padded, "b (g r) (m i) d -> (b g) m (r i) d", g=self.g, i=self.block)
 
     def join_queries(self, x: Tensor) -> Tensor:
-        """The inverse of `cut_queries`."""
+        """Return the inverse of `cut_queries`."""
         joined = rearrange(x, "(b g) m (r i) d -> b (g r) (m i) d", g=self.g, i=self.block)
         return joined[:, :, self.lead : self.lead + self.t]
 
     def cut_keys(self, x: Tensor) -> Tensor:
-        """(b, g, s, d) as (b g, blocks, block d), one row of memory a block."""
+        """Return (b, g, s, d) as (b g, blocks, block d), one row of memory per block."""
         padded = pad(blank_padding(x, self.key_lengths), (0, 0, 0, self.tail))
         return rearrange(padded, "b g (n j) d -> (b g) n (j d)", j=self.block)
 
     def join_keys(self, x: Tensor) -> Tensor:
-        """The inverse of `cut_keys`."""
+        """Return the inverse of `cut_keys`."""
         return rearrange(x, "(b g) n (j d) -> b g (n j) d", g=self.g, j=self.block)[:, :, : self.s]
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Rows of equally many live blocks, a bounded number at a time.
+        """Yield rows of equally many live blocks, a bounded number at a time.
 
-        Yields the indices of the blocks of queries (m,), those of their blocks of keys (m, c), and what is hidden,
+        These are the indices of the blocks of queries (m,), those of their blocks of keys (m, c), and what is hidden,
         True = invisible, broadcastable to (b, g, m, r, block, c block); None where nothing is.
         """
         starts = self.pattern.by_query.starts
@@ -87,13 +88,13 @@ class _Tiling:
 
 
 def _gather(cut: Tensor, columns: Tensor, block: int) -> Tensor:
-    """The keys of (m, c) blocks side by side, (b g, m, c block, d)."""
+    """Return the keys of (m, c) blocks side by side, (b g, m, c block, d)."""
     picked = cut.index_select(1, columns.flatten())
     return rearrange(picked, "z (m c) (j d) -> z m (c j) d", m=len(columns), j=block)
 
 
 def _scores(q, keys, hidden, tiling, scale):
-    """(b g, m, r block, c block), with -inf where invisible."""
+    """Return the scores (b g, m, r block, c block), with -inf where invisible."""
     scores = (q * scale) @ keys.transpose(-1, -2)
     if hidden is not None:
         apart = scores.view(tiling.b, tiling.g, scores.shape[1], tiling.r, tiling.block, -1)
@@ -102,7 +103,9 @@ def _scores(q, keys, hidden, tiling, scale):
 
 
 class _Blocked(torch.autograd.Function):
-    """Of float32 or better. Saves the inputs, the output and the log-sum-exp; the backward pass forms each chunk of weights again."""
+    """The backward pass forms each chunk of weights again, from the saved inputs, output and log-sum-exp, in float32 or
+    better. Saves the inputs, the output and the log-sum-exp; the backward pass forms each chunk of weights again.
+    """
 
     @staticmethod
     def forward(ctx, q, k, v, key_lengths, pattern, scale):
@@ -150,6 +153,36 @@ class _Blocked(torch.autograd.Function):
         return tiling.join_queries(dq), tiling.join_keys(dk), tiling.join_keys(dv), None, None, None
 
 
+@overload
+def block_sparse_attention_blocked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[False] = False,
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def block_sparse_attention_blocked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[True],
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
+
+
 @outside_autocast
 def block_sparse_attention_blocked(
     q: Float[Tensor, "b h t dk"],
@@ -161,9 +194,19 @@ def block_sparse_attention_blocked(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """`block_sparse_attention` by gathering live blocks: the same result and gradients, time in proportion to them.
+    """Return what `block_sparse_attention` does, by gathering live blocks:
+    the same result and gradients, time in proportion to them.
 
-    Memory is linear in t + s. Arguments and errors as in the reference; the log-sum-exp has its gradient, too.
+    Memory is linear in t + s.
+
+    Args:
+        pattern: who sees whom; its first s positions are used. Query i of t stands at position s - t + i.
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        scale: factor on q . k (default: dk ** -0.5).
+        return_lse: give also the log-sum-exp of each row of scores (b, h, t), in float32 or better, with its gradient.
+
+    Raises:
+        ValueError: a shape, dtype, device or range is wrong; the pattern has fewer than s positions.
     """
     check_pattern(pattern, q, k, v, key_lengths)
     scale = q.shape[-1] ** -0.5 if scale is None else scale

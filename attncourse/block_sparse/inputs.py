@@ -8,7 +8,7 @@ from .pattern import BlockPattern
 
 
 def check_pattern(pattern: BlockPattern, q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None) -> None:
-    """q, k, v fit each other, and the pattern covers their positions on their device."""
+    """Check that q, k, v and key_lengths fit each other, and that the pattern covers their positions on their device."""
     check_qkv(q, k, v)
     b, s = q.shape[0], k.shape[2]
     check_key_lengths(key_lengths, b=b, s=s, like=q)

@@ -7,6 +7,8 @@ way, of FlexAttention (https://arxiv.org/abs/2412.05496, section 4.2). A block i
 side of it works.
 """
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -300,13 +302,21 @@ CONFIGS = {
 
 
 def launch_config(which: str, *, width: int, side: int, bits: int, capability: int) -> dict[str, int]:
-    """Tile sizes and warps of the kernel "fwd", "bwd_dkdv" or "bwd_dq" for a padded width, a block, a dtype and a chip."""
+    """Return tile sizes and warps of a kernel.
+
+    Args:
+        which: "fwd", "bwd_dkdv" or "bwd_dq".
+        width: padded.
+        side: of the pattern's blocks.
+        bits: of an element of the inputs.
+        capability: the chip, two digits.
+    """
     config = tile_config(CONFIGS[which], width=width, bits=bits, capability=capability)
     return config | {name: min(config[name], padded(side)) for name in ("BLOCK_T", "BLOCK_S")}
 
 
 def _arguments(q, k, v, key_lengths, pattern):
-    """What all kernels take alike: the lengths, what is known at compile time, and what picks the tiles."""
+    """Return what all kernels take alike: the lengths, what is known at compile time, and what picks the tiles."""
     dk, dv = q.shape[-1], v.shape[-1]
     constants = {
         "GROUP": q.shape[1] // k.shape[1], "DK": dk, "DV": dv, "SIDE": pattern.block, "BLOCK_DK": padded(dk),
@@ -316,12 +326,12 @@ def _arguments(q, k, v, key_lengths, pattern):
 
 
 def _query_tiles(t, s, side, block_t) -> int:
-    """Programs along the queries: the blocks from the first query's to the last, in tiles."""
+    """Return the number of programs along the queries: the blocks from the first query's to the last, in tiles."""
     return (triton.cdiv(s, side) - (s - t) // side) * triton.cdiv(side, block_t)
 
 
 def _lists(lists, pattern):
-    """Starts, middles, blocks, which mask, masks; a pointer must point somewhere, also where nothing is live."""
+    """Return starts, middles, blocks, which mask, masks; a pointer must point somewhere, also where nothing is live."""
     masks = pattern.masks.view(torch.uint8)
     return [x if x.numel() > 0 else x.new_zeros(1) for x in (*lists, masks)]
 
@@ -371,7 +381,7 @@ def _backward(q, k, v, out, dout, lse, dlse, key_lengths, pattern, scale):
 
 
 class _BlockSparseAttention(torch.autograd.Function):
-    """Saves the inputs, the output and the log-sum-exp: memory linear in the length."""
+    """The backward pass needs the inputs, the output and the log-sum-exp: memory linear in the length."""
 
     @staticmethod
     def forward(ctx, q, k, v, key_lengths, pattern, scale):
@@ -395,6 +405,36 @@ class _BlockSparseAttention(torch.autograd.Function):
         return *(grad.to(q.dtype) for grad in grads), None, None, None
 
 
+@overload
+def block_sparse_attention_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[False] = False,
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def block_sparse_attention_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[True],
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
+
+
 def block_sparse_attention_triton(
     q: Tensor,
     k: Tensor,
@@ -405,17 +445,21 @@ def block_sparse_attention_triton(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Block-sparse attention by the kernels: the signature and the result of `block_sparse_attention`, with gradients.
+    """Return what `block_sparse_attention` does, by the kernels, with gradients.
 
-    Float32, float16 or bfloat16, widths to 256, any strides, blocks of any side (a multiple of 16 wastes nothing).
-    Products accumulate in float32, and those of float32 inputs are exact (no tf32).
+    Blocks may have any side; a multiple of 16 wastes nothing. Products accumulate in float32, and those of float32
+    inputs are exact (no tf32).
 
     Args:
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv), float32, float16 or bfloat16, widths to 256, any strides.
+        pattern: who sees whom; its first s positions are used. Query i of t stands at position s - t + i.
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        scale: factor on q . k (default: dk ** -0.5).
         return_lse: give also the float32 log-sum-exp (b, h, t), with its gradient.
 
     Raises:
-        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, CPU tensors where Triton
-            compiles).
+        ValueError: a shape, dtype, device or range is wrong; the pattern has fewer than s positions; what no kernel
+            here can do (float64, a wider head, CPU tensors where Triton compiles).
     """
     check_pattern(pattern, q, k, v, key_lengths)
     check_launch("block_sparse_attention_triton", q, k, v, instead="blocked")

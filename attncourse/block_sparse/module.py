@@ -28,20 +28,27 @@ def block_sparse_attention_torch(
     key_lengths: Int[Tensor, " b"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """`scaled_dot_product_attention` with the pattern as a dense mask: t * s booleans, and t * s scores computed."""
+    """Return what `scaled_dot_product_attention` does with the pattern as a dense mask:
+    t * s booleans, and t * s scores computed.
+
+    Args:
+        pattern: who sees whom; its first s positions are used.
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        scale: factor on q . k (default: dk ** -0.5).
+    """
     check_pattern(pattern, q, k, v, key_lengths)
     visible = pattern.dense_mask(q.shape[2], k.shape[2]).to(q.device)
     return sdpa_under(q, k, v, visible, key_lengths=key_lengths, scale=scale)
 
 
 class BlockSparseAttention(nn.Module):
-    """Multi-head self-attention in which a position sees what the pattern says.
+    """The layer is multi-head self-attention in which a position sees what the pattern says.
 
     Child et al. 2019, https://arxiv.org/abs/1904.10509. All heads share the pattern.
 
     Args:
         d_model: width of the sequence.
-        n_heads: query heads; they divide d_model unless head_dim is told.
+        n_heads: query heads; they divide d_model where no head_dim is given.
         pattern: who sees whom, over at least as many positions as any sequence has.
         n_kv_heads: key/value heads (default: n_heads); they divide n_heads.
         head_dim: width of a head (default: d_model / n_heads).
@@ -87,7 +94,7 @@ class BlockSparseAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d"], *, key_lengths: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b t d"]:
-        """The output; later tokens than key_lengths are padding, whatever they hold.
+        """Return the output; later tokens than key_lengths are padding, whatever they hold.
 
         Raises:
             ValueError: x does not fit the layer, or is longer than the pattern.

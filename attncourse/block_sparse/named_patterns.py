@@ -8,9 +8,15 @@ from .pattern import BlockPattern, from_blocks, from_rule
 
 
 def dilated(n: int, *, dilation: int, steps: int | None = None, causal: bool = True, block: int = 64) -> BlockPattern:
-    """Position i sees i - m * dilation for m = 0 .. steps (default: to the first position).
+    """Return the pattern in which position i sees i - m * dilation for m = 0 ..
+    steps; not causal: i + m * dilation too.
 
-    Not causal: i + m * dilation too.
+    Args:
+        n: positions.
+        dilation: distance from one position that is seen to the next.
+        steps: how many are seen besides i, on a side (default: to the first position).
+        causal: nobody sees what comes later.
+        block: side of a block.
     """
     check_widths(n=n, dilation=dilation)
     require(steps is None or steps >= 0, f"steps must be at least 0, got {steps}")
@@ -23,25 +29,47 @@ def dilated(n: int, *, dilation: int, steps: int | None = None, causal: bool = T
 
 
 def local(n: int, *, steps: int, causal: bool = True, block: int = 64) -> BlockPattern:
-    """Position i sees itself and the `steps` positions before it; not causal: those after it too."""
+    """Return the pattern in which position i sees itself and the `steps` positions before it;
+    not causal: those after it too.
+
+    Args:
+        n: positions.
+        steps: neighbours on a side.
+        causal: nobody sees what comes later.
+        block: side of a block.
+    """
     return dilated(n, dilation=1, steps=steps, causal=causal, block=block)
 
 
 def strided(n: int, *, stride: int, causal: bool = True, block: int = 64) -> BlockPattern:
-    """The last `stride` positions, and every stride-th before them.
+    """Return the pattern of the last `stride` positions, and every stride-th before them.
 
     Child et al. 2019, https://arxiv.org/abs/1904.10509, section 4.3: the union of A(1) = {max(0, i - l), ..., i} and
     A(2) = {j : (i - j) mod l = 0}, with l the stride. Here both in one head; there also one head or one layer each.
+
+    Args:
+        n: positions.
+        stride: l.
+        causal: nobody sees what comes later.
+        block: side of a block.
     """
     check_widths(stride=stride)
     return local(n, steps=stride, causal=causal, block=block) | dilated(n, dilation=stride, causal=causal, block=block)
 
 
 def fixed(n: int, *, stride: int, summaries: int = 1, causal: bool = True, block: int = 64) -> BlockPattern:
-    """The positions of one's own stretch of `stride`, and the last `summaries` positions of every stretch.
+    """Return the pattern of one's own stretch of `stride` positions,
+    and the last `summaries` positions of every stretch.
 
-    Child et al. 2019, https://arxiv.org/abs/1904.10509, section 4.3: the union of A(1) = {j : floor(j / l) =
-    floor(i / l)} and A(2) = {j : j mod l in {l - c, ..., l - 1}}, with l the stride and c the summaries.
+    Child et al. 2019, https://arxiv.org/abs/1904.10509, section 4.3: the union of A(1) = {j : floor(j / l) = floor(i /
+    l)} and A(2) = {j : j mod l in {l - c, ..., l - 1}}, with l the stride and c the summaries.
+
+    Args:
+        n: positions.
+        stride: l.
+        summaries: c.
+        causal: nobody sees what comes later.
+        block: side of a block.
     """
     check_widths(stride=stride, summaries=summaries)
     require(summaries <= stride, f"summaries must be at most the stride, got {summaries} and {stride}")
@@ -55,10 +83,18 @@ def fixed(n: int, *, stride: int, summaries: int = 1, causal: bool = True, block
 def local_and_random(
     n: int, *, radius: int, n_random: int, seed: int, causal: bool = False, block: int = 64
 ) -> BlockPattern:
-    """Each block sees the blocks within `radius` of it, and `n_random` others, drawn once and for all.
+    """Return the pattern in which each block sees the blocks within `radius` of it, and `n_random` others, drawn once.
 
-    Zaheer et al. 2020, https://arxiv.org/abs/2007.14062, section 2, without its global tokens: add them with `|`. A block
-    that has fewer others (if causal, fewer earlier ones) sees all of them.
+    Zaheer et al. 2020, https://arxiv.org/abs/2007.14062, section 2, without its global tokens: add them with `|`. A
+    block that has fewer others (if causal, fewer earlier ones) sees all of them.
+
+    Args:
+        n: positions.
+        radius: neighbouring blocks on a side.
+        n_random: blocks beyond them.
+        seed: of the draw.
+        causal: nobody sees what comes later.
+        block: side of a block.
     """
     check_widths(n=n, block=block)
     require(radius >= 0 and n_random >= 0, f"radius and n_random must be at least 0, got {radius} and {n_random}")

@@ -22,7 +22,9 @@ WHOLE = -1  # in place of the index of an element mask
 
 
 class BlockLists(NamedTuple):
-    """Live blocks line by line: line i has blocks[starts[i] : starts[i + 1]], those before middles[i] whole."""
+    """The lists hold live blocks line by line:
+    line i has blocks[starts[i] : starts[i + 1]], those before middles[i] whole.
+    """
 
     starts: Int[Tensor, " lines+1"]
     middles: Int[Tensor, " lines"]
@@ -32,15 +34,16 @@ class BlockLists(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class BlockPattern:
-    """Who sees whom among n positions. Made by `from_rule`, `from_mask`, `from_blocks` and the named patterns.
+    """A pattern says who sees whom among n positions.
+    It is made by `from_rule`, `from_mask`, `from_blocks` and the named patterns.
 
     Attributes:
         n: how many positions; attention over fewer uses the first of them.
         block: side of a block; the last one may be cut short.
         rows: block of queries of each live block, ascending.
         columns: block of keys of each live block.
-        mask_of: index into masks of each live block, or -1 where every pair of it is visible. A row's whole blocks
-            come before its partial ones.
+        mask_of: index into masks of each live block, or -1 where every pair of it is visible. A row's whole blocks come
+            before its partial ones.
         masks: (partial, block, block), True = visible, False outside the n positions.
     """
 
@@ -53,22 +56,22 @@ class BlockPattern:
 
     @property
     def n_blocks(self) -> int:
-        """Blocks along a side of the grid."""
+        """Return the number of blocks along a side of the grid."""
         return -(-self.n // self.block)
 
     @property
     def device(self) -> torch.device:
-        """Where the lists and masks are."""
+        """Return where the lists and masks are."""
         return self.columns.device
 
     def to(self, device) -> "BlockPattern":
-        """The same pattern on another device."""
+        """Return the same pattern on another device."""
         moved = (x.to(device) for x in (self.rows, self.columns, self.mask_of, self.masks))
         return BlockPattern(self.n, self.block, *moved)
 
     @cached_property
     def causal(self) -> bool:
-        """Whether no position sees a later one."""
+        """Return whether no position sees a later one."""
         if (self.columns > self.rows).any():
             return False
         diagonal = self.columns == self.rows
@@ -79,33 +82,34 @@ class BlockPattern:
 
     @cached_property
     def by_query(self) -> BlockLists:
-        """For each block of queries, the blocks of keys that it sees."""
+        """Return, for each block of queries, the blocks of keys that it sees."""
         return _lists(self.rows, self.columns, self.mask_of, self.n_blocks)
 
     @cached_property
     def by_key(self) -> BlockLists:
-        """For each block of keys, the blocks of queries that see it."""
+        """Return, for each block of keys, the blocks of queries that see it."""
         order = torch.argsort(2 * self.columns + (self.mask_of != WHOLE), stable=True)
         return _lists(self.columns[order], self.rows[order], self.mask_of[order], self.n_blocks)
 
     def count(self) -> int:
-        """Pairs of positions that see each other."""
+        """Return how many pairs of positions see each other."""
         whole = self.mask_of == WHOLE
         areas = self._sides(self.rows[whole]) * self._sides(self.columns[whole])
         return int(areas.sum() + self.masks.sum())
 
     @property
     def density(self) -> float:
-        """Share of the n * n pairs that are visible."""
+        """Return the share of the n * n pairs that are visible."""
         return self.count() / self.n**2
 
     @property
     def block_density(self) -> float:
-        """Share of the blocks that are live: what is computed, in place of what is wanted."""
+        """Return the share of the blocks that are live: what is computed, in place of what is wanted."""
         return len(self.columns) / self.n_blocks**2
 
     def dense_mask(self, t: int | None = None, s: int | None = None) -> Bool[Tensor, "t s"]:
-        """Every pair as a boolean: the t queries, last of the first s positions, against these (default: all n by all n).
+        """Return every pair as a boolean: the t queries, last of the first s positions,
+        against these (default: all n by all n).
 
         Query i stands at position s - t + i; one that stands before position 0 sees nothing.
         """
@@ -119,7 +123,7 @@ class BlockPattern:
         return torch.cat([above, square[max(s - t, 0) :]])
 
     def first(self, s: int) -> "BlockPattern":
-        """The pattern among the first s positions."""
+        """Return the pattern among the first s positions."""
         require(1 <= s <= self.n, f"the pattern has {self.n} positions, got s={s}")
         if s == self.n:
             return self
@@ -133,15 +137,15 @@ class BlockPattern:
         return _assemble(s, self.block, parts)
 
     def __or__(self, other: "BlockPattern") -> "BlockPattern":
-        """The pairs visible in either."""
+        """Return the pairs visible in either."""
         return self._combine(other, torch.logical_or)
 
     def __and__(self, other: "BlockPattern") -> "BlockPattern":
-        """The pairs visible in both."""
+        """Return the pairs visible in both."""
         return self._combine(other, torch.logical_and)
 
     def reach(self) -> Int[Tensor, "n n"]:
-        """[i, j]: after how many layers of this pattern position i can depend on position j; -1 where never.
+        """Return in [i, j] after how many layers of this pattern position i can depend on position j; -1 where never.
 
         A position has itself after no layer, since a layer adds to what it was given.
         """
@@ -156,18 +160,20 @@ class BlockPattern:
         return layers
 
     def layers_needed(self) -> int | None:
-        """Layers until every position can depend on every other (on every earlier one if causal); None where never."""
+        """Return the layers until every position can depend on every other (on every earlier one if causal);
+        None where never.
+        """
         layers = self.reach()
         if self.causal:
             layers = layers[causal_mask(self.n, self.n, device=self.device)]
         return None if (layers < 0).any() else int(layers.max())
 
     def _sides(self, blocks: Tensor) -> Tensor:
-        """How many positions blocks of these indices hold: the last may be cut short."""
+        """Return how many positions blocks of these indices hold: the last may be cut short."""
         return (self.n - blocks * self.block).clamp(max=self.block)
 
     def _elements(self, mask_of: Tensor) -> Bool[Tensor, "m block block"]:
-        """Masks of live blocks, of whole ones too."""
+        """Return the masks of live blocks, of whole ones too."""
         elements = self.masks.new_ones(len(mask_of), self.block, self.block)
         partial = mask_of != WHOLE
         elements[partial] = self.masks[mask_of[partial]]
@@ -185,7 +191,7 @@ class BlockPattern:
         return _assemble(self.n, self.block, [_classify(operation(mine, theirs), rows, columns, self.n)])
 
     def _at(self, wanted: Tensor, live: Tensor) -> Bool[Tensor, "m block block"]:
-        """Elements of the blocks at these places of the grid (ascending), of dead ones too."""
+        """Return the elements of the blocks at these places of the grid (ascending), of dead ones too."""
         elements = self.masks.new_zeros(len(wanted), self.block, self.block)
         elements[torch.searchsorted(wanted, live)] = self._elements(self.mask_of)
         return elements
@@ -201,9 +207,11 @@ class BlockPattern:
 def from_rule(
     rule: Callable[[Tensor, Tensor], Tensor], n: int, *, causal: bool = False, block: int = 64
 ) -> BlockPattern:
-    """The pattern in which position i sees position j where rule(i, j) is True.
+    """Return the pattern in which position i sees position j where rule(i, j) is True.
 
     Args:
+        n: positions.
+        block: side of a block.
         rule: from queries (rows, 1) and keys (columns,), integers, to booleans that broadcast to (rows, columns).
         causal: nobody sees what comes later, whatever the rule says.
 
@@ -230,7 +238,10 @@ def from_rule(
 
 
 def from_mask(mask: Bool[Tensor, "t s"], *, block: int = 64) -> BlockPattern:
-    """The pattern of a dense mask, True = visible, whose t rows are the last of s positions.
+    """Return the pattern of a dense mask, True = visible, whose t rows are the last of s positions.
+
+    Args:
+        block: side of a block.
 
     Raises:
         ValueError: the mask is not boolean and (t, s) with 1 <= t <= s.
@@ -247,7 +258,10 @@ def from_mask(mask: Bool[Tensor, "t s"], *, block: int = 64) -> BlockPattern:
 
 
 def from_blocks(live: Bool[Tensor, "blocks blocks"], n: int, *, causal: bool = False, block: int = 64) -> BlockPattern:
-    """The pattern of n positions that sees whole blocks, where `live` is True; if causal, their past half.
+    """Return the pattern of n positions that sees whole blocks, where `live` is True; if causal, their past half.
+
+    Args:
+        block: side of a block.
 
     Raises:
         ValueError: the grid is not the square of n / block, rounded up.
@@ -270,7 +284,7 @@ def from_blocks(live: Bool[Tensor, "blocks blocks"], n: int, *, causal: bool = F
 
 
 def _classify(elements, rows, columns, n):
-    """Of candidate blocks the live ones: their rows and columns, which are whole, and the masks of the others."""
+    """Return the live ones of candidate blocks: their rows and columns, which are whole, and the masks of the others."""
     block = elements.shape[-1]
     heights, widths = ((n - block * x).clamp(max=block) for x in (rows, columns))
     place = torch.arange(block, device=elements.device)
@@ -282,7 +296,7 @@ def _classify(elements, rows, columns, n):
 
 
 def _assemble(n, block, parts) -> BlockPattern:
-    """One pattern of the parts' live blocks: by rows, whole ones first."""
+    """Return one pattern of the parts' live blocks: by rows, whole ones first."""
     rows, columns, whole, masks = (torch.cat(x) for x in zip(*parts, strict=True))
     mask_of = torch.where(whole, WHOLE, (~whole).cumsum(0) - 1)
     n_blocks = -(-n // block)

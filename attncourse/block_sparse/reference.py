@@ -4,6 +4,8 @@ Child et al. 2019, https://arxiv.org/abs/1904.10509, equations 2 to 4, with any 
 A query whose set is empty gives zeros; there every set has the query itself.
 """
 
+from typing import Literal, overload
+
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
@@ -19,7 +21,9 @@ from .pattern import BlockPattern
 def block_sparse_attention_loop(
     q: Float[Tensor, "t dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"], *, pattern: BlockPattern
 ) -> Float[Tensor, "t dv"]:
-    """One head, one sequence, token by token: each query reads the keys of its own set, and computes no other score."""
+    """Read token by token, in one head and one sequence:
+    each query reads the keys that the pattern gives it, and scores no other.
+    """
     (t, dk), s = q.shape, len(k)
     out = torch.zeros(t, v.shape[-1], dtype=v.dtype, device=v.device)
     q, k, v = wide(q), wide(k), wide(v)
@@ -28,6 +32,36 @@ def block_sparse_attention_loop(
         if len(keys) > 0:
             out[i] = torch.softmax(keys @ q[i] * dk**-0.5, dim=0) @ values
     return out
+
+
+@overload
+def block_sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[False] = False,
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def block_sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    pattern: BlockPattern,
+    return_lse: Literal[True],
+    key_lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
 
 
 @outside_autocast
@@ -41,14 +75,14 @@ def block_sparse_attention(
     scale: float | None = None,
     return_lse: bool = False,
 ) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """softmax(Q K^T / sqrt(dk)) V over the pairs of the pattern, by a mask on all t * s scores.
+    """Return softmax(Q K^T / sqrt(dk)) V over the pairs of the pattern, by a mask on all t * s scores.
 
     Args:
         pattern: who sees whom; its first s positions are used. Query i of t stands at position s - t + i.
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
         scale: factor on q . k (default: dk ** -0.5).
-        return_lse: give also the log-sum-exp of each row of scores (b, h, t), in float32 or better (natural; -inf where no
-            key is visible).
+        return_lse: give also the log-sum-exp of each row of scores (b, h, t), in float32 or better (natural; -inf where
+            no key is visible).
 
     Raises:
         ValueError: a shape, dtype, device or range is wrong; the pattern has fewer than s positions.

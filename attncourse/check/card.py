@@ -13,7 +13,7 @@ def check(name: str, function: Callable | None = None) -> Verdict:
 
     Args:
         name: "<unit>.<exercise>", as in "additive.score".
-        function: what to check; unless given, the caller's function of the name that the exercise asks for.
+        function: what to check (default: the caller's function of the name that the exercise asks for).
 
     Raises:
         ValueError: there is no check of that name.
@@ -29,7 +29,7 @@ def check(name: str, function: Callable | None = None) -> Verdict:
 
 
 def score_card(unit: str) -> str:
-    """Points reached of points possible in a unit, each check's verdict, and what was not verified here.
+    """Return points reached of points possible in a unit, each check's verdict, and what was not verified here.
 
     Raises:
         ValueError: there is no unit of that name.

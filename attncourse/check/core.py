@@ -62,33 +62,42 @@ class OutOfMemory(Exception):
 
 
 class Tampered(Exception):
-    """What came back is nothing that an honest run sends."""
+    """No honest run sends what came back."""
 
 
 class Learner(Protocol):
-    """The learner's function, called here or in a sandbox. Arguments and results are plain values:
-    None, bool, int, float, str, torch.Tensor, and lists, tuples, dicts and simple objects of these.
+    """A learner is the function that a learner wrote, called here or in a sandbox.
 
-    Every call raises Broken where the function changes an argument that is not its own to change."""
+    Arguments and results are plain values: None, bool, int, float, str, torch.Tensor, and lists, tuples, dicts and
+    simple objects of these. Every call raises Broken where the function changes an argument that is not its own to
+    change.
+    """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The function's result on copies of the arguments."""
+        """Return the function's result on copies of the arguments."""
 
     def grad(
         self, *args: Any, wrt: tuple[int, ...], cotangent: torch.Tensor, **kwargs: Any
     ) -> tuple[torch.Tensor, ...]:
-        """Gradients of (result * cotangent).sum() with respect to the arguments at positions `wrt`."""
+        """Return gradients of (result * cotangent).sum() with respect to the arguments at positions `wrt`.
+
+        Args:
+            wrt: positions of arguments.
+            cotangent: of the result's shape.
+        """
 
     def peak(self, *args: Any, **kwargs: Any) -> tuple[Any, int]:
-        """The function's result, and the bytes that the call held at its peak, buffers that it found included."""
+        """Return the function's result, and the bytes that the call held at its peak, buffers that it found included."""
 
     def operations(self, *args: Any, **kwargs: Any) -> tuple[Any, int]:
-        """The function's result, and how many PyTorch operations the call dispatched."""
+        """Return the function's result, and how many PyTorch operations the call dispatched."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One graded property set of one function: `name` is "<unit>.<exercise>"; the rest as in `exercise_check`."""
+    """A check is one graded property set of one function: `name` is "<unit>.<exercise>";
+    the rest as in `exercise_check`.
+    """
 
     name: str
     function: str
@@ -105,14 +114,20 @@ class Check:
     def unit(self) -> str:
         return self.name.partition(".")[0]
 
+    @property
+    def read_again(self) -> tuple[str, str]:
+        """The page and the section that teach what is asked: of the unit's chapter, where the check names no other."""
+        chapter, _, section = self.section.rpartition("#")
+        return chapter or UNITS[self.unit].chapter, section
+
     def learner(self, function: Any) -> "LocalLearner":
-        """A learner's function in this process, under this check's rules."""
+        """Return a learner's function in this process, under this check's rules."""
         return LocalLearner(function, self.function, self.forbids, self.may_change, self.kernel)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One notebook of exercises: its title, the chapter it belongs to (a page of the book), what it takes."""
+    """A unit is one notebook of exercises: its title, the chapter it belongs to (a page of the book), what it takes."""
 
     name: str
     title: str
@@ -123,7 +138,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of one check: state is passed, or one of the values of STATES."""
+    """A verdict is the outcome of one check: state is passed, or one of the values of STATES."""
 
     check: str
     state: str
@@ -144,7 +159,7 @@ class Verdict:
     __repr__ = __str__
 
     def _repr_png_(self) -> bytes | None:
-        """The picture, where a notebook shows the verdict and there is one."""
+        """Return the picture, where a notebook shows the verdict and there is one."""
         from .drawing import expected_beside_got, png  # which needs matplotlib
 
         return None if self.picture is None else png(expected_beside_got(self.picture))
@@ -200,7 +215,8 @@ def exercise_check(
         points: what a pass is worth; a check is all or nothing, credit is partial by check.
         not_verified: what neither the self-check nor the marks can see here; the score card prints it.
         seconds: wall-clock limit of the whole check when graded.
-        section: heading in the unit's chapter where to read again, as in the page's address: "who-may-look-where".
+        section: heading in the unit's chapter where to read again, as in the page's address: "who-may-look-where"; of
+            another chapter with its name before it: "mechanism_or_implementation#the-online-softmax".
         forbids: shortcuts that the exercise asks to write, by parts of their names: READY_MADE_ATTENTION.
         may_change: positions of arguments that the function may change in place: what it is to fill, or its own state.
         kernel: the work is to be done by Triton kernels of the learner's, which stay inside their tensors; "merged":
@@ -217,7 +233,13 @@ def exercise_check(
 
 
 def run_check(check: Check, learner: Learner, rng: torch.Generator) -> Verdict:
-    """Judge one learner's function; the verdict carries the state and the message."""
+    """Judge one learner's function by a check; the verdict carries the state and the message.
+
+    Args:
+        check: what judges.
+        learner: the function.
+        rng: what draws the inputs.
+    """
     try:
         check.judge(learner, rng)
     except tuple(STATES) as outcome:
@@ -231,13 +253,13 @@ def run_check(check: Check, learner: Learner, rng: torch.Generator) -> Verdict:
 
 
 def fresh_rng() -> tuple[torch.Generator, int]:
-    """A generator that nobody can predict, and its seed; torch's own generator is left as it is."""
+    """Return a generator that nobody can predict, and its seed; torch's own generator is left as it is."""
     seed = int.from_bytes(os.urandom(7), "little")
     return torch.Generator().manual_seed(seed), seed
 
 
 def plain(value: Any) -> Any:
-    """A detached copy of a value made of plain kinds only; Broken where it is of another kind.
+    """Return a detached copy of a value made of plain kinds only; Broken where it is of another kind.
 
     NamedTuples and objects that merely hold values keep their kind: they are a learner's state.
     """
@@ -262,7 +284,7 @@ def plain(value: Any) -> Any:
 
 
 def plain_key(key: Any) -> Any:
-    """A dict's key, if it is one that a plain value can have: a number, a string, or a tuple of them."""
+    """Return a dict's key, if it is one that a plain value can have: a number, a string, or a tuple of them."""
     if isinstance(key, tuple) and type(key) is tuple:
         return tuple(map(plain_key, key))
     if key is None or type(key) in (bool, int, float, str):
@@ -278,7 +300,7 @@ def _from_numpy(value: Any) -> torch.Tensor:
 
 
 def alike(one: Any, other: Any) -> bool:
-    """Whether two plain values are the same to the last bit; NaN is like NaN."""
+    """Return whether one plain value is the same as the other to the last bit; NaN is like NaN."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         same_kind = (one.dtype, one.shape) == (other.dtype, other.shape)
         return same_kind and torch.equal(*(x.detach().contiguous().flatten().view(torch.uint8) for x in (one, other)))
@@ -293,7 +315,7 @@ def alike(one: Any, other: Any) -> bool:
 
 @dataclass(frozen=True)
 class LocalLearner:
-    """The learner's function in this process: the self-check, the banks' tests, and inside the sandbox.
+    """The function is called in this process: by the self-check, by the banks' tests, and inside the sandbox.
 
     Args:
         function: what to call; anything that cannot be called counts as missing.
@@ -346,7 +368,7 @@ class LocalLearner:
         return plain(result), tally.operations
 
     def _run(self, args, kwargs, measure=lambda call: call()):
-        """The function's own result; the rules of the exercise hold meanwhile, and `measure` makes the call."""
+        """Return the function's own result; the rules of the exercise hold meanwhile, and `measure` makes the call."""
         if not callable(self.function):
             raise Missing(self._why_missing())
         before = plain(tuple(args)), plain(kwargs)
@@ -403,7 +425,7 @@ class LocalLearner:
 
 @contextlib.contextmanager
 def _python_allocations():
-    """Within it, Python's and NumPy's allocations are counted; it gives a function that tells their peak in bytes."""
+    """Count Python's and NumPy's allocations within it; it gives a function that tells their peak in bytes."""
     outermost = not tracemalloc.is_tracing()
     if outermost:
         tracemalloc.start()
@@ -417,12 +439,12 @@ def _python_allocations():
 
 
 def shortcut_taken(caller: str, name: str) -> str:
-    """What a learner is told who calls what the exercise asks to write."""
+    """Return what a learner is told whose function `caller` calls `name`, which the exercise asks to write."""
     return f"{caller} uses {name}, which is what this exercise asks you to write"
 
 
 def call_learner(function: Callable, args, kwargs) -> Any:
-    """Call, and sort what can go wrong: unsolved, out of memory, or crashed with the learner's own message."""
+    """Call the function with these args and kwargs, and sort what can go wrong: unsolved, out of memory, or crashed."""
     try:
         return function(*args, **kwargs)
     except (Exception, SystemExit) as error:
@@ -430,7 +452,7 @@ def call_learner(function: Callable, args, kwargs) -> Any:
 
 
 def describe_error(error: BaseException) -> Unsolved | OutOfMemory | Crashed:
-    """The outcome that an exception of the learner's code stands for."""
+    """Return the outcome that an error of the learner's code stands for."""
     # the stub raises it bare; PyTorch raises it with a message, of an operation that it lacks
     if isinstance(error, NotImplementedError) and not error.args:
         return Unsolved("not solved yet")
@@ -441,7 +463,9 @@ def describe_error(error: BaseException) -> Unsolved | OutOfMemory | Crashed:
 
 
 def learner_lines(error: BaseException, most: int = 3) -> str:
-    """The innermost lines of the traceback that the learner wrote: notebook cells run as the module `__main__`."""
+    """Return the innermost lines (at `most` so many) of an error's traceback that the learner wrote,
+    as the module `__main__`.
+    """
     frames = [f for f in traceback.walk_tb(error.__traceback__) if f[0].f_globals.get("__name__") == "__main__"]
     lines = []
     for frame, number in frames[-most:]:
@@ -451,7 +475,7 @@ def learner_lines(error: BaseException, most: int = 3) -> str:
 
 
 def differentiate(out: Any, inputs: list[torch.Tensor], cotangent: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """d (out * cotangent).sum() / d inputs, with Broken where nothing can flow back."""
+    """Return d (out * cotangent).sum() / d inputs, with Broken where nothing can flow back."""
     if not isinstance(out, torch.Tensor) or out.grad_fn is None:
         raise Broken("no gradient flows back to the inputs: was the result detached, or computed outside torch?")
     if out.shape != cotangent.shape:

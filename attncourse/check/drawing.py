@@ -19,7 +19,8 @@ FEW_CELLS = 24  # a side: up to here each cell is told from its neighbours by a 
 
 
 def expected_beside_got(picture: Picture) -> Figure:
-    """Two matrices of one shape on one colour scale; an orange line runs around the cells that differ, grey is no number.
+    """Draw a picture's two matrices on one colour scale;
+    an orange line runs around the cells that differ, grey is no number.
 
     The figure belongs to no pyplot state, so that threads can draw and nothing needs closing.
 
@@ -55,7 +56,9 @@ def expected_beside_got(picture: Picture) -> Figure:
 
 
 def _axes(t: int, s: int) -> tuple[Figure, list[Axes]]:
-    """Room for two matrices of t x s and a colour bar. Placed by inches: a layout engine would take most of the time."""
+    """Return room for two matrices of t x s and a colour bar, placed by inches: a layout engine would take most of the
+    time. Placed by inches: a layout engine would take most of the time.
+    """
     cell = min(0.42, 3.2 / max(t, s))
     width, height = max(cell * s, 1.1), max(cell * t, 1.1)
     across, up = 2 * width + 1.55, height + 0.85
@@ -65,7 +68,7 @@ def _axes(t: int, s: int) -> tuple[Figure, list[Axes]]:
 
 
 def matrices(picture: Picture) -> tuple[Tensor, Tensor]:
-    """(expected, got) in float64."""
+    """Return a picture's (expected, got) in float64."""
     expected, got = (torch.as_tensor(x).detach().cpu().double() for x in (picture.expected, picture.got))
     require(
         expected.ndim == 2 and expected.shape == got.shape and expected.numel() > 0,
@@ -75,20 +78,22 @@ def matrices(picture: Picture) -> tuple[Tensor, Tensor]:
 
 
 def differing(picture: Picture) -> Tensor:
-    """Which cells (t, s) differ beyond rounding; two NaN are alike."""
+    """Return which cells (t, s) of a picture differ beyond rounding; two NaN are alike."""
     expected, got = matrices(picture)
     return ~torch.isclose(got, expected, rtol=1e-5, atol=1e-8, equal_nan=True)
 
 
 def color_scale(values: Tensor) -> tuple[float, float, str]:
-    """(low, high, colour map) of finite values: white is 0, and 1 is always in it where nothing is negative."""
+    """Return (low, high, colour map) of finite values: white is 0, and 1 is always in it where nothing is negative."""
     finite = values[values.isfinite()]
     bound = max(float(finite.abs().max()), 1.0) if len(finite) else 1.0
     return (-bound, bound, SIGNED) if bool((finite < 0).any()) else (0.0, bound, WEIGHTS)
 
 
 def outline(ax: Axes, cells: Tensor) -> None:
-    """A line around each region of True cells (t, s): two lines where each cell had four keep 64 x 64 readable."""
+    """Draw on ax a line around each region of True cells (t, s):
+    two lines where each cell had four keep 64 x 64 readable.
+    """
     t, s = cells.shape
     padded = torch.zeros(t + 2, s + 2, dtype=torch.bool)
     padded[1:-1, 1:-1] = cells
@@ -101,7 +106,7 @@ def outline(ax: Axes, cells: Tensor) -> None:
 
 
 def in_words(picture: Picture) -> str:
-    """What the picture shows, for those who do not see it."""
+    """Return what the picture shows, for those who do not see it."""
     differs = differing(picture)
     t, s = differs.shape
     places = differs.nonzero().tolist()
@@ -113,7 +118,7 @@ def in_words(picture: Picture) -> str:
 
 
 def png(figure: Figure, *, dpi: int = 110) -> bytes:
-    """The figure as the bytes of a PNG file."""
+    """Return the figure as the bytes of a PNG file, of `dpi` dots per inch."""
     written = io.BytesIO()
     figure.savefig(written, format="png", dpi=dpi)
     return written.getvalue()

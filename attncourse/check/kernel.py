@@ -28,11 +28,11 @@ EXITS = {"numpy", "tolist", "__array__", "__dlpack__", "untyped_storage", "stora
 
 
 class Wrong(Exception):
-    """What a kernel exercise's function did that it may not."""
+    """The function of a kernel exercise did what it may not."""
 
 
 class OwnKernels:
-    """A context in which a wrapper runs: it launches kernels of the learner's, and nothing else computes.
+    """Within it a wrapper runs: it launches kernels of the learner's, and nothing else computes.
 
     Args:
         module: name of the module whose kernels are the learner's.
@@ -67,19 +67,19 @@ class OwnKernels:
         raise Wrong(self.refused)
 
     def _launch(self, kernel: Any, run: Callable[[], Any]) -> Any:
-        """One launch: PyTorch is not watched meanwhile, since Triton itself uses it."""
+        """Make one launch: PyTorch is not watched meanwhile, since Triton itself uses it."""
         self._launched |= kernel.fn.__module__ in ("__main__", self._module)
         with _disable_current_modes(), torch._C.DisableTorchFunction(), _within_tensors(kernel, self._refuse):
             return run()
 
     def _is_own(self, operands: Any) -> bool:
-        """Whether none of the operands is an argument of the wrapper, or a copy of one."""
+        """Return whether none of the operands is an argument of the wrapper, or a copy of one."""
         own = {x.untyped_storage().data_ptr() for x in self._own}
         return all(x.untyped_storage().data_ptr() in own for x in tensors_in(operands))
 
     @contextlib.contextmanager
     def _outside(self) -> Iterator[None]:
-        """Refuses what computes, wherever in a wrapper it is not a kernel."""
+        """Refuse what computes, wherever in a wrapper it is not a kernel."""
         rules, refuse = self, self._refuse
 
         class Functions(TorchFunctionMode):
@@ -106,7 +106,7 @@ class OwnKernels:
 
 @contextlib.contextmanager
 def _each_launch(launch: Callable[[Any, Callable[[], Any]], Any]) -> Iterator[None]:
-    """Within it, each launch of a kernel, compiled or interpreted, goes through `launch(kernel, run)`."""
+    """Let each launch of a kernel, compiled or interpreted, go through `launch(kernel, run)` within it."""
     kinds = (triton.runtime.JITFunction, triton_interpreter.InterpretedFunction)
     originals = {kind: kind.run for kind in kinds}
 
@@ -124,7 +124,7 @@ def _each_launch(launch: Callable[[Any, Callable[[], Any]], Any]) -> Iterator[No
 
 @contextlib.contextmanager
 def _within_tensors(kernel: Any, refuse: Callable[[str], None]) -> Iterator[None]:
-    """Within it, an interpreted kernel that reaches beyond its tensors' memory is refused."""
+    """Refuse, within it, an interpreted kernel that reaches beyond its tensors' memory."""
     if not isinstance(kernel, triton_interpreter.InterpretedFunction):
         yield
         return
@@ -182,7 +182,7 @@ def _within_tensors(kernel: Any, refuse: Callable[[str], None]) -> Iterator[None
 
 
 def _undefined(pointers: np.ndarray, dtype: Any) -> np.ndarray:
-    """NaN, or the largest number where there is none, in an array of the pointers' shape."""
+    """Return NaN, or the largest number where there is none, in an array of the pointers' shape."""
     kind = triton_interpreter._get_np_dtype(dtype)
     # the interpreter's bfloat16 is an unsigned integer, whose largest is a NaN; of booleans Triton loads bytes
     return np.full(pointers.shape, np.nan if kind.kind == "f" else np.iinfo(kind).max, kind)

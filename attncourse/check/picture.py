@@ -7,7 +7,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Picture:
-    """Two small matrices of the same shape that show a broken property better than a sentence: got beside expected.
+    """A picture is two small matrices of the same shape that show a broken property better than a sentence:
+    got beside expected.
 
     For patterns (who saw whom, where weights went), never for the numbers of an answer.
     """

@@ -15,7 +15,7 @@ MOST_CALLS = 30
 
 
 class _Unanswered(BaseException):
-    """Leaves a test at the first call that has no result yet; not an Exception, which a test may catch."""
+    """It leaves a test at the first call that has no result yet; not an Exception, which a test may catch."""
 
 
 def by_replay(test: Callable[..., None]) -> Callable[..., Any]:
@@ -51,7 +51,12 @@ def by_replay(test: Callable[..., None]) -> Callable[..., Any]:
 
 
 def outcome(learner, attention: Callable[..., Any], *more: Any) -> bool:
-    """What a learner's test, decorated by `by_replay`, says of an attention: whether the property holds.
+    """Return what a learner's test, decorated by `by_replay`, says of an attention: whether the property holds.
+
+    Args:
+        learner: the test.
+        attention: what it is told to judge.
+        more: further arguments of the test.
 
     Raises:
         Broken: the test asks too often, for something else when it runs again, or for nothing at all.

@@ -29,7 +29,7 @@ READY_MADE_ATTENTION = (
 
 
 class Dispatched(TorchDispatchMode):
-    """A mode that sees operations; unlike others it does not import PyTorch's compiler, which takes two seconds."""
+    """This mode sees operations; unlike others it does not import PyTorch's compiler, which takes two seconds."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -37,13 +37,13 @@ class Dispatched(TorchDispatchMode):
 
 
 def forbidden_name(name: str, forbids: tuple[str, ...]) -> str:
-    """The first of `forbids` that is part of the name; "" where none is."""
+    """Return the first of `forbids` that is part of the name; "" where none is."""
     return next((part for part in forbids if part in name), "")
 
 
 @contextlib.contextmanager
 def functions_seen(see: Callable[[str], None]) -> Iterator[None]:
-    """Within it, `see` gets the name of every PyTorch function that is called, and of every operation dispatched."""
+    """Let `see` get the name of every PyTorch function that is called within it, and of every operation dispatched."""
 
     class Functions(TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -60,7 +60,7 @@ def functions_seen(see: Callable[[str], None]) -> Iterator[None]:
 
 
 class Tally(Dispatched):
-    """Counts the operations within it, and the bytes that they read or write and that were held before.
+    """A tally counts the operations within it, and the bytes that they read or write and that were held before.
 
     Args:
         given: values whose tensors are the call's own arguments, which do not count.
@@ -88,7 +88,7 @@ class Tally(Dispatched):
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:
-    """The tensors of nested lists, tuples, dicts and plain objects."""
+    """Return the tensors in a value of nested lists, tuples, dicts and plain objects."""
     leaves = tree_leaves(value)
     tensors = [x for x in leaves if isinstance(x, torch.Tensor)]
     inside = [vars(x) for x in leaves if not isinstance(x, torch.Tensor) and is_record(x)]
@@ -100,7 +100,9 @@ def _memory(x: torch.Tensor) -> int:
 
 
 def is_record(value: Any) -> bool:
-    """An object of a class that a learner wrote to hold values: it has attributes, and cannot be called."""
+    """Return whether a value is of a class that a learner wrote to hold values:
+    it has attributes, and cannot be called.
+    """
     kind = type(value)
     # a subclass of int or of a tensor is none: it holds more than its attributes
     written = (
@@ -110,7 +112,9 @@ def is_record(value: Any) -> bool:
 
 
 def arrays_reached(function: Callable) -> int:
-    """Bytes of the NumPy arrays that a function's code can reach by name: globals, closure, defaults, helpers."""
+    """Return the bytes of the NumPy arrays that a function's code can reach by name:
+    globals, closure, defaults, helpers.
+    """
     waiting: list[Any] = [function]
     seen: set[int] = set()
     arrays: dict[int, int] = {}
@@ -136,7 +140,7 @@ def arrays_reached(function: Callable) -> int:
 
 
 def names_in(code: types.CodeType) -> set[str]:
-    """Global and attribute names of a function's code and of the functions inside it."""
+    """Return global and attribute names of a function's code and of the functions inside it."""
     inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
     return set(code.co_names).union(*map(names_in, inner))
 

@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 from attncourse._shared.units import format_bytes, parse_bytes
 from attncourse._shared.validate import require
-from attncourse.profile.facts import PRINTED
+from attncourse.profile.device_facts import PRINTED
 from attncourse.profile.limits import Limits
 from attncourse.profile.record import read_record
 from attncourse.profile.roofline import Roofline
@@ -84,7 +84,7 @@ def _device(args: argparse.Namespace) -> Roofline | Limits | str:
 
 
 def describe(choices: list[Choice], *, why: bool = False) -> str:
-    """The admitted designs as a table, their reasons if asked for, and the excluded ones with their rules."""
+    """Return the admitted designs as a table, their reasons if asked for, and the excluded ones with their rules."""
     admitted = [choice for choice in choices if choice.admitted]
     rows = [
         [

@@ -7,17 +7,11 @@ and computes. A training step is counted as three forward passes: the gradient o
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from attncourse.additive.cost import additive_count
 from attncourse.kv_cache import cost
-from attncourse.profile.counts import (
-    Count,
-    Size,
-    additive_count,
-    attention_count,
-    banded_pairs,
-    general_count,
-    linear_attention_count,
-    projection_count,
-)
+from attncourse.linear_attention.cost import linear_attention_count
+from attncourse.multiplicative.cost import general_count
+from attncourse.profile.counts import Count, Size, attention_count, banded_pairs, projection_count
 
 from .job import Job, Shape
 
@@ -65,7 +59,7 @@ def _times(count: Count, factor: int) -> Count:
 
 
 def _step(job: Job, attention: Count, projections: Count, *, held: int, per_token: int = 0) -> Costs:
-    """From one layer's forward pass to the model's step."""
+    """Return the count of the model's step, from that of one layer's forward pass."""
     shape, passes = job.shape, FORWARD_AND_BACKWARD if job.phase == "training" else 1
     feed = projection_count(job.rows, shape.d_model, shape.d_feed, itemsize=job.itemsize, bias=False)
     feed += projection_count(job.rows, shape.d_feed, shape.d_model, itemsize=job.itemsize, bias=False)
@@ -74,20 +68,20 @@ def _step(job: Job, attention: Count, projections: Count, *, held: int, per_toke
 
 
 def _projections(job: Job, *widths: tuple[int, int], rows: int | None = None) -> Count:
-    """Linear layers from one width to another, each on so many rows (default: the step's)."""
+    """Count linear layers from one width to another, each on so many rows (default: the step's)."""
     rows = job.rows if rows is None else rows
     counts = (projection_count(rows, *pair, itemsize=job.itemsize, bias=False) for pair in widths)
     return sum(counts, start=Count(0, 0))
 
 
 def _key_value_projections(shape: Shape, n_kv_heads: int) -> tuple[tuple[int, int], ...]:
-    """Queries, keys, values, output."""
+    """Return the widths of the projections to queries, keys, values and output."""
     width, narrow = shape.n_heads * shape.head_dim, n_kv_heads * shape.head_dim
     return (shape.d_model, width), (shape.d_model, narrow), (shape.d_model, narrow), (width, shape.d_model)
 
 
 def _size(job: Job, n_kv_heads: int) -> Size:
-    """One layer's attention over everything that a step's queries could see."""
+    """Return the size of one layer's attention over everything that a step's queries could see."""
     shape, keys = job.shape, job.source_length or job.length
     return Size(job.batch, shape.n_heads, n_kv_heads, job.queries, keys, shape.head_dim, shape.head_dim)
 
@@ -100,7 +94,9 @@ def _config(shape: Shape, n_kv_heads: int, window: int | None = None) -> dict:
 
 
 def _decode(job: Job, config: dict, projections: Count) -> Costs:
-    """A step of decoding from a cache, by the calculator: the cache is read once, and each query head meets each token."""
+    """Return the costs of decoding from a cache, by the calculator:
+    the cache is read once, and each query head meets each token.
+    """
     cached = cost(config, context=job.length, batch=job.batch, dtype=job.dtype)
     full = all(layer.window is None or layer.window > job.length for layer in cached.layers)
     step = _step(job, Count(0, 0), projections, held=cached.bytes_total, per_token=full * cached.bytes_per_token)
@@ -109,7 +105,9 @@ def _decode(job: Job, config: dict, projections: Count) -> Costs:
 
 
 def _softmax_costs(job: Job, n_kv_heads: int, *, before: int | None = None) -> Costs:
-    """Multi-head or grouped attention, to every key or to those at most `before` behind (and, not causal, ahead)."""
+    """Return the costs of multi-head or grouped attention,
+    to every key or to those at most `before` behind (and, not causal, ahead).
+    """
     projections = _projections(job, *_key_value_projections(job.shape, n_kv_heads))
     if job.phase == "decoding":
         window = None if before is None else before + 1
@@ -119,13 +117,17 @@ def _softmax_costs(job: Job, n_kv_heads: int, *, before: int | None = None) -> C
 
 
 def _train(job: Job, n_kv_heads: int, pairs: int, projections: Count) -> Costs:
-    """Queries, keys, values and outputs are kept for the backward pass; weights are not, they are computed again."""
+    """Return the costs of training: queries, keys, values and outputs are kept for the backward pass;
+    weights are computed again.
+    """
     attention = attention_count(_size(job, n_kv_heads), pairs=pairs, itemsize=job.itemsize)
     return _step(job, attention, projections, held=job.shape.n_layers * attention.bytes)
 
 
 def _latent_costs(job: Job) -> Costs:
-    """Expanded in training: each head has its own keys and values, a rotary part beside them. Absorbed in decoding."""
+    """Return the costs of latent attention:
+    expanded in training, with keys and values for each head, and absorbed in decoding. Absorbed in decoding.
+    """
     shape = job.shape
     heads, width, rope, rank = shape.n_heads, shape.head_dim, shape.qk_rope_head_dim, shape.kv_lora_rank
     projections = _projections(
@@ -143,12 +145,12 @@ def _latent_costs(job: Job) -> Costs:
 
 
 def strided_pairs(length: int, stride: int) -> int:
-    """Pairs of `block_sparse.strided`: itself, the `stride` tokens before, and every stride-th before these."""
+    """Return the pairs of `block_sparse.strided`: itself, the `stride` tokens before, and every stride-th before these."""
     return sum(strided_keys(p, stride) for p in range(length))
 
 
 def strided_keys(position: int, stride: int) -> int:
-    """How many keys the query at this position sees."""
+    """Return how many keys the query at this position sees."""
     return min(position, stride) + 1 + max(position // stride - 1, 0)
 
 
@@ -166,7 +168,9 @@ def _block_sparse_costs(job: Job) -> Costs:
 
 
 def global_local_pairs(length: int, *, radius: int, n_global: int) -> int:
-    """Pairs of `global_local_mask` with the first tokens global: a band, and the hubs' rows and columns outside it."""
+    """Return the pairs of `global_local_mask` with the first tokens global:
+    a band, and the hubs' rows and columns outside it.
+    """
     band = banded_pairs(length, length, before=radius, after=radius)
     outside = sum(length - min(p + radius + 1, length) + max(p - radius, 0) for p in range(n_global))
     among = sum(1 for p in range(n_global) for j in range(n_global) if abs(p - j) > radius)
@@ -181,7 +185,9 @@ def _global_local_costs(job: Job) -> Costs:
 
 
 def _linear_costs(job: Job) -> Costs:
-    """A state of float32 a head, with its normalizer, read and written for each token that is written."""
+    """Return the costs of a state of float32 per head, with its normalizer,
+    read and written for each token that is written.
+    """
     shape = job.shape
     projections = _projections(job, *_key_value_projections(shape, shape.n_heads))
     if job.phase == "training":
@@ -194,7 +200,9 @@ def _linear_costs(job: Job) -> Costs:
 
 
 def _cross_costs(job: Job, attention: Callable[[Size], Count]) -> Costs:
-    """Queries of one sequence over the other's keys and values, which in decoding were projected once, and are kept."""
+    """Return the costs of queries over another sequence's keys and values,
+    which in decoding were projected once, and are kept.
+    """
     shape, training = job.shape, job.phase == "training"
     queries, keys, values, out = _key_value_projections(shape, shape.n_heads)
     projections = _projections(job, queries, out)
@@ -215,7 +223,7 @@ def _general(job: Job, size: Size) -> Count:
 
 
 def _additive(job: Job, size: Size) -> Count:
-    """With a hidden layer as wide as a head; in decoding the keys' part of it is what is kept."""
+    """Count additive attention with a hidden layer as wide as a head; in decoding the keys' part of it is what is kept."""
     if job.phase == "training":
         return additive_count(size, pairs=size.t * size.s, hidden=size.dk, itemsize=job.itemsize)
     of_pairs = size.b * size.h * size.t * size.s * (3 * size.dk + 2 * size.dv)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from attncourse._shared.validate import check_widths, require
-from attncourse.profile.facts import PRINTED
+from attncourse.profile.device_facts import PRINTED
 from attncourse.profile.limits import Limits
 from attncourse.profile.record import Record
 from attncourse.profile.roofline import Roofline
@@ -17,7 +17,7 @@ ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 class Shape:
     """Sizes of a model whose layers are all alike, each attention and two matrices of a feed-forward.
 
-    Unless told, width, heads and layers are those of Llama 3.1 8B (Grattafiori et al. 2024,
+    By default, width, heads and layers are those of Llama 3.1 8B (Grattafiori et al. 2024,
     https://arxiv.org/abs/2407.21783, table 3).
 
     Args:
@@ -58,7 +58,7 @@ class Shape:
 
     @property
     def head_dim(self) -> int:
-        """Width of a head."""
+        """Return the width of a head."""
         return self.d_model // self.n_heads
 
 
@@ -95,27 +95,27 @@ class Job:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number."""
+        """Return the bytes of a number."""
         return ITEMSIZE[self.dtype]
 
     @property
     def rows(self) -> int:
-        """Tokens that one step computes: all of the batch in training, one a sequence in decoding."""
+        """Return the tokens that one step computes: all of the batch in training, one per sequence in decoding."""
         return self.batch * (self.length if self.phase == "training" else 1)
 
     @property
     def queries(self) -> int:
-        """Tokens of a sequence that one step computes."""
+        """Return the tokens of a sequence that one step computes."""
         return self.length if self.phase == "training" else 1
 
     @property
     def near(self) -> int:
-        """How far designs that leave pairs out see directly: as far as needed, or the root of the length."""
+        """Return how far designs that leave pairs out see directly: as far as needed, or the root of the length."""
         return min(self.length, math.isqrt(self.length - 1) + 1 if self.locality is None else self.locality)
 
 
 def roofline_of(device: Roofline | Limits | Record | str, *, dtype: str) -> Roofline:
-    """What a device reaches: measured limits as they are, or the peaks that its vendor prints, by a part of its name.
+    """Return what a device reaches: measured limits as they are, or the peaks that its vendor prints, by a part of its name.
 
     Raises:
         ValueError: a name that is not in the table, or a dtype whose rate is not known.

@@ -16,7 +16,7 @@ ALIKE = 1.25
 
 @dataclass(frozen=True)
 class Choice:
-    """What one design would be for a job.
+    """A choice says what one design would be for a job.
 
     Args:
         design: its name.
@@ -39,7 +39,7 @@ class Choice:
 
     @property
     def admitted(self) -> bool:
-        """Whether nothing excludes it."""
+        """Return whether nothing excludes it."""
         return not self.excluded_by
 
 
@@ -59,11 +59,12 @@ def choose(
     dtype: str = "bfloat16",
     device: Roofline | Limits | Record | str = "H100",
 ) -> list[Choice]:
-    """Every design, those that are admitted first: the fastest, and among those as fast the one that gives up least.
+    """Return every design, those that are admitted first:
+    the fastest, and among those as fast the one that gives up least.
 
-    Times are bounds by the roofline: what must be moved and computed, at the rates of the device. Two within a factor of
-    1.25 count as alike, and the step's time includes projections and feed-forward: where attention is a small part of it,
-    nothing is worth giving up.
+    Times are bounds by the roofline: what must be moved and computed, at the rates of the device. Two within a factor
+    of 1.25 count as alike, and the step's time includes projections and feed-forward: where attention is a small part
+    of it, nothing is worth giving up.
 
     Args:
         length: tokens of a sequence; in decoding those before the one that is written, itself included.
@@ -102,7 +103,7 @@ def choose(
 
 
 def _judge(design: Design, job: Job) -> Choice:
-    """One design, with the numbers that it has where it applies."""
+    """Return one design, with the numbers that it has where it applies."""
     excluded = design.applies(job)
     if excluded:
         return Choice(design.name, design.gives_up, tuple(excluded), (), None, None, None, None)
@@ -121,7 +122,7 @@ def _judge(design: Design, job: Job) -> Choice:
 
 
 def _reasons(job: Job, costs: Costs, attention: float, others: float, limit: str) -> tuple[str, ...]:
-    """What the numbers say, one sentence each."""
+    """Return what the numbers say, one sentence each."""
     share = attention / (attention + others)
     what = "moving bytes" if limit == "memory" else "computing"
     kept = f"it keeps {_gigabytes(costs.held_bytes)}"

@@ -17,7 +17,7 @@ from attncourse.check import UNITS, Unit
 from .assignment import FILE, Assignment, check_points, is_past, parse_due, shown_due
 from .catalogue import asks, checks_of, choose
 from .chapters import chapters, title_of
-from .checkout import checkout
+from .checkout import checkout, no_checkout
 from .folders import digests, refuse_to_lose, whole_folder, write_zip
 from .origin import Origin, read_origin
 from .templates import template
@@ -51,20 +51,17 @@ def assign(
         out: the folder.
         due: until when.
         points: "UNIT.EXERCISE=N" gives an exercise N points, "UNIT=N" shares N among the unit's in proportion.
-        title: what the page is headed; by default the chapters' titles.
-        origin: where learners open the notebooks; by default where the checkout says.
-        book: address of the built book, to link its pages; by default the chapters link to the repository.
+        title: what the page is headed (default: the chapters' titles).
+        origin: where learners open the notebooks (default: where the checkout says).
+        book: address of the built book, to link its pages (default: the chapters link to the repository).
 
     Raises:
         ValueError: a name, a date, points, the release or the folder cannot be used; the message says which and why.
     """
     from attncourse import __version__
 
-    require(
-        (root / "exercises").is_dir() and (root / "book").is_dir(),
-        f"assign must find a checkout of the course, with book/ and exercises/, got {root.resolve()}; "
-        "clone your fork and run this in it, or say --root FOLDER (the installed package alone holds no notebooks)",
-    )
+    if not ((root / "exercises").is_dir() and (root / "book").is_dir()):
+        raise no_checkout("chapters and exercises", root)
     require(due is None or not is_past(due), f"the due date must not be past, got {due and shown_due(due)}")
     read, units = choose(names, chapters(root))
     require(bool(units), f"an assignment must hold exercises, and {', '.join(read)} has none")
@@ -86,10 +83,11 @@ def assign(
 
 
 def weighed(units: list[str], overrides: list[str]) -> dict[str, dict[str, float]]:
-    """The points of each check of each unit, after the overrides.
+    """Return the points of each check of each unit, after the overrides.
 
     Raises:
-        ValueError: an override is no "NAME=N", names nothing handed out, comes twice, or a unit's beside its exercise's.
+        ValueError: an override is no "NAME=N", names nothing handed out, comes twice, or a unit's beside its
+            exercise's.
     """
     points = {unit: {check.name: check.points for check in checks_of(unit)} for unit in units}
     seen: set[str] = set()
@@ -125,7 +123,9 @@ def _without_point(value: float) -> float:
 
 
 def shared(points: dict[str, int], total: float) -> dict[str, float]:
-    """`total` in proportion to `points`, in hundredths that sum to it; what is left goes to the largest remainders."""
+    """Return `total` in proportion to `points`, in hundredths that sum to it;
+    what is left goes to the largest remainders.
+    """
     hundredths = round(total * 100)
     exact = {name: Fraction(hundredths * value, sum(points.values())) for name, value in points.items()}
     parts = {name: int(value) for name, value in exact.items()}
@@ -136,7 +136,8 @@ def shared(points: dict[str, int], total: float) -> dict[str, float]:
 
 
 def handed_out(root: Path, unit: str, points: dict[str, float]) -> str:
-    """The text of a unit's released notebook; where points differ from the course's, nbgrader's metadata say so too.
+    """Return the text of a unit's released notebook;
+    where points differ from the course's, nbgrader's metadata say so too.
 
     Raises:
         ValueError: the release is missing, or its checks are not those of the course.
@@ -166,7 +167,7 @@ def handed_out(root: Path, unit: str, points: dict[str, float]) -> str:
 
 
 def page(about: Assignment, titles: dict[str, str], *, book: str = "") -> str:
-    """The page that learners open: one file, without anything from a network."""
+    """Return the page that learners open: one file, without anything from a network."""
 
     def in_book(chapter: str) -> str:
         stored = f"{about.origin.repository}/blob/{about.origin.tag}/book/{chapter}.ipynb"
@@ -188,7 +189,7 @@ def page(about: Assignment, titles: dict[str, str], *, book: str = "") -> str:
 
 
 def unit_on_page(about: Assignment, unit: Unit) -> dict[str, Any]:
-    """What the page says of one unit."""
+    """Return what the page says of one unit."""
     notebook = f"exercises/{unit.name}/{unit.name}.ipynb"
     return {
         "title": unit.title,
@@ -205,7 +206,7 @@ def unit_on_page(about: Assignment, unit: Unit) -> dict[str, Any]:
 
 
 def add_parsers(commands) -> None:
-    """The shell's `assign`."""
+    """Add the shell's `assign` to the commands."""
     parser = commands.add_parser(
         "assign",
         description="Write DIR: index.html (what to read and solve, points, due date, links to Colab), exercises/ "

@@ -21,7 +21,9 @@ FILE = "assignment.json"
 
 @dataclass(frozen=True)
 class Assignment:
-    """`points` of each unit, of each of its checks by name; `files` are the others in its folder, by SHA-256."""
+    """An assignment has `points` of each unit, of each of its checks by name;
+    `files` are the others in its folder, by SHA-256.
+    """
 
     title: str
     chapters: tuple[str, ...]
@@ -48,11 +50,11 @@ class Assignment:
 
     @property
     def units(self) -> tuple[str, ...]:
-        """The units, in the order in which they were handed out."""
+        """Return the units, in the order in which they were handed out."""
         return tuple(self.points)
 
     def points_for(self, check_name: str) -> float:
-        """What a pass of this check counts here.
+        """Return what a pass of this check counts here.
 
         Raises:
             ValueError: the check's unit is not part of the assignment.
@@ -65,13 +67,13 @@ class Assignment:
         return self.points[unit][check_name]
 
     def possible(self, unit: str | None = None) -> float:
-        """The points of one unit, or of all; exact to the hundredth."""
+        """Return the points of one unit, or of all; exact to the hundredth."""
         units = self.units if unit is None else (unit,)
         total = round(sum(sum(self.points[name].values()) for name in units), 2)
         return int(total) if total == int(total) else total
 
     def as_json(self) -> str:
-        """The text of assignment.json."""
+        """Return the text of assignment.json."""
         fields = {
             "format": FORMAT,
             "title": self.title,
@@ -87,7 +89,7 @@ class Assignment:
 
 
 def read_assignment(path: Path) -> Assignment:
-    """The assignment of an assignment.json.
+    """Return the assignment of an assignment.json.
 
     Raises:
         ValueError: the file is none, or its checks are no longer those of this course; the message says which.
@@ -113,7 +115,7 @@ KINDS |= {"chapters": list, "points": dict, "files": dict}
 
 
 def read_fields(path: Path) -> dict[str, Any]:
-    """What an assignment.json says, each field of its kind, whether or not the course still has its checks.
+    """Return what an assignment.json says, each field of its kind, whether or not the course still has its checks.
 
     Raises:
         ValueError: the file is no assignment.json.
@@ -135,7 +137,7 @@ def read_fields(path: Path) -> dict[str, Any]:
 
 
 def check_points(name: str, value: Any) -> None:
-    """Points are a number, at least 0, with at most two decimals."""
+    """Check that points are a number, at least 0, with at most two decimals."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     require(
         number and 0 <= value < float("inf") and round(value, 2) == value,
@@ -144,7 +146,7 @@ def check_points(name: str, value: Any) -> None:
 
 
 def parse_due(text: str) -> date | datetime:
-    """A date, or a date and time, in ISO 8601.
+    """Return a date, or a date and time, in ISO 8601.
 
     Raises:
         ValueError: it is neither.
@@ -160,7 +162,7 @@ def parse_due(text: str) -> date | datetime:
 
 
 def shown_due(due: date | datetime) -> str:
-    """With its weekday: "Friday, 5 March 2027, 23:59 (UTC+01:00)"."""
+    """Return the time with its weekday: "Friday, 5 March 2027, 23:59 (UTC+01:00)"."""
     day = f"{due:%A}, {due.day} {due:%B %Y}"
     if not isinstance(due, datetime):
         return day
@@ -168,7 +170,7 @@ def shown_due(due: date | datetime) -> str:
 
 
 def is_past(due: date | datetime) -> bool:
-    """Whether it lies behind; a date lasts until its end, a time without a zone is this machine's."""
+    """Return whether a time lies behind; a date lasts until its end, a time without a zone is this machine's."""
     if isinstance(due, datetime):
         return due < datetime.now(due.tzinfo)
     return due < date.today()

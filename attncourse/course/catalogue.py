@@ -21,17 +21,18 @@ examples:
 
 
 def checks_of(unit: str) -> list[Check]:
-    """The checks of a unit, in its notebook's order."""
+    """Return the checks of a unit, in its notebook's order."""
     return [check for check in CHECKS.values() if check.unit == unit]
 
 
 def asks(check: Check) -> str:
-    """What an exercise asks, in one sentence."""
+    """Return what an exercise asks, in one sentence."""
     return check.judge.__doc__.splitlines()[0]
 
 
 def choose(names: Iterable[str], chapters: Iterable[str]) -> tuple[list[str], list[Unit]]:
-    """What names of chapters and units stand for: chapters in the order named, their units in the course's order.
+    """Return what names of chapters and units stand for:
+    chapters in the order named, their units in the course's order.
 
     A chapter brings all its units; a unit comes alone, with its chapter. A name that is both is the chapter.
 
@@ -49,7 +50,7 @@ def choose(names: Iterable[str], chapters: Iterable[str]) -> tuple[list[str], li
 
 
 def described(unit: Unit) -> dict[str, Any]:
-    """A unit and its exercises as plain values."""
+    """Return a unit and its exercises as plain values."""
     checks = checks_of(unit.name)
     return {
         "unit": unit.name,
@@ -66,7 +67,7 @@ def described(unit: Unit) -> dict[str, Any]:
 
 
 def table(units: Iterable[Unit], *, width: int | None = None) -> str:
-    """One row an exercise; what holds of a unit stands in its first row. Sentences wrap to fit `width`."""
+    """Return a row per exercise; what holds of a unit stands in its first row. Sentences wrap to fit `width`."""
     from tabulate import tabulate  # comes with the extra for instructors
 
     units = [described(unit) for unit in units]
@@ -93,7 +94,7 @@ def table(units: Iterable[Unit], *, width: int | None = None) -> str:
 
 
 def add_parsers(commands) -> None:
-    """The shell's `exercises`."""
+    """Add the shell's `exercises` to the commands."""
     parser = commands.add_parser(
         "exercises",
         description="List every exercise: its chapter, unit, points, what it asks; of each unit the minutes it takes "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def pages(root: Path) -> list[str]:
-    """The pages of a checkout's book in order: those of its table of contents, whatever else lies in the folder."""
+    """Return the pages of a checkout's book in order: those of its table of contents, whatever else lies in the folder."""
     import yaml  # comes with the extras for authors and instructors
 
     contents = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
@@ -13,12 +13,22 @@ def pages(root: Path) -> list[str]:
 
 
 def chapters(root: Path) -> list[str]:
-    """The chapters of a checkout, which are its pages that run, by the names of their pages."""
+    """Return the chapters of a checkout, which are its pages that run, by the names of their pages."""
     return [page for page in pages(root) if (root / "book" / f"{page}.ipynb").exists()]
 
 
+def write_order(root: Path) -> list[Path]:
+    """Write the chapters' order where the package reads it, which has no book where it is installed; the changed file."""
+    path, order = root / "attncourse" / "chapters.txt", "\n".join(chapters(root)) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") == order:
+        return []
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(order, encoding="utf-8")
+    return [path]
+
+
 def title_of(root: Path, chapter: str) -> str:
-    """The chapter's title.
+    """Return the chapter's title.
 
     Raises:
         ValueError: it has none.
@@ -30,7 +40,9 @@ def title_of(root: Path, chapter: str) -> str:
 
 
 def sections_of(root: Path, chapter: str) -> dict[str, str]:
-    """Its sections in order: where each stands in the built page, as in short_history.html#what-it-costs, and its heading."""
+    """Return its sections in order: where each stands in the built page,
+    say short_history.html#what-it-costs, and its heading.
+    """
     headings = [heading for level, heading in _headings(root, chapter) if level > 1]
     return {re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-"): heading for heading in headings}
 

@@ -14,7 +14,7 @@ from .assignment import FILE, read_fields
 
 
 def write_zip(path: Path, folder: Path) -> None:
-    """Every file of a folder; the bytes depend on names and contents alone, not on clock, system or zlib."""
+    """Write every file of a folder; the bytes depend on names and contents alone, not on clock, system or zlib."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for file in files:
@@ -24,7 +24,7 @@ def write_zip(path: Path, folder: Path) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its path there."""
+    """Return the SHA-256 of every file below a folder, by its path there."""
     files = sorted(p for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
     return {p.relative_to(folder).as_posix(): _digest(p) for p in files}
 
@@ -58,7 +58,7 @@ def refuse_to_lose(out: Path) -> None:
 
 @contextlib.contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place when the block ends well, and is gone when it does not."""
+    """Make a new folder beside `out` that takes its place when the block ends well, and is gone when it does not."""
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     new, old = (out.with_name(f".{out.name}.{kind}.{os.getpid()}") for kind in ("new", "old"))

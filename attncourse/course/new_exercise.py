@@ -16,6 +16,7 @@ from attncourse._shared.spelling import proposal
 from attncourse._shared.validate import require
 
 from .chapters import chapters, sections_of, title_of
+from .checkout import no_checkout
 from .origin import Origin, read_origin
 from .templates import template
 
@@ -60,7 +61,7 @@ examples:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the parts of a unit lie in a checkout."""
+    """Places say where the parts of a unit lie in a checkout."""
 
     root: Path
     unit: str
@@ -77,22 +78,19 @@ class Places:
     def bank(self) -> Path:
         return self.root / "tests" / "banks" / f"{self.unit}.py"
 
-    @property
-    def registry(self) -> Path:
-        return self.checks.with_name("__init__.py")
-
 
 def new_exercise(
     root: Path, name: str, *, chapter: str | None = None, title: str | None = None, minutes: int | None = None
 ) -> list[Path]:
-    """Lay down a unit with one exercise, or one exercise more in a unit; the files written. Nothing is overwritten.
+    """Lay down a unit with one exercise, or one exercise more in a unit, and return the files written.
+    Nothing is overwritten.
 
     Args:
         root: a checkout of the course.
         name: UNIT or UNIT.EXERCISE.
         chapter: the page that a new unit belongs to; a new unit needs one.
-        title: a new unit's, by default its name.
-        minutes: what a new unit takes, 30 by default.
+        title: a new unit's (default: its name).
+        minutes: what a new unit takes (default: 30).
 
     Raises:
         ValueError: a name is taken or not snake_case, the chapter does not exist, or an option does not apply.
@@ -105,11 +103,8 @@ def new_exercise(
             f"a name must be UNIT or UNIT.EXERCISE, both in snake_case, got {name!r}",
         )
     places = Places(root, unit)
-    require(
-        places.registry.exists(),
-        f"new-exercise must run on a checkout of the course, got {root.resolve()}; clone your fork and run this in it, "
-        "or say --root FOLDER",
-    )
+    if not places.checks.parent.is_dir():
+        raise no_checkout("the checks", root)
     if places.checks.exists():
         require(bool(dot), f"a new unit's name must be free, got {unit!r}; {unit}.EXERCISE adds an exercise to it")
         given = [
@@ -131,7 +126,7 @@ def new_exercise(
 
 
 def a_new_unit(places: Places, exercise: str, chapter: str, title: str, minutes: int) -> dict[Path, str]:
-    """The text of each file that a new unit adds or changes."""
+    """Return the text of each file that a new unit adds or changes."""
     new = (places.notebook, places.checks, places.bank)
     taken = [path for path in new if path.exists()]
     require(not taken, f"a new unit's files must not exist yet, got {', '.join(map(str, taken))}")
@@ -147,12 +142,11 @@ def a_new_unit(places: Places, exercise: str, chapter: str, title: str, minutes:
         places.notebook: notebook,
         places.checks: rendered("checks.py.j2", places, exercise, chapter, title, minutes),
         places.bank: rendered("bank.py.j2", places, exercise, chapter),
-        places.registry: registered(places.registry.read_text(encoding="utf-8"), places.unit),
     }
 
 
 def one_more(places: Places, exercise: str) -> dict[Path, str]:
-    """The text of each file of a unit with one exercise more, at its end.
+    """Return the text of each file of a unit with one exercise more, at its end.
 
     Raises:
         ValueError: the exercise exists, a name that it would define is taken, or a file has no place for it.
@@ -181,7 +175,7 @@ _BEGIN, _END = "BANK = {\n", "}\n"
 
 
 def _bank_parts(source: str, path: Path) -> tuple[str, str]:
-    """A bank's functions, and its dictionary."""
+    """Return a bank's functions, and its dictionary."""
     functions, begin, entries = source.partition(f"\n{_BEGIN}")
     require(bool(begin) and entries.endswith(f"\n{_END}"), f"a bank must end in a dictionary BANK, and {path} does not")
     return functions, _BEGIN + entries
@@ -192,7 +186,7 @@ def _apart(*parts: str) -> str:
 
 
 def rendered(name: str, places: Places, exercise: str, chapter: str, title: str = "", minutes: int = 0) -> str:
-    """One file of a new unit with this exercise."""
+    """Return one file of a new unit with this exercise."""
     return template(name).render(
         unit=places.unit,
         exercise=exercise,
@@ -210,12 +204,12 @@ def _function(unit: str, exercise: str) -> str:
 
 
 def spelled_out(name: str) -> str:
-    """A name as a heading."""
+    """Return a name as a heading."""
     return name.replace("_", " ").capitalize()
 
 
 def defined(source: str) -> set[str]:
-    """Names that a module binds at its top."""
+    """Return names that a module binds at its top."""
     found = set()
     for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -228,7 +222,7 @@ def defined(source: str) -> set[str]:
 
 
 def with_imports(source: str, needing: str, path: Path) -> str:
-    """`source`, its imports grown by the names that `needing` imports from the same modules."""
+    """Return `source`, its imports grown by the names that `needing` imports from the same modules."""
     theirs = {_module(node): node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)}
     lines = source.splitlines(keepends=True)
     wanted = [node for node in ast.parse(needing).body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -255,28 +249,14 @@ def _import_line(module: str, names: set[str]) -> str:
     return f"from {module} import (\n" + "".join(f"    {name},\n" for name in ordered) + ")\n"
 
 
-def registered(source: str, unit: str) -> str:
-    """The module of units with one more, at the end of the course's order."""
-    tree, lines = ast.parse(source), source.splitlines(keepends=True)
-    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
-    (names,) = [n for n in tree.body if isinstance(n, ast.Assign) and getattr(n.targets[0], "id", "") == "__all__"]
-    listed = sorted([*ast.literal_eval(names.value), unit])
-    line = "__all__ = [" + ", ".join(f'"{name}"' for name in listed) + "]\n"
-    if len(line) > 121:
-        line = "__all__ = [\n" + "".join(f'    "{name}",\n' for name in listed) + "]\n"
-    lines[names.lineno - 1 : names.end_lineno] = [line]
-    lines.insert(imports[-1].end_lineno, f"from . import {unit}  # isort: skip\n")
-    return "".join(lines)
-
-
 def totals(exercises: int, points: int, minutes: int) -> str:
-    """What a unit's first cell says of its size."""
+    """Return what a unit's first cell says of its size."""
     number = NUMBERS[exercises] if exercises < len(NUMBERS) else str(exercises)
     return f"{number} exercise{'s' * (exercises != 1)}, {points} points, about {minutes} minutes"
 
 
 def source_notebook(unit: str, exercise: str, origin: Origin, *, chapter: str, title: str, minutes: int) -> str:
-    """The text of a new unit's source notebook."""
+    """Return the text of a new unit's source notebook."""
     import nbformat
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -298,7 +278,7 @@ def source_notebook(unit: str, exercise: str, origin: Origin, *, chapter: str, t
 
 
 def exercise_cells(unit: str, exercise: str, *, number: int) -> list:
-    """An exercise's task, its solution and its check, as nbgrader's source format has them."""
+    """Return an exercise's task, its solution and its check, as nbgrader's source format has them."""
     from nbformat.v4 import new_code_cell, new_markdown_cell
 
     grade_id = f"{unit}-{exercise}"
@@ -320,7 +300,7 @@ def exercise_cells(unit: str, exercise: str, *, number: int) -> list:
 
 
 def with_cells(text: str, unit: str, exercise: str) -> str:
-    """A source notebook with one exercise more behind its last, counted in its first cell."""
+    """Return a source notebook with one exercise more behind its last, counted in its first cell."""
     import nbformat
 
     notebook = nbformat.reads(text, as_version=4)
@@ -341,7 +321,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def add_parsers(commands) -> None:
-    """The shell's `new-exercise`."""
+    """Add the shell's `new-exercise` to the commands."""
     parser = commands.add_parser(
         "new-exercise",
         description="Lay down a small exercise that works: its cells in solutions/, its check in "
@@ -366,5 +346,5 @@ def run(args: argparse.Namespace) -> int:
     print(f"  python -m pytest tests/test_banks.py tests/test_exercises.py -k {unit}")
     if not dot:
         print(f"a unit holds at least three exercises: attncourse new-exercise {unit}.EXERCISE adds one")
-        print("its place in the course is that of its import in attncourse/check/units/__init__.py")
+        print("its place in the course is its chapter's; units of one chapter stand by their names")
     return 0

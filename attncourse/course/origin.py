@@ -1,4 +1,4 @@
-"""Where learners get the course from, written once: launch buttons, first cells, badges, README and configuration.
+"""What is generated: where learners get the course from, which first cells, badges and pages say, and the tables of rooms.
 
 An instructor's fork is one command: `python -m attncourse point-at --repository URL --tag TAG`.
 """
@@ -8,7 +8,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .chapters import chapters
+from .chapters import chapters, write_order
+from .checkout import no_checkout
 
 BADGE_IMAGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
@@ -50,7 +51,7 @@ To hand these out to a class and to mark them, see [](for_instructors.md).
 
 @dataclass(frozen=True)
 class Origin:
-    """A public GitHub repository of the course, and the tag (or branch) in it that notebooks install."""
+    """An origin is a public GitHub repository of the course, and the tag (or branch) in it that notebooks install."""
 
     repository: str
     tag: str
@@ -78,7 +79,7 @@ class Origin:
 
 
 def read_origin(root: Path) -> Origin:
-    """The origin that pyproject.toml names.
+    """Return the origin that pyproject.toml names.
 
     Raises:
         ValueError: the folder is no checkout of the course.
@@ -86,25 +87,27 @@ def read_origin(root: Path) -> Origin:
     try:
         return Origin(**tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["attncourse"])
     except (FileNotFoundError, NotADirectoryError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(
-            f"there must be a checkout of the course, whose pyproject.toml says where learners get it, got {root.resolve()}; "
-            "clone your fork and run this in it, or say --root FOLDER"
-        ) from error
+        raise no_checkout("the pyproject.toml", root) from error
 
 
 def course_notebooks(root: Path) -> list[Path]:
-    """Every notebook that opens with the bootstrap cell: the book's chapters, and the units' solutions and exercises."""
+    """Return every notebook that opens with the bootstrap cell:
+    the book's chapters, and the units' solutions and exercises.
+    """
     units = (path for folder in ("solutions", "exercises") for path in root.glob(f"{folder}/*/*.ipynb"))
     return sorted([*(root / "book" / f"{name}.ipynb" for name in chapters(root)), *units])
 
 
-def write_first_cells(root: Path) -> list[Path]:
-    """Bring every first cell, every exercise's badge and the page of exercises up to date; the changed files.
+def write_generated(root: Path) -> list[Path]:
+    """Bring all that is generated in notebooks and pages, and the order of the chapters, up to date,
+    and return the changed files.
 
     Raises:
         ValueError: a notebook has no cell tagged `bootstrap`.
     """
     import nbformat  # comes with the extras for authors; the package itself does without
+
+    from .tables import write_tables
 
     origin, changed = read_origin(root), []
     for path in course_notebooks(root):
@@ -128,7 +131,7 @@ def write_first_cells(root: Path) -> list[Path]:
     if not page.exists() or page.read_text(encoding="utf-8") != exercises_page(root):
         page.write_text(exercises_page(root), encoding="utf-8")
         changed.append(page)
-    return changed
+    return [*changed, *write_order(root), *write_tables(root)]
 
 
 def _tagged(notebook, tag: str) -> list:
@@ -136,7 +139,7 @@ def _tagged(notebook, tag: str) -> list:
 
 
 def exercises_page(root: Path) -> str:
-    """The book's page of exercises: a table a unit, with what each exercise asks and its points."""
+    """Return the book's page of exercises: a table per unit, with what each exercise asks and its points."""
     from attncourse.check import UNITS
 
     from .catalogue import asks, checks_of
@@ -155,7 +158,7 @@ def exercises_page(root: Path) -> str:
 
 
 def point_at(root: Path, origin: Origin) -> list[Path]:
-    """Point the whole course at another repository and tag; the changed files.
+    """Point the whole course at another repository and tag, and return the changed files.
 
     Everything that names the old origin is rewritten, so that running it again with the old one undoes it.
     """
@@ -174,23 +177,23 @@ def point_at(root: Path, origin: Origin) -> list[Path]:
         if after != before:
             path.write_text(after, encoding="utf-8")
             changed.append(path)
-    return sorted({*changed, *write_first_cells(root)})
+    return sorted({*changed, *write_generated(root)})
 
 
 def origin_files(root: Path) -> list[Path]:
-    """Every file in which the origin may stand."""
+    """Return every file in which the origin may stand."""
     pages = [root / name for name in ("pyproject.toml", "_config.yml", "CITATION.cff")]
     pages += sorted((*root.glob("*.md"), *root.glob("book/*.md")))
     return [path for path in (*pages, *course_notebooks(root)) if path.exists()]
 
 
 def add_parsers(commands) -> None:
-    """The shell's `bootstrap` and `point-at`."""
+    """Add the shell's `bootstrap` and `point-at` to the commands."""
     bootstrap = commands.add_parser(
         "bootstrap",
         epilog="example: python -m attncourse bootstrap",
     )
-    bootstrap.set_defaults(run=lambda args: _report(write_first_cells(args.root)))
+    bootstrap.set_defaults(run=lambda args: _report(write_generated(args.root)))
     point = commands.add_parser(
         "point-at",
         epilog="example: python -m attncourse point-at --repository https://github.com/me/attention --tag fall-2026",

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from .checkout import no_checkout
+
 # nbgrader's own order in generate_assignment, without what needs its database or a kernel.
 PREPROCESSORS = (
     "LockCells",
@@ -17,7 +19,7 @@ PREPROCESSORS = (
 
 
 def release_exercises(root: Path, out: Path | None = None) -> list[Path]:
-    """Write exercises/<unit>/<unit>.ipynb from each solutions/<unit>/<unit>.ipynb; the files that changed.
+    """Write exercises/<unit>/<unit>.ipynb from each solutions/<unit>/<unit>.ipynb, and return the files that changed.
 
     Args:
         root: a checkout of the course.
@@ -28,10 +30,7 @@ def release_exercises(root: Path, out: Path | None = None) -> list[Path]:
     """
     out, sources = out or root / "exercises", sorted((root / "solutions").glob("*/*.ipynb"))
     if not sources:
-        raise ValueError(
-            f"{root.resolve() / 'solutions'} holds no unit (solutions/<unit>/<unit>.ipynb); clone your fork and run this in it, "
-            "or say --root FOLDER"
-        )
+        raise no_checkout("the solutions", root)
     changed = []
     for source in sources:
         if source.stem != source.parent.name:
@@ -46,7 +45,7 @@ def release_exercises(root: Path, out: Path | None = None) -> list[Path]:
 
 
 def released(source: Path, config: Path) -> str:
-    """The text of the notebook that learners get of one solution.
+    """Return the text of the notebook that learners get of one solution.
 
     Raises:
         ValueError: nbgrader refuses the notebook; the message is nbgrader's.
@@ -69,7 +68,7 @@ def released(source: Path, config: Path) -> str:
 
 
 def add_parsers(commands) -> None:
-    """The shell's `release`."""
+    """Add the shell's `release` to the commands."""
     parser = commands.add_parser(
         "release",
         description="Write what learners get: solutions and hidden tests cut out by nbgrader's own preprocessors.",

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attncourse._shared.spelling import proposal
-from attncourse._shared.validate import require
 from attncourse.check import CHECKS, UNITS
+from attncourse.rooms import rooms
+
+from .checkout import checkout, no_checkout
 
 # Where things of a name stand in a checkout, and what they are.
 OF_CHAPTER = {
@@ -18,7 +20,8 @@ OF_CHAPTER = {
 OF_ROOM = {
     "attncourse/{}": "the room: definition, module and kernels",
     "tests/test_{}.py": "its tests",
-    "tests/compiled/{}.json": "what the compiler makes of its kernels, recorded",
+    "tests/compiled/{}.py": "the cases in which its kernels are compiled without a GPU",
+    "tests/compiled/{}.json": "what the compiler makes of them, recorded",
     "benchmarks/promises/{}.py": "what it promises of time and memory, measured",
 }
 OF_UNIT = {
@@ -38,7 +41,7 @@ examples:
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
-    """`attncourse where`."""
+    """Add the shell's `where` to the commands."""
     parser = commands.add_parser(
         "where",
         description="List the files and folders of a checkout that belong to a chapter of the book, a room of the package, "
@@ -48,33 +51,36 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help="a chapter, room or unit, or an exercise as unit.exercise")
+    parser.add_argument(
+        "--root", type=Path, default=checkout() or Path("."), help="a checkout of the course (default: this one)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line a path."""
-    found = belonging(args.name, Path(__file__).parents[2])
+    """Print one line per path."""
+    found = belonging(args.name, args.root)
     width = max(map(len, found))
     print("\n".join(f"{path:{width}}  {what}" for path, what in found.items()))
     return 0
 
 
 def belonging(name: str, root: Path) -> dict[str, str]:
-    """Paths below a checkout that exist and belong to what has this name, and what each of them is.
+    """Return paths below a checkout that exist and belong to what has this name, and what each of them is.
 
     Raises:
         ValueError: nothing has this name, or `root` is no checkout.
     """
-    require((root / "book").is_dir(), f"where needs a checkout of the course, and {root} is none")
+    if not (root / "book").is_dir():
+        raise no_checkout("the book", root)
     chapters = sorted(path.stem for path in (root / "book").glob("*.ipynb"))
-    rooms = sorted(path.parent.name for path in (root / "attncourse").glob("*/reference.py"))
-    known = [*dict.fromkeys([*chapters, *rooms, *UNITS, *CHECKS])]
+    known = [*dict.fromkeys([*chapters, *rooms(), *UNITS, *CHECKS])]
     if name not in known:
         raise ValueError(f"no chapter, room or exercise is named {name!r}; {proposal(name, known)}")
     units = [unit for unit in UNITS.values() if name.partition(".")[0] == unit.name or name == unit.chapter]
     places = [
         *_places(OF_CHAPTER, [name, *(unit.chapter for unit in units)], chapters),
-        *_places(OF_ROOM, [name, *(unit.name for unit in units)], rooms),
+        *_places(OF_ROOM, [name, *(unit.name for unit in units)], rooms()),
         *_places(OF_UNIT, [unit.name for unit in units], UNITS),
     ]
     found = {path: what for path, what in places if (root / path).exists()}
@@ -84,7 +90,7 @@ def belonging(name: str, root: Path) -> dict[str, str]:
 
 
 def _places(kind: dict[str, str], names: list[str], known) -> Iterator[tuple[str, str]]:
-    """Each path of this kind with what it is, of those names that are known."""
+    """Yield each path of this kind with what it is, of those names that are known."""
     for name in dict.fromkeys(name for name in names if name in known):
         for path, what in kind.items():
             yield path.format(name), what

@@ -22,10 +22,11 @@ BLOCK = 128
 
 
 def _pieces(x, size, reach, beside=None):
-    """x (b, h, t, d) as (b m) h pieces of `size` rows, each between `reach` rows of what stands before and after it.
+    """Return x (b, h, t, d) as (b m) h pieces of `size` rows,
+    each between `reach` rows of what stands before and after it.
 
-    Zeros stand outside of x. `size` is at least `reach`, so the pieces on either side hold all of them. Rows `beside`, of
-    each sequence, come before those of each of its pieces.
+    Zeros stand outside of x. `size` is at least `reach`, so the pieces on either side hold all of them. Rows `beside`,
+    of each sequence, come before those of each of its pieces.
     """
     longer = nn.functional.pad(x, (0, 0, size, size + -x.shape[2] % size))
     cut = rearrange(longer, "b h (m c) d -> b m h c d", c=size)
@@ -47,7 +48,15 @@ def read_neighbours(
     scale: float,
     block: int = BLOCK,
 ) -> Float[Tensor, "b h t dv"]:
-    """Every token reads its neighbours and the global tokens; what is computed for padding means nothing."""
+    """Let every token read its neighbours and the global tokens; what is computed for padding means nothing.
+
+    Args:
+        radius: neighbours on either side.
+        index: places of the global tokens, -1 for none.
+        exists: False in padding.
+        scale: factor on q . k.
+        block: queries of a piece.
+    """
     t = q.shape[2]
     if t == 0:
         return q.new_zeros(*q.shape[:3], v.shape[-1])
@@ -70,7 +79,7 @@ def read_neighbours(
 
 
 def _never_empty(exists):
-    """What global tokens may read, (b, 1, 1, t); among nothing but padding the first token stands in, blank."""
+    """Return what global tokens may read, (b, 1, 1, t); among nothing but padding the first token stands in, blank."""
     return rearrange(exists | (torch.arange(exists.shape[1], device=exists.device) == 0), "b t -> b 1 1 t")
 
 
@@ -83,7 +92,9 @@ def read_everything(
     exists: Bool[Tensor, "b t"],
     scale: float,
 ) -> Float[Tensor, "b h n dv"]:
-    """What global tokens read: every token that exists. Memory grows with n + t, since the fused kernel goes by tiles."""
+    """Return what global tokens read: every token that exists, under scores q . k times scale. Memory grows with n + t,
+    since the fused kernel goes by tiles.
+    """
     visible = _never_empty(exists)
     added = torch.zeros_like(visible, dtype=q.dtype).masked_fill_(~visible, -torch.inf)
     return scaled_dot_product_attention(q, k, v, attn_mask=added, scale=scale, enable_gqa=k.shape[1] != q.shape[1])
@@ -101,10 +112,21 @@ def global_local_attention_blocked(
     scale: float | None = None,
     block: int = BLOCK,
 ) -> Float[Tensor, "b h t dv"]:
-    """`global_local_attention` by blocks of queries: the same result and gradients, memory linear in t for a given n.
+    """Return what `global_local_attention` does, by blocks of queries:
+    the same result and gradients, memory linear in t.
+
+    Args:
+        radius: neighbours on either side; a row keeps 2 radius + 1 tokens, its own included.
+        global_indices: positions of the global tokens, (n,) for all sequences alike or (b, n), where -1 fills rows that
+            have fewer.
+        global_qkv: what global tokens read with (default: q, k and v, as all others).
+        key_lengths: (b,) integers; later tokens are padding, global ones too.
+        scale: factor on q . k (default: dk ** -0.5).
+        block: queries of a piece.
 
     Raises:
-        ValueError: as the reference; a block below 1.
+        ValueError: a radius or a block below 1; global indices out of range or twice; a shape, dtype or device is
+            wrong.
     """
     check_global_local(
         q, k, v, radius=radius, global_indices=global_indices, global_qkv=global_qkv, key_lengths=key_lengths
@@ -132,10 +154,15 @@ def read_through_projections(
     exists: Bool[Tensor, "b t"],
     scale: float,
 ) -> Float[Tensor, "b h n dv"]:
-    """What global tokens read, without their keys and values: (q W_k) x instead of q (W_k x), and W_v (sum of x).
+    """Return what global tokens read, without their keys and values:
+    (q W_k) x instead of q (W_k x), and W_v (sum of x).
 
     A bias of the keys adds one number to a whole row of scores, which softmax does not see; a bias of the values comes
     out as it is, since weights sum to 1. Cheaper than t projections while there are fewer than dk global tokens.
+
+    Args:
+        exists: False in padding.
+        scale: factor on q . k.
     """
     h, dtype = q_global.shape[1], q_global.dtype
     x, q_global, w_k, w_v, v_bias = (wide(each) for each in (x, q_global, w_k, w_v, v_bias))

@@ -20,10 +20,14 @@ AFTERWARDS = ("output.LayerNorm.weight", "output.LayerNorm.bias")
 
 
 def state_dict_from_longformer(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a GlobalLocalAttention from that of a `LongformerSelfAttention` or a `LongformerAttention`.
+    """Return the state dict of a GlobalLocalAttention from that of a `LongformerSelfAttention` or a
+    `LongformerAttention`.
 
     The former has no output projection, so w_o is the identity. Of the latter, what follows its output projection (the
     residual path and its normalization) is not part of attention, and is left out.
+
+    Args:
+        theirs: tensors by their names.
 
     Raises:
         ValueError: parameters are missing, or have no place here.

@@ -7,7 +7,13 @@ from attncourse._shared.validate import check_key_lengths, check_qkv, check_widt
 
 
 def check_global_indices(global_indices: Tensor | None, *, b: int, t: int, like: Tensor) -> None:
-    """global_indices is an integer tensor (n,) or (b, n), each row distinct positions 0..t - 1, or -1 for none."""
+    """Check that global_indices is an integer tensor (n,) or (b, n),
+    each row distinct positions 0..t - 1, or -1 for none.
+
+    Args:
+        b, t: sequences and tokens.
+        like: a tensor on the device where the indices should be.
+    """
     if global_indices is None:
         return
     if not is_integer(global_indices):
@@ -38,7 +44,18 @@ def check_global_local(
     global_qkv: tuple[Tensor, Tensor, Tensor] | None,
     key_lengths: Tensor | None,
 ) -> None:
-    """Inputs of one sequence that reads itself, and projections of its global tokens that fit them."""
+    """Check inputs of one sequence that reads itself, and projections of its global tokens that fit them.
+
+    Args:
+        q, k, v: (b, h, t, dk), (b, g, t, dk), (b, g, t, dv).
+        radius: at least 1.
+        global_indices: (n,) or (b, n); None for no global tokens.
+        global_qkv: (b, h, n, dk), (b, g, t, dk), (b, g, t, dv); None passes.
+        key_lengths: (b,) integers; None passes.
+
+    Raises:
+        ValueError: the message names the rule and what was received.
+    """
     check_qkv(q, k, v)
     (b, _, t, _), s = q.shape, k.shape[2]
     if t != s:

@@ -282,12 +282,21 @@ CONFIGS = {
 
 
 def launch_config(which: str, *, width: int, bits: int, capability: int) -> dict[str, int]:
-    """Tile sizes and warps of the kernel "fwd", "bwd_dkdv" or "bwd_dq" for a padded width, a dtype and a chip."""
+    """Return tile sizes and warps of a kernel.
+
+    Args:
+        which: "fwd", "bwd_dkdv" or "bwd_dq".
+        width: padded.
+        bits: of an element of the inputs.
+        capability: the chip, two digits.
+    """
     return tile_config(CONFIGS[which], width=width, bits=bits, capability=capability)
 
 
 def _arguments(q, k, v, lengths, index, *, keys, radius, scale):
-    """What all kernels take alike: which keys there are, numbers, what is known at compile time, what picks the tiles."""
+    """Return what all kernels take alike:
+    which keys there are, numbers, what is known at compile time, what picks the tiles.
+    """
     (_, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
     constants = {
         "GROUP": h // g, "DK": dk, "DV": dv, "BLOCK_DK": padded(dk), "BLOCK_DV": padded(dv),
@@ -333,7 +342,7 @@ def _backward(q, k, v, lengths, index, out, lse, dout, dlse, options):
 
 
 class _Read(torch.autograd.Function):
-    """Rows of q read keys of a kind: (out, lse) in float32. Saves inputs, output, log-sum-exp."""
+    """Rows of q read keys of a kind: (out, lse) in float32, of which inputs, output and log-sum-exp are saved."""
 
     @staticmethod
     def forward(ctx, q, k, v, lengths, index, options):
@@ -368,14 +377,23 @@ def global_local_attention_triton(
     key_lengths: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """Global and local attention by the kernels: the signature and the result of the definition, with gradients.
+    """Return what `global_local_attention` does, by the kernels, with gradients.
 
-    Float32, float16 or bfloat16, widths to 256, any strides; products accumulate in float32, and those of float32 inputs
-    are exact (no tf32).
+    Products accumulate in float32, and those of float32 inputs are exact (no tf32).
+
+    Args:
+        q, k, v: (b, h, t, dk), (b, g, t, dk), (b, g, t, dv), float32, float16 or bfloat16, widths to 256, any strides.
+        radius: neighbours on either side; a row keeps 2 radius + 1 tokens, its own included.
+        global_indices: positions of the global tokens, (n,) for all sequences alike or (b, n), where -1 fills rows that
+            have fewer.
+        global_qkv: what global tokens read with, (b, h, n, dk), (b, g, t, dk), (b, g, t, dv) (default: q, k and v, as
+            all others).
+        key_lengths: (b,) integers; later tokens are padding, global ones too.
+        scale: factor on q . k (default: dk ** -0.5).
 
     Raises:
-        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, CPU tensors where Triton
-            compiles).
+        ValueError: a radius below 1; global indices out of range or twice; a shape, dtype or device is wrong; what no
+            kernel here can do (float64, a wider head, CPU tensors where Triton compiles).
     """
     check_global_local(
         q, k, v, radius=radius, global_indices=global_indices, global_qkv=global_qkv, key_lengths=key_lengths

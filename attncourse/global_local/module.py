@@ -17,18 +17,18 @@ from .reference import global_local_attention
 
 
 class GlobalLocalAttention(nn.Module):
-    """Heads of global and local attention over a sequence.
+    """The layer is heads of global and local attention over a sequence.
 
-    Beltagy et al. 2020, Longformer, https://arxiv.org/abs/2004.05150, section 3.1. The projections of global tokens start
-    as copies of the others (section 5).
+    Beltagy et al. 2020, Longformer, https://arxiv.org/abs/2004.05150, section 3.1. The projections of global tokens
+    start as copies of the others (section 5).
 
     Args:
         d_model: width of the sequence, and of the output.
         n_heads: heads, which divide d_model.
         radius: neighbours that a token reads on either side; layers of a stack may differ in it.
-        impl: "reference" (the definition), "blocked" (memory linear in the length) or "triton" (the kernels; interpreted
-            without a GPU). Blocks of few global tokens read through the projections' matrices, so that the bias of
-            w_k_global, whose gradient is 0, gets none.
+        impl: "reference" (the definition), "blocked" (memory linear in the length) or "triton" (the kernels;
+            interpreted without a GPU). Blocks of few global tokens read through the projections' matrices, so that the
+            bias of w_k_global, whose gradient is 0, gets none.
     """
 
     forms: ClassVar[dict[str, Form]] = {
@@ -55,10 +55,12 @@ class GlobalLocalAttention(nn.Module):
         global_indices: Int[Tensor, " n"] | Int[Tensor, "b n"] | None = None,
         key_lengths: Int[Tensor, " b"] | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """The output; rows of padding are w_o's bias, as zeros in.
+        """Return the output; rows of padding are w_o's bias, as zeros in.
 
         Args:
-            global_indices, key_lengths: as in `global_local_mask`.
+            global_indices: positions of the global tokens, (n,) for all sequences alike or (b, n), where -1 fills rows
+                that have fewer.
+            key_lengths: (b,) integers; later tokens are padding, global ones too.
 
         Raises:
             ValueError: global indices out of range or twice; a shape, dtype or device is wrong.

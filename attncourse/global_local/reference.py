@@ -26,9 +26,14 @@ def global_local_loop(
     global_positions: list[int],
     global_qkv: tuple[Float[Tensor, "n dk"], Float[Tensor, "t dk"], Float[Tensor, "t dv"]] | None = None,
 ) -> Float[Tensor, "t dv"]:
-    """One head, one sequence, token by token: the oracle that every other form is compared with.
+    """Read token by token, in one head and one sequence: the oracle that every other form is compared with.
 
     A neighbour that is global is read once, not twice.
+
+    Args:
+        radius: neighbours on either side.
+        global_positions: of tokens that read everything and that everything reads.
+        global_qkv: what they read with (default: q, k and v, as all others).
     """
     t, dk = q.shape
     q_global, k_global, v_global = (q[global_positions], k, v) if global_qkv is None else global_qkv
@@ -57,7 +62,7 @@ def global_local_mask(
     b: int = 1,
     device=None,
 ) -> Bool[Tensor, "b 1 t t"]:
-    """Who reads whom: [i, j] is true where |i - j| <= radius, or i is global, or j is; never in padding.
+    """Return who reads whom: [i, j] is true where |i - j| <= radius, or i is global, or j is; never in padding.
 
     Args:
         t: tokens of a sequence.
@@ -66,6 +71,7 @@ def global_local_mask(
             have fewer.
         key_lengths: (b,) integers; later tokens are padding, global ones too.
         b: sequences.
+        device: where the mask is made.
     """
     place = torch.arange(t, device=device)
     is_global = global_flags(existing_indices(global_indices, None, b=b, device=device), t)
@@ -86,7 +92,7 @@ def read_rows(
     *,
     scale: float,
 ) -> Float[Tensor, "b h t dv"]:
-    """softmax(Q K^T scale) V over the visible pairs; zeros for a row without any."""
+    """Return softmax(Q K^T scale) V over the visible pairs; zeros for a row without any."""
     grouped = rearrange(wide(q), "b (g r) t dk -> b g r t dk", g=k.shape[1])
     scores = (
         rearrange(einsum(grouped, wide(k), "b g r t dk, b g s dk -> b g r t s"), "b g r t s -> b (g r) t s") * scale
@@ -110,9 +116,12 @@ def global_local_attention(
     """Every token reads `radius` neighbours on either side and the global tokens; global tokens read every token.
 
     Args:
-        radius, global_indices, key_lengths: as in `global_local_mask`.
+        radius: neighbours on either side; a row keeps 2 radius + 1 tokens, its own included.
+        global_indices: positions of the global tokens, (n,) for all sequences alike or (b, n), where -1 fills rows that
+            have fewer.
         global_qkv: what global tokens read with: their queries (b, h, n, dk), in the order of global_indices, and keys
-            and values of every token. Unless told, global tokens share q, k and v with the others.
+            and values of every token (default: q, k and v, as all others).
+        key_lengths: (b,) integers; later tokens are padding, global ones too.
         scale: factor on q . k (default: dk ** -0.5).
 
     Raises:

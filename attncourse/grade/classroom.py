@@ -23,7 +23,7 @@ LOCK, WIDTH = ".attncourse.lock", 20
 
 @contextmanager
 def reserved(out: Path) -> Iterator[None]:
-    """The folder, made where there is none, as this run's alone. However a run ends, its hold ends with it.
+    """Hold the folder, made where there is none, as this run's alone. However a run ends, its hold ends with it.
 
     Raises:
         ValueError: it cannot be written, or another run holds it.
@@ -59,7 +59,7 @@ def _locked(out: Path) -> int:
 def whose(
     handed: Iterable[Handed], units: Iterable[str], *, roster: Roster | None, root: str
 ) -> tuple[dict[str, Identity], list[str]]:
-    """Whose each file is, by its label; notes on the class as a whole."""
+    """Return whose each file is, by its label; notes on the class as a whole."""
     handed = list(handed)
     placed = Collection({item.file: item.path for item in handed if item.path}, units, roster=roster, root=root)
     lost = {item.file: Identity(without_ending(item.file)) for item in handed if not item.path}
@@ -67,7 +67,7 @@ def whose(
 
 
 def set_aside(handed: list[Handed], identities: dict[str, Identity]) -> tuple[list[Handed], list[tuple[Handed, str]]]:
-    """What gets a record, and what lies beside a learner's notebooks without being one, with the reason.
+    """Return what gets a record, and what lies beside a learner's notebooks without being one, with the reason.
 
     Who handed in nothing else has a record of that.
     """
@@ -105,7 +105,7 @@ def grade_all(
     *,
     again: bool,
 ) -> None:
-    """A record in `out` of everything that was handed in to be marked.
+    """Leave a record in `out` of everything that was handed in to be marked.
 
     What a record there already says of the same bytes, marked by the same checks, is kept, unless asked `again`.
     """
@@ -128,7 +128,7 @@ def _waiting(
     again: bool,
     progress: tqdm,
 ) -> Iterator[tuple]:
-    """(file, arguments of grade_bytes) of each submission that needs marking, read only when its turn comes."""
+    """Yield (file, arguments of grade_bytes) of each submission that needs marking, read only when its turn comes."""
     for item in handed:
         data, unreadable = b"", ""
         try:
@@ -148,7 +148,7 @@ def _waiting(
 
 
 def records_of(handed: list[Handed], out: Path) -> Iterator[dict[str, Any]]:
-    """The records of what was handed in, in its order, one at a time; without those that are not there yet."""
+    """Yield the records of what was handed in, in its order, one at a time; without those that are not there yet."""
     for item in handed:
         record = read_record(record_path(out, item.file))
         if record is not None:

@@ -20,7 +20,7 @@ It ends with 0 when all is marked, 1 when some could not be graded, 2 when it co
 
 
 def add_parsers(commands) -> None:
-    """The shell's `grade`."""
+    """Add the shell's `grade` to the commands."""
     parser = commands.add_parser(
         "grade",
         description="Mark every notebook of SUBMISSIONS. Learners' code runs in a bubblewrap sandbox without network "

@@ -9,7 +9,7 @@ PARTING = "\t\n\v\f\r\x85\u2028\u2029"
 
 
 def inert(text: str) -> str:
-    """Text that no spreadsheet takes for a formula, wherever it is pasted and at whatever it separates cells.
+    """Return text that no spreadsheet takes for a formula, wherever it is pasted and at whatever it separates cells.
 
     Characters that steer (controls, and those that turn the direction of writing) are left out, or blanks where they
     part words.
@@ -24,7 +24,7 @@ def _steers(character: str) -> bool:
 
 
 def first_line(text: str, most: int = 200) -> str:
-    """The head of a text, on one line, without what would steer a terminal."""
+    """Return the head of a text, on one line, without what would steer a terminal."""
     line = "".join(c if c.isprintable() else " " for c in text.strip().partition("\n")[0])
     return line if len(line) <= most else line[: most - 4] + " ..."
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1]
+from attncourse.rooms import PACKAGE, rooms
 
 # How a layer names a kernel, which is imported when it is called.
 NAMED = re.compile(rf"({PACKAGE.name}(?:\.\w+)+):\w+")
@@ -36,7 +36,7 @@ def imported_names(source: str | Iterable[ast.stmt], package: tuple[str, ...] = 
 
 
 def file_of(module: str) -> Path | None:
-    """The file of a module of this package; none where there is none."""
+    """Return the file of a module of this package; none where there is none."""
     name, *parts = module.split(".")
     if name != PACKAGE.name:
         return None
@@ -85,10 +85,10 @@ def files_needed(names: Iterable[str], *, without: tuple[str, ...] = ()) -> set[
     return found
 
 
-def rooms() -> set[str]:
-    """Parts of this package that hold mechanisms, and what is built from them: where exercises have answers."""
+def parts_with_answers() -> set[str]:
+    """Return the parts of this package in which exercises have answers: the rooms, and what is built from them."""
     lessons = {f"lessons.{path.parent.name}" for path in PACKAGE.glob("lessons/*/__init__.py")}
-    return {path.parent.name for path in PACKAGE.glob("*/reference.py")} | {"models", "lessons", "choose"} | lessons
+    return {*rooms(), "models", "lessons", "choose"} | lessons
 
 
 @cache

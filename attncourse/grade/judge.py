@@ -17,7 +17,7 @@ GRAVEST_FIRST = ("tampered", "timed out", "out of memory", "crashed")
 
 @dataclass(frozen=True)
 class Judged:
-    """One check's verdict, the seed that drew its inputs, and how long it took."""
+    """Judged holds one check's verdict, the seed that drew its inputs, and how long it took."""
 
     verdict: Verdict
     seed: int
@@ -26,7 +26,7 @@ class Judged:
 
 @dataclass
 class Mark:
-    """What grading one submission found; `notes` say what was wrong with the notebook itself."""
+    """A mark is what grading one submission found; `notes` say what was wrong with the notebook itself."""
 
     state: str
     checks: list[Judged] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Mark:
 
 
 def mark(submission: Submission, release: Release, sandbox: Sandbox) -> Mark:
-    """Grade one submission. Never raises for what a learner did.
+    """Grade one submission, and never raise for what a learner did. Never raises for what a learner did.
 
     Raises:
         RuntimeError: no worker starts.
@@ -65,7 +65,7 @@ def mark(submission: Submission, release: Release, sandbox: Sandbox) -> Mark:
 
 @dataclass(frozen=True)
 class _Failure:
-    """Which cell failed, with which state, and why."""
+    """A failure says which cell failed, with which state, and why."""
 
     name: str
     state: str
@@ -73,7 +73,7 @@ class _Failure:
     cell: Cell
 
     def would_define(self, check: Check) -> bool:
-        """Whether the check's function should have come from this cell."""
+        """Return whether the check's function should have come from this cell."""
         # blanks, not \s, which would read on over empty lines from each of them
         definition = rf"^[ \t]*(async[ \t]+)?def[ \t]+{re.escape(check.function)}\b"
         defines = re.search(definition, self.cell.source, re.MULTILINE)
@@ -81,7 +81,9 @@ class _Failure:
 
 
 class _Run:
-    """The workers of one submission, one at a time: another is started when a check or a cell has ended the last."""
+    """A run holds the workers of one submission, one at a time:
+    another is started when a check or a cell has ended the last.
+    """
 
     def __init__(self, submission: Submission, release: Release, sandbox: Sandbox, deadline: float):
         self._sandbox, self._imports, self._deadline = sandbox, release.imports[submission.unit], deadline
@@ -94,7 +96,7 @@ class _Run:
         self.failed: dict[int, _Failure] = {}
 
     def judge(self, check: Check) -> Judged:
-        """One check, with inputs of its own; its clock starts when a worker stands ready."""
+        """Judge one check, with inputs of its own; its clock starts when a worker stands ready."""
         rng, seed = fresh_rng()
         try:
             worker = self._prepared_worker()
@@ -112,7 +114,7 @@ class _Run:
             self._worker.close()
 
     def _explained(self, check: Check, verdict: Verdict) -> Verdict:
-        """The verdict as a record can hold it; a missing function is put down to the cell that should define it."""
+        """Return the verdict as a record can hold it; a missing function is put down to the cell that should define it."""
         if verdict.state == "timed out":
             return replace(verdict, message=f"{check.function} did not return within {check.seconds:.0f} s")
         failure = next((failure for failure in self.failed.values() if failure.would_define(check)), None)
@@ -121,7 +123,7 @@ class _Run:
         return replace(verdict, message=printable(verdict.message))
 
     def _prepared_worker(self) -> Worker:
-        """A live worker in which every cell has run, but for those that end it."""
+        """Return a live worker in which every cell has run, but for those that end it."""
         while self._worker is None or not self._worker.alive:
             self.close()
             if time.monotonic() >= self._deadline:

@@ -17,7 +17,9 @@ LONGEST_SLUG = 60  # characters; four bytes each still fit into a file's name
 
 @dataclass(frozen=True, eq=False)
 class Learner:
-    """Who handed in: who the learning platform says it was, and where it says nothing, the submission's name."""
+    """A learner is who handed in: who the learning platform says it was,
+    and where it says nothing, the submission's name.
+    """
 
     learner: str
     canvas_id: str = ""
@@ -27,7 +29,7 @@ class Learner:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Equal for two submissions of one learner."""
+        """Return what is equal for two submissions of one learner."""
         return (self.canvas_id, "" if self.canvas_id else self.moodle_id, "" if self.known else self.learner)
 
     @property
@@ -42,7 +44,7 @@ class Learner:
 
     @classmethod
     def of(cls, record: Record) -> "Learner":
-        """Whose record it is."""
+        """Return whose record it is."""
         identity = record["identity"]
         numbers = (identity["canvas_id"], identity["moodle_id"])
         return cls(record["learner"], *numbers, identity["name"], identity.get("note", ""))
@@ -53,7 +55,7 @@ class Learner:
 
     @property
     def slug(self) -> str:
-        """A file's name without ending, safe in any folder, and for every other learner another one.
+        """Return a file's name without ending, safe in any folder, and for every other learner another one.
 
         A plain name stays as it is. Where letters had to go (capitals too: some file systems do not tell them apart), a
         digest follows; it and ids follow a dot, which stands in no plain name, so that nobody can take another's.
@@ -67,16 +69,16 @@ class Learner:
 
 
 def has_mark(record: Record) -> bool:
-    """Whether a record's points are a mark: it was marked, or failed in part and still earned some.
+    """Return whether a record's points are a mark: it was marked, or failed in part and still earned some.
 
-    What crashed, timed out or ran out of memory without a point is no zero, and what was tampered with has no points
-    to trust: an instructor looks first.
+    What crashed, timed out or ran out of memory without a point is no zero, and what was tampered with has no points to
+    trust: an instructor looks first.
     """
     return record["state"] == "marked" or (record["state"] in FAILED_IN_PART and record["points"] > 0)
 
 
 def counting(records: Iterable[Record]) -> dict[tuple[Learner, str], Record]:
-    """The record that counts for each (learner, unit): the best, one with a mark before one without."""
+    """Return the record that counts for each (learner, unit): the best, one with a mark before one without."""
     best: dict[tuple[Learner, str], Record] = {}
     for record in records:
         key = Learner.of(record), record["unit"]
@@ -85,7 +87,7 @@ def counting(records: Iterable[Record]) -> dict[tuple[Learner, str], Record]:
 
 
 def better(one: Record | None, other: Record) -> Record:
-    """The record that counts of two of one learner and unit; the first where they are worth the same."""
+    """Return the record that counts of two of one learner and unit; the first where they are worth the same."""
     return other if one is None or _worth(other) > _worth(one) else one
 
 
@@ -94,16 +96,18 @@ def _worth(record: Record) -> tuple[bool, int]:
 
 
 def in_order(units: set[str]) -> list[str]:
-    """Units as the course has them, then those that it no longer has, then "", which stands for none."""
+    """Return units as the course has them, then those that it no longer has, then "", which stands for none."""
     return sorted(units, key=lambda u: (not u, u not in UNITS, list(UNITS).index(u) if u in UNITS else 0, u))
 
 
 def title_of(unit: str) -> str:
-    """A unit as learners know it."""
+    """Return a unit as learners know it."""
     return UNITS[unit].title if unit in UNITS else unit or "Unknown exercises"
 
 
 def points_possible(unit: str, records: Iterable[Record]) -> float:
-    """What a unit is worth: as the records have it, since an assignment may have its own points, else by its checks."""
+    """Return what a unit is worth: as the records have it, since an assignment may have its own points,
+    else by its checks.
+    """
     said = max((record["possible"] for record in records if record["unit"] == unit), default=0)
     return said or sum(check.points for check in CHECKS.values() if check.unit == unit)

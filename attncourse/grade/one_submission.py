@@ -22,7 +22,8 @@ HEADROOM_BYTES = 8 << 30
 
 @dataclass(frozen=True)
 class Settings:
-    """What every submission of a run is marked by. All of it can be sent to another machine.
+    """Settings are what every submission of a run is marked by.
+    All of it can be sent to another machine.
 
     Args:
         release: what was handed out.
@@ -40,11 +41,11 @@ class Settings:
 
     @property
     def confinement(self) -> str:
-        """How a record says that learners' code was confined."""
+        """Return how a record says that learners' code was confined."""
         return Sandbox(None if self.unconfined else "bwrap", limits=self.limits).description
 
     def sandbox(self) -> Sandbox:
-        """The sandbox of this machine, tried once in each process."""
+        """Return the sandbox of this machine, tried once in each process."""
         return _sandbox(self.private, self.unconfined, self.limits)
 
 
@@ -54,12 +55,12 @@ def _sandbox(private: tuple[Path, ...], unconfined: bool, limits: Limits) -> San
 
 
 def content_of(data: bytes) -> str:
-    """The digest by which a record knows the bytes that it is about."""
+    """Return the digest by which a record knows the bytes that it is about."""
     return hashlib.sha256(data).hexdigest()
 
 
 def grade_bytes(file: str, data: bytes, unreadable: str, settings: Settings) -> dict[str, Any]:
-    """The record of one submission; of one for which no worker starts, a record that says so and no more.
+    """Return the record of one submission; of one for which no worker starts, a record that says so and no more.
 
     Args:
         file: where it lay in what was handed in.
@@ -80,7 +81,8 @@ def grade_bytes(file: str, data: bytes, unreadable: str, settings: Settings) -> 
 
 @cache
 def _prepare_process(checks: str) -> None:
-    """Once in each process that marks: the checks, one thread, and a bound on what a judge may ask of this machine.
+    """Prepare each process that marks, once:
+    the checks, one thread, and a bound on what a judge may ask of this machine.
 
     A result that makes a judge ask for absurd memory fails there, instead of ending the process.
     """

@@ -21,11 +21,12 @@ TRIES = 3
 
 
 class Lost(Exception):
-    """A submission whose worker died, again and again."""
+    """A submission is lost whose worker died, again and again."""
 
 
 class Pool:
-    """Calls of a function on some executor, in any order; a call whose worker died is made again, then alone.
+    """A pool makes calls of a function on some executor, in any order;
+    a call whose worker died is made again, then alone.
 
     Args:
         make: gives an executor; called again where the last one broke.
@@ -37,7 +38,8 @@ class Pool:
         self._executor: Executor | None = None
 
     def map(self, function: Callable, calls: Iterable[tuple[Any, tuple]]) -> Iterator[tuple[Any, Any]]:
-        """(key, result) of each (key, arguments), as they are done; a result may be a Lost. Calls are drawn as needed.
+        """Yield (key, result) of each (key, arguments), as they are done;
+        a result may be a Lost. Calls are drawn as needed.
 
         A process that dies takes all calls in flight with it. Each of them is then made by itself, so that one that
         kills its process every time is found, and costs the others nothing.
@@ -86,14 +88,14 @@ class Pool:
 
 
 def _cluster_errors() -> tuple[type[Exception], ...]:
-    """What a Dask future raises whose workers were lost; nothing where Dask is not in use."""
+    """Return what a Dask future raises whose workers were lost; nothing where Dask is not in use."""
     module = sys.modules.get("distributed")
     return (module.KilledWorker, module.client.FutureCancelledError) if module else ()
 
 
 @contextmanager
 def local_processes(workers: int) -> Iterator[Pool]:
-    """Processes of this machine, which end with this one however it ends."""
+    """Start processes of this machine, which end with this one however it ends."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["attncourse.grade.one_submission"])
     options = {"max_workers": workers, "mp_context": context, "initializer": _end_with_the_grader}
@@ -108,7 +110,7 @@ def local_processes(workers: int) -> Iterator[Pool]:
 
 
 def _end_with_the_grader() -> None:
-    """In a worker: an interrupt is the grader's to deal with, and where the grader is killed, the worker goes too."""
+    """Let a worker leave an interrupt to the grader, and end where the grader is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_after, args=(multiprocessing.parent_process(),), daemon=True).start()
 
@@ -120,7 +122,7 @@ def _exit_after(process) -> None:
 
 @contextmanager
 def cluster(address: str) -> Iterator[Pool]:
-    """An existing Dask cluster, by its scheduler's address: tcp://10.0.0.7:8786.
+    """Use an existing Dask cluster, by its scheduler's address: tcp://10.0.0.7:8786.
 
     Raises:
         ValueError: Dask is not installed, or no scheduler answers there.

@@ -9,7 +9,7 @@ from .marks import Learner, Record, has_mark
 
 
 def add_parsers(commands) -> None:
-    """The shell's `record`."""
+    """Add the shell's `record` to the commands."""
     parser = commands.add_parser(
         "record",
         description="Print every record of one learner: what was marked, when, in which sandbox, and each verdict with "
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_records(out: Path, learner: str, unit: str | None = None) -> list[Record]:
-    """Every record of a learner (of one unit), by whatever name or id they go.
+    """Return every record of a learner (of one unit), by whatever name or id they go.
 
     Raises:
         ValueError: there is none; the message names what comes near.
@@ -64,7 +64,7 @@ def _names(record: Record) -> list[str]:
 
 
 def as_text(record: Record) -> str:
-    """One record, readably."""
+    """Return one record, readably."""
     who, grader = Learner.of(record), record["grader"]
     names = " / ".join(first_line(name, 80) for name in dict.fromkeys(_names(record)))
     points = f"{record['points']} of {record['possible']} points" + ("" if has_mark(record) else ", which are no mark")

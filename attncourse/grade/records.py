@@ -27,18 +27,18 @@ LARGEST_PICTURE = 64
 
 @cache
 def version_of(unit: str) -> str:
-    """Digest of what a unit's checks do: their source and all that it imports from the package."""
+    """Return digest of what a unit's checks do: their source and all that it imports from the package."""
     sources = {inspect.getsourcefile(check.judge) for check in CHECKS.values() if check.unit == unit}
     return "-".join(digest(Path(source)) for source in sorted(sources))
 
 
 def grader() -> dict[str, str]:
-    """What marked, for whoever asks later."""
+    """Return what marked, for whoever asks later."""
     return {"attncourse": attncourse.__version__, "torch": importlib.metadata.version("torch")}
 
 
 def record_of(file: str, content: str, identity: Identity, unit: str, mark: Mark, confinement: str) -> Record:
-    """The record of one marked submission."""
+    """Return the record of one marked submission."""
     return {
         "file": file,
         "learner": identity.name,
@@ -73,7 +73,7 @@ def _check(judged: Judged) -> dict[str, Any]:
 
 
 def _picture(picture: Picture | None) -> dict[str, Any] | None:
-    """A picture as JSON holds it: finite numbers, of a size that can be looked at."""
+    """Return a picture as JSON holds it: finite numbers, of a size that can be looked at."""
     if picture is None:
         return None
     got, expected = (
@@ -83,17 +83,21 @@ def _picture(picture: Picture | None) -> dict[str, Any] | None:
 
 
 def record_path(out: Path, file: str) -> Path:
-    """Where a submission's record lies: under a digest, since names that learners choose may be any file's or folder's."""
+    """Return where a submission's record lies:
+    under a digest, since names that learners choose may be any file's or folder's.
+    """
     return Path(out, "records", f"{hashlib.sha256(file.encode()).hexdigest()}.json")
 
 
 def owned(record: Record, identity: Identity) -> Record:
-    """The record as one of this learner's."""
+    """Return the record as one of this learner's."""
     return record | {"learner": identity.name, "identity": identity.as_dict()}
 
 
 def still_valid(record: Record | None, content: str, confinement: str) -> bool:
-    """Whether marking the same bytes again, by the same checks in the same sandbox, would only repeat the record."""
+    """Return whether marking the same bytes again, by the same checks in the same sandbox,
+    would only repeat the record.
+    """
     if record is None or record["state"] == NOT_GRADED:
         return False
     now = {"content": content, "sandbox": confinement, "version": version_of(record["unit"])}
@@ -101,7 +105,7 @@ def still_valid(record: Record | None, content: str, confinement: str) -> bool:
 
 
 def read_record(path: Path) -> Record | None:
-    """The record at a path; none where there is none or it is no record."""
+    """Return the record at a path; none where there is none or it is no record."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return record if {"content", "sandbox", "version", "state", "unit"} <= set(record) else None
@@ -110,7 +114,7 @@ def read_record(path: Path) -> Record | None:
 
 
 def read_records(out: Path) -> Iterator[Record]:
-    """Every record of a folder that `grade` wrote, one at a time, in the order of their files.
+    """Yield every record of a folder that `grade` wrote, one at a time, in the order of their files.
 
     Raises:
         ValueError: there is no record in the folder, or a file among them that is none.
@@ -127,7 +131,9 @@ def read_records(out: Path) -> Iterator[Record]:
 
 
 def weighed(record: Record, assignment: Assignment) -> Record:
-    """The record with the points that an assignment gives to its checks; as it is where its unit is no part of that."""
+    """Return the record with the points that an assignment gives to its checks;
+    as it is where its unit is no part of that.
+    """
     if record["unit"] not in assignment.points:
         return record
     checks = []

@@ -36,7 +36,7 @@ UNGRADED, FAILED, INTERRUPTED = 1, 3, 130
 
 @dataclass(frozen=True)
 class Run:
-    """What is asked of one run.
+    """A run is what is asked of one marking of a class.
 
     Args:
         submissions: a folder or a zip.
@@ -76,7 +76,8 @@ class Run:
 
 
 def mark_class(run: Run) -> int:
-    """Mark; 0 when every submission has its record, 1 when one could not be graded through no fault of its own.
+    """Mark a class; return 0 when every submission has its record,
+    1 when one could not be graded through no fault of its own.
 
     3 when what was marked could not all be written, as on a full disk: the same command goes on from there.
 
@@ -129,7 +130,7 @@ def _mark(handed: list[Handed], identities: dict[str, Identity], settings: Setti
 
 
 def released(folder: Path, checks: str, assignment: Assignment | None) -> Release:
-    """What was handed out, of units that the module of checks knows and the assignment, if there is one, holds."""
+    """Return what was handed out, of units that the module of checks knows and the assignment, if there is one, holds."""
     try:
         importlib.import_module(checks)
     except ImportError as error:
@@ -141,7 +142,7 @@ def released(folder: Path, checks: str, assignment: Assignment | None) -> Releas
 
 
 def private_folders(run: Run) -> tuple[Path, ...]:
-    """What learners' code may not see even where it lies in the interpreter's or the system's folders."""
+    """Return what learners' code may not see even where it lies in the interpreter's or the system's folders."""
     folders = (run.submissions, run.out, run.exercises, run.exercises.parent / "solutions", checkout())
     return tuple(folder.absolute() for folder in folders if folder is not None)
 
@@ -154,7 +155,7 @@ def publish(
     notes: Iterable[str] = (),
     aside: Sequence[Aside] = (),
 ) -> int:
-    """Write what is made from the records, and say what is where; the exit code."""
+    """Write what is made from the records, say what is where, and return the exit code."""
     notes = [*notes, *write_tables(records, run)]
     write_feedback(run.out, records, book_url=run.book_url)
     report = write_class_report(run.out, records, aside=aside)
@@ -174,7 +175,8 @@ def publish(
 
 
 def write_tables(records: list[Record], run: Run) -> list[str]:
-    """grades.csv, canvas.csv, and moodle.csv or, of several units, one moodle-UNIT.csv each; notes on what is missing.
+    """Write grades.csv, canvas.csv, and moodle.csv or, of several units, one moodle-UNIT.csv each;
+    return notes on what is missing.
 
     A roster goes into the table of the platform that it comes from.
     """
@@ -191,7 +193,7 @@ def write_tables(records: list[Record], run: Run) -> list[str]:
 
 
 def read_roster(roster: Path | None) -> Roster | None:
-    """The class by its export, before anything is marked.
+    """Return the class by its export, before anything is marked.
 
     Raises:
         ValueError: neither Canvas nor Moodle exported it.

@@ -27,10 +27,10 @@ def grouped_query_decode(
     scale: float | None = None,
     softcap: float | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """Attention from the last t tokens of each sequence to its cache, without copying keys to h heads.
+    """The last t tokens of each sequence attend to its cache, without copying keys to h heads.
 
-    A cache of 16 bits is read in float32, a copy for the time of the call: scores of 16 bits would be rounded.
-    Equally long sequences are read in one pass; others one by one, each to its own end, so padding costs no time.
+    A cache of 16 bits is read in float32, a copy for the time of the call: scores of 16 bits would be rounded. Equally
+    long sequences are read in one pass; others one by one, each to its own end, so padding costs no time.
 
     Args:
         cache_seqlens: how many of the s tokens in the cache are the sequence's, those of q included (default: all).
@@ -41,8 +41,8 @@ def grouped_query_decode(
         softcap: bounds scores smoothly, as `soft_cap`.
 
     Raises:
-        ValueError: a shape, dtype, device or range is wrong, or a mask beside cache_seqlens or window; the message names
-            the rule and the values.
+        ValueError: a shape, dtype, device or range is wrong, or a mask beside cache_seqlens or window; the message
+            names the rule and the values.
     """
     check_decode(q, k, v, cache_seqlens=cache_seqlens, mask=mask, window=window, softcap=softcap)
     dtype, q = q.dtype, wide(q) * (q.shape[-1] ** -0.5 if scale is None else scale)
@@ -60,7 +60,7 @@ def grouped_query_decode(
 
 
 def _mask(q, k, cache_seqlens, window) -> Bool[Tensor, "b 1 t s"]:
-    """Who sees whom where the cache holds position j in place j."""
+    """Return who sees whom where the cache holds position j in place j."""
     b, t, s = len(q), q.shape[2], k.shape[2]
     lengths = torch.full((b,), s, device=q.device) if cache_seqlens is None else cache_seqlens
     keys = torch.arange(s, device=q.device)
@@ -69,7 +69,7 @@ def _mask(q, k, cache_seqlens, window) -> Bool[Tensor, "b 1 t s"]:
 
 
 def _read_visible(q, k, v, mask, *, softcap):
-    """`_read` of one sequence, over no more keys than up to the last that any query sees."""
+    """Let one sequence `_read` no more keys than up to the last that any query sees."""
     used = mask[0, 0].any(dim=0)
     end = int(used.nonzero().max()) + 1 if used.any() else 0
     k, v, mask, used = k[:, :, :end], v[:, :, :end], mask[..., :end], used[:end]
@@ -99,7 +99,7 @@ def _read(q, k, v, mask: Bool[Tensor, "b 1 t s"] | None, softcap: float | None):
 def _read_in_splits(
     rows: Float[Tensor, "rt dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"], softcap: float | None
 ) -> Float[Tensor, "rt dv"]:
-    """One head's cache in equal pieces, a product each, and what is left over: pieces keep every core busy."""
+    """Read one head's cache in equal pieces, a product each, and what is left over: pieces keep every core busy."""
     length = len(k) // SPLITS
     cut = SPLITS * length
     pieces = torch.bmm(rows.expand(SPLITS, -1, -1), k[:cut].unflatten(0, (SPLITS, length)).mT)

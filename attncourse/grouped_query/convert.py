@@ -26,7 +26,7 @@ def group_heads(
     by: str = "mean",
     rng: torch.Generator | None = None,
 ) -> Float[Tensor, "gd *d"]:
-    """A projection's matrix (out, in) or bias (out,) with n_kv_heads heads made of its n_heads.
+    """Return a projection's matrix (out, in) or bias (out,) with n_kv_heads heads made of its n_heads.
 
     Args:
         by: a group's "mean", its "first" head, or "random": new numbers of the same mean and deviation.
@@ -53,15 +53,18 @@ def group_heads(
 def grouped_from_multi_head(
     layer: LayerOfHeads, n_kv_heads: int, *, by: str = "mean", rng: torch.Generator | None = None
 ) -> GroupedQueryAttention:
-    """The layer with its key and value heads grouped; queries, output and everything else are copies.
+    """Return the layer with its key and value heads grouped; queries, output and everything else are copies.
 
     Args:
-        layer: a multi-head or grouped layer: projections w_q, w_k, w_v, w_o, and n_heads, head_dim, causal, rope, scale.
-        by, rng: as in `group_heads`.
+        layer: a multi-head or grouped layer: projections w_q, w_k, w_v, w_o, and n_heads, head_dim, causal, rope,
+            scale.
+        n_kv_heads: heads of keys and values that are left.
+        by: a group's "mean", its "first" head, or "random": new numbers of the same mean and deviation.
+        rng: what draws; needed for "random".
 
     Raises:
-        ValueError: a layer whose values are wider or narrower than its keys, or that reads another sequence; as
-            `group_heads`.
+        ValueError: a layer whose values are wider or narrower than its keys, or that reads another sequence; heads that
+            do not divide, an unknown selection, or nothing to draw with.
     """
     d_model, out = layer.w_q.in_features, layer.w_o.in_features
     require(

@@ -5,6 +5,8 @@ of products lie in a few registers, and the next keys and values are asked for w
 inference only.
 """
 
+from typing import Literal, Unpack, overload
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -50,14 +52,14 @@ from attncourse._shared.lanes import KEYS, LANES, ROWS, address, integer, no_pro
 from attncourse._shared.launch import choose_splits
 from attncourse._shared.precision import outside_autocast
 
-from .inputs import check_cached, codes_each
+from .inputs import Decoding, check_cached, codes_each
 
 NAME = "grouped_query_decode_numba"
 
 
 @inlined
 def _bound(scores, softcap):
-    """softcap * tanh(score / softcap), to base 2, of scores that were divided by softcap."""
+    """Return softcap * tanh(score / softcap), to base 2, of scores that were divided by softcap."""
     for i in range(len(scores)):
         scores[i] = np.float32(LOG2E) * softcap * np.tanh(scores[i])
 
@@ -79,7 +81,9 @@ WORK = np.dtype(
 
 @compiled(WORK)
 def grouped_query_split_kernel(address_of_work):
-    """Items of work: each the rows (a group's query heads, t queries each) of one sequence against one split of its keys."""
+    """Work off items: each the rows (a group's query heads, t queries each) of one sequence against one split of its
+    keys.
+    """
     work = work_at(address_of_work)
     k, v, rows = work.k, work.v, padded(work.rows, ROWS)
     dk, dv = padded(k.width), padded(v.width)
@@ -135,6 +139,22 @@ def grouped_query_split_kernel(address_of_work):
         item = next_item(work)
 
 
+@overload
+def grouped_query_decode_numba(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, **options: Unpack[Decoding]
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def grouped_query_decode_numba(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], **options: Unpack[Decoding]
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
+
+
 @outside_autocast
 def grouped_query_decode_numba(
     q: Tensor,
@@ -154,16 +174,30 @@ def grouped_query_decode_numba(
     splits: int | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`grouped_query_decode` over contiguous or paged storage, plain or coded, read where it lies, in PyTorch's threads.
+    """Return what `grouped_query_decode` does, over contiguous or paged storage, plain or coded, in PyTorch's threads.
 
-    The output (b, h, t, dv) in q's dtype; with return_lse also the float32 log-sum-exp (b, h, t). All is summed in float32.
+    The output is (b, h, t, dv) in q's dtype; with return_lse comes the float32 log-sum-exp (b, h, t). All is summed in
+    float32. Storage is read where it lies.
 
     Args:
+        q: (b, h, t, dk), float32, float16 or bfloat16, on a processor.
+        k, v: contiguous caches (b, g, capacity, width), or pages (n_pages, g, page_size, width) with a block_table; of
+            q's dtype, or codes int8, uint8 (two of 4 bits a byte, (..., width / 2)) or float8_e4m3fn, with scales.
+            Entries of a vector are neighbours in memory.
+        cache_seqlens: (b,) tokens of each sequence, those of q included, at most the capacity (default: that).
+        starts: (b,) where the first query of each sequence stands (default: cache_seqlens - t).
+        block_table: (b, max_pages) int32, the page of positions j page_size ...; entries beyond a sequence are not
+            read.
+        k_scale, v_scale, k_zero, v_zero: float32 (..., width / group) beside the codes; float8 codes have no zeros. A
+            value is (code - zero) * scale.
+        window: a query sees this many keys, its own included.
+        scale: factor on q . k (default: dk ** -0.5).
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
         splits: into how many pieces a sequence's keys are cut (default: enough to keep the threads busy).
-        others: as of `plan_grouped_query_decode`, on a processor.
+        return_lse: give also the log-sum-exp of each row of scores.
 
     Raises:
-        ValueError: as there.
+        ValueError: a shape, dtype, device, stride or range is wrong, or a gradient is asked for.
         ImportError: numba is not installed.
     """
     check_on_processor(NAME, q)

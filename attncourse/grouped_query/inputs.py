@@ -1,6 +1,6 @@
 """Input errors of decoding: in plain PyTorch, and by kernels that read a cache as it is stored."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -8,6 +8,25 @@ from torch import Tensor
 from attncourse._shared.validate import check_key_lengths, check_qkv, check_softcap, check_window, shapes_of
 
 WIDEST = 256  # entries of a vector that a kernel takes
+
+
+class Decoding(TypedDict, total=False):
+    """The options are what kernels that decode take beside q, k and v.
+
+    `plan_grouped_query_decode` says what each of them means.
+    """
+
+    cache_seqlens: Tensor | None
+    starts: Tensor | None
+    block_table: Tensor | None
+    k_scale: Tensor | None
+    v_scale: Tensor | None
+    k_zero: Tensor | None
+    v_zero: Tensor | None
+    window: int | None
+    scale: float | None
+    softcap: float | None
+    splits: int | None
 
 
 def check_decode(
@@ -20,7 +39,15 @@ def check_decode(
     window: int | None,
     softcap: float | None,
 ) -> None:
-    """q, k, v fit each other, cache_seqlens (b,) the cache, and a boolean mask (b, 1, t, s) the scores."""
+    """Check that q, k, v fit each other, cache_seqlens (b,) the cache, and a boolean mask (b, 1, t, s) the scores.
+
+    Args:
+        window: at least 1; None passes.
+        softcap: above 0; None passes.
+
+    Raises:
+        ValueError: the message names the rule and what was received.
+    """
     check_qkv(q, k, v)
     check_window(window)
     check_softcap(softcap)
@@ -39,7 +66,9 @@ def check_decode(
 
 
 class Codes(NamedTuple):
-    """How a dtype of codes is read: how many codes an element holds, and whether a zero point stands beside each scale."""
+    """Codes say how a dtype is read: how many codes an element holds,
+    and whether a zero point stands beside each scale.
+    """
 
     each: int
     zeros: bool
@@ -49,7 +78,7 @@ CODES = {torch.int8: Codes(1, True), torch.uint8: Codes(2, True), torch.float8_e
 
 
 def codes_each(dtype: torch.dtype) -> int:
-    """How many entries of a vector an element of a cache of this dtype holds: two of 4 bits in a byte, else one."""
+    """Return how many entries of a vector an element of a cache of this dtype holds: two of 4 bits in a byte, else one."""
     return CODES[dtype].each if dtype in CODES else 1
 
 
@@ -70,9 +99,18 @@ def check_cached(
     softcap: float | None,
     splits: int | None,
 ) -> int:
-    """What a kernel that decodes takes: queries, a cache as it is stored, and where each sequence stands in it.
+    """Return how many tokens of a sequence a cache has room for, once what a kernel that decodes takes is checked.
 
-    How many tokens of a sequence the cache has room for.
+    Args:
+        name: of the launcher, for the message.
+        q, k, v: queries (b, h, t, dk) and a cache as it is stored, contiguous or in pages.
+        k_scale, v_scale, k_zero, v_zero: float32 beside codes; None where there are none.
+        cache_seqlens, starts: (b,) integers; None passes.
+        block_table: (b, max_pages) int32; None for contiguous caches.
+        window, softcap, splits: None, or at least 1, above 0, at least 1.
+
+    Raises:
+        ValueError: the message names the rule and what was received.
     """
     _check_storage(name, q, k, v)
     _check_scales(k, v, k_scale, v_scale, k_zero, v_zero)
@@ -142,7 +180,7 @@ def _check_scales(k, v, k_scale, v_scale, k_zero, v_zero) -> None:
 
 
 def _check_table(table: Tensor, *, b: int, like: Tensor) -> int:
-    """How many pages a row of the table has."""
+    """Return how many pages a row of the table has."""
     if table.ndim != 2 or len(table) != b or table.dtype != torch.int32 or table.device != like.device:
         raise ValueError(
             f"block_table must be ({b}, max_pages) int32 on {like.device}, "

@@ -7,7 +7,7 @@ outputs by log-sum-exp. The query heads of a group are the rows of one tile: key
 Caches of 8 or 4 bits are dequantised in registers. For inference only.
 """
 
-from typing import Unpack
+from typing import Literal, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -41,14 +41,23 @@ from attncourse._shared.plan import Plan, plan_of
 from attncourse._shared.validate import checking_values
 from attncourse.softmax_attention.kernel import softmax_attention_triton
 
-from .inputs import check_cached, codes_each
+from .inputs import Decoding, check_cached, codes_each
 
 PLAIN, INT8, INT4, FP8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 CODEC_OF = {torch.int8: INT8, torch.uint8: INT4, torch.float8_e4m3fn: FP8}
 
 
 def grouped_query_attention_triton(q: Tensor, k: Tensor, v: Tensor, **masking: Unpack[Masking]) -> Tensor:
-    """`grouped_query_attention` by the softmax kernel, with gradients; errors as there and as in the reference."""
+    """Return what `grouped_query_attention` does, by the softmax kernel, with gradients.
+
+    Args:
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv), float32, float16 or bfloat16, widths to 256, any strides.
+        masking: causal, window, key_lengths, mask, scale, softcap, as in `softmax_attention`.
+
+    Raises:
+        ValueError: a shape, dtype, device or range is wrong; what no kernel here can do (float64, a wider head, the
+            gradient of an added mask, CPU tensors where Triton compiles).
+    """
     return softmax_attention_triton(q, k, v, **masking)
 
 
@@ -185,15 +194,50 @@ RESIDENT = 2
 
 
 def launch_config(*, rows: int, width: int, bits: int, capability: int, paged: bool) -> dict[str, int]:
-    """Tile sizes and warps of the first kernel for a group's rows, a padded width, the queries' dtype and a chip.
+    """Return tile sizes and warps of the first kernel.
 
     A page is looked up before it is read, and the compiler spreads the stages over both: as many tiles are on their way
     as without pages only with twice as many stages.
+
+    Args:
+        rows: of a group.
+        width: padded.
+        bits: of an element of the queries.
+        capability: the chip, two digits.
+        paged: whether keys are looked up in a block table.
     """
     most = 16 if bits == 32 or capability < 80 else MOST_ROWS
     config = tile_config(CONFIGS, width=width, bits=bits, capability=capability, blocks=("BLOCK_S",))
     stages = config["num_stages"]
     return config | {"BLOCK_R": min(padded(rows), most), "num_stages": 2 * stages - 1 if paged else stages}
+
+
+@overload
+def grouped_query_decode_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    check_values: bool | None = None,
+    return_lse: Literal[False] = False,
+    **options: Unpack[Decoding],
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def grouped_query_decode_triton(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    check_values: bool | None = None,
+    return_lse: Literal[True],
+    **options: Unpack[Decoding],
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
 
 
 def grouped_query_decode_triton(
@@ -209,10 +253,25 @@ def grouped_query_decode_triton(
     return_lse: bool = False,
     **tensors: Tensor | None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`grouped_query_decode` by the kernels, over contiguous or paged storage, plain or coded, where it lies: plan and run.
+    """Return what `grouped_query_decode` does, by the kernels: a plan is made and run once.
 
-    The output (b, h, t, dv) in q's dtype; with return_lse also the float32 log-sum-exp (b, h, t). Arguments and errors are
-    those of `plan_grouped_query_decode`; but on CUDA no values are checked where `checking_values` does not ask for it.
+    Storage may be contiguous or paged, plain or coded, and is read where it lies. The output is (b, h, t, dv) in q's
+    dtype; with return_lse comes the float32 log-sum-exp (b, h, t).
+
+    Args:
+        q: (b, h, t, dk), float32, float16 or bfloat16.
+        k, v: the cache as it is stored, (b, g, capacity, width), or pages (n_pages, g, page_size, width).
+        window: a query sees this many keys, its own included.
+        scale: factor on q . k (default: dk ** -0.5).
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
+        splits: into how many pieces a sequence's keys are cut (default: by the chip and the batch).
+        check_values: whether lengths are looked at (default: as `checking_values` says).
+        return_lse: give also the log-sum-exp of each row of scores.
+        tensors: cache_seqlens, starts, block_table, k_scale, v_scale, k_zero, v_zero, as in
+            `plan_grouped_query_decode`.
+
+    Raises:
+        ValueError: a shape, dtype, device, stride or range is wrong, or a gradient is asked for.
     """
     plan = plan_grouped_query_decode(
         q, k, v, window=window, scale=scale, softcap=softcap, splits=splits, check_values=check_values, **tensors
@@ -239,21 +298,22 @@ def plan_grouped_query_decode(
     splits: int | None = None,
     check_values: bool | None = True,
 ) -> Plan:
-    """What is decided once for all steps whose tensors lie as these; its run gives the output and the log-sum-exp.
+    """Plan what is decided once for all steps whose tensors lie as these; its run gives the output and the log-sum-exp.
 
     The output is (b, h, t, dv) in q's dtype, the log-sum-exp float32 (b, h, t). Growing sequences keep their plan: what
     grows is what `cache_seqlens` holds.
 
     Args:
         q: (b, h, t, dk), float32, float16 or bfloat16.
-        k, v: contiguous caches (b, g, capacity, width), or pages (n_pages, g, page_size, width) with a block_table; of q's
-            dtype, or codes int8, uint8 (two of 4 bits a byte, (..., width / 2)) or float8_e4m3fn, with scales. Entries of
-            a vector are neighbours in memory.
+        k, v: contiguous caches (b, g, capacity, width), or pages (n_pages, g, page_size, width) with a block_table; of
+            q's dtype, or codes int8, uint8 (two of 4 bits a byte, (..., width / 2)) or float8_e4m3fn, with scales.
+            Entries of a vector are neighbours in memory.
         cache_seqlens: (b,) tokens of each sequence, those of q included, at most the capacity (default: that).
         starts: (b,) where the first query of each sequence stands (default: cache_seqlens - t).
-        block_table: (b, max_pages) int32, the page of positions j page_size ...; entries beyond a sequence are not read.
-        k_scale, v_scale, k_zero, v_zero: float32 (..., width / group) beside the codes; float8 codes have no zeros.
-            A value is (code - zero) * scale.
+        block_table: (b, max_pages) int32, the page of positions j page_size ...; entries beyond a sequence are not
+            read.
+        k_scale, v_scale, k_zero, v_zero: float32 (..., width / group) beside the codes; float8 codes have no zeros. A
+            value is (code - zero) * scale.
         window: a query sees this many keys, its own included.
         scale: factor on q . k (default: dk ** -0.5).
         softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.

@@ -24,15 +24,15 @@ from .reference import grouped_query_attention
 
 
 class GroupedQueryAttention(nn.Module):
-    """Self-attention whose h query heads share g heads of keys and values.
+    """The layer is self-attention whose h query heads share g heads of keys and values.
 
     Ainslie et al. 2023, https://arxiv.org/abs/2305.13245, section 2.2. n_kv_heads = n_heads is multi-head attention,
-    n_kv_heads = 1 multi-query attention (Shazeer 2019, https://arxiv.org/abs/1911.02150). Query head i reads head
-    i // (n_heads / n_kv_heads).
+    n_kv_heads = 1 multi-query attention (Shazeer 2019, https://arxiv.org/abs/1911.02150). Query head i reads head i //
+    (n_heads / n_kv_heads).
 
     Args:
         d_model: width of the tokens.
-        n_heads: number of query heads; it divides d_model unless head_dim is told.
+        n_heads: number of query heads; it divides d_model where no head_dim is given.
         n_kv_heads: number of key/value heads; it divides n_heads.
         head_dim: width of a head (default: d_model / n_heads).
         bias: whether the four projections add a bias.
@@ -41,10 +41,10 @@ class GroupedQueryAttention(nn.Module):
         rope: turns each head's queries and keys by their positions.
         scale: factor on q . k (default: head_dim ** -0.5).
         softcap: bounds scores smoothly, softcap * tanh(score / softcap) (default: not at all).
-        impl: what attends without a cache: "torch" (PyTorch's fused attention), "blocked" (memory linear in the length),
-            "reference" (the definition), "triton" (the kernels; interpreted without a GPU) or "numba" (as "blocked"). With
-            a cache "triton" and "numba" read it where it lies, on a GPU and on a processor; all others call
-            `grouped_query_decode`.
+        impl: what attends without a cache: "torch" (PyTorch's fused attention), "blocked" (memory linear in the
+            length), "reference" (the definition), "triton" (the kernels; interpreted without a GPU) or "numba" (as
+            "blocked"). With a cache "triton" and "numba" read it where it lies, on a GPU and on a processor; all others
+            call `grouped_query_decode`.
 
     Raises:
         ValueError: a width, a head count or an impl that does not fit.
@@ -100,7 +100,7 @@ class GroupedQueryAttention(nn.Module):
 
     @property
     def cache_shape(self) -> CacheShape:
-        """What a cache keeps of a token: g keys, turned already, and g values."""
+        """Return what a cache keeps of a token: g keys, turned already, and g values."""
         return CacheShape(self.n_kv_heads, (self.head_dim, self.head_dim))
 
     def forward(
@@ -112,9 +112,10 @@ class GroupedQueryAttention(nn.Module):
         cache: KeyValueCache | None = None,
         need_weights: bool = False,
     ):
-        """The output (b, t, d) of each token; with need_weights also the weights (b, h, t, t).
+        """Return the output (b, t, d) of each token; with need_weights also the weights (b, h, t, t).
 
         Args:
+            need_weights: whether the weights are returned, too.
             key_lengths: how many of the t tokens of each sequence exist; those after them are padding.
             mask: boolean (True = visible) or floats to add to the scores, broadcastable to (b, h, t, t); without a
                 cache only.
@@ -159,13 +160,13 @@ class GroupedQueryAttention(nn.Module):
 
     @property
     def _scores(self) -> Masking:
-        """What becomes of q . k; only what was told, since PyTorch's attention knows no softcap."""
-        told: Masking = {}
+        """Return what becomes of q . k; only what was given, since PyTorch's attention knows no softcap."""
+        given: Masking = {}
         if self.scale is not None:
-            told["scale"] = self.scale
+            given["scale"] = self.scale
         if self.softcap is not None:
-            told["softcap"] = self.softcap
-        return told
+            given["softcap"] = self.softcap
+        return given
 
     def _decode(self, q, cache, starts, positions):
         if self.impl in self.decoders:
@@ -175,7 +176,9 @@ class GroupedQueryAttention(nn.Module):
         return grouped_query_decode(q, k, v, mask=visible, **self._scores)
 
     def _decode_in_place(self, q, cache, starts):
-        """Nothing is copied, gathered or decoded before it is read; but blocks of channels, which no kernel reads."""
+        """Attend to what the cache holds without copying, gathering or decoding it first;
+        but blocks of channels, which no kernel reads.
+        """
         require(
             cache.in_order, "the kernel reads a cache that holds position j in place j: for a ring use another impl"
         )

@@ -20,9 +20,13 @@ from attncourse.softmax_attention import softmax_attention
 def grouped_query_attention_loop(
     q: Float[Tensor, "b h t dk"], k: Float[Tensor, "b g s dk"], v: Float[Tensor, "b g s dv"], **masking: Unpack[Masking]
 ) -> Float[Tensor, "b h t dv"]:
-    """Head after head: query head i is softmax attention to the keys and values of head i // (h / g).
+    """Attend head after head: query head i is softmax attention to the keys and values of head i // (h / g).
 
-    The oracle of every other form. `masking` as in `softmax_attention`; a mask is the same for every head.
+    The oracle of every other form.
+
+    Args:
+        masking: causal, window, key_lengths, mask, scale, softcap, as in `softmax_attention`; a mask is the same for
+            every head.
     """
     check_qkv(q, k, v)
     h, g = q.shape[1], k.shape[1]
@@ -46,9 +50,19 @@ def grouped_query_attention(
     scale: float | None = None,
     softcap: float | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """All heads at once: the r = h / g query heads of a group are an axis of q alone, so keys and values stay g heads.
+    """Attend with all heads at once: the r = h / g query heads of a group are an axis of q alone,
+    so keys and values stay g heads.
 
-    Args and errors as in `softmax_attention`.
+    Args:
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        window: a causal band of this many keys, the query's own included (implies causal).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+        scale: factor on q . k (default: dk ** -0.5).
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
+
+    Raises:
+        ValueError: a shape, dtype, device or range is wrong; the message names the rule and the values.
     """
     check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
     (t, dk), (g, s) = q.shape[2:], k.shape[1:3]

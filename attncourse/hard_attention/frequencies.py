@@ -8,7 +8,7 @@ from attncourse._shared.validate import require
 
 
 def chi_square_test(counts: Int[Tensor, " s"], probabilities: Float[Tensor, " s"], *, least: float = 5.0) -> float:
-    """The probability that honest draws differ from their distribution at least as much as these counts do.
+    """Return the probability that honest draws differ from their distribution at least as much as these counts do.
 
     Pearson's sum of (count - expected)^2 / expected over m cells follows a chi-square distribution with m - 1 degrees
     of freedom, once every cell expects about five draws; rarer outcomes share one cell. Such a sum of m - 1 squared
@@ -16,6 +16,9 @@ def chi_square_test(counts: Int[Tensor, " s"], probabilities: Float[Tensor, " s"
     gamma function Q((m - 1) / 2, x / 2), which PyTorch has as `torch.special.gammaincc`.
 
     An outcome of probability 0 that was drawn settles it: the result is 0.
+
+    Args:
+        least: expected draws below which an outcome shares a cell with others.
 
     Raises:
         ValueError: shapes differ, or fewer than two cells expect enough draws.

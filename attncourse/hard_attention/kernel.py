@@ -155,7 +155,7 @@ INTERPRETED = {"BLOCK_T": 256, "BLOCK_S": 64, "num_warps": 1, "num_stages": 1, "
 
 
 def launch_config(*, width: int, bits: int, capability: int) -> dict[str, int]:
-    """Tile sizes and warps for a padded width, a dtype and a chip."""
+    """Return tile sizes and warps for a padded width, the bits of an element and the chip's compute capability."""
     if interpreting():
         return INTERPRETED
     return tile_config(CONFIGS, width=width, bits=bits, capability=capability)
@@ -181,10 +181,11 @@ def _forward(q, k, v, key_lengths, mask, seed, *, causal, window, scale, softcap
 
 
 def _with_gradients(read, q, k, v, key_lengths, mask, **options):
-    """The same read as a function of q, k and v: rows that a gather finds, and log p = their score - log-sum-exp.
+    """Return the same read as a function of q, k and v:
+    rows that a gather finds, and log p = their score - log-sum-exp.
 
-    The log-sum-exp has its gradient in the softmax kernels, which form the weights again tile by tile, so this too takes
-    memory linear in the length. An added mask moves both terms by constants, which no gradient sees.
+    The log-sum-exp has its gradient in the softmax kernels, which form the weights again tile by tile, so this too
+    takes memory linear in the length. An added mask moves both terms by constants, which no gradient sees.
     """
     score = (q.float() * take_rows(k, read.index).float()).sum(dim=-1) * options["scale"]
     score = soft_cap(score, options["softcap"])
@@ -206,15 +207,25 @@ def hard_attention_triton(
     scale: float | None = None,
     softcap: float | None = None,
 ) -> HardRead:
-    """`hard_attention` by the kernel, with noise made from a seed; the best key where the seed is None.
+    """Return what `hard_attention` does, by the kernel, with noise made from a seed.
 
-    Float32, float16 or bfloat16, widths to 256, any strides. `log_prob` is float32. The same seed gives the same choice;
-    a fresh one gives fresh noise, so count it up from step to step. Gradients are those of `hard_attention`: of `out`
-    for v, of `log_prob` for q and k (what `score_function_loss` needs), in memory linear in the length.
+    `log_prob` is float32. The same seed gives the same choice; a fresh one gives fresh noise, so count it up from step
+    to step. Gradients are those of `hard_attention`: of `out` for v, of `log_prob` for q and k (what
+    `score_function_loss` needs), in memory linear in the length.
+
+    Args:
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv), float32, float16 or bfloat16, widths to 256, any strides.
+        seed: of the noise, 0 to 2^63 - 1; None for the best key.
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        window: a causal band of this many keys, the query's own included (implies causal).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+        scale: factor on q . k (default: dk ** -0.5).
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
 
     Raises:
-        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, the gradient of an
-            added mask, CPU tensors where Triton compiles); a seed outside 0..2^63 - 1.
+        ValueError: a shape, dtype, device or range is wrong; what no kernel here can do (float64, a wider head, the
+            gradient of an added mask, CPU tensors where Triton compiles); a seed out of range.
     """
     check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
     check_launch("hard_attention_triton", q, k, v, instead="reference")

@@ -16,7 +16,7 @@ ESTIMATORS = ("argmax", "score_function", "straight_through")
 
 
 class HardAttention(nn.Module):
-    """One head that reads a single place of a sequence, its own or another.
+    """The layer is one head that reads a single place of a sequence, its own or another.
 
     Xu et al. 2015, https://arxiv.org/abs/1502.03044, section 4.1, with learned projections before and after. In
     training it samples where to look; in evaluation it looks at the best key.
@@ -31,8 +31,8 @@ class HardAttention(nn.Module):
             "straight_through" sends the Gumbel-softmax's gradient through the output; "argmax" never samples, and gives
             them no gradient.
         temperature: of straight_through's soft half.
-        impl: "reference" (the definition) or "triton" (the kernel, which never forms weights; not for
-            straight_through, which needs them).
+        impl: "reference" (the definition) or "triton" (the kernel, which never forms weights; not for straight_through,
+            which needs them).
     """
 
     forms: ClassVar[dict[str, Form]] = {
@@ -79,9 +79,13 @@ class HardAttention(nn.Module):
         mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None = None,
         need_choice: bool = False,
     ):
-        """The output (b, t, d); with need_choice also the index read (b, t) and its log-probability (b, t).
+        """Return the output (b, t, d); with need_choice also the index read (b, t) and its log-probability (b, t).
 
         Args:
+            context: what is read (default: x).
+            key_lengths: (b,) integers; later keys are padding, whatever they hold.
+            mask: boolean (True = visible) or floats to add, broadcastable to (b, 1, t, s).
+            need_choice: whether index and log-probability are returned, too.
             generator: where the noise comes from; needed whenever this layer samples.
 
         Raises:

@@ -30,7 +30,11 @@ def hard_attention_loop(
     *,
     causal: bool = False,
 ) -> tuple[Float[Tensor, "t dv"], Int[Tensor, " t"], Float[Tensor, " t"]]:
-    """One head, one sequence, key by key: value, index and log-probability of the largest score plus noise."""
+    """Read key by key, in one head and one sequence: value, index and log-probability of the largest score plus noise.
+
+    Args:
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+    """
     (t, dk), (s, dv) = q.shape, v.shape
     out, log_prob = torch.zeros(t, dv, dtype=v.dtype, device=v.device), torch.zeros(t, dtype=q.dtype, device=q.device)
     index = torch.full((t,), -1, device=q.device)
@@ -46,22 +50,30 @@ def hard_attention_loop(
 
 
 def gumbel_noise(*shape: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Float[Tensor, "..."]:
-    """-log(E) for exponential E, on the generator's device: noise under which the largest score is a softmax sample.
+    """Return -log(E) for exponential E, on the generator's device:
+    noise under which the largest score is a softmax sample.
 
-    Drawn in float64. In float32 one E in 2^24 is 0, and infinite noise on a hidden score of -inf makes NaN.
+    It is drawn in float64. In float32 one E in 2^24 is 0, and infinite noise on a hidden score of -inf makes NaN.
+
+    Args:
+        shape: of the noise.
+        generator: what draws.
+        dtype: of the result.
     """
     waiting = torch.empty(shape, dtype=torch.float64, device=generator.device).exponential_(generator=generator)
     return waiting.clamp_min_(torch.finfo(torch.float64).tiny).log_().neg_().to(dtype)
 
 
 def _below_the_top(scores: Float[Tensor, "b h t s"]) -> Float[Tensor, "b h t s"]:
-    """Scores less their row's largest, which no softmax sees: next to a mask of -1e9 noise would round away."""
+    """Return scores less their row's largest, which no softmax sees: next to a mask of -1e9 noise would round away."""
     top = scores.detach().amax(dim=-1, keepdim=True)
     return scores - top.masked_fill(top == -torch.inf, 0.0)
 
 
 def select(scores: Float[Tensor, "b h t s"], noise: Float[Tensor, "b h t s"] | None = None) -> Int[Tensor, "b h t"]:
-    """Index of the largest score plus noise (of the largest score, without noise); -1 where every score is -inf."""
+    """Return the index of the largest score plus noise (of the largest score, without noise);
+    -1 where every score is -inf.
+    """
     if scores.shape[-1] == 0:
         return torch.full(scores.shape[:-1], -1, device=scores.device)
     index = (scores if noise is None else _below_the_top(scores) + noise).argmax(dim=-1)
@@ -69,7 +81,7 @@ def select(scores: Float[Tensor, "b h t s"], noise: Float[Tensor, "b h t s"] | N
 
 
 def log_probability(scores: Float[Tensor, "b h t s"], index: Int[Tensor, "b h t"]) -> Float[Tensor, "b h t"]:
-    """log softmax(scores) at the index, in float32 or better; 0, with gradient 0, for -1."""
+    """Return log softmax(scores) at the index, in float32 or better; 0, with gradient 0, for -1."""
     scores = wide(scores)
     if scores.shape[-1] == 0:
         return scores.sum(dim=-1)
@@ -86,18 +98,18 @@ def hard_attention(
     noise: Float[Tensor, "b h t s"] | None = None,
     **masking,
 ) -> HardRead:
-    """Each query reads one value alone: that of the key whose score plus noise is largest.
+    """Let each query read one value alone: that of the key whose score plus noise is largest.
 
     With Gumbel noise, key j is read with the probability softmax(scores)_j (Maddison et al. 2014,
-    https://arxiv.org/abs/1411.0030); without noise, the best key is. No gradient reaches q and k through `out`;
-    through `log_prob` one does. A row with no visible key gives zeros, index -1 and log-probability 0.
+    https://arxiv.org/abs/1411.0030); without noise, the best key is. No gradient reaches q and k through `out`; through
+    `log_prob` one does. A row with no visible key gives zeros, index -1 and log-probability 0.
 
     Args:
         noise: (b, h, t, s), as from `gumbel_noise`.
         masking: causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
 
     Raises:
-        ValueError: as `attention_scores`; noise of another shape.
+        ValueError: a shape, dtype, device or range is wrong; noise of another shape.
     """
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)
@@ -114,7 +126,12 @@ def sampled_attention(
     generator: torch.Generator,
     **masking,
 ) -> HardRead:
-    """`hard_attention` with Gumbel noise from the generator: the stochastic attention of Xu et al. 2015, section 4.1."""
+    """Return what `hard_attention` does under Gumbel noise: the stochastic attention of Xu et al. 2015, section 4.1.
+
+    Args:
+        generator: draws the noise.
+        masking: causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
+    """
     check_qkv(q, k, v)
     noise = gumbel_noise(*q.shape[:3], k.shape[2], generator=generator).to(q.device)
     return hard_attention(q, k, v, noise=noise, **masking)
@@ -123,7 +140,7 @@ def sampled_attention(
 def gumbel_softmax(
     scores: Float[Tensor, "b h t s"], noise: Float[Tensor, "b h t s"], *, temperature: float
 ) -> Float[Tensor, "b h t s"]:
-    """softmax((scores + noise) / temperature): a sample made soft, one-hot as the temperature falls to 0.
+    """Return softmax((scores + noise) / temperature): a sample made soft, one-hot as the temperature falls to 0.
 
     Jang et al. 2016, equation 2. Rows that see nothing give zeros.
     """
@@ -135,7 +152,7 @@ def gumbel_softmax(
 
 
 def straight_through(soft: Float[Tensor, "b h t s"], index: Int[Tensor, "b h t"]) -> Float[Tensor, "b h t s"]:
-    """One-hot weights whose gradient is that of the soft ones (Jang et al. 2016, section 2.2); zeros for -1.
+    """Return one-hot weights whose gradient is that of the soft ones (Jang et al. 2016, section 2.2); zeros for -1.
 
     The soft part cancels before the hard one is added, so that the weights are 0 and 1 to the last bit.
     """
@@ -152,7 +169,13 @@ def relaxed_attention(
     temperature: float,
     **masking,
 ) -> Float[Tensor, "b h t dv"]:
-    """Values mixed by the Gumbel-softmax: differentiable throughout, and no hard read at any temperature."""
+    """Return values mixed by the Gumbel-softmax: differentiable throughout, and no hard read at any temperature.
+
+    Args:
+        noise: (b, h, t, s), as from `gumbel_noise`.
+        temperature: above 0.
+        masking: causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
+    """
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)
     check_noise(noise, scores)
@@ -169,7 +192,13 @@ def straight_through_attention(
     temperature: float,
     **masking,
 ) -> HardRead:
-    """`hard_attention` forward; backward, the gradient of `relaxed_attention` at what was read."""
+    """Return what `hard_attention` does; backward, the gradient is that of `relaxed_attention` at what was read.
+
+    Args:
+        noise: (b, h, t, s), as from `gumbel_noise`.
+        temperature: of the relaxed attention, above 0.
+        masking: causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
+    """
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)
     check_noise(noise, scores)
@@ -182,12 +211,13 @@ def straight_through_attention(
 def score_function_loss(
     cost: Float[Tensor, "*n"], log_prob: Float[Tensor, "*n"], *, baseline: float | Tensor = 0.0
 ) -> Float[Tensor, ""]:
-    """The mean cost, with a gradient that estimates that of the expected cost: REINFORCE.
+    """Return the mean cost, with a gradient that estimates that of the expected cost: REINFORCE.
 
     d E[cost] = E[d cost + (cost - baseline) d log_prob] (Williams 1992; Xu et al. 2015, equation 11, whose reward is
     -cost). The baseline may be any number that does not depend on the choice: it moves the variance, not the mean.
 
     Args:
+        baseline: what a sample is expected to pay.
         cost: what each sample paid.
         log_prob: log-probability of all choices that led to that cost.
     """
@@ -196,7 +226,14 @@ def score_function_loss(
 
 
 def moving_baseline(baseline: float, cost: Float[Tensor, "*n"], *, decay: float = 0.9) -> float:
-    """The next baseline: a running mean of past costs, blind to the choice it will judge (Xu et al. 2015, section 4.1)."""
+    """Return the next baseline: a running mean of past costs,
+    blind to the choice it will judge (Xu et al. 2015, section 4.1).
+
+    Args:
+        baseline: the last one.
+        cost: what the samples paid that the last one judged.
+        decay: how much of the last one stays.
+    """
     require(0 <= decay < 1, f"decay must lie in [0, 1), got {decay}")
     return decay * baseline + (1 - decay) * float(cost.mean())
 
@@ -208,11 +245,13 @@ def expected_cost(
     cost: Callable[[Tensor], Tensor],
     **masking,
 ) -> Float[Tensor, "b h t"]:
-    """The mean of cost(what is read) over all choices, each counted by its probability: exact, and so is its gradient.
+    """Return the mean of cost(what is read) over all choices, each counted by its probability:
+    exact, and so is its gradient.
 
     The cost is computed for every value as if it were the one read, t s times: an oracle for small problems.
 
     Args:
+        masking: causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
         cost: from (b, h, t, s, dv) to (b, h, t, s).
     """
     check_qkv(q, k, v)

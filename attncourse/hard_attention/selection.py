@@ -10,10 +10,11 @@ from attncourse._shared.validate import require
 
 
 class HardRead(NamedTuple):
-    """What a query reads when it reads one place.
+    """A hard read is what a query reads when it reads one place.
 
     `out` is (b, h, t, dv), the value rows themselves. `index` is (b, h, t), -1 where no key is visible. `log_prob` is
-    (b, h, t), the logarithm of softmax's weight for that key, in float32 or better; 0 where there was nothing to choose.
+    (b, h, t), the logarithm of softmax's weight for that key, in float32 or better; 0 where there was nothing to
+    choose.
     """
 
     out: Tensor
@@ -22,7 +23,9 @@ class HardRead(NamedTuple):
 
 
 def take_rows(x: Float[Tensor, "b g s d"], index: Int[Tensor, "b h t"]) -> Float[Tensor, "b h t d"]:
-    """Row index[b, h, t] of the key/value head that serves head h; zeros for -1. Nothing is copied but these rows."""
+    """Return row index[b, h, t] of the key/value head that serves head h; zeros for -1.
+    Nothing is copied but these rows.
+    """
     g, s, d = x.shape[1:]
     if s == 0:
         return x.new_zeros(*index.shape, d)
@@ -32,12 +35,12 @@ def take_rows(x: Float[Tensor, "b g s d"], index: Int[Tensor, "b h t"]) -> Float
 
 
 def check_temperature(temperature: float) -> None:
-    """A temperature divides scores, so it is positive."""
+    """Check that a temperature is positive, since it divides scores."""
     require(temperature > 0, f"temperature must be positive, got {temperature}")
 
 
 def check_noise(noise: Tensor | None, scores: Tensor) -> None:
-    """Noise, where there is any, has a number for every score."""
+    """Check that noise, where there is any, has a number for each of the scores."""
     got = None if noise is None else tuple(noise.shape)
     require(
         noise is None or got == tuple(scores.shape), f"noise must be (b, h, t, s) = {tuple(scores.shape)}, got {got}"

@@ -61,7 +61,12 @@ class ChannelCache(Layout):
             self.storage += ((*(field.unflatten(0, (b, n_blocks)) for field in fields), plain),)
 
     def append(self, *streams, counts=None) -> None:
-        """As `Layout.append`; a block is encoded as soon as it is whole."""
+        """Add c tokens to every sequence; a block is encoded as soon as it is whole.
+
+        Args:
+            streams: (b, g, c, width) each.
+            counts: (b,) integers, how many of the c are tokens (default: all).
+        """
         streams, counts = self._checked(streams, counts)
         self._reserve(counts, most=streams[0].shape[2])
         self._most += streams[0].shape[2]
@@ -78,7 +83,7 @@ class ChannelCache(Layout):
         self.lengths = self.lengths + counts
 
     def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
-        """Each stream, decoded where it is encoded; zeros for padding."""
+        """Return each stream, decoded where it is encoded; zeros for padding."""
         positions = self.positions()
         s, whole = positions.shape[1], self._whole()
         encoded = ((positions >= 0) & (positions < whole[:, None]))[:, None, :, None]
@@ -92,18 +97,18 @@ class ChannelCache(Layout):
 
     @property
     def used_nbytes(self) -> int:
-        """Bytes of the whole blocks, and of the tokens after them."""
+        """Return the bytes of the whole blocks, and of the tokens after them."""
         blocks, after = int(self._whole().sum()) // self.block, int((self.lengths - self._whole()).sum())
         a_block = sum(field[0, 0].nbytes for *fields, _ in self.storage for field in fields)
         return blocks * a_block + after * self.token_nbytes
 
     @property
     def token_nbytes(self) -> int:
-        """Bytes of one token of one sequence, as long as its block is not whole."""
+        """Return the bytes of one token of one sequence, as long as its block is not whole."""
         return sum(recent[0, :, 0].nbytes for *_, recent in self.storage)
 
     def _whole(self) -> Tensor:
-        """How many tokens of each sequence stand in whole blocks."""
+        """Return how many tokens of each sequence stand in whole blocks."""
         return self.lengths // self.block * self.block
 
     def _slots(self, positions: Tensor) -> Tensor:
@@ -111,7 +116,7 @@ class ChannelCache(Layout):
         return torch.where(positions >= self._whole()[:, None], rows * self.block + positions % self.block, -1)
 
     def _release(self, lengths: Tensor) -> None:
-        """A block that is whole no more is opened: what is left of it stays as it was decoded."""
+        """Open a block that is whole no more: what is left of it stays as it was decoded."""
         first = lengths // self.block * self.block  # of the tokens that then stand in no whole block
         opened = (first < self._whole()).nonzero()[:, 0].tolist()
         if not opened:

@@ -48,17 +48,20 @@ LIKE_LLAMA = ("hunyuan", "minimax_text_01", "nemotron-nas", "kimi_k2")
 
 @cache
 def table() -> dict[str, dict[str, Any]]:
-    """By model_type: "names" (other names of a field, and the usual one), "defaults", "text" (its text's model_type)."""
+    """Return by model_type: "names" (other names of a field, and the usual one),
+    "defaults", "text" (its text's model_type).
+    """
     return json.loads(TABLE.read_text(encoding="utf-8"))
 
 
 def is_known(model_type: str | None) -> bool:
-    """Whether what this class supplies is known; a config without a model_type stands for itself."""
+    """Return whether what the class of this model_type supplies is known; a config without one stands for itself."""
     return model_type is None or model_type in table() or model_type in LIKE_LLAMA
 
 
 def with_class_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the text model, under the usual names, with what its class supplies, and without what is null.
+    """Return the config of the text model, under the usual names, with what its class supplies,
+    and without what is null.
 
     A null overrides a default, as it does in the class.
     """

@@ -21,42 +21,42 @@ from .quantize import (
 
 
 class Codec(Protocol):
-    """What a layout asks of a way to store vectors."""
+    """A codec is what a layout asks of a way to store vectors."""
 
     def fields(self, width: int, dtype: torch.dtype) -> tuple[tuple[int, torch.dtype], ...]:
-        """Width and dtype of each tensor that holds vectors of this width.
+        """Return width and dtype of each tensor that holds vectors of this width.
 
         Raises:
             ValueError: a width that cannot be stored so.
         """
 
     def encode(self, x: Float[Tensor, "*rows width"]) -> tuple[Tensor, ...]:
-        """The tensors that hold x."""
+        """Return the tensors that hold x."""
 
     @property
     def decode(self) -> Callable[..., Tensor]:
-        """decode(*fields, dtype=...) gives what these tensors hold, (*rows, width)."""
+        """Return decode: decode(*fields, dtype=...) gives what these tensors hold, (*rows, width)."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """Vectors as they are."""
+    """This codec stores vectors as they are."""
 
     def fields(self, width, dtype):
-        """One tensor, of the cache's own dtype."""
+        """Return one tensor's width and dtype, the cache's own."""
         return ((width, dtype),)
 
     def encode(self, x):
-        """x itself."""
+        """Return x itself."""
         return (x,)
 
     def decode(self, x, *, dtype):
-        """x itself."""
+        """Return x itself."""
         return x.to(dtype)
 
 
 def groups_of(width: int, group: int | None) -> int:
-    """How many groups of `group` neighbouring entries a vector has; one where group is None.
+    """Return how many groups of `group` neighbouring entries a vector has; one where group is None.
 
     Raises:
         ValueError: group does not divide the width.
@@ -68,60 +68,66 @@ def groups_of(width: int, group: int | None) -> int:
 
 @dataclass(frozen=True)
 class Int8:
-    """Codes of 8 bits, with a scale and a zero point for each `group` neighbouring entries (default: all)."""
+    """This codec stores codes of 8 bits, with a scale and a zero point for each `group` neighbouring entries (default:
+    all).
+    """
 
     group: int | None = None
 
     def fields(self, width, dtype):
-        """Codes int8, scale and zero float32."""
+        """Return widths and dtypes: codes int8, scale and zero float32."""
         groups = groups_of(width, self.group)
         return (width, torch.int8), (groups, torch.float32), (groups, torch.float32)
 
     def encode(self, x):
-        """As `quantize_int8`."""
+        """Return codes, scale and zero of `quantize_int8`."""
         return quantize_int8(x, groups=groups_of(x.shape[-1], self.group))
 
     def decode(self, codes, scale, zero, *, dtype):
-        """As `dequantize_int8`."""
+        """Return the vectors, of `dequantize_int8`, in this dtype."""
         return dequantize_int8(codes, scale, zero).to(dtype)
 
 
 @dataclass(frozen=True)
 class Int4:
-    """Codes of 4 bits, two a byte, with a scale and a zero point for each `group` neighbouring entries."""
+    """This codec stores codes of 4 bits, two per byte,
+    with a scale and a zero point for each `group` neighbouring entries.
+    """
 
     group: int | None = None
 
     def fields(self, width, dtype):
-        """Codes uint8 of half the width, scale and zero float32."""
+        """Return widths and dtypes: codes uint8 of half the width, scale and zero float32."""
         group = width if self.group is None else self.group
         require(group % 2 == 0, f"two codes of 4 bits share a byte, so a group must be even, got {group} of {width}")
         groups = groups_of(width, self.group)
         return (width // 2, torch.uint8), (groups, torch.float32), (groups, torch.float32)
 
     def encode(self, x):
-        """As `quantize_int4`."""
+        """Return codes, scale and zero of `quantize_int4`."""
         return quantize_int4(x, groups=groups_of(x.shape[-1], self.group))
 
     def decode(self, codes, scale, zero, *, dtype):
-        """As `dequantize_int4`."""
+        """Return the vectors, of `dequantize_int4`, in this dtype."""
         return dequantize_int4(codes, scale, zero).to(dtype)
 
 
 @dataclass(frozen=True)
 class Fp8:
-    """Floats of 8 bits (4 of exponent, 3 of mantissa), with a scale for each `group` neighbouring entries."""
+    """This codec stores floats of 8 bits (4 of exponent, 3 of mantissa),
+    with a scale for each `group` neighbouring entries.
+    """
 
     group: int | None = None
 
     def fields(self, width, dtype):
-        """Codes float8_e4m3fn, scale float32."""
+        """Return widths and dtypes: codes float8_e4m3fn, scale float32."""
         return (width, torch.float8_e4m3fn), (groups_of(width, self.group), torch.float32)
 
     def encode(self, x):
-        """As `quantize_fp8`."""
+        """Return codes and scale of `quantize_fp8`."""
         return quantize_fp8(x, groups=groups_of(x.shape[-1], self.group))
 
     def decode(self, codes, scale, *, dtype):
-        """As `dequantize_fp8`."""
+        """Return the vectors, of `dequantize_fp8`, in this dtype."""
         return dequantize_fp8(codes, scale).to(dtype)

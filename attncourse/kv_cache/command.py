@@ -30,7 +30,7 @@ WEIGHT_BYTES = 2  # of bfloat16, where --weights does not say
 
 
 def add_parsers(commands) -> None:
-    """The shell's `cache`."""
+    """Add the shell's `cache` to the commands."""
     parser = commands.add_parser(
         "cache",
         description="Bytes of the key-value cache a token, a sequence and a batch, from a well-known model's published "
@@ -66,7 +66,7 @@ def add_parsers(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table of models, the published figures, or one model's cost."""
+    """Print what args ask for: the table of models, the published figures, or one model's cost."""
     if args.list or args.published:
         print(list_models() if args.list else list_published())
         return 0
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(args: argparse.Namespace) -> tuple[dict, float, str]:
-    """The config that is meant, the bytes of the model's weights, and where the config is from."""
+    """Return the config that is meant, the bytes of the model's weights, and where the config is from."""
     weights = parse_bytes(args.weights) if args.weights else None
     if args.config:
         try:
@@ -116,7 +116,9 @@ def _read(args: argparse.Namespace) -> tuple[dict, float, str]:
 
 
 def stored_table(found: CacheCost) -> str:
-    """One row a kind of layer: how many there are, what they store of a token, and of how many tokens."""
+    """Return the table of what was found, a row per kind of layer:
+    how many there are, what they store of a token, and of how many tokens.
+    """
     kinds = Counter((_design(layer), layer.shape, layer.bytes_per_token, layer.tokens) for layer in found.layers)
     rows = [
         [count, design, _numbers(shape), f"{size:,} B", f"{tokens:,}"]
@@ -126,7 +128,7 @@ def stored_table(found: CacheCost) -> str:
 
 
 def states(found: CacheCost) -> list[str]:
-    """A sentence on what is not counted, where layers keep a state of fixed size."""
+    """Return a sentence on what is not counted in what was found, where layers keep a state of fixed size."""
     count = sum(layer.has_state for layer in found.layers)
     return [f"not counted: the states of fixed size that {count} layers keep"] if count else []
 
@@ -136,7 +138,7 @@ def _design(layer: LayerCost) -> str:
 
 
 def sizes_table(found: CacheCost) -> str:
-    """The cache's bytes, stored once and on each device."""
+    """Return the table of the found cache's bytes, stored once and on each device."""
     on_device = sum(layer.on_device(layer.bytes_per_token, found.tensor_parallel) for layer in found.layers)
     rows = {
         "a token": (found.bytes_per_token, on_device),
@@ -155,7 +157,7 @@ def sizes_table(found: CacheCost) -> str:
 
 
 def _table(rows: list[list], headers: list[str], *, texts: int) -> str:
-    """A table whose first `texts` columns are words, the others numbers."""
+    """Return a table whose first `texts` columns are words, the others numbers."""
     sides = ["left"] * texts + ["right"] * (len(headers) - texts)
     return tabulate(rows, headers=headers, disable_numparse=True, colalign=sides)
 
@@ -166,14 +168,16 @@ def _numbers(shape: CacheShape) -> str:
 
 
 def _both_units(size: int) -> str:
-    """As published figures say it, in powers of 1000, and as memory is sold, in powers of 1024."""
+    """Return a size as published figures say it, in powers of 1000, and as memory is sold, in powers of 1024."""
     decimal = format_bytes(size)
     letter = decimal.split()[1][0]
     return decimal if letter == "B" else f"{decimal} = {size / UNITS[f'{letter}IB']:,.3f} {letter}iB"
 
 
 def list_models() -> str:
-    """One row a model: its design, where its sizes are published and how they were confirmed, what a token takes in bfloat16."""
+    """Return a row per model: its design, where its sizes are published and how they were confirmed,
+    what a token takes in bfloat16.
+    """
     rows = []
     for name, model in MODELS.items():
         found = cost(model.config, context=1)
@@ -184,7 +188,7 @@ def list_models() -> str:
 
 
 def list_published() -> str:
-    """One row a published figure: as it is printed, as it is computed, and whether the two agree."""
+    """Return a row per published figure: as it is printed, as it is computed, and whether the two agree."""
     rows = [
         [figure.what, figure.source, "agrees" if figure.agrees else "DISAGREES", figure.printed, figure.rounded]
         for figure in published_figures()

@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PublicModel:
-    """Sizes of a published model.
+    """A public model has sizes that are published.
 
     Args:
         config: the published sizes, under Hugging Face's names.

@@ -42,7 +42,9 @@ class ContiguousCache(Layout):
         self.storage = empty_store(b, capacity, shape, codec=self.codec, dtype=dtype, device=device)
 
     def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
-        """Each stream's filled front, of plain storage without a copy; what stands there as padding is undefined."""
+        """Return each stream's filled front, of plain storage without a copy;
+        what stands there as padding is undefined.
+        """
         if self.impl == "triton" and not isinstance(self.codec, Plain):
             return super().view()
         return self._fronts(int(self.lengths.max()))
@@ -52,4 +54,4 @@ class ContiguousCache(Layout):
         return torch.where(positions >= 0, rows * self.capacity + positions, -1)
 
     def _release(self, lengths: Tensor) -> None:
-        """A row's room stays its own: what stood there is overwritten by what comes next."""
+        """Give nothing back: a row's room stays its own, and what stood there is overwritten by what comes next."""

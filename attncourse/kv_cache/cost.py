@@ -31,12 +31,13 @@ STORED: dict[str, tuple[torch.dtype, Callable[[int | None], Codec]]] = {
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer of attention, for one sequence.
+    """The cost of one layer of attention, for one sequence, is what it stores, reads and computes.
 
     Args:
         design: "MHA", "GQA", "MQA" or "MLA"; "state" where it keeps no keys of tokens but a state of fixed size (linear
             attention, a state space, a convolution), "none" where it has no attention.
-        kind: "full", "window" or "chunk"; "shared" where it reads what an earlier layer stores, "none" where it reads nothing.
+        kind: "full", "window" or "chunk"; "shared" where it reads what an earlier layer stores, "none" where it reads
+            nothing.
         n_heads: query heads.
         shape: heads and widths that it reads, as a real cache takes them; no heads where it reads nothing.
         window: how many tokens it sees, of a window or a chunk; None for all.
@@ -60,22 +61,28 @@ class LayerCost:
 
     @property
     def elements_per_token(self) -> int:
-        """Numbers stored of a token, whatever their precision."""
+        """Return the numbers stored of a token, whatever their precision."""
         return self.shape.n_kv_heads * sum(self.shape.widths) if self.bytes_per_token else 0
 
     def on_device(self, size: int, tensor_parallel: int) -> int:
-        """A device's part of so many bytes: its heads' share, or one head's where there are more devices than heads."""
+        """Return a device's part of `size` bytes:
+        its heads' share, or one head's where there are more devices than heads.
+
+        Args:
+            size: bytes of all heads.
+            tensor_parallel: devices.
+        """
         heads = max(1, self.shape.n_kv_heads // tensor_parallel)
         return size * heads // self.shape.n_kv_heads if size else 0
 
 
 @dataclass(frozen=True)
 class CacheCost:
-    """The cache of a whole model, in bytes; "token" is one position of one sequence, through all layers.
+    """The cost is the cache of a whole model, in bytes; "token" is one position of one sequence, through all layers.
 
     Not counted: block tables and lengths (4 bytes a page and a sequence), what an allocator wastes, the cache of a head
-    for multi-token prediction, where a model has one, and states of fixed size, which no token adds to (`has_state`).
-    A chunk is counted when it is full.
+    for multi-token prediction, where a model has one, and states of fixed size, which no token adds to (`has_state`). A
+    chunk is counted when it is full.
     """
 
     layers: tuple[LayerCost, ...]
@@ -86,48 +93,50 @@ class CacheCost:
 
     @property
     def elements_per_token(self) -> int:
-        """Numbers that one more token adds while no window is full."""
+        """Return the numbers that one more token adds while no window is full."""
         return sum(layer.elements_per_token for layer in self.layers)
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes that one more token adds while no window is full."""
+        """Return the bytes that one more token adds while no window is full."""
         return sum(layer.bytes_per_token for layer in self.layers)
 
     @property
     def bytes_per_sequence(self) -> int:
-        """Bytes of one sequence of `context` tokens, windows and pages considered."""
+        """Return the bytes of one sequence of `context` tokens, windows and pages considered."""
         return sum(layer.bytes_per_token * layer.tokens for layer in self.layers)
 
     @property
     def bytes_total(self) -> int:
-        """Bytes of the batch, stored once."""
+        """Return the bytes of the batch, stored once."""
         return self.batch * self.bytes_per_sequence
 
     @property
     def bytes_per_sequence_on_device(self) -> int:
-        """Bytes of one sequence on each of the tensor-parallel devices."""
+        """Return the bytes of one sequence on each of the tensor-parallel devices."""
         parts = (layer.on_device(layer.bytes_per_token, self.tensor_parallel) * layer.tokens for layer in self.layers)
         return sum(parts)
 
     @property
     def bytes_on_device(self) -> int:
-        """Bytes of the batch on each of the tensor-parallel devices."""
+        """Return the bytes of the batch on each of the tensor-parallel devices."""
         return self.batch * self.bytes_per_sequence_on_device
 
     @property
     def bytes_read_on_device(self) -> int:
-        """Bytes that each device reads of its cache for one step: one more token of every sequence of the batch."""
+        """Return the bytes that each device reads of its cache for one step:
+        one more token of every sequence of the batch.
+        """
         return self.batch * sum(layer.on_device(layer.bytes_read, self.tensor_parallel) for layer in self.layers)
 
     @property
     def copies(self) -> float:
-        """How often all devices together store what one would store once; 1 where heads are shared out."""
+        """Return how often all devices together store what one would store once; 1 where heads are shared out."""
         return self.tensor_parallel * self.bytes_per_sequence_on_device / self.bytes_per_sequence
 
     @property
     def flops_per_step(self) -> int:
-        """Operations of attention to what is stored in one step, on all devices together.
+        """Return the operations of attention to what is stored in one step, on all devices together.
 
         Latent attention is counted absorbed: scores and mixtures are made of the latents themselves.
         """
@@ -135,20 +144,23 @@ class CacheCost:
 
     @property
     def flops_per_byte(self) -> float:
-        """Operations a byte that a device reads: while its own ratio is larger, reading is what takes the time."""
+        """Return operations per byte that a device reads:
+        while its own ratio is larger, reading is what takes the time.
+        """
         return self.flops_per_step / self.tensor_parallel / self.bytes_read_on_device
 
     def seconds_per_step(self, bandwidth: float, *, weights: float = 0) -> float:
-        """The least time of one step of the batch: what each device reads, over its bandwidth in bytes a second.
+        """Return the least time of one step of the batch, in seconds: what each device reads, over its bandwidth.
 
         Args:
+            bandwidth: bytes per second.
             weights: bytes of weights that a step reads besides, all devices together.
         """
         require(bandwidth > 0, f"bandwidth must be positive, in bytes a second, got {bandwidth}")
         return (self.bytes_read_on_device + weights / self.tensor_parallel) / bandwidth
 
     def sequences_that_fit(self, memory: float, *, weights: float = 0) -> int:
-        """How many sequences of `context` tokens fit.
+        """Return how many sequences of `context` tokens fit.
 
         Args:
             memory: bytes of each device.
@@ -175,13 +187,15 @@ def cost(
     tensor_parallel: int = 1,
     page_size: int | None = None,
 ) -> CacheCost:
-    """The cache of `batch` sequences of `context` tokens.
+    """Return the cache of `batch` sequences of `context` tokens.
 
     Args:
+        context: tokens of each sequence.
+        batch: sequences.
         config: published sizes under Hugging Face's names (num_hidden_layers, num_key_value_heads, kv_lora_rank,
-            sliding_window, layer_types, ...), or a name in `MODELS`. A `config.json` may be given as it is: what it leaves
-            out is what the class of its model_type supplies.
-        dtype: float32, bfloat16, float16, float8_e4m3fn, int8 or int4. The last three store a float32 scale a group,
+            sliding_window, layer_types, ...), or a name in `MODELS`. A `config.json` may be given as it is: what it
+            leaves out is what the class of its model_type supplies.
+        dtype: float32, bfloat16, float16, float8_e4m3fn, int8 or int4. The last three store a float32 scale per group,
             and the integers a float32 zero.
         group: entries of a vector that share a scale (default: a whole vector); it divides every width.
         tensor_parallel: devices that share out the query heads. Stored heads are shared out as far as they go; with
@@ -189,8 +203,8 @@ def cost(
         page_size: tokens of a page, where the cache is paged: then whole pages are held.
 
     Raises:
-        ValueError: a size that is missing, not positive or does not fit the others; a field about layers, heads, windows,
-            sharing or compression that is not understood; a model that keeps no keys of tokens.
+        ValueError: a size that is missing, not positive or does not fit the others; a field about layers, heads,
+            windows, sharing or compression that is not understood; a model that keeps no keys of tokens.
     """
     layers = read_config(_named(config) if isinstance(config, str) else config)
     optional = {name: size for name, size in (("group", group), ("page_size", page_size)) if size is not None}
@@ -214,7 +228,9 @@ def _named(name: str) -> dict[str, Any]:
 
 
 def _priced(layer: Layer, stored: list[int], *, context: int, page_size: int | None) -> LayerCost:
-    """One layer, of whose streams a token's take `stored` bytes; where it shares them, it reads and does not store."""
+    """Return the cost of one layer, of whose streams a token's take `stored` bytes;
+    where it shares them, it reads and does not store.
+    """
     seen = context if layer.window is None else min(context, layer.window)
     read = [seen if stream.most is None else min(seen, stream.most) for stream in layer.streams]
     stores = bool(layer.streams) and layer.kind != "shared"
@@ -233,7 +249,9 @@ def _priced(layer: Layer, stored: list[int], *, context: int, page_size: int | N
 
 
 def _held(context: int, seen: int, page_size: int | None) -> int:
-    """The last `seen` tokens of `context`, or, where the cache is paged, all tokens on the pages that these touch."""
+    """Return the last `seen` tokens of `context`, or, where the cache is paged,
+    all tokens on the pages that these touch.
+    """
     if page_size is None:
         return seen
     return ((context - 1) // page_size - (context - seen) // page_size + 1) * page_size

@@ -101,7 +101,7 @@ ARTICLES = {dict: "a dict", list: "a list", int: "an integer of at least 0"}
 
 
 def is_layout(name: str) -> bool:
-    """Whether a field of this name may say what layers keep, and is none that is known not to."""
+    """Return whether a field of this name may say what layers keep, and is none that is known not to."""
     if name in UNDERSTOOD:
         return True
     harmless = name in HARMLESS or not HARMLESS_WORDS.isdisjoint(name.lower().split("_"))
@@ -109,10 +109,12 @@ def is_layout(name: str) -> bool:
 
 
 def check_fields(sizes: Mapping[str, Any], *, kinds_told: bool) -> None:
-    """Nothing that may say what layers keep is left unread.
+    """Check that nothing that may say what layers keep is left unread.
 
     Args:
-        kinds_told: whether the config or its family says which layers keep a state; then the state's sizes are harmless.
+        sizes: the config under the usual names.
+        kinds_told: whether the config or its family says which layers keep a state; then the state's sizes are
+            harmless.
 
     Raises:
         ValueError: a field that is not understood, with its value.
@@ -128,7 +130,7 @@ def check_fields(sizes: Mapping[str, Any], *, kinds_told: bool) -> None:
 
 
 def check_kinds_of_values(sizes: Mapping[str, Any]) -> None:
-    """What is to be counted is an integer of at least 0, what is to be listed a list.
+    """Check that in sizes, what is to be counted is an integer of at least 0, and what is to be listed a list.
 
     Raises:
         ValueError: a field that holds something else.

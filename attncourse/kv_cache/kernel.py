@@ -141,12 +141,14 @@ def _kv_cache_gather_kernel(
 
 
 def gather_block(width: int) -> int:
-    """Tokens of a program's tile, so that it holds about 2048 entries: more would spill registers."""
+    """Return how many tokens of this width a program's tile has, so that it holds about 2048 entries:
+    more would spill registers.
+    """
     return max(1, min(32, 2048 // triton.next_power_of_2(width)))
 
 
 def _fields(name: str, store: tuple[Tensor, ...], codec: Codec) -> tuple[int, Tensor, Tensor, Tensor]:
-    """The codec's number, and codes as bytes, scale and zero; what a codec has not, stands in by what it has."""
+    """Return the codec's number, and codes as bytes, scale and zero; what a codec has not, stands in by what it has."""
     require(type(codec) in CODECS, f"{name} knows the codecs {', '.join(c.__name__ for c in CODECS)}, got {codec}")
     require(all(x.stride(-1) == 1 for x in store), f"{name} takes storage whose last axis is contiguous")
     codes = store[0] if isinstance(codec, Plain) else store[0].view(torch.uint8)
@@ -157,11 +159,17 @@ def _fields(name: str, store: tuple[Tensor, ...], codec: Codec) -> tuple[int, Te
 
 
 def kv_cache_append_triton(store: tuple[Tensor, ...], x: Tensor, slots: Tensor, *, codec: Codec) -> None:
-    """`kv_cache_append` by a kernel: the same bits, for float32, float16 and bfloat16.
+    """Write what `kv_cache_append` does, by a kernel: the same bits, for float32, float16 and bfloat16.
+
+    Args:
+        store: the codec's tensors, (n, g, size, ...).
+        x: tokens (b, g, c, width).
+        slots: (b, c) integers, -1 for nowhere.
+        codec: how a vector is stored.
 
     Raises:
-        ValueError: as the PyTorch form; a gradient is asked for; what no kernel here can do (float64, CPU tensors where
-            Triton compiles, a codec of another kind).
+        ValueError: a slot beyond the storage, or tokens that are not of its kind; a gradient is asked for; what no
+            kernel here can do (float64, CPU tensors where Triton compiles, a codec of another kind).
     """
     name = "kv_cache_append_triton"
     check_runs_here(name, x)
@@ -184,10 +192,17 @@ def kv_cache_append_triton(store: tuple[Tensor, ...], x: Tensor, slots: Tensor, 
 
 
 def kv_cache_gather_triton(store: tuple[Tensor, ...], slots: Tensor, *, codec: Codec, dtype: torch.dtype) -> Tensor:
-    """`kv_cache_gather` by a kernel: (b, g, s, width) of float32, float16 or bfloat16.
+    """Return what `kv_cache_gather` does, by a kernel: (b, g, s, width) of float32, float16 or bfloat16.
+
+    Args:
+        store: the codec's tensors, (n, g, size, ...).
+        slots: (b, s) integers, -1 for zeros.
+        codec: how a vector is stored.
+        dtype: of the result.
 
     Raises:
-        ValueError: as the PyTorch form, and for what no kernel here can do.
+        ValueError: a slot beyond the storage; what no kernel here can do (CPU tensors where Triton compiles, a codec of
+            another kind).
     """
     name = "kv_cache_gather_triton"
     number, codes, scale, zero = _fields(name, store, codec)

@@ -30,7 +30,7 @@ CAUSAL_ANYWAY = ("gpt_neox", "gpt_neox_japanese", "trocr")
 
 @dataclass(frozen=True)
 class Stream:
-    """One vector that each stored head keeps of a token.
+    """A stream is one vector that each stored head keeps of a token.
 
     Args:
         width: its entries.
@@ -45,12 +45,13 @@ class Stream:
 
 @dataclass(frozen=True)
 class Layer:
-    """What one layer stores of a token.
+    """A layer says what it stores of a token.
 
     Args:
-        name: "MHA", "GQA", "MQA" or "MLA"; "state" where a layer keeps no keys of tokens but a state of fixed size; "none"
-            where it has no attention.
-        kind: "full", "window" or "chunk"; "shared" where it reads what an earlier layer stores, "none" where it reads nothing.
+        name: "MHA", "GQA", "MQA" or "MLA"; "state" where a layer keeps no keys of tokens but a state of fixed size;
+            "none" where it has no attention.
+        kind: "full", "window" or "chunk"; "shared" where it reads what an earlier layer stores, "none" where it reads
+            nothing.
         n_heads, n_kv_heads: query heads, and heads that are stored.
         window: tokens that it sees, in a window or a chunk; None for all.
         has_state: whether it keeps a state of fixed size, instead or beside.
@@ -66,11 +67,11 @@ class Layer:
 
 
 def read_config(config: Mapping[str, Any]) -> list[Layer]:
-    """What each layer stores.
+    """Return what each layer of a config stores.
 
     Raises:
-        ValueError: a size that is missing, not positive or does not fit the others; a field about layers, heads, windows,
-            sharing or compression that is not understood; a model that keeps no keys of tokens.
+        ValueError: a size that is missing, not positive or does not fit the others; a field about layers, heads,
+            windows, sharing or compression that is not understood; a model that keeps no keys of tokens.
     """
     sizes = with_class_defaults(config)
     check_kinds_of_values(sizes)
@@ -92,7 +93,7 @@ def read_config(config: Mapping[str, Any]) -> list[Layer]:
 
 
 def _renamed(sizes: dict[str, Any]) -> dict[str, Any]:
-    """What some families say in words of their own, said in the usual ones."""
+    """Return the sizes with what some families say in words of their own said in the usual ones."""
     sizes = sizes | _attention_config(sizes)
     if sizes.get("multi_query") and not sizes.get("new_decoder_architecture"):
         sizes["num_key_value_heads"] = 1  # Falcon's first form and StarCoder's say so, and name as many as query heads
@@ -110,7 +111,7 @@ def _renamed(sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _attention_config(sizes: dict[str, Any]) -> dict[str, Any]:
-    """MPT's and DBRX's own dict of attention."""
+    """Return MPT's and DBRX's own dict of attention."""
     inner = sizes.get("attn_config") or {}
     kind = inner.get("attn_type", "multihead_attention")
     require(kind == "multihead_attention", f"attn_config's attn_type must be multihead_attention, got {kind!r}")
@@ -118,7 +119,9 @@ def _attention_config(sizes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_is_decoder(sizes: dict[str, Any]) -> None:
-    """Models of BERT's kind keep a cache only where they are told to write; those of BART's keep another one besides."""
+    """Check that the model writes: those of BERT's kind keep a cache only where they do,
+    and those of BART's keep another one besides.
+    """
     require(not sizes.get("is_encoder_decoder"), "the model must be a decoder alone, and is_encoder_decoder is true")
     declared = table().get(sizes.get("model_type", ""), {}).get("defaults", {})
     no_decoder = any(name in declared and not sizes[name] for name in ("is_decoder", "causal"))
@@ -152,7 +155,9 @@ def _size(sizes: Mapping[str, Any], name: str) -> int:
 
 
 def _shared_layers(sizes: dict[str, Any], n_layers: int) -> Iterable[int]:
-    """Layers that read what an earlier one stores: the last ones (Gemma), or all but each first of a few (Hunyuan)."""
+    """Return the layers that read what an earlier one stores:
+    the last ones (Gemma), or all but each first of a few (Hunyuan).
+    """
     last = sizes.get("num_kv_shared_layers") or 0
     require(0 <= last < n_layers, f"num_kv_shared_layers must leave some of the {n_layers} layers, got {last}")
     if not sizes.get("use_cla"):
@@ -162,7 +167,7 @@ def _shared_layers(sizes: dict[str, Any], n_layers: int) -> Iterable[int]:
 
 
 def _sizes_by_layer(sizes: dict[str, Any], kinds: list[str]) -> list[dict[str, Any]]:
-    """The sizes of each layer, where a config has other ones for some."""
+    """Return the sizes of each layer, where a config has other ones for some."""
     each = [sizes | _of_kind(sizes, kind) for kind in kinds]
     for i, own in enumerate(each):
         for name in ("num_attention_heads", "num_key_value_heads", "head_dim"):
@@ -186,7 +191,7 @@ def _sizes_by_layer(sizes: dict[str, Any], kinds: list[str]) -> list[dict[str, A
 
 
 def _of_kind(sizes: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The sizes that a config gives for its sliding layers, or for those that see everything (Gemma 4)."""
+    """Return the sizes that a config gives for its sliding layers, or for those that see everything (Gemma 4)."""
     if "per_layer_config" in sizes:
         return {}
     if kind in (SLIDING, HYBRID_SLIDING):
@@ -210,7 +215,7 @@ def _of_kind(sizes: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def _block(sizes: dict[str, Any], i: int, own: dict[str, Any]) -> dict[str, Any]:
-    """What Nemotron's search for an architecture left of this layer's attention."""
+    """Return what Nemotron's search for an architecture left of this layer's attention."""
     if not sizes.get("block_configs"):
         return {}
     blocks = sizes["block_configs"]
@@ -260,7 +265,7 @@ def _window(sizes: dict[str, Any], kind: str) -> int | None:
 
 
 def _key_value_streams(sizes: dict[str, Any], n_heads: int) -> tuple[int, tuple[Stream, ...]]:
-    """How many heads are stored, and each one's key and value."""
+    """Return how many heads are stored, and each one's key and value."""
     for name in ("num_key_value_heads", "head_dim"):
         known = name in sizes or is_known(sizes.get("model_type"))
         require(
@@ -275,7 +280,9 @@ def _key_value_streams(sizes: dict[str, Any], n_heads: int) -> tuple[int, tuple[
 
 
 def _latent_streams(sizes: dict[str, Any], n_heads: int, *, most: int | None) -> tuple[Stream, ...]:
-    """The latent, which absorbed attention multiplies into the score and into the mixture, and the shared rotated key."""
+    """Return the latent, which absorbed attention multiplies into the score and into the mixture,
+    and the shared rotated key.
+    """
     latent, rope = _size(sizes, "kv_lora_rank"), _rope_width(sizes)
     return Stream(latent, 4 * n_heads * latent, most), Stream(rope, 2 * n_heads * rope, most)
 
@@ -304,7 +311,7 @@ def _indexer_types(sizes: dict[str, Any]) -> list[str]:
 
 
 def _rope_width(sizes: dict[str, Any]) -> int:
-    """0 where the positions stand nowhere in the keys, as in Kimi Linear."""
+    """Return the width of the rotated key; 0 where the positions stand nowhere in the keys, as in Kimi Linear."""
     return 0 if sizes.get("qk_rope_head_dim") == 0 else _size(sizes, "qk_rope_head_dim")
 
 

@@ -24,7 +24,13 @@ READS: dict[str, Form] = {"torch": kv_cache_gather, "triton": "attncourse.kv_cac
 def empty_store(
     n: int, size: int, shape: CacheShape, *, codec: Codec, dtype: torch.dtype, device: torch.device | str | None
 ) -> tuple[tuple[Tensor, ...], ...]:
-    """Zeros for n blocks of `size` tokens: for each stream the tensors (n, g, size, ...) that its codec names."""
+    """Return zeros for n blocks of `size` tokens: for each stream the tensors (n, g, size, ...) that its codec names.
+
+    Args:
+        shape: what the layer keeps of a token.
+        codec: how vectors are stored.
+        dtype, device: of what is appended and viewed.
+    """
     return tuple(
         tuple(
             torch.zeros(n, shape.n_kv_heads, size, field, dtype=kind, device=device)
@@ -35,19 +41,26 @@ def empty_store(
 
 
 def token_nbytes(shape: CacheShape, *, codec: Codec | None = None, dtype: torch.dtype = torch.float32) -> int:
-    """Bytes that one token takes in one layer's cache: 2 * n_kv_heads * head_dim * itemsize for plain keys and values."""
+    """Return the bytes that one token takes in one layer's cache:
+    2 * n_kv_heads * head_dim * itemsize for plain keys and values.
+
+    Args:
+        shape: what the layer keeps of a token.
+        codec: how vectors are stored (default: `Plain()`).
+        dtype: of what is appended.
+    """
     stored: Codec = codec or Plain()
     fields = [field for width in shape.widths for field in stored.fields(width, dtype)]
     return shape.n_kv_heads * sum(width * dtype.itemsize for width, dtype in fields)
 
 
 class Layout(ABC):
-    """A cache whose subclass says where tokens go: `_slots`, `_release`, and `_reserve` or a `capacity`.
+    """A layout is a cache whose subclass says where tokens go: `_slots`, `_release`, and `_reserve` or a `capacity`.
 
     It is a `KeyValueCache`, whose attributes say what a layer may ask.
 
-    `lengths` (b,) int32 is replaced when it changes, never written into, so who holds it keeps what it was.
-    `storage` holds for each stream the tensors of its codec, (n, g, size, ...).
+    `lengths` (b,) int32 is replaced when it changes, never written into, so who holds it keeps what it was. `storage`
+    holds for each stream the tensors of its codec, (n, g, size, ...).
     """
 
     window: int | None = None  # layouts that forget say how much a query still sees
@@ -68,16 +81,16 @@ class Layout(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the cache lives."""
+        """Return where the cache lives."""
         return self.lengths.device
 
     @property
     def in_order(self) -> bool:
-        """Whether `view` gives position j in place j, as layouts do that forget nothing."""
+        """Return whether `view` gives position j in place j, as layouts do that forget nothing."""
         return True
 
     def append(self, *streams: Float[Tensor, "b g c width"], counts: Int[Tensor, " b"] | None = None) -> None:
-        """Add c tokens a stream to every sequence; of row b only the first counts[b] are tokens (default: all).
+        """Add c tokens per stream to every sequence; of row b only the first counts[b] are tokens (default: all).
 
         Under autocast, tokens of any dtype are brought to the cache's.
 
@@ -98,18 +111,20 @@ class Layout(ABC):
         self.lengths = self.lengths + counts
 
     def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
-        """Each stream as the cache holds it, token j of sequence b at `positions()[b, j]`; zeros for padding."""
+        """Return each stream as the cache holds it, token j of sequence b at `positions()[b, j]`; zeros for padding."""
         slots = self._slots(self.positions())
         read = form_of(self.impl, READS)
         return tuple(read(store, slots, codec=self.codec, dtype=self.dtype) for store in self.storage)
 
     def _fronts(self, size: int) -> tuple[Float[Tensor, "b g s width"], ...]:
-        """The first `size` slots of each row, of plain storage without a copy; what no token stands in is undefined."""
+        """Return the first `size` slots of each row, of plain storage without a copy;
+        what no token stands in is undefined.
+        """
         fronts = ((field[:, :, :size] for field in store) for store in self.storage)
         return tuple(self.codec.decode(*front, dtype=self.dtype) for front in fronts)
 
     def positions(self) -> Int[Tensor, "b s"]:
-        """Where the tokens of `view` stand in their sequences; -1 for padding."""
+        """Return where the tokens of `view` stand in their sequences; -1 for padding."""
         steps = torch.arange(int(self.lengths.max()), device=self.device)
         return torch.where(steps < self.lengths[:, None], steps, -1)
 
@@ -126,7 +141,7 @@ class Layout(ABC):
         self.lengths = lengths.to(torch.int32, copy=True)
 
     def fork(self, rows: Sequence[int] | Int[Tensor, " n"]) -> Self:
-        """Another cache, whose sequence i is so far that of row rows[i].
+        """Return another cache, whose sequence i is so far that of row rows[i].
 
         Raises:
             ValueError: no row, or one that is not there.
@@ -139,17 +154,17 @@ class Layout(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the storage; lengths and tables are not counted."""
+        """Return the bytes of the storage; lengths and tables are not counted."""
         return sum(field.nbytes for store in self.storage for field in store)
 
     @property
     def used_nbytes(self) -> int:
-        """Bytes of the tokens that stand."""
+        """Return the bytes of the tokens that stand."""
         return self.token_nbytes * int((self.positions() >= 0).sum())
 
     @property
     def token_nbytes(self) -> int:
-        """Bytes of one token of one sequence."""
+        """Return the bytes of one token of one sequence."""
         return token_nbytes(self.shape, codec=self.codec, dtype=self.dtype)
 
     def _reserve(self, counts: Tensor, *, most: int) -> None:
@@ -166,7 +181,7 @@ class Layout(ABC):
 
     @abstractmethod
     def _slots(self, positions: Tensor) -> Tensor:
-        """The number of the slot of each position, -1 where the position is."""
+        """Return the number of the slot of each position, -1 where the position is."""
 
     @abstractmethod
     def _release(self, lengths: Tensor) -> None:

@@ -21,15 +21,15 @@ from .slots import page_slots
 
 
 def pages_for(tokens: int, page_size: int) -> int:
-    """Pages that so many tokens fill, the last one perhaps in part."""
+    """Return how many pages of page_size tokens so many tokens fill, the last one perhaps in part."""
     return -(-tokens // page_size)
 
 
 class PagePool:
-    """n_pages pages, each of page_size tokens of one layer, for all the caches that are built on it.
+    """A pool holds n_pages pages, each of page_size tokens of one layer, for all the caches that are built on it.
 
-    `storage` holds for each stream the tensors of its codec, (n_pages, g, page_size, ...); `holders[i]` says in how many
-    places of block tables page i stands; a page that stands in none is on the free list.
+    `storage` holds for each stream the tensors of its codec, (n_pages, g, page_size, ...); `holders[i]` says in how
+    many places of block tables page i stands; a page that stands in none is on the free list.
 
     Args:
         n_pages: all there will ever be.
@@ -58,16 +58,16 @@ class PagePool:
 
     @property
     def n_free(self) -> int:
-        """Pages that stand in no table."""
+        """Return how many pages stand in no table."""
         return len(self._free)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all pages, free ones too."""
+        """Return the bytes of all pages, free ones too."""
         return sum(field.nbytes for store in self.storage for field in store)
 
     def take(self) -> int:
-        """A free page, now held once.
+        """Return a free page, now held once.
 
         Raises:
             ValueError: there is none.
@@ -78,7 +78,7 @@ class PagePool:
         return page
 
     def share(self, page: int) -> None:
-        """One holder more.
+        """Count one holder more of a page.
 
         Raises:
             ValueError: no such page, or a free one.
@@ -87,7 +87,7 @@ class PagePool:
         self.holders[page] += 1
 
     def release(self, page: int) -> None:
-        """One holder less; a page without any is free again.
+        """Count one holder less of a page; without any it is free again.
 
         Raises:
             ValueError: no such page, or a free one.
@@ -98,7 +98,7 @@ class PagePool:
             self._free.append(page)
 
     def own(self, page: int) -> int:
-        """A page with this content and a single holder: the page itself, or a copy if others hold it too.
+        """Return a page with this content and a single holder: the page itself, or a copy if others hold it too.
 
         Raises:
             ValueError: no such page, a free one, or no page left for the copy.
@@ -119,10 +119,10 @@ class PagePool:
 
 
 class PagedCache(Layout):
-    """Sequences in pages of a pool: position p of row b stands in page block_table[b, p // page_size].
+    """The cache keeps sequences in pages of a pool: position p of row b stands in page block_table[b, p // page_size].
 
-    `block_table` (b, max_pages) int32 is -1 where a row has no page. A fork holds the same pages; who writes into a page
-    that others hold too, writes into a copy.
+    `block_table` (b, max_pages) int32 is -1 where a row has no page. A fork holds the same pages; who writes into a
+    page that others hold too, writes into a copy.
 
     Args:
         b: sequences.
@@ -148,11 +148,11 @@ class PagedCache(Layout):
 
     @property
     def cache_seqlens(self) -> Int[Tensor, " b"]:
-        """`lengths`, by the name that kernels over pages give it."""
+        """Return `lengths`, by the name that kernels over pages give it."""
         return self.lengths
 
     def fork(self, rows) -> Self:
-        """As `Layout.fork`, without a copy: the pages are shared."""
+        """Return another cache, whose sequence i is so far that of row rows[i], without a copy: the pages are shared."""
         rows = self._checked_rows(rows)
         twin = copy.copy(self)
         twin.lengths, twin.block_table = self.lengths[rows], self.block_table[rows]
@@ -169,7 +169,9 @@ class PagedCache(Layout):
 
     @property
     def lengths(self) -> Int[Tensor, " b"]:
-        """How many tokens of each sequence went in; every method asks, so that none works on a cache that was freed."""
+        """Return how many tokens of each sequence went in;
+        every method asks, so that none works on a cache that was freed.
+        """
         self._held_pages()
         return self._lengths
 
@@ -179,14 +181,14 @@ class PagedCache(Layout):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the pages that stand in the table, each counted once; the table itself is not counted."""
+        """Return the bytes of the pages that stand in the table, each counted once; the table itself is not counted."""
         pages = self._held_pages()
         page_nbytes = self.pool.nbytes // self.pool.n_pages
         return page_nbytes * len({page for row in pages for page in row})
 
     @property
     def used_nbytes(self) -> int:
-        """Bytes of the tokens that stand, those of a shared page counted once."""
+        """Return the bytes of the tokens that stand, those of a shared page counted once."""
         size = self.pool.page_size
         filled: dict[int, int] = {}
         for pages, length in zip(self._held_pages(), self.lengths.tolist(), strict=True):
@@ -230,7 +232,7 @@ class PagedCache(Layout):
             self.block_table[row, kept:] = -1
 
     def _held_pages(self) -> list[list[int]]:
-        """The pages of each row; of a cache that was freed none are its own."""
+        """Return the pages of each row; of a cache that was freed none are its own."""
         if self._pages is None:
             raise ValueError("this cache was freed, and its pages are others' now: build a new one")
         return self._pages

@@ -41,9 +41,10 @@ LAST_IS_FULL = ("gemma4_text", "gemma4_unified_text")
 
 
 def layer_kinds(sizes: Mapping[str, Any], n_layers: int) -> tuple[list[str], bool]:
-    """The kind of each of the layers, and whether the config or its family told them, rather than a size alone.
+    """Return the kind of each of the layers, and whether the config or its family told them, rather than a size alone.
 
     Args:
+        n_layers: how many there are.
         sizes: the config under the usual names, with its class's defaults.
 
     Raises:
@@ -67,12 +68,12 @@ def layer_kinds(sizes: Mapping[str, Any], n_layers: int) -> tuple[list[str], boo
 
 
 def kind_by_size(sizes: Mapping[str, Any]) -> str:
-    """The kind that a layer's sizes alone tell."""
+    """Return the kind that a layer's sizes alone tell."""
     return next((kind for size, kind in SIZED.items() if sizes.get(size)), FULL)
 
 
 def _listed(sizes: Mapping[str, Any]) -> list[str] | None:
-    """As the config lists them: by name, by letter, by number, or by the numbers of those that differ."""
+    """Return the kinds as the config lists them: by name, by letter, by number, or by the numbers of those that differ."""
     for name in ("layer_types", "layers_block_type"):
         if sizes.get(name):
             return list(sizes[name])
@@ -85,7 +86,7 @@ def _listed(sizes: Mapping[str, Any]) -> list[str] | None:
 
 
 def _by_field(sizes: Mapping[str, Any], n_layers: int) -> list[str] | None:
-    """By the first field of the config that says which layers differ."""
+    """Return the kinds by the first field of the config that says which layers differ."""
     for name, rule in FIELDS.items():
         if sizes.get(name) not in (None, "", [], {}):
             return rule(sizes, n_layers)
@@ -105,7 +106,7 @@ def _by_family(sizes: Mapping[str, Any], n_layers: int) -> list[str] | None:
 
 
 def _every(name: str, *, others: str, these: str = FULL) -> Callable[[Mapping[str, Any], int], list[str]]:
-    """The last one of every so many layers, as this field says."""
+    """Return the rule that the last one of every so many layers is of another kind, as this field says."""
 
     def rule(sizes: Mapping[str, Any], n_layers: int) -> list[str]:
         every = sizes[name]
@@ -118,7 +119,7 @@ def _every(name: str, *, others: str, these: str = FULL) -> Callable[[Mapping[st
 
 
 def _among(name: str, *, others: str, these: str = FULL) -> Callable[[Mapping[str, Any], int], list[str]]:
-    """The layers whose numbers this field lists."""
+    """Return the rule that the layers whose numbers this field lists are of another kind."""
 
     def rule(sizes: Mapping[str, Any], n_layers: int) -> list[str]:
         chosen = set(sizes[name])
@@ -129,7 +130,7 @@ def _among(name: str, *, others: str, these: str = FULL) -> Callable[[Mapping[st
 
 
 def _periodic(sizes: Mapping[str, Any], n_layers: int) -> list[str]:
-    """Jamba's, and Zamba's, whose first three are its own and whose attention has a state beside it."""
+    """Return the kinds of Jamba, and of Zamba, whose first three are its own and whose attention has a state beside it."""
     period, offset = sizes["attn_layer_period"], sizes.get("attn_layer_offset", 0)
     check_widths(attn_layer_period=period)
     if sizes.get("model_type") == "zamba":
@@ -140,14 +141,14 @@ def _periodic(sizes: Mapping[str, Any], n_layers: int) -> list[str]:
 
 
 def _repeated_blocks(name: str) -> Callable[[Mapping[str, Any], int], list[str]]:
-    """RecurrentGemma's attention is all within a window."""
+    """Return the rule of RecurrentGemma, whose attention is all within a window."""
     return lambda sizes, n_layers: [
         SLIDING if sizes[name][i % len(sizes[name])] == "attention" else LINEAR for i in range(n_layers)
     ]
 
 
 def _grouped(sizes: Mapping[str, Any], n_layers: int) -> list[str]:
-    """Ling's and Ring's; beyond the last whole group, models of other code differ."""
+    """Return the kinds of Ling and Ring; beyond the last whole group, models of other code differ."""
     size = sizes["layer_group_size"]
     check_widths(layer_group_size=size)
     whole = n_layers % size == 0 or sizes.get("model_type") == "bailing_hybrid"
@@ -156,7 +157,7 @@ def _grouped(sizes: Mapping[str, Any], n_layers: int) -> list[str]:
 
 
 def _kimi(sizes: Mapping[str, Any], n_layers: int) -> list[str] | None:
-    """Kimi Linear's two lists count layers from one."""
+    """Return the kinds of Kimi Linear, whose two lists count layers from one."""
     listed = sizes["linear_attn_config"]
     full, linear = (set(listed.get(name, ())) for name in ("full_attn_layers", "kda_layers"))
     every = full | linear == set(range(1, n_layers + 1)) and not full & linear
@@ -192,7 +193,7 @@ def _with_prefix(sizes: Mapping[str, Any], n_layers: int) -> list[str]:
 
 
 def _modern_bert(sizes: Mapping[str, Any], n_layers: int) -> list[str]:
-    """ModernBERT's sees everything in the first one of every so many; the others' in the last one."""
+    """ModernBERT sees everything in the first layer of every so many; the others do so in the last one."""
     if sizes.get("model_type") != "modernbert-decoder":
         return _every("global_attn_every_n_layers", others=SLIDING)(sizes, n_layers)
     return [SLIDING if i % sizes["global_attn_every_n_layers"] else FULL for i in range(n_layers)]

@@ -7,7 +7,7 @@ from .cost import cost
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """One printed number.
+    """A published figure is one printed number.
 
     Args:
         what: what it says, with its unit.
@@ -23,17 +23,17 @@ class PublishedFigure:
 
     @property
     def rounded(self) -> str:
-        """The computed number in as many digits as are printed."""
+        """Return the computed number in as many digits as are printed."""
         return f"{self.computed:.{len(self.printed.partition('.')[2])}f}"
 
     @property
     def agrees(self) -> bool:
-        """Whether it is printed as it is computed, to the last digit."""
+        """Return whether it is printed as it is computed, to the last digit."""
         return self.rounded == self.printed
 
 
 def published_figures() -> list[PublishedFigure]:
-    """Every figure that the table of configs can be held to.
+    """Return every figure that the table of configs can be held to.
 
     Zhao et al. 2025, https://arxiv.org/abs/2505.09343, table 1 (in bfloat16, KB of 1000 bytes); DeepSeek-AI 2024,
     https://arxiv.org/abs/2405.04434, abstract, tables 1 and 9, and section 3.2.3 for the 6 bits.

@@ -17,7 +17,7 @@ FP8_LARGEST = 448.0
 
 
 def _scale_and_zero(x: Float[Tensor, "*rows n m"], *, lowest: int, levels: int) -> tuple[Tensor, Tensor]:
-    """Scale and zero point that put the least of m entries at code `lowest`, the largest at lowest + levels."""
+    """Return scale and zero point that put the least of m entries at code `lowest`, the largest at lowest + levels."""
     low, high = x.amin(dim=-1), x.amax(dim=-1)
     # Each is divided by itself, since high - low may overflow; and no step is so small that 1 / scale does.
     scale = (high / levels - low / levels).clamp_min(torch.finfo(torch.float32).tiny)
@@ -28,7 +28,7 @@ def _scale_and_zero(x: Float[Tensor, "*rows n m"], *, lowest: int, levels: int) 
 
 
 def _to_codes(x: Float[Tensor, "*rows width"], groups: int, lowest: int, levels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes as floats (..., width), and scale and zero (..., groups)."""
+    """Return codes as floats (..., width), and scale and zero (..., groups)."""
     x = rearrange(x.to(torch.float32), "... (n m) -> ... n m", n=groups)
     scale, zero = _scale_and_zero(x, lowest=lowest, levels=levels)
     codes = torch.round(x / scale[..., None] + zero[..., None]).clamp(lowest, lowest + levels)
@@ -36,7 +36,7 @@ def _to_codes(x: Float[Tensor, "*rows width"], groups: int, lowest: int, levels:
 
 
 def _from_codes(codes: Float[Tensor, "*rows width"], scale: Tensor, zero: Tensor) -> Float[Tensor, "*rows width"]:
-    """(code - zero) * scale."""
+    """Return (code - zero) * scale."""
     codes = rearrange(codes, "... (n m) -> ... n m", n=scale.shape[-1])
     return rearrange((codes - zero[..., None]) * scale[..., None], "... n m -> ... (n m)")
 
@@ -44,7 +44,12 @@ def _from_codes(codes: Float[Tensor, "*rows width"], scale: Tensor, zero: Tensor
 def quantize_int8(
     x: Float[Tensor, "*rows width"], *, groups: int = 1
 ) -> tuple[Int8[Tensor, "*rows width"], Float[Tensor, "*rows n"], Float[Tensor, "*rows n"]]:
-    """Codes -128..127, scale and zero of each group: |x - (code - zero) * scale| <= scale / 2, up to float32's rounding."""
+    """Return codes -128..127, scale and zero of each group:
+    |x - (code - zero) * scale| <= scale / 2, up to float32's rounding.
+
+    Args:
+        groups: into how many a vector is cut; they divide its width.
+    """
     codes, scale, zero = _to_codes(x, groups, -128, 255)
     return codes.to(torch.int8), scale, zero
 
@@ -52,14 +57,19 @@ def quantize_int8(
 def dequantize_int8(
     codes: Int8[Tensor, "*rows width"], scale: Float[Tensor, "*rows n"], zero: Float[Tensor, "*rows n"]
 ) -> Float[Tensor, "*rows width"]:
-    """(code - zero) * scale in float32."""
+    """Return (code - zero) * scale of the codes, in float32."""
     return _from_codes(codes.to(torch.float32), scale, zero)
 
 
 def quantize_int4(
     x: Float[Tensor, "*rows width"], *, groups: int = 1
 ) -> tuple[UInt8[Tensor, "*rows half"], Float[Tensor, "*rows n"], Float[Tensor, "*rows n"]]:
-    """Codes 0..15, two a byte (the first in the low bits), scale and zero of each group; the bound is `quantize_int8`'s."""
+    """Return codes 0..15, two per byte, scale and zero of each group; the bound is `quantize_int8`'s.
+
+    Args:
+        groups: into how many a vector is cut; they divide its width. Of two neighbouring codes the first has the low
+            bits.
+    """
     codes, scale, zero = _to_codes(x, groups, 0, 15)
     low, high = rearrange(codes.to(torch.uint8), "... (half two) -> two ... half", two=2)
     return low | (high << 4), scale, zero
@@ -68,7 +78,7 @@ def quantize_int4(
 def dequantize_int4(
     codes: UInt8[Tensor, "*rows half"], scale: Float[Tensor, "*rows n"], zero: Float[Tensor, "*rows n"]
 ) -> Float[Tensor, "*rows width"]:
-    """(code - zero) * scale in float32."""
+    """Return (code - zero) * scale of the codes, in float32."""
     both = rearrange([codes & 15, codes >> 4], "two ... half -> ... (half two)")
     return _from_codes(both.to(torch.float32), scale, zero)
 
@@ -76,7 +86,11 @@ def dequantize_int4(
 def quantize_fp8(
     x: Float[Tensor, "*rows width"], *, groups: int = 1
 ) -> tuple[Float[Tensor, "*rows width"], Float[Tensor, "*rows n"]]:
-    """Codes float8_e4m3fn, scale of each group: |x - code * scale| <= max(|x| / 16, scale / 1024)."""
+    """Return codes float8_e4m3fn and the scale of each group: |x - code * scale| <= max(|x| / 16, scale / 1024).
+
+    Args:
+        groups: into how many a vector is cut; they divide its width.
+    """
     x = rearrange(x.to(torch.float32), "... (n m) -> ... n m", n=groups)
     top = x.abs().amax(dim=-1)
     scale = torch.where(top == 0, 1.0, (top / FP8_LARGEST).clamp_min(torch.finfo(torch.float32).tiny))
@@ -87,6 +101,6 @@ def quantize_fp8(
 def dequantize_fp8(
     codes: Float[Tensor, "*rows width"], scale: Float[Tensor, "*rows n"]
 ) -> Float[Tensor, "*rows width"]:
-    """code * scale in float32."""
+    """Return code * scale in float32."""
     codes = rearrange(codes.to(torch.float32), "... (n m) -> ... n m", n=scale.shape[-1])
     return rearrange(codes * scale[..., None], "... n m -> ... (n m)")

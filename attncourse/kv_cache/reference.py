@@ -23,7 +23,7 @@ def kv_cache_attention(
     sinks: int = 0,
     scale: float | None = None,
 ) -> Float[Tensor, "b h c dv"]:
-    """The last c tokens attend to the cache, which holds their own keys and values already.
+    """Let the last c tokens attend to the cache, which holds their own keys and values already.
 
     Args:
         counts: how many of the c queries of each sequence exist, as `append` was told; the others give finite numbers.
@@ -45,7 +45,7 @@ def kv_cache_attention(
 def query_positions(
     q: Float[Tensor, "b h c dk"], cache: KeyValueCache, *, counts: Int[Tensor, " b"] | None = None
 ) -> Int[Tensor, "b c"]:
-    """Where the queries of the tokens that went in last stand: lengths - counts + 0, 1, ..."""
+    """Return where the queries of the tokens that went into the cache last stand: lengths - counts + 0, 1, ..."""
     c = q.shape[2]
     first = cache.lengths - (c if counts is None else counts)
     if len(cache.lengths) != len(q) or (has_values(first) and bool((first < 0).any())):

@@ -17,7 +17,7 @@ from .layout import Layout, empty_store
 
 
 class RingCache(Layout):
-    """Each sequence holds its first `sinks` tokens, and of the others the last window + piece - 1.
+    """A ring holds of each sequence its first `sinks` tokens, and of the others the last window + piece - 1.
 
     The first query of a piece of c tokens sees window - 1 tokens before the piece, and the last one is written c - 1
     later: that many slots keep both. Position p from `sinks` on stands in slot sinks + (p - sinks) mod ring.
@@ -58,10 +58,15 @@ class RingCache(Layout):
         self._most_written = 0  # counted on the host, as the longest length is
 
     def append(self, *streams, counts=None) -> None:
-        """As `Layout.append`; the oldest tokens of the ring are overwritten.
+        """Add c tokens to every sequence; the oldest tokens of the ring are overwritten.
+
+        Args:
+            streams: (b, g, c, width) each.
+            counts: (b,) integers, how many of the c are tokens (default: all).
 
         Raises:
-            ValueError: as there, and a piece that is longer than the cache was built for.
+            ValueError: a shape, batch, dtype or device that is not the cache's, or streams that ask for a gradient; a
+                piece that is longer than the cache was built for. Then nothing is written.
         """
         super().append(*streams, counts=counts)
         self._written = torch.maximum(self._written, self.lengths)
@@ -69,17 +74,21 @@ class RingCache(Layout):
 
     @property
     def in_order(self) -> bool:
-        """Whether nothing has left the window yet, nor was written beyond it, of the longest sequence there may be."""
+        """Return whether nothing has left the window yet, nor was written beyond it,
+        of the longest sequence there may be.
+        """
         return self._most_written <= self.window
 
     def view(self) -> tuple[Float[Tensor, "b g s width"], ...]:
-        """Each stream as it lies, of plain storage without a copy; what stands there as padding is undefined."""
+        """Return each stream as it lies, of plain storage without a copy; what stands there as padding is undefined."""
         if self.impl == "triton" and not isinstance(self.codec, Plain):
             return super().view()
         return self._fronts(self._filled())
 
     def positions(self) -> Int[Tensor, "b s"]:
-        """Where the token of each slot stands in its sequence, -1 for an empty slot: not in order once it has turned."""
+        """Return where the token of each slot stands in its sequence, -1 for an empty slot:
+        not in order once it has turned.
+        """
         slots = torch.arange(self._filled(), device=self.device)
         turns = (self._written[:, None] - 1 - slots).div(self.ring, rounding_mode="floor")
         in_ring = slots + turns * self.ring  # the last position that was written there; before the ring if none was
@@ -87,13 +96,13 @@ class RingCache(Layout):
         return torch.where(positions < self.lengths[:, None], positions, -1)
 
     def fork(self, rows) -> Self:
-        """As `Layout.fork`."""
+        """Return another cache, whose sequence i is so far that of row rows[i]."""
         twin = super().fork(rows)
         twin._written = self._written[self._checked_rows(rows)]
         return twin
 
     def _filled(self) -> int:
-        """Slots of a row that may hold a token."""
+        """Return how many slots of a row may hold a token."""
         return min(self.sinks + self.ring, int(self._written.max()))
 
     def _reserve(self, counts: Tensor, *, most: int) -> None:

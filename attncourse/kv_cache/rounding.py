@@ -15,14 +15,16 @@ from .quantize import _from_codes, _to_codes
 def round_to_bits(
     x: Float[Tensor, "*b s width"], *, bits: int, by: str, group: int | None = None
 ) -> Float[Tensor, "*b s width"]:
-    """x from codes of `bits` bits, x ~ (code - zero) * scale, with a scale and a zero point in float32 for each group.
+    """Return x from codes of `bits` bits, x ~ (code - zero) * scale,
+    with a scale and a zero point in float32 for each group.
 
     No entry is off by more than half a step, (largest - least) / (2^bits - 1) / 2 of its group.
 
     Args:
+        bits: 1 to 8.
         by: "token" cuts each token's vector into groups of `group` neighbouring channels; "channel" cuts each channel
-            into groups of `group` successive tokens (Liu et al. 2024, KIVI, https://arxiv.org/abs/2402.02750, section 3,
-            for keys).
+            into groups of `group` successive tokens (Liu et al. 2024, KIVI, https://arxiv.org/abs/2402.02750, section
+            3, for keys).
         group: entries of a group (default: all).
 
     Raises:

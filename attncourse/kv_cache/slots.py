@@ -15,7 +15,7 @@ from .codec import Codec
 
 
 def check_slots(store: tuple[Tensor, ...], slots: Int[Tensor, "b c"]) -> None:
-    """Slots are those of the storage, or -1."""
+    """Check that slots are those of the storage `store`, or -1."""
     n, size = store[0].shape[0], store[0].shape[2]
     if has_values(slots):
         low, high = (int(x) for x in slots.aminmax())
@@ -26,7 +26,14 @@ def check_slots(store: tuple[Tensor, ...], slots: Int[Tensor, "b c"]) -> None:
 
 
 def check_tokens(store: tuple[Tensor, ...], x: Tensor, slots: Tensor, *, codec: Codec) -> None:
-    """x are as many tokens as there are slots, of the heads, width and dtype that the storage was made for."""
+    """Check that x are as many tokens as there are slots, of the heads, width and dtype that the storage was made for.
+
+    Args:
+        store: the codec's tensors, (n, g, size, ...).
+        x: tokens (b, g, c, width).
+        slots: (b, c) integers.
+        codec: how a vector is stored.
+    """
     g, held = store[0].shape[1], tuple((field.shape[3], field.dtype) for field in store)
     if x.ndim != 4 or (x.shape[0], x.shape[2]) != slots.shape or x.shape[1] != g:
         raise ValueError(
@@ -41,7 +48,11 @@ def check_tokens(store: tuple[Tensor, ...], x: Tensor, slots: Tensor, *, codec: 
 def page_slots(
     block_table: Int[Tensor, "b pages"], positions: Int[Tensor, "b s"], *, page_size: int
 ) -> Int[Tensor, "b s"]:
-    """The slot of each position by the table: block_table[b, p // page_size] * page_size + p % page_size, -1 for -1.
+    """Return the slot of each position by the table:
+    block_table[b, p // page_size] * page_size + p % page_size, -1 for -1.
+
+    Args:
+        page_size: tokens of a page.
 
     Raises:
         ValueError: a position beyond the table, or one whose page is not there.
@@ -64,6 +75,10 @@ def kv_cache_append(
 ) -> None:
     """Write token i of sequence b into slot slots[b, i], encoded; tokens with slot -1 nowhere.
 
+    Args:
+        store: the codec's tensors, (n, g, size, ...).
+        codec: how a vector is stored.
+
     Raises:
         ValueError: a slot beyond the storage, or tokens that are not of its kind; then nothing is written.
     """
@@ -77,7 +92,12 @@ def kv_cache_append(
 def kv_cache_gather(
     store: tuple[Tensor, ...], slots: Int[Tensor, "b s"], *, codec: Codec, dtype: torch.dtype
 ) -> Float[Tensor, "b g s width"]:
-    """The decoded tokens of these slots; zeros where a slot is -1.
+    """Return the decoded tokens of these slots; zeros where a slot is -1.
+
+    Args:
+        store: the codec's tensors, (n, g, size, ...).
+        codec: how a vector is stored.
+        dtype: of the result.
 
     Raises:
         ValueError: a slot beyond the storage.

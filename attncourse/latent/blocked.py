@@ -34,16 +34,19 @@ def latent_attention_blocked(
     split: int = 512,
     splits: int = 8,
 ) -> Float[Tensor, "b h t dv"]:
-    """`latent_attention_absorbed` for few queries over a long cache; nothing as long as the cache is formed but a mask.
+    """Return what `latent_attention_absorbed` does for few queries over a long cache.
+
+    Nothing as long as the cache is formed but a mask.
 
     Args:
-        key_lengths: of each sequence only so many tokens are read at all.
-        mask: as in `softmax_attention`.
+        key_lengths: (b,) integers; of each sequence only so many tokens are read at all.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+        scale: factor on the scores (default: (n + p) ** -0.5).
         split: tokens of a split.
         splits: how many splits are in flight; a group should fit the processor's cache.
 
     Raises:
-        ValueError: as the reference; a split or splits below 1.
+        ValueError: a shape, dtype or device does not fit; a split or splits below 1.
     """
     check_latent(q_nope, q_rope, latent, k_rope, w_uk, w_uv)
     (b, h, t, n), s, p = q_nope.shape, latent.shape[2], q_rope.shape[-1]
@@ -69,7 +72,9 @@ def latent_attention_blocked(
 
 
 def _groups(length: int, split: int, splits: int) -> list[tuple[int, int, int]]:
-    """(first token, splits, tokens a split) that cover a length: whole groups, a smaller one, a ragged last split."""
+    """Return (first token, splits, tokens per split) that cover a length:
+    whole groups, a smaller one, a ragged last split.
+    """
     groups, first = [], 0
     while first < length:
         count = min(splits, (length - first) // split)
@@ -85,9 +90,13 @@ def attend_splits(
     k_rope: Float[Tensor, "splits c p"],
     mask: Tensor | None,
 ) -> tuple[Float[Tensor, "splits q r"], Float[Tensor, "splits q"], Float[Tensor, "splits q"]]:
-    """Each split by itself: the sum of its latents weighted by exp(score - top), the sum of the weights, and top.
+    """Return of each split by itself the sum of its latents weighted by exp(score - top),
+    the sum of the weights, and top.
 
-    All in float32 or better; the mask (splits, c, q) is boolean or added.
+    All are in float32 or better.
+
+    Args:
+        mask: (splits, c, q), boolean or added; None for none.
     """
     count = len(latent)
     scores = torch.bmm(k_rope, q_rope.expand(count, -1, -1))
@@ -103,7 +112,7 @@ def attend_splits(
 def _merge_splits(
     mixed: Float[Tensor, "splits q r"], total: Float[Tensor, "splits q"], top: Float[Tensor, "splits q"]
 ) -> Float[Tensor, "q r"]:
-    """All splits, brought from their own tops to the common one; zeros for a query that no split shows anything."""
+    """Return all splits, brought from their own tops to the common one; zeros for a query that no split shows anything."""
     highest = top.amax(dim=0)
     rescale = torch.exp(top - highest.masked_fill(highest == -torch.inf, 0.0))
     total = (total * rescale).sum(dim=0)

@@ -21,7 +21,7 @@ from .module import LatentAttention
 def low_rank(
     weight: Float[Tensor, "m d"], rank: int, *, inputs: Float[Tensor, "n d"] | None = None
 ) -> tuple[Float[Tensor, "m r"], Float[Tensor, "r d"]]:
-    """Two factors whose product is the matrix of this rank that is closest to weight.
+    """Return two factors whose product is the matrix of this rank that is closest to weight.
 
     Args:
         rank: columns of the first factor, at most min(m, d). The columns are orthonormal.
@@ -48,7 +48,7 @@ def low_rank(
 def latent_from_grouped(
     layer: LayerOfHeads, kv_lora_rank: int, *, inputs: Float[Tensor, "n d"] | None = None
 ) -> LatentAttention:
-    """The latent layer, of this rank and without a rotary part, that is closest to a multi-head or grouped one.
+    """Return the latent layer, of this rank and without a rotary part, that is closest to a multi-head or grouped one.
 
     At full rank, min(d_model, 2 n_kv_heads head_dim), it computes the same.
 
@@ -58,7 +58,8 @@ def latent_from_grouped(
         inputs: tokens (n, d) as the layer sees them; the keys and values of these are kept best.
 
     Raises:
-        ValueError: a layer with a bias, a rope, a window or a context of its own, or that is not causal; as `low_rank`.
+        ValueError: a layer with a bias, a rope, a window or a context of its own, or that is not causal; a rank below 1
+            or too large.
     """
     require(layer.rope is None, "a layer with a rope cannot be converted: its keys are turned between the two factors")
     require(layer.w_q.bias is None, "a layer with biases cannot be converted: a latent layer has no place for them")

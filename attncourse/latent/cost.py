@@ -8,7 +8,7 @@ FORMS = ("expanded", "absorbed")
 
 @dataclass(frozen=True)
 class LatentShape:
-    """The sizes of a layer that its cost hangs on, under their published names."""
+    """The shape has the sizes of a layer that its cost hangs on, under their published names."""
 
     n_heads: int
     kv_lora_rank: int
@@ -18,25 +18,30 @@ class LatentShape:
 
     @property
     def cached(self) -> int:
-        """Numbers that a token leaves in the cache."""
+        """Return the numbers that a token leaves in the cache."""
         return self.kv_lora_rank + self.qk_rope_head_dim
 
     @property
     def expanded(self) -> int:
-        """Numbers of a token's keys and values once every head has its own."""
+        """Return the numbers of a token's keys and values once every head has its own."""
         return self.n_heads * (self.qk_nope_head_dim + self.qk_rope_head_dim + self.v_head_dim)
 
     @property
     def up_projections(self) -> int:
-        """Numbers of W_UK and W_UV together."""
+        """Return the numbers of W_UK and W_UV together."""
         return self.n_heads * self.kv_lora_rank * (self.qk_nope_head_dim + self.v_head_dim)
 
 
 def latent_flops(shape: LatentShape, form: str, *, t: int, s: int) -> int:
-    """Floating-point operations of t queries over s cached tokens, two a multiply-add; softmax and masks are not counted.
+    """Return the floating-point operations of t queries over s cached tokens,
+    two per multiply-add, without softmax and masks.
 
-    Expanding costs the up-projections once a key; absorbing costs them once a query, but then every pair of query and
-    key meets in the latents' width instead of a head's.
+    Expanding costs the up-projections once per key; absorbing costs them once per query, but then every pair of query
+    and key meets in the latents' width instead of a head's.
+
+    Args:
+        shape: of the layer.
+        form: "expanded" or "absorbed".
     """
     if form == "expanded":
         return 2 * s * shape.up_projections + 2 * t * s * shape.expanded
@@ -45,9 +50,16 @@ def latent_flops(shape: LatentShape, form: str, *, t: int, s: int) -> int:
 
 
 def latent_bytes(shape: LatentShape, form: str, *, t: int, s: int, itemsize: int) -> int:
-    """Bytes that must move for one sequence: the cache and the up-projections read once, what is formed written and read.
+    """Return the bytes that must move for one sequence:
+    the cache and the up-projections read once, what is formed written and read.
 
     Expanded, each head's keys and values are formed; absorbed, nothing as long as the cache is.
+
+    Args:
+        shape: of the layer.
+        form: "expanded" or "absorbed".
+        t, s: queries and cached tokens.
+        itemsize: bytes of a number.
     """
     inputs = s * shape.cached + shape.up_projections
     per_query = shape.n_heads * (shape.qk_nope_head_dim + shape.qk_rope_head_dim + shape.v_head_dim)
@@ -58,9 +70,10 @@ def latent_bytes(shape: LatentShape, form: str, *, t: int, s: int, itemsize: int
 
 
 def crossover(shape: LatentShape, *, s: float = math.inf) -> float:
-    """The number of queries at which both forms take the same operations over s keys: below it absorbing is cheaper.
+    """Return the number of queries at which both forms of a layer of this shape take the same operations over s keys.
 
-    Infinite where absorbing is cheaper for a pair too, 2 kv_lora_rank <= qk_nope_head_dim + v_head_dim, and s is large.
+    Below it absorbing is cheaper. It is infinite where absorbing is cheaper for a pair too, 2 kv_lora_rank <=
+    qk_nope_head_dim + v_head_dim, and s is large.
     """
     heads = shape.qk_nope_head_dim + shape.v_head_dim
     once = shape.kv_lora_rank * heads
@@ -69,5 +82,11 @@ def crossover(shape: LatentShape, *, s: float = math.inf) -> float:
 
 
 def cheaper_form(shape: LatentShape, *, t: int, s: int) -> str:
-    """ "absorbed" for few queries over a cache, "expanded" for many, by operations."""
+    """Return "absorbed" for few queries over a cache, "expanded" for many,
+    by the operations of t queries over s tokens.
+
+    Args:
+        shape: of the layer.
+        t, s: queries and cached tokens.
+    """
     return min(FORMS, key=lambda form: latent_flops(shape, form, t=t, s=s))

@@ -70,7 +70,7 @@ WORK = np.dtype(
 
 @compiled(WORK)
 def latent_split_kernel(address_of_work):
-    """Items of work: each all queries (h t) of one sequence against one split of its latents."""
+    """Work off items: each all queries (h t) of one sequence against one split of its latents."""
     work = work_at(address_of_work)
     latent, k_rope, rows = work.latent, work.k_rope, padded(work.rows, ROWS)
     r, p = padded(latent.width), padded(k_rope.width)
@@ -139,12 +139,24 @@ def latent_attention_numba(
     scale: float | None = None,
     splits: int | None = None,
 ) -> Tensor:
-    """`latent_attention_absorbed` for decoding, over contiguous storage or pages, in PyTorch's threads: (b, h, t, dv).
+    """Return what `latent_attention_absorbed` does for decoding,
+    over contiguous storage or pages, in PyTorch's threads.
 
-    Arguments are those of `plan_latent_decode`, on a processor. All is summed in float32.
+    The output is (b, h, t, dv). All is summed in float32.
+
+    Args:
+        q_nope, q_rope: (b, h, t, n) and (b, h, t, p), float32, float16 or bfloat16, on a processor.
+        latent, k_rope: (b, 1, s, width), or with a block_table pages (n_pages, 1, page_size, width). Entries of a
+            vector are neighbours in memory.
+        w_uk, w_uv: (h, n, r) and (h, dv, r).
+        key_lengths: (b,) integers; later tokens are padding, whatever they hold. Pages need it.
+        positions: (b, t) integers, where the queries stand: they see no token after it (default: all see all).
+        block_table: (b, max_pages) integers; token j of sequence i stands in page block_table[i, j // page_size].
+        scale: factor on the scores (default: (n + p) ** -0.5).
+        splits: parts into which each sequence's cache is cut (default: enough to keep the threads busy).
 
     Raises:
-        ValueError: as there; entries of a vector that are no neighbours in memory.
+        ValueError: a shape, dtype, device or stride does not fit, or a gradient is asked for.
         ImportError: numba is not installed.
     """
     inputs = dict(q_nope=q_nope, q_rope=q_rope, latent=latent, k_rope=k_rope, w_uk=w_uk, w_uv=w_uv)

@@ -11,7 +11,17 @@ WIDEST = 512  # entries of a latent that a kernel takes
 
 
 def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, w_uk: Tensor, w_uv: Tensor) -> None:
-    """Shapes that go together: queries of h heads, one stream of latents and one of rotated keys, matrices a head."""
+    """Check that shapes go together: queries of h heads, one stream of latents and one of rotated keys,
+    matrices per head.
+
+    Args:
+        q_nope, q_rope: (b, h, t, n) and (b, h, t, p).
+        latent, k_rope: (b, 1, s, r) and (b, 1, s, p).
+        w_uk, w_uv: (h, n, r) and (h, dv, r).
+
+    Raises:
+        ValueError: the message names the rule and what was received.
+    """
     check_tensors(q_nope=q_nope, q_rope=q_rope, latent=latent, k_rope=k_rope, w_uk=w_uk, w_uv=w_uv)
     for name, x, axes in (
         ("q_nope", q_nope, "b, h, t, n"), ("q_rope", q_rope, "b, h, t, p"), ("latent", latent, "b, 1, s, r"),
@@ -34,7 +44,14 @@ def check_latent(q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor,
 
 
 def check_masking(q_nope: Tensor, latent: Tensor, *, key_lengths: Tensor | None, mask: Tensor | None) -> Masking:
-    """key_lengths and mask fit; both as they go to scores, which are float32 or better."""
+    """Return key_lengths and mask, checked, as they go to scores, which are float32 or better.
+
+    Args:
+        q_nope: (b, h, t, n).
+        latent: (b, 1, s, r).
+        key_lengths: (b,) integers; None passes.
+        mask: boolean or floats, broadcastable to (b, h, t, s); None passes.
+    """
     (b, h, t, _), s = q_nope.shape, latent.shape[2]
     check_key_lengths(key_lengths, b=b, s=s, like=latent)
     check_mask(mask, shape=(b, h, t, s), like=latent)
@@ -44,7 +61,7 @@ def check_masking(q_nope: Tensor, latent: Tensor, *, key_lengths: Tensor | None,
 
 
 def check_table(block_table: Tensor, *, b: int, like: Tensor) -> None:
-    """block_table is (b, max_pages) integers on the inputs' device."""
+    """Check that block_table is (b, max_pages) integers on the device of `like`."""
     if block_table.ndim != 2 or len(block_table) != b or block_table.device != like.device:
         raise ValueError(
             f"block_table must be ({b}, max_pages) on {like.device}, "
@@ -61,7 +78,18 @@ def check_absorbed(
     block_table: Tensor | None,
     splits: int | None,
 ) -> None:
-    """What a kernel that decodes from latents takes: the inputs, as contiguous storage or pages, without gradients."""
+    """Check what a kernel that decodes from latents takes:
+    the inputs, as contiguous storage or pages, without gradients.
+
+    Args:
+        name: of the launcher, for the message.
+        inputs: q_nope, q_rope, latent, k_rope, w_uk and w_uv by their names.
+        key_lengths, positions, block_table: integers (b,), (b, t) and (b, max_pages); None passes.
+        splits: at least 1; None passes.
+
+    Raises:
+        ValueError: the message names the rule and what was received.
+    """
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs.values()):
         raise ValueError(
             f"{name} is for inference and gives no gradients: call it under torch.no_grad(), or use impl='torch'"

@@ -133,9 +133,16 @@ RESIDENT = 2  # programs that a multiprocessor holds at a time; of many queries 
 
 
 def launch_config(*, rows: int, width: int, bits: int, capability: int, paged: bool) -> dict[str, int]:
-    """Tile sizes and warps for a sequence's queries, the latents' padded width, a dtype and a chip.
+    """Return tile sizes and warps.
 
     A page is looked up before it is read, and the compiler spreads the stages over both.
+
+    Args:
+        rows: queries of a sequence, h t.
+        width: of the latents, padded.
+        bits: of an element of the inputs.
+        capability: the chip, two digits.
+        paged: whether latents are looked up in a block table.
     """
     table = CONFIGS["few" if rows <= FEW else "many"]
     config = tile_config(table, width=width, bits=bits, capability=capability, blocks=("BLOCK_Q", "BLOCK_S"))
@@ -156,10 +163,21 @@ def latent_attention_triton(
     check_values: bool | None = None,
     **tensors: Tensor | None,
 ) -> Tensor:
-    """`latent_attention_absorbed` by the kernels, for decoding: the output (b, h, t, dv), without gradients.
+    """Return what `latent_attention_absorbed` does for decoding, by the kernels, without gradients:
+    a plan is made and run once.
 
-    A plan and its run: arguments and errors are those of `plan_latent_decode`; but on CUDA no values are checked, unless
-    told.
+    Args:
+        q_nope, q_rope: (b, h, t, n) and (b, h, t, p), float32, float16 or bfloat16.
+        latent, k_rope: (b, 1, s, width), or with a block_table pages (n_pages, 1, page_size, width).
+        w_uk, w_uv: (h, n, r) and (h, dv, r).
+        scale: factor on the scores (default: (n + p) ** -0.5).
+        splits: parts into which each sequence's cache is cut (default: enough to fill the device).
+        check_values: whether lengths are looked at (default: as `checking_values` says).
+        tensors: key_lengths, positions, block_table, as in `plan_latent_decode`.
+
+    Raises:
+        ValueError: a shape, dtype, device or range is wrong; what the kernels cannot do: gradients, float64, wider
+            latents, CPU tensors where Triton compiles.
     """
     inputs = (q_nope, q_rope, latent, k_rope, w_uk, w_uv)
     plan = plan_latent_decode(*inputs, scale=scale, splits=splits, check_values=check_values, **tensors)
@@ -181,12 +199,14 @@ def plan_latent_decode(
     splits: int | None = None,
     check_values: bool | None = True,
 ) -> Plan:
-    """What is decided once for all steps whose tensors lie as these; its run gives the output (b, h, t, dv).
+    """Plan what is decided once for all steps whose tensors lie as these; its run gives the output (b, h, t, dv).
 
     Float32, float16 or bfloat16, latents of width to 512, any strides; products accumulate in float32, and those of
     float32 inputs are exact (no tf32). Growing sequences keep their plan: what grows is what `key_lengths` holds.
 
     Args:
+        q_nope, q_rope: (b, h, t, n) and (b, h, t, p).
+        w_uk, w_uv: (h, n, r) and (h, dv, r).
         latent, k_rope: (b, 1, s, width), or with a block_table pages (n_pages, 1, page_size, width).
         key_lengths: (b,) integers, `cache_seqlens`; later tokens are padding, whatever they hold. Pages need it.
         positions: (b, t) integers, where the queries stand: they see no token after it (default: all see all).
@@ -196,8 +216,8 @@ def plan_latent_decode(
         check_values: whether lengths are looked at, which on CUDA waits for the device; None as `checking_values` says.
 
     Raises:
-        ValueError: as the reference, and for what the kernels cannot do: gradients, float64, wider latents, CPU tensors
-            where Triton compiles.
+        ValueError: a shape, dtype, device or range is wrong; what the kernels cannot do: gradients, float64, wider
+            latents, CPU tensors where Triton compiles.
     """
     name = "latent_attention_triton"
     inputs = dict(q_nope=q_nope, q_rope=q_rope, latent=latent, k_rope=k_rope, w_uk=w_uk, w_uv=w_uv)
@@ -240,7 +260,7 @@ def plan_latent_decode(
 def _launch(
     q_latent, q_rope, latent, k_rope, out, parts, part_lse, key_lengths, positions, block_table, *, s, scale, config
 ):  # fmt: skip
-    """The mixtures of latents, into out (b, h, t, r)."""
+    """Write the mixtures of latents into out (b, h, t, r)."""
     (b, h, t, r), p, splits = q_latent.shape, q_rope.shape[-1], parts.shape[1]
     lengths, at, table = (
         q_latent if x is None else x.contiguous() for x in (key_lengths, positions, block_table)

@@ -20,12 +20,13 @@ from .reference import absorb_query, expand_latent, expand_output, latent_attent
 
 
 class LatentAttention(nn.Module):
-    """Causal attention that caches a low-rank latent and one rotated key a token, instead of each head's keys and values.
+    """The layer is causal attention that caches a low-rank latent and one rotated key per token,
+    not each head's keys and values.
 
-    DeepSeek-AI 2024, https://arxiv.org/abs/2405.04434, section 2.1. Projections are laid out as in DeepSeek's
-    checkpoints: kv_a gives [latent ; shared rotary key], kv_b gives [key ; value] head by head, q (or q_b) gives [query ;
-    rotary query] head by head. As in the released model, each compressed latent passes an RMSNorm before it is expanded
-    (section 3.1.2), and the cache holds it normalised.
+    DeepSeek-AI 2024, https://arxiv.org/abs/2405.04434, section 2.1. Projections are laid out like those of
+    DeepSeek's checkpoints: kv_a gives [latent ; shared rotary key], kv_b gives [key ; value] head by head, and q (or q_b)
+    gives [query ; rotary query] head by head. As in the released model, each compressed latent passes an RMSNorm before
+    it is expanded (section 3.1.2), and the cache holds it normalised.
 
     Args:
         d_model: width of the tokens.
@@ -39,10 +40,10 @@ class LatentAttention(nn.Module):
         scale: factor on the scores (default: (qk_nope_head_dim + qk_rope_head_dim) ** -0.5).
         norm: whether the latents are normalised. A layer converted by SVD has no norm.
         form: "expanded", "absorbed", or None for the one that takes fewer operations (see `cheaper_form`).
-        impl: "reference" (the definition), "blocked" (memory linear in the length), "torch" (PyTorch's fused attention),
-            "triton" (kernels, interpreted without a GPU) or "numba" (a kernel for processors). Absorbed, from a cache, the
-            last two read it where it lies, without a codec and without gradients, and "torch" does as "blocked":
-            `latent_attention_blocked`. In all else "numba" does as "blocked".
+        impl: "reference" (the definition), "blocked" (memory linear in the length), "torch" (PyTorch's fused
+            attention), "triton" (kernels, interpreted without a GPU) or "numba" (a kernel for processors). Absorbed,
+            from a cache, the last two read it where it lies, without a codec and without gradients, and "torch" does as
+            "blocked": `latent_attention_blocked`. In all else "numba" does as "blocked".
 
     Raises:
         ValueError: a width, a rope, a form or an impl that does not fit.
@@ -110,12 +111,12 @@ class LatentAttention(nn.Module):
 
     @property
     def cache_shape(self) -> CacheShape:
-        """A normalised latent and a rotated key a token, whatever the number of heads."""
+        """Return what a cache keeps: a normalised latent and a rotated key per token, whatever the number of heads."""
         return CacheShape(1, (self.shape.kv_lora_rank, self.shape.qk_rope_head_dim))
 
     @property
     def up_projections(self) -> tuple[Float[Tensor, "h n r"], Float[Tensor, "h dv r"]]:
-        """W_UK and W_UV, head by head: views of kv_b's weight."""
+        """Return W_UK and W_UV, head by head: views of kv_b's weight."""
         by_head = rearrange(self.kv_b.weight, "(h nv) r -> h nv r", h=self.shape.n_heads)
         return by_head.split([self.shape.qk_nope_head_dim, self.shape.v_head_dim], dim=1)
 
@@ -126,7 +127,7 @@ class LatentAttention(nn.Module):
         key_lengths: Int[Tensor, " b"] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """The output (b, t, d): each token attends to itself and those before it.
+        """Return the output (b, t, d): each token attends to itself and those before it.
 
         Args:
             key_lengths: how many tokens of each row exist; what stands after them is padding.
@@ -152,7 +153,7 @@ class LatentAttention(nn.Module):
     def queries(
         self, x: Float[Tensor, "b t d"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b h t n"], Float[Tensor, "b h t p"]]:
-        """Each head's query, and its part that is turned by its position."""
+        """Return each head's query, and its part that is turned by its position."""
         # equations 12 to 14, or their first two as one
         q = self.q(x) if self.q_lora_rank is None else self.q_b(self.q_a_norm(self.q_a(x)))
         q = split_heads(q, self.shape.n_heads)
@@ -162,7 +163,9 @@ class LatentAttention(nn.Module):
     def compress(
         self, x: Float[Tensor, "b t d"], positions: Int[Tensor, " t"] | Int[Tensor, "b t"]
     ) -> tuple[Float[Tensor, "b 1 t r"], Float[Tensor, "b 1 t p"]]:
-        """What the cache keeps of tokens: their normalised latents (equation 9) and shared rotated keys (equation 15)."""
+        """Return what the cache keeps of tokens:
+        their normalised latents (equation 9) and shared rotated keys (equation 15).
+        """
         latent, k_rope = self.kv_a(x)[:, None].split([self.shape.kv_lora_rank, self.shape.qk_rope_head_dim], dim=-1)
         # Under autocast a norm gives float32, whatever it is given.
         return self.kv_a_norm(latent).to(latent.dtype), self._rotate(k_rope, positions)
@@ -188,7 +191,9 @@ class LatentAttention(nn.Module):
         return self.o(merge_heads(out))  # equation 19
 
     def _attend_as_softmax(self, form, q_nope, q_rope, latent, k_rope, w_uk, w_uv, masking):
-        """Either form by a fused softmax attention: over every head's keys, or as multi-query attention over latents."""
+        """Attend in either form by a fused softmax attention:
+        over every head's keys, or as multi-query attention over latents.
+        """
         attend = form_of(self.impl, self.forms)
         if form == "expanded":
             q = torch.cat([q_nope, q_rope], dim=-1)
@@ -198,7 +203,7 @@ class LatentAttention(nn.Module):
         return expand_output(attend(q, k, latent, scale=self.scale, **masking), w_uv)
 
     def _decode_in_place(self, q_nope, q_rope, cache, positions):
-        """Straight from the cache's storage: nothing is gathered, and nothing but the tokens read."""
+        """Attend straight from the cache's storage: nothing is gathered, and nothing but the tokens read."""
         held = (*_raw_storage(cache, self.impl), *self.up_projections)
         held = (x.to(q_nope.dtype) for x in held)  # of another under autocast alone
         out = form_of(self.impl, self.decoders)(
@@ -213,12 +218,12 @@ class LatentAttention(nn.Module):
 
 
 def _norm(width: int, norm: bool) -> nn.Module:
-    """The norm of a latent, with the released model's epsilon."""
+    """Return the norm of a latent, with the released model's epsilon."""
     return nn.RMSNorm(width, eps=1e-6) if norm else nn.Identity()
 
 
 def _read(cache: KeyValueCache, positions: Tensor, *, dtype: torch.dtype) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """What a cache holds, and what queries at these positions see of it; token by token in order, if it can be."""
+    """Return what a cache holds, and what queries at these positions see of it; token by token in order, if it can be."""
     if not cache.in_order:
         (latent, k_rope), visible = read_cache(cache, positions, dtype=dtype)
         return latent, k_rope, dict(mask=visible)
@@ -230,7 +235,7 @@ def _read(cache: KeyValueCache, positions: Tensor, *, dtype: torch.dtype) -> tup
 
 
 def _raw_storage(cache: KeyValueCache, impl: str) -> list[Tensor]:
-    """The streams as they lie, (b, 1, capacity, width) or pages, of a cache that keeps position p in slot p."""
+    """Return the streams as they lie, (b, 1, capacity, width) or pages, of a cache that keeps position p in slot p."""
     if cache.window is not None or any(len(fields) != 1 for fields in cache.storage):
         raise ValueError(
             f"impl={impl!r} decodes from contiguous and paged caches without a codec, got {type(cache).__name__}: "

@@ -29,7 +29,11 @@ def latent_attention_loop(
     *,
     causal: bool = False,
 ) -> Float[Tensor, "h t dv"]:
-    """One sequence, head by head, token by token: the oracle. Query i of t stands at position s - t + i."""
+    """Read token by token, in one sequence and head by head: the oracle.
+
+    Args:
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+    """
     (h, t, n), s, p = q_nope.shape, len(latent), q_rope.shape[-1]
     out = q_nope.new_zeros(h, t, w_uv.shape[1])
     q_nope, q_rope, latent, k_rope, w_uk, w_uv = (wide(x) for x in (q_nope, q_rope, latent, k_rope, w_uk, w_uv))
@@ -53,7 +57,7 @@ def expand_latent(
     w_uk: Float[Tensor, "h n r"],
     w_uv: Float[Tensor, "h dv r"],
 ) -> tuple[Float[Tensor, "b h s np"], Float[Tensor, "b h s dv"]]:
-    """The keys, [W_UK c ; shared rotated key], and the values, W_UV c, of every head."""
+    """Return the keys, [W_UK c ; shared rotated key], and the values, W_UV c, of every head."""
     k_nope = einsum(latent[:, 0], w_uk, "b s r, h n r -> b h s n")  # equation 10
     v = einsum(latent[:, 0], w_uv, "b s r, h dv r -> b h s dv")  # equation 11
     return torch.cat([k_nope, k_rope.expand(-1, len(w_uk), -1, -1)], dim=-1), v  # equation 17
@@ -73,11 +77,13 @@ def latent_attention(
     mask: Tensor | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """The definition: expand the latents into each head's keys and values, then attend.
+    """Expand the latents into each head's keys and values, then attend: the definition.
 
     Args:
-        q_rope, k_rope: already rotated by their positions; of width 0 where positions are told otherwise.
-        causal, key_lengths, mask: as in `softmax_attention`.
+        q_rope, k_rope: already rotated by their positions; of width 0 where positions are said otherwise.
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        key_lengths: (b,) integers; later tokens are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
         scale: factor on the scores (default: (n + p) ** -0.5).
 
     Raises:
@@ -92,12 +98,14 @@ def latent_attention(
 
 
 def absorb_query(q_nope: Float[Tensor, "b h t n"], w_uk: Float[Tensor, "h n r"]) -> Float[Tensor, "b h t r"]:
-    """W_UK^T q: the query that meets a latent as q itself meets the key W_UK c, since q . (W_UK c) = (W_UK^T q) . c."""
+    """Return W_UK^T q: the query that meets a latent as q itself meets the key W_UK c, since q .
+    (W_UK c) = (W_UK^T q) . c. (W_UK c) = (W_UK^T q) . c.
+    """
     return einsum(q_nope, w_uk, "b h t n, h n r -> b h t r")
 
 
 def expand_output(mixed: Float[Tensor, "b h t r"], w_uv: Float[Tensor, "h dv r"]) -> Float[Tensor, "b h t dv"]:
-    """W_UV of a mixture of latents, which is the same mixture of the values W_UV c."""
+    """Return W_UV of a mixture of latents, which is the same mixture of the values W_UV c."""
     return einsum(mixed, w_uv, "b h t r, h dv r -> b h t dv")
 
 
@@ -115,10 +123,21 @@ def latent_attention_absorbed(
     mask: Tensor | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """`latent_attention` without any head's keys or values: all heads read the latents, as in multi-query attention.
+    """Return what `latent_attention` does, without any head's keys or values:
+    all heads read the latents, as in multi-query attention.
 
-    The same result (section 2.1.2 and appendix C: W_UK goes into the query, W_UV into the output). The scale stays that
-    of the heads, whatever the latents' width.
+    The result is the same (section 2.1.2 and appendix C: W_UK goes into the query, W_UV into the output). The scale
+    stays that of the heads, whatever the latents' width.
+
+    Args:
+        q_rope, k_rope: already rotated by their positions; of width 0 where positions are said otherwise.
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        key_lengths: (b,) integers; later tokens are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+        scale: factor on the scores (default: (n + p) ** -0.5).
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; the message names the rule and the values.
     """
     check_latent(q_nope, q_rope, latent, k_rope, w_uk, w_uv)
     fitting = check_masking(q_nope, latent, key_lengths=key_lengths, mask=mask)

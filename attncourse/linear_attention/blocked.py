@@ -7,6 +7,7 @@ section 3.2. Every step is differentiable as it stands, so none has a backward p
 """
 
 import itertools
+from typing import Literal, Unpack, overload
 
 import torch
 from einops import rearrange
@@ -17,11 +18,33 @@ from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
 from .features import FeatureMap, elu_plus_one
-from .inputs import CHUNK_OF_FEATURES, check_chunked, check_delta, check_inputs, prepare
+from .inputs import CHUNK_OF_FEATURES, LinearOptions, check_chunked, check_delta, check_inputs, prepare
 from .state import LinearState, attend_beside, read_state
 
 # A causal piece of so many chunks hands its state to the next: what stands in between does not grow with the sequence.
 CHUNKS_AT_ONCE = 32
+
+
+@overload
+def linear_attention_blocked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    chunk: int = 64,
+    return_state: Literal[False] = False,
+    **options: Unpack[LinearOptions],
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def linear_attention_blocked(
+    q: Tensor, k: Tensor, v: Tensor, *, chunk: int = 64, return_state: Literal[True], **options: Unpack[LinearOptions]
+) -> tuple[Tensor, LinearState]:
+    """Return the output and the last state."""
+    ...
 
 
 @outside_autocast
@@ -39,12 +62,20 @@ def linear_attention_blocked(
     chunk: int = 64,
     return_state: bool = False,
 ) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], LinearState]:
-    """`linear_attention` in chunks of `chunk` keys: the same result and gradients, time and memory linear in t + s.
+    """Return what `linear_attention` does, in chunks: the same result and gradients, time and memory linear in t + s.
 
-    Other arguments as in the reference.
+    Args:
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        feature_map: phi, from (..., dk) to (..., f).
+        normalize: divide by the sum of the weights; without it, the output is the plain sum.
+        decay: what a step leaves of the past, in (0, 1], broadcastable to (b, g, s, f). Needs causal.
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        state: what was read before these keys.
+        chunk: keys of a chunk.
+        return_state: give also the state after the last key, with its gradient.
 
     Raises:
-        ValueError: as the reference; a chunk below 1; a decay a feature below 1e-4.
+        ValueError: a shape, dtype, device or range is wrong; a chunk below 1; a decay per feature below 1e-4.
     """
     require(chunk >= 1, f"chunk must be at least 1, got {chunk}")
     options = dict(causal=causal, feature_map=feature_map, normalize=normalize, chunk=chunk)
@@ -80,7 +111,7 @@ def linear_attention_blocked(
 
 
 def _piece(q, k, v, decay, key_lengths, state, *, causal, feature_map, normalize, chunk) -> tuple[Tensor, LinearState]:
-    """The output and the next state of one piece, all of its chunks at once."""
+    """Return the output and the next state of one piece, all of its chunks at once."""
     inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
     check_chunked(inputs.decay)
     if inputs.decay is not None and inputs.decay.shape[-1] > 1:
@@ -91,7 +122,7 @@ def _piece(q, k, v, decay, key_lengths, state, *, causal, feature_map, normalize
 
 
 def _in_chunks(q, k, v, decay, state, *, chunk):
-    """Mixture, total weight and last state of causal queries beside their keys, (b, h, n, f) and (b, g, n, f)."""
+    """Return mixture, total weight and last state of causal queries beside their keys, (b, h, n, f) and (b, g, n, f)."""
     n, g = k.shape[2], k.shape[1]
     if 0 in (n, q.shape[0]):
         return (*read_state(q, state, decay=None), state)
@@ -114,13 +145,13 @@ def _in_chunks(q, k, v, decay, state, *, chunk):
 
 
 def _whole_chunks(x, chunk, fill=0.0):
-    """The length filled up to a multiple of the chunk: keys without features change nothing."""
+    """Return x with the length filled up to a multiple of the chunk: keys without features change nothing."""
     missing = -x.shape[2] % chunk
     return torch.nn.functional.pad(x, (0, 0, 0, missing), value=fill) if missing else x
 
 
 def _chunk_weights(q, k, reached):
-    """The causal weights within each chunk, (b, g, m, r, c, c)."""
+    """Return the causal weights within each chunk, (b, g, m, r, c, c)."""
     k = k[:, :, :, None]
     if reached is None:
         return (q @ k.transpose(-1, -2)).tril()
@@ -133,7 +164,7 @@ def _chunk_weights(q, k, reached):
 
 
 def _chunk_states(k, v, reached, state):
-    """The state that enters each chunk, (b, g, m, f, dv) and (b, g, m, f), and the one after the last."""
+    """Return the state that enters each chunk, (b, g, m, f, dv) and (b, g, m, f), and the one after the last."""
     if reached is not None:
         k = k * (reached[:, :, :, -1:] - reached).exp()  # as much as is left at the chunk's end
     gains, sums = (k.transpose(-1, -2) @ v).unbind(dim=2), k.sum(dim=3).unbind(dim=2)
@@ -159,13 +190,18 @@ def delta_rule_blocked(
     state: Float[Tensor, "b g dk dv"] | None = None,
     chunk: int = 64,
 ) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b g dk dv"]]:
-    """`delta_rule_attention` in chunks: within one, what each step writes solves a triangular system.
+    """Return what `delta_rule_attention` does, in chunks: within one, what each step writes solves a triangular system.
 
-    A step writes u_i = beta_i (v_i - S^T k_i - sum over j < i of (k_i . k_j) u_j): (I + L) U = beta (V - K S) with
-    L = tril(beta K K^T, -1), which is Yang et al. 2024, equations 10 and 11.
+    A step writes u_i = beta_i (v_i - S^T k_i - sum over j < i of (k_i . k_j) u_j): (I + L) U = beta (V - K S) with L =
+    tril(beta K K^T, -1), which is Yang et al. 2024, equations 10 and 11.
+
+    Args:
+        beta: how much of what is missing a step writes.
+        state: the memory before these keys (default: zeros).
+        chunk: keys of a chunk.
 
     Raises:
-        ValueError: as `delta_rule_attention`; a chunk below 1.
+        ValueError: more queries than keys; a shape, dtype or device is wrong; a chunk below 1.
     """
     require(chunk >= 1, f"chunk must be at least 1, got {chunk}")
     (g, s), t, dtype = k.shape[1:3], q.shape[2], q.dtype

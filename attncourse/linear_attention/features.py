@@ -15,13 +15,13 @@ FeatureMap = Callable[[Tensor], Tensor]
 
 
 def elu_plus_one(x: Float[Tensor, "*rows dk"]) -> Float[Tensor, "*rows dk"]:
-    """elu(x) + 1, positive everywhere (Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236, equation 7)."""
+    """Return elu(x) + 1, positive everywhere (Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236, equation 7)."""
     # elu(x) = exp(x) - 1 below 0: next to 1 a small exp(x) rounds away. No clamp: its slope at 0 is 0 from PyTorch 2.14 on.
     return torch.relu(x) + x.masked_fill(x > 0, 0).exp()
 
 
 def identity(x: Float[Tensor, "*rows dk"]) -> Float[Tensor, "*rows dk"]:
-    """x itself: scores of either sign, so that a sum of them is no normalizer."""
+    """Return x itself: scores of either sign, so that a sum of them is no normalizer."""
     return x
 
 
@@ -29,11 +29,11 @@ FEATURE_MAPS: dict[str, FeatureMap] = {"elu": elu_plus_one, "identity": identity
 
 
 class RandomFeatures(nn.Module):
-    """exp(W x - |x|^2 / 2) / sqrt(f) for x scaled by dk ** -1/4: positive, and right on average for softmax.
+    """The map is exp(W x - |x|^2 / 2) / sqrt(f) for x scaled by dk ** -1/4: positive, and right on average for softmax.
 
     Choromanski et al. 2020, https://arxiv.org/abs/2009.14794, lemma 1: over random W the mean of phi(q) . phi(k) is
-    exp(q . k / sqrt(dk)). The authors' code also subtracts a maximum over all keys; here nothing does, since it would let
-    the future into the past. No feature exceeds exp(|w|^2 / 2), which float32 holds to dk of about 150.
+    exp(q . k / sqrt(dk)). The authors' code also subtracts a maximum over all keys; here nothing does, since it would
+    let the future into the past. No feature exceeds exp(|w|^2 / 2), which float32 holds to dk of about 150.
 
     W is a buffer: a layer saves it, loads it and moves with it.
     """
@@ -45,7 +45,7 @@ class RandomFeatures(nn.Module):
         self.register_buffer("projection", projection)
 
     def forward(self, x: Float[Tensor, "*rows dk"]) -> Float[Tensor, "*rows f"]:
-        """The features of each vector."""
+        """Return the features of each vector."""
         n_features, dk = self.projection.shape
         x = x * dk**-0.25
         exponent = x @ self.projection.to(x).T - x.square().sum(dim=-1, keepdim=True) / 2
@@ -55,9 +55,15 @@ class RandomFeatures(nn.Module):
 def draw_random_features(
     dk: int, n_features: int, *, orthogonal: bool = True, rng: torch.Generator | None = None
 ) -> RandomFeatures:
-    """A random map with rows W drawn normally; orthogonal in blocks of dk by default (ibid., section 2.4).
+    """Return a random map with rows W drawn normally; orthogonal in blocks of dk where nothing else is said (ibid., section 2.4).
 
     Orthogonal rows keep each row's distribution, so the mean stays right; errors of different rows then cancel better.
+
+    Args:
+        dk: width of the vectors.
+        n_features: f, rows of W.
+        orthogonal: whether rows of a block of dk are.
+        rng: what draws (default: PyTorch's own generator).
 
     Raises:
         ValueError: a width below 1.
@@ -72,6 +78,6 @@ def draw_random_features(
 
 
 def _random_rotations(count: int, dk: int, rng: torch.Generator | None) -> Float[Tensor, "count dk dk"]:
-    """Orthogonal matrices with no direction preferred: QR alone prefers some, by the signs that it chooses."""
+    """Return orthogonal matrices with no direction preferred: QR alone prefers some, by the signs that it chooses."""
     q, r = torch.linalg.qr(torch.randn(count, dk, dk, generator=rng, dtype=torch.float64))
     return q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]

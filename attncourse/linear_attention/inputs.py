@@ -1,5 +1,7 @@
 """What every form of linear attention does first: check, map to features, blank the padding, start the state."""
 
+from typing import TypedDict
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -15,6 +17,17 @@ from .state import Inputs, LinearState
 CHUNK_OF_FEATURES, LEAST_DECAY = 16, 1e-4
 
 
+class LinearOptions(TypedDict, total=False):
+    """The options are what forms of linear attention take beside q, k and v; `linear_attention` says what each means."""
+
+    causal: bool
+    feature_map: FeatureMap
+    normalize: bool
+    decay: Tensor | None
+    key_lengths: Int[Tensor, " b"] | None
+    state: LinearState | None
+
+
 def prepare(
     q: Tensor,
     k: Tensor,
@@ -26,7 +39,19 @@ def prepare(
     key_lengths: Int[Tensor, " b"] | None,
     state: LinearState | None,
 ) -> Inputs:
-    """The checked inputs. A padded key has no features, no value and no decay, whatever stands there."""
+    """Return the checked inputs; a padded key has no features, no value and no decay, whatever stands there.
+
+    Args:
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv).
+        causal: whether a query sees nothing after its position.
+        feature_map: phi, from (..., dk) to (..., f).
+        decay: what a step leaves of the past, in (0, 1], broadcastable to (b, g, s, f); None for all.
+        key_lengths: (b,) integers; later keys are padding.
+        state: what was read before these keys; None for nothing.
+
+    Raises:
+        ValueError: the message names the rule and what was received.
+    """
     check_inputs(q, k, v, causal=causal, decay=decay, key_lengths=key_lengths, state=state)
     (b, g, s), dv = k.shape[:3], v.shape[-1]
     features, queries = feature_map(wide(blank_padding(k, key_lengths))), feature_map(wide(q))
@@ -49,7 +74,9 @@ def prepare(
 
 
 def check_chunked(decay: Tensor | None) -> None:
-    """A decay a feature is factored around the middle of a chunk, where no factor may leave float32's range."""
+    """Check a decay per feature: it is factored around the middle of a chunk,
+    where no factor may leave float32's range.
+    """
     if decay is None or decay.shape[-1] == 1 or not has_values(decay):
         return
     low = decay.min().item()
@@ -58,7 +85,18 @@ def check_chunked(decay: Tensor | None) -> None:
 
 
 def check_inputs(q, k, v, *, causal, decay, key_lengths, state) -> None:
-    """What can be said before keys are features."""
+    """Check what can be checked before keys are features.
+
+    Args:
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv).
+        causal: whether a query sees nothing after its position.
+        decay: needs causal; None passes.
+        key_lengths: (b,) integers; None passes.
+        state: of the right kind; None passes.
+
+    Raises:
+        ValueError: the message names the rule and what was received.
+    """
     check_qkv(q, k, v)
     (b, g, s), t = k.shape[:3], q.shape[2]
     check_key_lengths(key_lengths, b=b, s=s, like=q)
@@ -76,7 +114,7 @@ def check_inputs(q, k, v, *, causal, decay, key_lengths, state) -> None:
 
 
 def _full_decay(decay: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
-    """Expanded to (b, g, s, 1) or (b, g, s, f): one factor a step, or one a feature and step."""
+    """Return the decay expanded to (b, g, s, 1) or (b, g, s, f): one factor per step, or one per feature and step."""
     last = decay.shape[-1] if decay.ndim else 1
     if last not in (1, shape[-1]):
         raise ValueError(f"decay must broadcast to (b, g, s, f) = {shape}, got {tuple(decay.shape)}")
@@ -84,7 +122,7 @@ def _full_decay(decay: Tensor, shape: tuple[int, int, int, int]) -> Tensor:
 
 
 def check_decay(decay: Tensor) -> None:
-    """Every factor lies in (0, 1]."""
+    """Check that every factor of the decay lies in (0, 1]."""
     if has_values(decay):
         low, high = decay.min().item(), decay.max().item()
         if not (low > 0 and high <= 1):  # nor is NaN
@@ -92,13 +130,23 @@ def check_decay(decay: Tensor) -> None:
 
 
 def check_state(state: LinearState, shape: tuple[int, int, int, int], *, like: Tensor) -> None:
-    """S is (b, g, f, dv) and z (b, g, f), in the precision of the sums."""
+    """Check that in state S is (b, g, f, dv) and z (b, g, f), in the precision of the sums.
+
+    Args:
+        shape: (b, g, f, dv).
+        like: a tensor of the sums' dtype and device.
+    """
     check_memory("state's S", state.S, shape, like=like)
     check_memory("state's z", state.z, shape[:3], like=like)
 
 
 def check_memory(name: str, x: Tensor, shape: tuple[int, ...], *, like: Tensor) -> None:
-    """Of this shape, and where and as precise as the sums are."""
+    """Check that x has this shape, and is where and as precise as the sums are.
+
+    Args:
+        name: of x, for the message.
+        like: a tensor of the sums' dtype and device.
+    """
     if x.shape != shape:
         raise ValueError(f"the {name} must have shape {shape}, got {tuple(x.shape)}")
     if (x.dtype, x.device) != (like.dtype, like.device):
@@ -108,7 +156,13 @@ def check_memory(name: str, x: Tensor, shape: tuple[int, ...], *, like: Tensor) 
 def check_delta(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The delta rule's inputs and its memory, checked, in the precision of the sums."""
+    """Return the delta rule's inputs and its memory, checked, in the precision of the sums.
+
+    Args:
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv).
+        beta: (b, g, s).
+        state: (b, g, dk, dv); None for zeros.
+    """
     check_qkv(q, k, v)
     check_tensors(q=q, beta=beta)
     (t, dk), (b, g, s, dv) = q.shape[2:], v.shape

@@ -13,6 +13,7 @@ of 16-bit inputs are tf32, which has their precision and float32's range: a stat
 
 import math
 from functools import partial
+from typing import Literal, Unpack, overload
 
 import torch
 from jaxtyping import Int
@@ -24,7 +25,7 @@ from attncourse._shared.precision import outside_autocast
 from attncourse._shared.validate import require
 
 from .features import FeatureMap, elu_plus_one
-from .inputs import CHUNK_OF_FEATURES, check_chunked, prepare
+from .inputs import CHUNK_OF_FEATURES, LinearOptions, check_chunked, prepare
 from .state import Inputs, LinearState, attend_beside
 
 NO_DECAY, OF_STEPS, OF_X, OF_W = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
@@ -170,9 +171,15 @@ CONFIGS = {
 
 
 def launch_config(*, width: int, out: int, bits: int, capability: int, decay: int) -> dict:
-    """Tile sizes, warps and precision of the scan for padded widths, the inputs' precision, a chip and a kind of decay.
+    """Return tile sizes, warps and precision of the scan.
 
-    With a decay a feature more steps than CHUNK_OF_FEATURES would leave float32's range.
+    With a decay per feature more steps than CHUNK_OF_FEATURES would leave float32's range.
+
+    Args:
+        width, out: of features and of values, padded.
+        bits: of an element of the inputs.
+        capability: the chip, two digits.
+        decay: its kind, as the kernel numbers them.
     """
     blocks = ("BLOCK_C", "BLOCK_W")
     config = tile_config(CONFIGS, width=width, bits=bits, capability=capability, blocks=blocks)
@@ -183,12 +190,12 @@ def launch_config(*, width: int, out: int, bits: int, capability: int, decay: in
 
 
 def step_config(out: int) -> dict:
-    """Tile and warps of the decode step for the values' padded width."""
+    """Return tile and warps of the decode step for `out`, the values' padded width."""
     return {"BLOCK_DV": min(32, out), "num_warps": 4, "num_stages": 1, "enable_fp_fusion": True}
 
 
 def _scan(x, y, w, log_decay, state, *, decay, reverse, bits):
-    """out (b, h, n, W) and the last state (b, h, X, W) of the sum above; all inputs contiguous and float32."""
+    """Return out (b, h, n, W) and the last state (b, h, X, W) of the sum above; all inputs contiguous and float32."""
     (b, h, n, width), out_width = x.shape, w.shape[-1]
     out, last = x.new_empty(b, h, n, out_width), torch.empty_like(state)
     if 0 in (b, n, out_width):
@@ -203,9 +210,11 @@ def _scan(x, y, w, log_decay, state, *, decay, reverse, bits):
 
 
 class _Scan(torch.autograd.Function):
-    """(mixture, last state) of q, k, v, the decay's logarithm to base 2 (b, h, n) or (b, h, n, f), and the first state.
+    """The scan gives (mixture, last state) of q, k, v,
+    the decay's logarithm to base 2 (b, h, n) or (b, h, n, f), and the first state.
 
-    Saves these and the last state. The decay's gradient rounds in proportion to q dq and k dk, not to their difference.
+    The backward pass needs these and the last state. The decay's gradient rounds in proportion to q dq and k dk, not to
+    their difference.
     """
 
     @staticmethod
@@ -245,7 +254,7 @@ class _Scan(torch.autograd.Function):
 
 
 def _causal_products(q, k, v, decay, state, *, bits):
-    """Mixture, total weight and last state by the scan; heads of a group get copies of their keys and values."""
+    """Return mixture, total weight and last state by the scan; heads of a group get copies of their keys and values."""
     r = q.shape[1] // k.shape[1]
     k, v, S, z = (x.repeat_interleave(r, dim=1) if r > 1 else x for x in (k, v, *state))
     log_decay = None if decay is None else decay.double().log2().repeat_interleave(r, dim=1)
@@ -254,6 +263,22 @@ def _causal_products(q, k, v, decay, state, *, bits):
     mixed, S = _Scan.apply(q, k, v, log_decay, S, bits)
     total, z = _Scan.apply(q, k, torch.ones_like(v[..., :1]), log_decay, z[..., None], bits)
     return mixed, total[..., 0], LinearState(S[:, ::r], z[:, ::r, :, 0])
+
+
+@overload
+def linear_attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, *, return_state: Literal[False] = False, **options: Unpack[LinearOptions]
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def linear_attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, *, return_state: Literal[True], **options: Unpack[LinearOptions]
+) -> tuple[Tensor, LinearState]:
+    """Return the output and the last state."""
+    ...
 
 
 @outside_autocast
@@ -270,18 +295,24 @@ def linear_attention_triton(
     state: LinearState | None = None,
     return_state: bool = False,
 ) -> Tensor | tuple[Tensor, LinearState]:
-    """Linear attention by the kernels: the signature and the result of `linear_attention`, with gradients.
-
-    Float32, float16 or bfloat16, features and values to width 256.
+    """Return what `linear_attention` does, by the kernels, with gradients.
 
     Without causal there is nothing to chunk: the state is one matrix product, and reading it another.
 
     Args:
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv), float32, float16 or bfloat16; features and values to width
+            256.
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        feature_map: phi, from (..., dk) to (..., f).
+        normalize: divide by the sum of the weights; without it, the output is the plain sum.
+        decay: what a step leaves of the past, in (0, 1], broadcastable to (b, g, s, f). Needs causal.
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        state: what was read before these keys.
         return_state: give also the float32 state after the last key, with its gradient.
 
     Raises:
-        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, a decay a feature below
-            1e-4, CPU tensors where Triton compiles).
+        ValueError: a shape, dtype, device or range is wrong; what no kernel here can do (float64, a wider head, a decay
+            per feature below 1e-4, CPU tensors where Triton compiles).
     """
     inputs = prepare(q, k, v, causal=causal, feature_map=feature_map, decay=decay, key_lengths=key_lengths, state=state)
     _check(inputs, q)
@@ -308,10 +339,18 @@ def linear_attention_step_triton(
     normalize: bool = True,
     decay: Tensor | None = None,
 ) -> tuple[Tensor, LinearState]:
-    """`linear_attention_step` as one kernel, with a decay of any kind: q (b, h, dk), k (b, g, dk), v (b, g, dv).
+    """Return what `linear_attention_step` does, as one kernel, with a decay of any kind.
+
+    Args:
+        q, k, v: (b, h, dk), (b, g, dk), (b, g, dv), float32, float16 or bfloat16.
+        state: what was read before this token (default: nothing).
+        feature_map: phi, from (..., dk) to (..., f).
+        normalize: divide by the sum of the weights.
+        decay: what this step leaves of the past, broadcastable to (b, g, f).
 
     Raises:
-        ValueError: as `linear_attention_triton`; gradients are asked for, which decoding has no use for.
+        ValueError: a shape, dtype, device or range is wrong; what no kernel here can do (float64, a wider head, CPU
+            tensors where Triton compiles); gradients are asked for, which decoding has no use for.
     """
     inputs = prepare(
         q[:, :, None], k[:, :, None], v[:, :, None], causal=True, feature_map=feature_map,

@@ -22,12 +22,12 @@ GATE_TEMPERATURE = 16  # of Yang et al. 2023, section 4.4: gates start near 1
 
 
 class LinearAttention(nn.Module):
-    """Heads of linear attention over a sequence, or from one sequence into another.
+    """The layer is heads of linear attention over a sequence, or from one sequence into another.
 
     Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236; retention's decay is Sun et al. 2023,
-    https://arxiv.org/abs/2307.08621, a fixed number a head; the gated one Yang et al. 2023,
-    https://arxiv.org/abs/2312.06635, is computed from each token, a number a feature. Both papers also gate the output
-    and normalize it by heads; here it is projected as it is.
+    https://arxiv.org/abs/2307.08621, a fixed number per head; the gated one Yang et al. 2023,
+    https://arxiv.org/abs/2312.06635, is computed from each token, a number per feature. Both papers also gate the
+    output and normalize it by heads; here it is projected as it is.
 
     Args:
         d_model: width of the queries' sequence, and of the output.
@@ -92,7 +92,14 @@ class LinearAttention(nn.Module):
         state: LinearState | None = None,
         need_state: bool = False,
     ):
-        """The output (b, t, d); with need_state also the state after the last token that was read."""
+        """Return the output (b, t, d); with need_state also the state after the last token that was read.
+
+        Args:
+            context: what is read (default: x).
+            key_lengths: (b,) integers; later keys are padding, whatever they hold.
+            state: what was read before; need_state gives it.
+            need_state: whether the state is returned, too.
+        """
         context = x if context is None else context
         check_context(x, context, self.w_q.weight, self.w_k.weight)
         q, k, v = (
@@ -118,14 +125,17 @@ class LinearAttention(nn.Module):
 
 
 class DeltaRule(nn.Module):
-    """Heads of causal attention whose memory replaces what stands under a key, instead of adding to it.
+    """The layer is heads of causal attention whose memory replaces what stands under a key, instead of adding to it.
 
     Schlag et al. 2021, https://arxiv.org/abs/2102.11174, with keys and queries of length 1 as in Yang et al. 2024,
-    https://arxiv.org/abs/2406.06484, section 3.3: SiLU, then division by the length. Theirs also has a short convolution
-    before, and normalizes the output.
+    https://arxiv.org/abs/2406.06484, section 3.3: SiLU, then division by the length. Theirs also has a short
+    convolution before, and normalizes the output.
 
     Args:
-        d_model, n_heads, head_dim, v_head_dim: as in `LinearAttention`.
+        d_model: width of the sequence, and of the output.
+        n_heads: heads.
+        head_dim: width of queries and keys (default: d_model / n_heads).
+        v_head_dim: width of values (default: head_dim).
         impl: "blocked" (in chunks) or "reference" (step by step).
     """
 
@@ -158,7 +168,13 @@ class DeltaRule(nn.Module):
         state: Float[Tensor, "b h dk dv"] | None = None,
         need_state: bool = False,
     ):
-        """The output (b, t, d); with need_state also the memory after the last token."""
+        """Return the output (b, t, d); with need_state also the memory after the last token.
+
+        Args:
+            key_lengths: (b,) integers; later tokens are padding, whatever they hold.
+            state: the memory of what was read before.
+            need_state: whether the memory is returned, too.
+        """
         check_tokens(x, self.w_q.weight)
         check_key_lengths(key_lengths, b=x.shape[0], s=x.shape[1], like=x)
         projected = [split_heads(project(x), self.n_heads) for project in (self.w_q, self.w_k, self.w_v)]

@@ -6,6 +6,8 @@ https://arxiv.org/abs/2312.06635 (gated: a number a step and feature). Here a de
 sum of what is left of its weights. The authors' code adds 1e-6 to that sum; nothing does here.
 """
 
+from typing import Literal, Unpack, overload
+
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float, Int
@@ -15,8 +17,24 @@ from attncourse._shared.masks import causal_mask
 from attncourse._shared.precision import outside_autocast
 
 from .features import FeatureMap, elu_plus_one
-from .inputs import check_delta, prepare
+from .inputs import LinearOptions, check_delta, prepare
 from .state import LinearState, absorb, at_queries, normalized, read_state
+
+
+@overload
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, return_state: Literal[False] = False, **options: Unpack[LinearOptions]
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, return_state: Literal[True], **options: Unpack[LinearOptions]
+) -> tuple[Tensor, LinearState]:
+    """Return the output and the last state."""
+    ...
 
 
 @outside_autocast
@@ -39,8 +57,8 @@ def linear_attention(
         causal: query i of t stands at position s - t + i and sees nothing after it.
         feature_map: phi, from (..., dk) to (..., f).
         normalize: divide by the sum of the weights; without it, the output is the plain sum.
-        decay: what a step leaves of the past, in (0, 1], broadcastable to (b, g, s, f): (g, 1, 1) is a number a head,
-            (b, g, s, 1) one a step, (b, g, s, f) one a step and feature. Needs causal.
+        decay: what a step leaves of the past, in (0, 1], broadcastable to (b, g, s, f): (g, 1, 1) is a number per head,
+            (b, g, s, 1) one per step, (b, g, s, f) one per step and feature. Needs causal.
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
         state: what was read before these keys.
         return_state: give also the state after the last key: hand it to the next call, and the two are one.
@@ -64,7 +82,11 @@ def linear_attention(
 def linear_weights(
     q: Float[Tensor, "b h t f"], k: Float[Tensor, "b g s f"], *, causal: bool, decay: Float[Tensor, "b g s fd"] | None
 ) -> Float[Tensor, "b h t s"]:
-    """phi(q) . phi(k) of features, 0 in the future; with decay each feature counts as much as the steps since left of it."""
+    """Return phi(q) . phi(k) of features; with decay each feature counts as much as the steps since left of it.
+
+    Args:
+        causal: whether weights of the future are 0.
+    """
     (t, f), (g, s) = q.shape[2:], k.shape[1:3]
     grouped = rearrange(q, "b (g r) t f -> b g r t f", g=g)
     visible = causal_mask(t, s, device=q.device)
@@ -91,9 +113,16 @@ def linear_attention_recurrent(
     key_lengths: Int[Tensor, " b"] | None = None,
     state: LinearState | None = None,
 ) -> tuple[Float[Tensor, "b h t dv"], LinearState]:
-    """Causal linear attention key by key, and the state after the last: the oracle of every other form.
+    """Attend key by key, causally, and return also the state after the last: the oracle of every other form.
 
     Equations 18 to 20: S and z each keep what the decay leaves, and gain one key. Nothing else is remembered.
+
+    Args:
+        feature_map: phi, from (..., dk) to (..., f).
+        normalize: divide by the sum of the weights; without it, the output is the plain sum.
+        decay: what a step leaves of the past, in (0, 1], broadcastable to (b, g, s, f).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        state: what was read before these keys.
     """
     t, s, dtype = q.shape[2], k.shape[2], q.dtype
     q, k, v, decay, (S, z) = prepare(
@@ -122,10 +151,13 @@ def linear_attention_step(
     normalize: bool = True,
     decay: Tensor | None = None,
 ) -> tuple[Float[Tensor, "b h dv"], LinearState]:
-    """One step of decoding: read one token, give one output, in time that does not depend on the position.
+    """Take one step of decoding: read one token, give one output, in time that does not depend on the position.
 
     Args:
-        decay: as in `linear_attention`, for this step: broadcastable to (b, g, f).
+        state: what was read before this token (default: nothing).
+        feature_map: phi, from (..., dk) to (..., f).
+        normalize: divide by the sum of the weights; without it, the output is the plain sum.
+        decay: what this step leaves of the past, in (0, 1], broadcastable to (b, g, f).
     """
     decay = decay if decay is None or decay.ndim == 0 else decay[..., None, :]
     out, state = linear_attention_recurrent(
@@ -136,9 +168,14 @@ def linear_attention_step(
 
 
 def retention_decay(n_heads: int, *, dtype: torch.dtype = torch.float32, device=None) -> Float[Tensor, "h 1 1"]:
-    """1 - 2 ** (-5 - i) for head i: half of the past is left after 22 steps in the first, twice as many in the next.
+    """Return 1 - 2 ** (-5 - i) for head i:
+    half of the past is left after 22 steps in the first, twice as many in the next.
 
     Sun et al. 2023, equation 8.
+
+    Args:
+        n_heads: heads.
+        dtype, device: of the result.
     """
     return 1 - 2.0 ** (-5 - torch.arange(n_heads, dtype=dtype, device=device))[:, None, None]
 
@@ -152,11 +189,15 @@ def delta_rule_attention(
     *,
     state: Float[Tensor, "b g dk dv"] | None = None,
 ) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b g dk dv"]]:
-    """Causal attention whose memory is corrected, key by key, and the memory after the last.
+    """Attend causally with a memory that is corrected, key by key, and return also the memory after the last.
 
-    Before it writes, a step reads what the memory already answers to its key, and writes only what is missing:
-    S + beta k (v - S^T k)^T. Schlag et al. 2021, https://arxiv.org/abs/2102.11174, equation 22. For keys of length 1,
-    beta = 1 replaces what stood under the key, and beta = 0 leaves it. Query i of t stands at position s - t + i.
+    Before it writes, a step reads what the memory already answers to its key, and writes only what is missing: S + beta
+    k (v - S^T k)^T. Schlag et al. 2021, https://arxiv.org/abs/2102.11174, equation 22. For keys of length 1, beta = 1
+    replaces what stood under the key, and beta = 0 leaves it. Query i of t stands at position s - t + i.
+
+    Args:
+        beta: how much of what is missing a step writes.
+        state: the memory before these keys (default: zeros).
 
     Raises:
         ValueError: more queries than keys; a shape, dtype or device is wrong.

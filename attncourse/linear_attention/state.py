@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class LinearState(NamedTuple):
-    """All that linear attention keeps of the past: its size does not depend on how long that was.
+    """The state is all that linear attention keeps of the past: its size does not depend on how long that was.
 
-    Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236, equations 16 to 19. In float32, or float64 for float64
-    inputs: a long sum in half precision stops growing.
+    Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236, equations 16 to 19. It is in float32, or float64 for
+    float64 inputs: a long sum in half precision stops growing.
     """
 
     S: Float[Tensor, "b g f dv"]
@@ -23,7 +23,7 @@ class LinearState(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """Queries and keys as features, all in the precision of the sums; decay with a last axis of 1 or f."""
+    """The inputs are queries and keys as features, all in the precision of the sums; decay with a last axis of 1 or f."""
 
     q: Float[Tensor, "b h t f"]
     k: Float[Tensor, "b g s f"]
@@ -33,7 +33,7 @@ class Inputs(NamedTuple):
 
 
 def at_queries(x: Float[Tensor, "b g s fd"], t: int) -> Float[Tensor, "b g t fd"]:
-    """x at the queries' positions s - t + i; those before the first key see nothing, whatever stands here."""
+    """Return x at the queries' positions s - t + i; those before the first key see nothing, whatever stands here."""
     s = x.shape[2]
     return x[:, :, torch.arange(s - t, s, device=x.device).clamp(min=0)] if s else x.new_ones(*x.shape[:2], t, 1)
 
@@ -41,7 +41,7 @@ def at_queries(x: Float[Tensor, "b g s fd"], t: int) -> Float[Tensor, "b g t fd"
 def read_state(
     q: Float[Tensor, "b h t f"], state: LinearState, *, decay: Float[Tensor, "b g s fd"] | None
 ) -> tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """What queries read of a state from before these keys: the mixture, and its total weight."""
+    """Return what queries read of a state from before these keys: the mixture, and its total weight."""
     grouped = rearrange(q, "b (g r) t f -> b g r t f", g=state.S.shape[1])
     if decay is not None:
         grouped = grouped * at_queries(decay.cumprod(dim=2), q.shape[2])[:, :, None]
@@ -57,7 +57,9 @@ def absorb(
     *,
     decay: Float[Tensor, "b g s fd"] | None,
 ) -> LinearState:
-    """The state after these keys, as one sum: of the past, and of each key with what the steps after it leave of it."""
+    """Return the state after these keys, as one sum:
+    of the past, and of each key with what the steps after it leave of it.
+    """
     S, z = state
     if decay is not None and k.shape[2]:
         log = decay.log()
@@ -71,7 +73,13 @@ def absorb(
 def normalized(
     mixed: Float[Tensor, "b h t dv"], total: Float[Tensor, "b h t"], *, normalize: bool, dtype: torch.dtype
 ) -> Float[Tensor, "b h t dv"]:
-    """The mixture divided by its weights' total where asked; zeros for a row of total weight 0, as one that sees nothing."""
+    """Return the mixture divided by its weights' total where asked;
+    zeros for a row of total weight 0, which sees nothing.
+
+    Args:
+        normalize: whether the total divides it.
+        dtype: of the result.
+    """
     if normalize:
         empty = total == 0
         mixed = (mixed / total.masked_fill(empty, 1.0)[..., None]).masked_fill(empty[..., None], 0.0)
@@ -81,10 +89,17 @@ def normalized(
 def attend_beside(
     inputs: Inputs, products: Callable[..., tuple], *, causal: bool, normalize: bool, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "b h t dv"], LinearState]:
-    """The output and the last state, of which only what no state can say is left to `products`.
+    """Return the output and the last state, of which only what no state can say is left to `products`.
 
-    That is causal queries each beside its own key: products(q, k, v, decay, state) gives their mixture, total weight and
-    last state. Keys before the first query are absorbed at once, and so are all keys where nothing is causal.
+    That is causal queries each beside its own key: products(q, k, v, decay, state) gives their mixture, total weight
+    and last state. Keys before the first query are absorbed at once, and so are all keys where nothing is causal.
+
+    Args:
+        inputs: what `prepare` gives.
+        products: gives what no state can say.
+        causal: whether a query sees nothing after its position.
+        normalize: whether the weights' total divides the mixture.
+        dtype: of the output.
     """
     q, k, v, decay, state = inputs
     if not causal:

@@ -21,7 +21,7 @@ POSITIONS = ("rotary", "learned")
 
 
 class FeedForward(nn.Module):
-    """Two layers on each token by itself, (b, t, d) to (b, t, d), four times as wide between them."""
+    """Two layers work on each token by itself, (b, t, d) to (b, t, d), four times as wide between them."""
 
     def __init__(self, d_model: int):
         super().__init__()
@@ -29,12 +29,12 @@ class FeedForward(nn.Module):
         self.narrow = nn.Linear(4 * d_model, d_model)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """GELU between the layers (Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415)."""
+        """Apply both layers, with GELU between them (Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415)."""
         return self.narrow(nn.functional.gelu(self.widen(x)))
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention where there is something else to read, and a feed-forward, each added to x.
+    """A block adds to x self-attention, cross-attention where there is something else to read, and a feed-forward.
 
     Args:
         d_model: width of the tokens.
@@ -81,7 +81,7 @@ class Block(nn.Module):
         head_mask: Bool[Tensor, " h"] | Float[Tensor, " h"] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """x after the block.
+        """Return x after the block.
 
         Args:
             context: what cross-attention reads.
@@ -97,24 +97,26 @@ class Block(nn.Module):
             "a block reads a context exactly if it was built with d_context, "
             f"got {'no context' if context is None else 'a context'}",
         )
-        told = dict(key_lengths=lengths, mask=mask, head_mask=head_mask, cache=cache)
+        masking = dict(key_lengths=lengths, mask=mask, head_mask=head_mask, cache=cache)
         # A layer is told only what it is to heed, so that one that cannot take it says so.
-        told = {name: value for name, value in told.items() if value is not None}
-        x = x + self.self_attention(self.norm_self(x), **told)
+        masking = {name: value for name, value in masking.items() if value is not None}
+        x = x + self.self_attention(self.norm_self(x), **masking)
         if context is not None:
             x = x + self.cross_attention(self.norm_cross(x), context, key_lengths=context_lengths)
         return x + self.feed_forward(self.norm_feed(x))
 
 
 class Stack(nn.Module):
-    """Blocks one after another, told the tokens' places, and a last normalization: (b, t, d) to (b, t, d).
+    """A stack is blocks one after another, told the tokens' places, and a last normalization: (b, t, d) to (b, t, d).
 
     Args:
-        d_model, n_heads, causal, d_context, impl: as in `Block`.
+        d_model, n_heads: width of the tokens, and heads of each attention.
         n_layers: number of blocks.
         context: the longest sequence.
         positions: "rotary" turns queries and keys; "learned" adds a vector to each token before the first block.
-        attention: makes each block's self-attention in place of a multi-head one, as in `Block`.
+        causal: whether self-attention is blind to the future.
+        d_context: width of what cross-attention reads; None for blocks without it.
+        impl, attention: as in `Block`; `attention` makes each block's own.
     """
 
     def __init__(
@@ -154,13 +156,14 @@ class Stack(nn.Module):
         caches: Sequence[KeyValueCache] | None = None,
         **masking,
     ) -> Float[Tensor, "b t d"]:
-        """x after the last block, normalized; `masking` is lengths, context_lengths and mask, as in `Block`.
+        """Return x after the last block, normalized; `masking` is lengths, context_lengths and mask, as in `Block`.
 
         Args:
             caches: one a block, for what stands before x.
 
         Raises:
-            ValueError: more tokens than the longest sequence, those in the caches included; a head_mask that is not (layers, h), or not a cache a block.
+            ValueError: more tokens than the longest sequence, those in the caches included; a head_mask that is not
+                (layers, h), or not a cache a block.
         """
         require(
             head_mask is None or len(head_mask) == len(self.blocks),
@@ -177,7 +180,9 @@ class Stack(nn.Module):
         return self.norm(x)
 
     def _place(self, x: Tensor, lengths: Tensor | None, caches: Sequence[KeyValueCache] | None) -> Tensor:
-        """x with the vectors of its positions, where they are learned; each row's begin after what its caches hold."""
+        """Return x with the vectors of its positions, where they are learned;
+        each row's begin after what its caches hold.
+        """
         t = x.shape[1]
         if not caches:
             require(t <= self.context, f"there are {self.context} positions, got {t} tokens")
@@ -196,7 +201,7 @@ class Stack(nn.Module):
 
 @contextlib.contextmanager
 def watch_weights(*layers: nn.Module) -> Iterator[list[Float[Tensor, "b h t s"]]]:
-    """A list that fills with the weights of each call of these layers; inside, they run as impl="reference".
+    """Yield a list that fills with the weights of each call of these layers; inside, they run as impl="reference".
 
     Raises:
         ValueError: a layer that does not give its weights (has no `need_weights`).
@@ -230,7 +235,7 @@ def watch_weights(*layers: nn.Module) -> Iterator[list[Float[Tensor, "b h t s"]]
 
 
 def init_embeddings(*embeddings: nn.Embedding) -> None:
-    """Small vectors, as GPT-2 starts with: PyTorch's own, of length sqrt(d), drown what the blocks add."""
+    """Start with small vectors, as GPT-2 does: PyTorch's own, of length sqrt(d), drown what the blocks add."""
     with torch.no_grad():
         for embedding in embeddings:
             embedding.weight.normal_(std=0.02)

@@ -20,7 +20,7 @@ def new_caches(
     dtype: torch.dtype | None = None,
     **options,
 ) -> list[KeyValueCache]:
-    """An empty cache for each block of the model, for b sequences, on the model's device.
+    """Return an empty cache for each block of the model, for b sequences, on the model's device.
 
     Args:
         dtype: of the keys and values that the layers hand over (default: the model's, or autocast's where it is on).
@@ -44,7 +44,7 @@ def new_caches(
 def paged(
     b: int, shape: CacheShape, *, capacity: int, page_size: int = 16, n_pages: int | None = None, **storage
 ) -> PagedCache:
-    """Sequences of at most `capacity` tokens in pages of a pool of their own.
+    """Return a cache for sequences of at most `capacity` tokens, in pages of a pool of its own.
 
     Args:
         n_pages: of the pool (default: enough for b sequences of full length).

@@ -54,7 +54,7 @@ Config = Mapping[str, Any]
 
 
 def attention_from_config(config: Config, *, layer: int = 0, impl: str | None = None) -> Attention:
-    """The attention of one layer of the model that a published config describes, with random weights.
+    """Return the attention of one layer of the model that a published config describes, with random weights.
 
     Under `torch.device("meta")` it takes no memory, whatever the model's size.
 
@@ -65,8 +65,8 @@ def attention_from_config(config: Config, *, layer: int = 0, impl: str | None = 
         impl: as in the module (default: "torch", or "blocked" where scores are bounded, as Gemma 2's are).
 
     Raises:
-        ValueError: a model whose attention is not the module's, a number that is missing, a layer that is not there, or a
-            rope scaling that is not known.
+        ValueError: a model whose attention is not the module's, a number that is missing, a layer that is not there, or
+            a rope scaling that is not known.
     """
     kind = config.get("model_type") or ("deepseek_v3" if "kv_lora_rank" in config else "mistral")
     require(kind in GROUPED + LATENT, f"model_type must be one of {', '.join(GROUPED + LATENT)}, got {kind!r}")
@@ -78,7 +78,7 @@ def attention_from_config(config: Config, *, layer: int = 0, impl: str | None = 
 
 
 def rotary_from_config(config: Config, *, width: int, interleaved: bool = False) -> RotaryEmbedding:
-    """The rotary embedding of queries and keys of this width, scaled as the config says.
+    """Return the rotary embedding of queries and keys of this width, scaled as the config says.
 
     Raises:
         ValueError: a scaling other than linear, llama3 and yarn, or a number of it that is missing; heads that are
@@ -107,7 +107,7 @@ def rotary_from_config(config: Config, *, width: int, interleaved: bool = False)
 
 
 def load_attention(layer: Attention, state_dict: Mapping[str, Tensor], *, prefix: str = "") -> Attention:
-    """The layer itself, filled with copies of a checkpoint's entries, in the checkpoint's dtype.
+    """Fill the layer with copies of a checkpoint's entries, in the checkpoint's dtype, and return it.
 
     A layer on the meta device comes to where the entries are; any other stays where it is. DeepSeek-V3's float8 weights
     are multiplied out to bfloat16.
@@ -117,7 +117,8 @@ def load_attention(layer: Attention, state_dict: Mapping[str, Tensor], *, prefix
         prefix: what stands before the attention's own names: "model.layers.3.self_attn.".
 
     Raises:
-        ValueError: entries that are missing, unexpected, of another shape, or of different dtypes; then nothing is loaded.
+        ValueError: entries that are missing, unexpected, of another shape, or of different dtypes; then nothing is
+            loaded.
     """
     prefix = prefix if prefix.endswith(".") or not prefix else prefix + "."
     # Checkpoints of Llama's first years hold its frequencies too, which the config gives.
@@ -140,7 +141,7 @@ def load_attention(layer: Attention, state_dict: Mapping[str, Tensor], *, prefix
 
 
 def attention_to_hugging_face(layer: Attention, *, prefix: str = "") -> dict[str, Tensor]:
-    """The inverse of `load_attention`: the layer's parameters under their published names, not copied."""
+    """Return the inverse of `load_attention`: the layer's parameters under their published names, not copied."""
     parameters = dict(layer.named_parameters())
     return {prefix + published: parameters[own].detach() for own, published in _published_names(layer).items()}
 
@@ -185,7 +186,9 @@ def _latent(config: Config, impl: str) -> LatentAttention:
 
 
 def _rope_parameters(config: Config) -> dict:
-    """`rope_parameters`, or what older configs spread over `rope_theta` and `rope_scaling`; all but the length as floats."""
+    """Return `rope_parameters`, or what older configs spread over `rope_theta` and `rope_scaling`;
+    all but the length as floats.
+    """
     rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     rope.setdefault("rope_type", rope.pop("type", "default"))
     rope.setdefault("rope_theta", config.get("rope_theta", 10_000.0))
@@ -200,7 +203,9 @@ def _rope_parameters(config: Config) -> dict:
 
 
 def _yarn_attention_factor(rope: dict) -> float:
-    """On cos and sin: yarn's own magnitude, less the part that goes into the softmax scale (`mscale_all_dim`)."""
+    """Return the factor on cos and sin: yarn's own magnitude,
+    less the part that goes into the softmax scale (`mscale_all_dim`).
+    """
     if rope.get("attention_factor") is not None:
         return rope["attention_factor"]
     if rope.get("mscale") and rope.get("mscale_all_dim"):
@@ -209,7 +214,7 @@ def _yarn_attention_factor(rope: dict) -> float:
 
 
 def _window(config: Config, kind: str, layer: int) -> int | None:
-    """How many keys a query of this layer sees, its own included; None where it sees all."""
+    """Return how many keys a query of this layer sees, its own included; None where it sees all."""
     window, kinds = config.get("sliding_window"), config.get("layer_types")
     if kind == "llama":
         return None
@@ -223,14 +228,14 @@ def _window(config: Config, kind: str, layer: int) -> int | None:
 
 
 def _numbers(config: Config, *names: str) -> dict:
-    """These entries of a config, none of them missing."""
+    """Return these entries of a config, none of them missing."""
     missing = [name for name in names if config.get(name) is None]
     require(not missing, f"the config must say {', '.join(missing)}: it has {', '.join(map(str, config))}")
     return {name: config[name] for name in names}
 
 
 def _published_names(layer: Attention) -> dict[str, str]:
-    """The published name of each of the layer's parameters: {"w_q.weight": "q_proj.weight", ...}."""
+    """Return the published name of each of the layer's parameters: {"w_q.weight": "q_proj.weight", ...}."""
     require(type(layer) in NAMES, f"layer must be GroupedQueryAttention or LatentAttention, got {type(layer).__name__}")
     names = NAMES[type(layer)]
     own = (name.rpartition(".") for name, _ in layer.named_parameters())
@@ -238,7 +243,7 @@ def _published_names(layer: Attention) -> dict[str, str]:
 
 
 def _multiplied_out(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Float8 weights times their blocks' factors (DeepSeek-V3, section 3.3.2), as bfloat16; the rest as it is."""
+    """Return float8 weights times their blocks' factors (DeepSeek-V3, section 3.3.2), as bfloat16; the rest as it is."""
     out = dict(entries)
     for name, factors in entries.items():
         weight = entries.get(name.removesuffix("_scale_inv"))
@@ -257,7 +262,7 @@ def _multiplied_out(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_entries(theirs: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], prefix: str) -> None:
-    """Every entry is there, of its shape, and no other is; all have one floating dtype."""
+    """Check that every entry is there, of its shape, and no other is, and that all have one floating dtype."""
     wrong = {
         "missing": [name for name in shapes if name not in theirs],
         "unexpected": [name for name in theirs if name not in shapes],

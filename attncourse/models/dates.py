@@ -28,7 +28,7 @@ ORDINALS = (
 
 
 def number_in_words(n: int) -> list[str]:
-    """0 <= n < 10**6 in English words: 307201 is three hundred and seven thousand two hundred and one."""
+    """Return a number 0 <= n < 10**6 in English words: 307201 is three hundred and seven thousand two hundred and one."""
     require(0 <= n < 10**6, f"a number must lie in 0..999999, got {n}")
     if n < 20:
         return [ONES[n]]
@@ -42,7 +42,7 @@ def number_in_words(n: int) -> list[str]:
 
 
 def ordinal_in_words(day: int) -> list[str]:
-    """1 <= day <= 31 as an ordinal: 21 is twenty first."""
+    """Return a day 1 <= day <= 31 as an ordinal: 21 is twenty first."""
     require(1 <= day <= 31, f"a day must lie in 1..31, got {day}")
     if day <= 20:
         return [ORDINALS[day - 1]]
@@ -50,7 +50,7 @@ def ordinal_in_words(day: int) -> list[str]:
 
 
 def year_in_words(year: int) -> list[str]:
-    """A year of 1900..2099 as it is spoken: nineteen ninety eight, two thousand and five, twenty twenty four."""
+    """Return a year of 1900..2099 as it is spoken: nineteen ninety eight, two thousand and five, twenty twenty four."""
     require(1900 <= year <= 2099, f"a year must lie in 1900..2099, got {year}")
     century, rest = divmod(year, 100)
     if year in range(2000, 2010):
@@ -61,7 +61,7 @@ def year_in_words(year: int) -> list[str]:
 
 
 def date_in_words(year: int, month: int, day: int, form: int) -> list[str]:
-    """One of four ways to write a date: two in words, two with digits."""
+    """Return one of four ways to write a date: two in words, two with digits."""
     name, digits = MONTHS[month - 1], list(str(year))
     forms = (
         ["the", *ordinal_in_words(day), "of", name, *year_in_words(year)],
@@ -74,14 +74,14 @@ def date_in_words(year: int, month: int, day: int, form: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Example:
-    """A source of words and the characters it should become."""
+    """An example is a source of words and the characters it should become."""
 
     source: tuple[str, ...]
     target: str
 
 
 def draw_example(rng: random.Random, *, items: int) -> Example:
-    """A list of `items` dates and numbers, written out, and its digits."""
+    """Return a list of `items` dates and numbers, written out, and its digits."""
     sources, targets = [], []
     for _ in range(items):
         if rng.random() < 0.5:
@@ -97,7 +97,9 @@ def draw_example(rng: random.Random, *, items: int) -> Example:
 
 
 def draw_examples(count: int, *, most_items: int, seed: int, without: frozenset[str] = frozenset()) -> list[Example]:
-    """`count` examples of 1..most_items items, none of whose targets is in `without`: a held-out set is held out."""
+    """Return `count` examples of 1..most_items items, none of whose targets is in `without`:
+    a held-out set is held out.
+    """
     require(count >= 1 and most_items >= 1, f"count and most_items must be at least 1, got {count}, {most_items}")
     rng, drawn = random.Random(seed), []
     while len(drawn) < count:
@@ -120,7 +122,9 @@ _TARGET_INDEX = {character: i for i, character in enumerate(TARGET_VOCABULARY)}
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded integers: source (b, s) with lengths (b,), and target (b, t) that begins with BEGIN and ends with END."""
+    """A batch holds padded integers: source (b, s) with lengths (b,),
+    and target (b, t) that begins with BEGIN and ends with END.
+    """
 
     source: Int[Tensor, "b s"]
     lengths: Int[Tensor, " b"]
@@ -128,7 +132,7 @@ class Batch:
 
 
 def make_batch(examples: list[Example]) -> Batch:
-    """Examples as integers, padded with 0.
+    """Return examples as integers, padded with 0.
 
     Raises:
         ValueError: a source holds a word that the task does not know.
@@ -143,7 +147,7 @@ def make_batch(examples: list[Example]) -> Batch:
 
 
 def read_target(tokens: Int[Tensor, " t"]) -> str:
-    """The characters up to END."""
+    """Return the characters up to END."""
     characters = [TARGET_VOCABULARY[i] for i in tokens.tolist()]
     kept = characters[: characters.index(END)] if END in characters else characters
     return "".join(c for c in kept if c not in (PAD, BEGIN))

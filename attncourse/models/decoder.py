@@ -18,7 +18,7 @@ from .blocks import Stack, init_embeddings, watch_weights
 
 
 class DecoderLM(nn.Module):
-    """A stack of causal blocks between an embedding and a linear map to the vocabulary.
+    """The model is a stack of causal blocks between an embedding and a linear map to the vocabulary.
 
     Args:
         vocabulary: how many tokens there are.
@@ -58,7 +58,7 @@ class DecoderLM(nn.Module):
 
     @property
     def context(self) -> int:
-        """The longest sequence."""
+        """Return the longest sequence."""
         return self.stack.context
 
     def forward(
@@ -70,7 +70,7 @@ class DecoderLM(nn.Module):
         head_mask: Bool[Tensor, "layers h"] | Float[Tensor, "layers h"] | None = None,
         caches: Sequence[KeyValueCache] | None = None,
     ) -> Float[Tensor, "b t n"]:
-        """Logits of the token after each.
+        """Return logits of the token after each.
 
         Args:
             lengths: how many tokens of each row exist; those after them are padding.
@@ -83,14 +83,14 @@ class DecoderLM(nn.Module):
         )
 
     def attention_weights(self, tokens: Int[Tensor, "b t"], **masking) -> Float[Tensor, "layers b h t t"]:
-        """The weights of every head of every block while reading the tokens; `masking` as in forward."""
+        """Return the weights of every head of every block while reading the tokens; `masking` as in forward."""
         with torch.no_grad(), watch_weights(*(block.self_attention for block in self.stack.blocks)) as seen:
             self(tokens, **masking)
         return torch.stack(seen)
 
 
 def next_token_loss(model: nn.Module, tokens: Int[Tensor, "b t"], **masking) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats of each token after the first, given those before it.
+    """Return mean cross-entropy in nats of each token after the first, given those before it.
 
     Raises:
         ValueError: there is no second token.

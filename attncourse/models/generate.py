@@ -25,7 +25,9 @@ NextLogits = Callable[[Int[Tensor, "b t"]], Float[Tensor, "b t n"]]
 
 @dataclass(frozen=True)
 class Read:
-    """What one slot of the batch reads in one pass: of this prompt and what follows it, the tokens start..stop - 1."""
+    """This is what one slot of the batch reads in one pass:
+    of this prompt and what follows it, the tokens start..stop - 1.
+    """
 
     prompt: int
     start: int
@@ -39,7 +41,7 @@ def choose(
     top_k: int | None = None,
     rng: torch.Generator | list[torch.Generator] | None = None,
 ) -> Int[Tensor, " b"]:
-    """A token of each row: the likeliest at temperature 0, else drawn from softmax(logits / temperature).
+    """Choose a token of each row: the likeliest at temperature 0, else drawn from softmax(logits / temperature).
 
     Of tokens that are equally likely the first counts as the likelier.
 
@@ -87,7 +89,7 @@ def generate(
     progress: bool | None = None,
     on_pass: Callable[[list[Read]], None] | None = None,
 ) -> Int[Tensor, "b steps"]:
-    """`steps` tokens after each prompt; 0, which is padding, after `end`.
+    """Return `steps` tokens after each prompt; 0, which is padding, after `end`.
 
     What follows a prompt depends on the prompt alone, not on caches, chunk, slots or who shares the batch: each prompt
     draws by a generator of its own, seeded from rng in the prompts' order.
@@ -110,7 +112,8 @@ def generate(
 
     Raises:
         ValueError: no prompt, an empty prompt, or another number below 1; slots or chunk without caches; with them, a
-            prompt and steps that exceed the context or the caches' capacity, or a cache that holds something; as `choose`.
+            prompt and steps that exceed the context or the caches' capacity, or a cache that holds something; as
+            `choose`.
     """
     steps = [steps] * len(prompts) if isinstance(steps, int) else list(steps)
     _check_prompts(prompts, steps)
@@ -145,7 +148,7 @@ def generate(
 
 
 class _Row:
-    """A prompt and what was written after it; its first `held` tokens stand in the caches."""
+    """A row is a prompt and what was written after it; its first `held` tokens stand in the caches."""
 
     def __init__(self, index: int, prompt: Int[Tensor, " _"], steps: int, rng: torch.Generator | None):
         self.index, self.tokens, self.left, self.rng, self.held = index, prompt.tolist(), steps, rng, 0
@@ -153,7 +156,7 @@ class _Row:
 
 @dataclass
 class _Batch:
-    """The rows that share the passes of a model, a slot each, and those that wait for a slot."""
+    """A batch is the rows that share the passes of a model, a slot each, and those that wait for a slot."""
 
     rows: list[_Row]
     waiting: deque[_Row]
@@ -162,7 +165,9 @@ class _Batch:
     caches: Sequence[KeyValueCache] | None = None
 
     def plan(self) -> list[Read]:
-        """What each slot reads next: the tokens that its caches do not hold, or without caches all of them again."""
+        """Return what each slot reads next: the tokens that its caches do not hold,
+        or without caches all of them again.
+        """
         reads = []
         for row in self.rows:
             if self.caches is None:  # a row that has ended reads on: the model may know its rows by their places
@@ -173,7 +178,7 @@ class _Batch:
         return reads
 
     def read(self, model: NextLogits, reads: list[Read], *, device: torch.device) -> Float[Tensor, "b n"]:
-        """Logits of the token after the last that each slot reads."""
+        """Return logits of the token after the last that each slot reads."""
         pieces = [
             torch.tensor(row.tokens[read.start : read.stop], dtype=torch.long)
             for row, read in zip(self.rows, reads, strict=True)
@@ -181,14 +186,14 @@ class _Batch:
         counts = torch.tensor([len(piece) for piece in pieces], device=device)
         # What stands behind a piece is padding: a causal model does not see it, and a cache does not keep it.
         tokens = nn.utils.rnn.pad_sequence(pieces, batch_first=True).to(device)
-        told = {} if self.caches is None else dict(lengths=counts, caches=self.caches)
-        logits = model(tokens, **told)
+        options = {} if self.caches is None else dict(lengths=counts, caches=self.caches)
+        logits = model(tokens, **options)
         for row, read in zip(self.rows, reads, strict=True):
             row.held = read.stop
         return logits[torch.arange(len(counts), device=device), (counts - 1).clamp_min(0)]
 
     def ready(self) -> list[int]:
-        """Slots of which everything is read and something is to be written."""
+        """Return slots of which everything is read and something is to be written."""
         return [i for i, row in enumerate(self.rows) if row.left and row.held == len(row.tokens)]
 
     def write(self, tokens: dict[int, int], end: int | None) -> None:
@@ -205,7 +210,7 @@ class _Batch:
 
 
 def _fork(rng: torch.Generator | None) -> torch.Generator | None:
-    """A generator of its own for a prompt, so that what it draws depends on no other."""
+    """Return a generator of its own for a prompt, so that what it draws depends on no other."""
     if rng is None:
         return None
     seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
@@ -228,7 +233,7 @@ def _check_drawing(temperature: float, rng) -> None:
 
 
 def _check_room(caches: Sequence[KeyValueCache], longest: int, context: int) -> None:
-    """Before anything is read: what a row holds at last fits the model's positions and each cache."""
+    """Check, before anything is read, that what a row holds at last fits the model's positions and each cache."""
     require(
         longest <= context, f"with caches nothing is forgotten: a context of {context} does not hold {longest} tokens"
     )

@@ -18,7 +18,7 @@ from .training import DrawLoss
 
 
 class Recall(NamedTuple):
-    """A batch of the task."""
+    """This is a batch of the task."""
 
     keys: Int[Tensor, "b n"]
     values: Int[Tensor, "b n"]
@@ -29,7 +29,7 @@ class Recall(NamedTuple):
 def draw_recall(
     batch: int, *, n_pairs: int, n_keys: int, n_values: int, repeat: bool = False, rng: torch.Generator
 ) -> Recall:
-    """Pairs with values drawn freely; keys all different, or, with repeat, drawn freely too.
+    """Draw pairs with values drawn freely; keys are all different, or, with repeat, drawn freely too.
 
     With repeat a key may come again, with another value, which is then the one that counts.
 
@@ -49,7 +49,7 @@ def draw_recall(
 
 
 class Recaller(nn.Module):
-    """One layer that mixes tokens, (b, t, d) to (b, t, d), between the pairs and the answer; nothing else.
+    """The model is one layer that mixes tokens, (b, t, d) to (b, t, d), between the pairs and the answer; nothing else.
 
     Args:
         mixer: the layer, causal or at least one whose last output may read all tokens.
@@ -68,13 +68,13 @@ class Recaller(nn.Module):
     def forward(
         self, keys: Int[Tensor, "b n"], values: Int[Tensor, "b n"], asked: Int[Tensor, " b"]
     ) -> Float[Tensor, "b values"]:
-        """Logits of the value that the asked key last had."""
+        """Return logits of the value that the asked key last had."""
         pairs = self.embed_key(keys) + self.embed_value(values)
         return self.to_value(self.mixer(torch.cat([pairs, self.embed_question(asked)[:, None]], dim=1))[:, -1])
 
 
 def recall_loss(draw: Callable[[torch.Generator], Recall]) -> DrawLoss:
-    """The loss of a fresh batch, for `train`."""
+    """Return what draws the loss of a fresh batch, for `train`."""
 
     def draw_loss(model: nn.Module, rng: torch.Generator) -> Float[Tensor, ""]:
         batch = draw(rng)
@@ -85,5 +85,5 @@ def recall_loss(draw: Callable[[torch.Generator], Recall]) -> DrawLoss:
 
 @torch.no_grad()
 def recall_accuracy(model: nn.Module, batch: Recall) -> float:
-    """The share of a batch that is answered right."""
+    """Return the share of a batch that is answered right."""
     return (model(*batch[:3]).argmax(dim=-1) == batch.answers).float().mean().item()

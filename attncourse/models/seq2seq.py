@@ -14,7 +14,7 @@ from attncourse._shared.validate import require
 
 
 class Encoder(nn.Module):
-    """A bidirectional GRU: one annotation of each source token, from both of its sides."""
+    """The encoder is a bidirectional GRU: one annotation of each source token, from both of its sides."""
 
     def __init__(self, vocabulary: int, width: int):
         super().__init__()
@@ -23,7 +23,7 @@ class Encoder(nn.Module):
         self.gru = nn.GRU(width, width // 2, batch_first=True, bidirectional=True)
 
     def forward(self, embedded: Float[Tensor, "b s d"], lengths: Int[Tensor, " b"]):
-        """Annotations (b, s, d) and the last states of both directions side by side (b, d).
+        """Return annotations (b, s, d) and the last states of both directions side by side (b, d).
 
         Raises:
             ValueError: a source is empty.
@@ -44,7 +44,7 @@ class FixedVectorDecoder(nn.Module):
         self.read_out = nn.Linear(2 * width, width)
 
     def start(self, summary: Float[Tensor, "b d"]):
-        """The state before the first token: hidden state and the source's one vector."""
+        """Return the state before the first token: hidden state and the source's one vector."""
         return summary, summary
 
     def forward(
@@ -55,7 +55,7 @@ class FixedVectorDecoder(nn.Module):
         lengths: Int[Tensor, " b"] | None,
         first_position: int = 0,
     ):
-        """Features (b, t, d), the next state, and no weights."""
+        """Return features (b, t, d), the next state, and no weights."""
         hidden, summary = state
         source = summary[:, None].expand(-1, embedded.shape[1], -1)
         states, last = self.gru(torch.cat([embedded, source], dim=-1), hidden[None].contiguous())
@@ -72,7 +72,7 @@ class BahdanauDecoder(nn.Module):
         self.read_out = nn.Linear(3 * width, width)
 
     def start(self, summary: Float[Tensor, "b d"]):
-        """The state before the first token."""
+        """Return the state before the first token."""
         return summary
 
     def forward(
@@ -83,7 +83,7 @@ class BahdanauDecoder(nn.Module):
         lengths: Int[Tensor, " b"] | None,
         first_position: int = 0,
     ):
-        """Features (b, t, d), the next state, and the alignments (b, t, s)."""
+        """Return features (b, t, d), the next state, and the alignments (b, t, s)."""
         states, contexts, alignments = [], [], []
         for i, token in enumerate(embedded.unbind(dim=1)):
             context, weights = _ask(self.attention, state[:, None], memory, lengths, first_position + i)
@@ -109,7 +109,7 @@ class LuongDecoder(nn.Module):
         self.combine = nn.Linear(2 * width, width)
 
     def start(self, summary: Float[Tensor, "b d"]):
-        """The state before the first token: hidden state and the attentional state to feed."""
+        """Return the state before the first token: hidden state and the attentional state to feed."""
         return summary, torch.zeros_like(summary)
 
     def forward(
@@ -120,7 +120,7 @@ class LuongDecoder(nn.Module):
         lengths: Int[Tensor, " b"] | None,
         first_position: int = 0,
     ):
-        """Features (b, t, d), the next state, and the alignments (b, t, s)."""
+        """Return features (b, t, d), the next state, and the alignments (b, t, s)."""
         if not self.input_feeding:
             return self._steps(embedded, state, memory, lengths, first_position)
         features, alignments = [], []
@@ -139,7 +139,7 @@ class LuongDecoder(nn.Module):
 
 
 def _ask(attention, query, memory, lengths, first_position):
-    """Contexts and alignments. Only multiplicative attention knows positions, and only its local_m needs them."""
+    """Return contexts and alignments. Only multiplicative attention knows positions, and only its local_m needs them."""
     where = {}
     if getattr(attention, "locality", None) == "local_m":
         where["positions"] = torch.arange(first_position, first_position + query.shape[1], device=query.device)
@@ -147,7 +147,7 @@ def _ask(attention, query, memory, lengths, first_position):
 
 
 class Seq2Seq(nn.Module):
-    """An encoder, a decoder of one of the three kinds above, and a softmax over the target's characters.
+    """The model is an encoder, a decoder of one of the three kinds above, and a softmax over the target's characters.
 
     A decoder takes `lengths` None where no source of the batch is padded, and `first_position`, the time step of the
     first of its tokens.
@@ -168,25 +168,27 @@ class Seq2Seq(nn.Module):
     def forward(
         self, source: Int[Tensor, "b s"], lengths: Int[Tensor, " b"], target_in: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b t n"]:
-        """Logits of the next target token at every step, given the right ones before it (teacher forcing)."""
+        """Return logits of the next target token at every step, given the right ones before it (teacher forcing)."""
         return self.from_embedded(self.encoder.embed(source), lengths, target_in)
 
     def from_embedded(
         self, embedded: Float[Tensor, "b s d"], lengths: Int[Tensor, " b"], target_in: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b t n"]:
-        """The same from embedded sources, whose gradients tell which source token matters."""
+        """Return the same from embedded sources, whose gradients tell which source token matters."""
         memory, summary, lengths = self._encode(embedded, lengths)
         features, _, _ = self.decoder(self.embed(target_in), self.decoder.start(summary), memory, lengths)
         return self.to_vocabulary(features)
 
     def _encode(self, embedded, lengths):
-        """Annotations, summary, and the lengths to mask with: None where nothing is padded, which saves every mask."""
+        """Return annotations, summary, and the lengths to mask with:
+        None where nothing is padded, which saves every mask.
+        """
         memory, summary = self.encoder(embedded, lengths)
         return memory, summary, None if int(lengths.min()) == embedded.shape[1] else lengths
 
     @torch.no_grad()
     def decode_greedy(self, source: Int[Tensor, "b s"], lengths: Int[Tensor, " b"], *, begin: int, steps: int):
-        """`steps` most likely tokens (b, steps), and the alignments (b, steps, s), or None without attention."""
+        """Return `steps` most likely tokens (b, steps), and the alignments (b, steps, s), or None without attention."""
         memory, summary, lengths = self._encode(self.encoder.embed(source), lengths)
         state = self.decoder.start(summary)
         token, tokens, alignments = torch.full((len(source), 1), begin, device=source.device), [], []

@@ -24,7 +24,7 @@ def train_seq2seq(
     seed: int = 0,
     progress: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Train by Adam on next-token cross-entropy with a cosine-decayed rate; the loss of every step.
+    """Train by Adam on next-token cross-entropy with a cosine-decayed rate; return the loss of every step.
 
     Batches hold sources of similar length, so that little is padding.
 
@@ -49,7 +49,7 @@ def train_seq2seq(
 
 @one_thread()
 def transcribe(model: nn.Module, examples: list[Example]) -> list[str]:
-    """What the model writes for each source, greedily."""
+    """Return what the model writes for each source, greedily."""
     batch = make_batch(examples)
     tokens, _ = model.decode_greedy(
         batch.source, batch.lengths, begin=TARGET_VOCABULARY.index(BEGIN), steps=batch.target.shape[1]
@@ -58,12 +58,12 @@ def transcribe(model: nn.Module, examples: list[Example]) -> list[str]:
 
 
 def exact_matches(model: nn.Module, examples: list[Example]) -> list[bool]:
-    """Whether each source is written without a single wrong character."""
+    """Return whether each source is written without a single wrong character."""
     return [got == example.target for got, example in zip(transcribe(model, examples), examples, strict=True)]
 
 
 def wilson_interval(right: int, count: int, *, deviations: float = 1.96) -> tuple[float, float]:
-    """Which shares are compatible with `right` of `count`: Wilson's interval (default: 95 percent).
+    """Return which shares are compatible with `right` of `count`: Wilson's interval (default: 95 percent).
 
     Unlike the share plus or minus its standard error it does not shrink to nothing at 0 and 1.
 

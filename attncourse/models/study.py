@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from attncourse.profile.device import cpu_name
-from attncourse.profile.facts import versions
+from attncourse.profile.device_facts import versions
 
 STUDIES = Path(__file__).parents[2] / "book" / "measurements" / "studies"
 
 
 @dataclass(frozen=True)
 class Study:
-    """Results of one study, and where they come from.
+    """A study is the results of one study, and where they come from.
 
     Attributes:
         results: what was found, as JSON holds it: numbers, strings, lists, and dictionaries by string.
@@ -39,7 +39,7 @@ class Study:
 
     @property
     def caption(self) -> str:
-        """Where the numbers come from, to stand under a figure."""
+        """Return where the numbers come from, to stand under a figure."""
         software = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return f"recorded on {self.date}: {self.machine}; {software}; `{self.command}`, {self.seconds / 60:.0f} minutes"
 

@@ -24,7 +24,9 @@ _UNDERLINE = re.compile(r"[*=~^-]{4,}")
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Each as one line, without the underlining of headings; characters that the tokenizer lacks become '?'."""
+    """Return each paragraph as one line, without the underlining of headings;
+    characters that the tokenizer lacks become '?'.
+    """
     lines = []
     for block in re.split(r"\n\s*\n", text):
         words = [word for word in block.split() if not _UNDERLINE.fullmatch(word)]
@@ -35,7 +37,7 @@ def _paragraphs(text: str) -> list[str]:
 
 @functools.cache
 def read_topics() -> dict[str, tuple[str, ...]]:
-    """Topic name to its paragraphs; one that several topics hold belongs to the shortest of them."""
+    """Return paragraphs by the topic's name; one that several topics hold belongs to the shortest of them."""
     seen, topics = set(), {}
     for name, text in sorted(pydoc_data.topics.topics.items(), key=lambda item: (len(item[1]), item[0])):
         kept = tuple(p for p in dict.fromkeys(_paragraphs(text)) if p not in seen)
@@ -46,18 +48,20 @@ def read_topics() -> dict[str, tuple[str, ...]]:
 
 
 def is_held_out(topic: str) -> bool:
-    """Whether a topic is kept from training: one in eight, by its name alone. Class 3 holds long topics and short ones."""
+    """Return whether a topic is kept from training: one in eight, by its name alone.
+    Class 3 holds long topics and short ones.
+    """
     return zlib.crc32(topic.encode()) % 8 == 3
 
 
 def read_text(*, held_out: bool) -> str:
-    """The topics to train on, or those held out, a paragraph a line."""
+    """Return the topics to train on, or those held out, a paragraph per line."""
     kept = [paragraphs for name, paragraphs in read_topics().items() if is_held_out(name) == held_out]
     return "".join(f"{paragraph}\n" for paragraphs in kept for paragraph in paragraphs)
 
 
 def encode(text: str) -> Int[Tensor, " n"]:
-    """Characters as integers.
+    """Return characters as integers.
 
     Raises:
         ValueError: a character is neither printable ASCII nor a newline.
@@ -68,14 +72,14 @@ def encode(text: str) -> Int[Tensor, " n"]:
 
 
 def decode(tokens: Int[Tensor, " n"]) -> str:
-    """Integers as characters; padding vanishes."""
+    """Return integers as characters; padding vanishes."""
     return "".join(CHARACTERS[i] for i in tokens.tolist() if i != 0)
 
 
 def draw_windows(
     tokens: Int[Tensor, " n"], *, count: int, length: int, rng: torch.Generator
 ) -> Int[Tensor, "count length"]:
-    """`count` pieces of `length` neighbouring tokens, from places drawn uniformly.
+    """Return `count` pieces of `length` neighbouring tokens, from places drawn uniformly.
 
     Raises:
         ValueError: count or length is below 1, or the text is shorter than a piece.

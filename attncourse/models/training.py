@@ -18,7 +18,7 @@ DrawLoss = Callable[[nn.Module, torch.Generator], Float[Tensor, ""]]
 
 @contextlib.contextmanager
 def one_thread():
-    """PyTorch on one thread: at these sizes a second one only waits for the first, and for whatever else runs."""
+    """Let PyTorch use one thread: at these sizes a second one only waits for the first, and for whatever else runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -40,7 +40,7 @@ def train(
     progress: bool | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Train by Adam with a cosine-decayed rate and clipped gradients; the loss of every step.
+    """Train by Adam with a cosine-decayed rate and clipped gradients; return the loss of every step.
 
     With a checkpoint, an interruption of any kind loses at most `every` steps: call again with the same arguments, and
     the result is that of a run without it, to the bit.
@@ -104,7 +104,7 @@ def _update(loss, model, optimizer, schedule, clip) -> float:
 
 
 def _save(path, recipe, parts, rng, losses, device):
-    """Whole or not at all: written beside the file, then put in its place."""
+    """Save whole or not at all: what is written beside the file is then put in its place."""
     saved = {name: part.state_dict() for name, part in parts.items()}
     saved |= {"recipe": recipe, "losses": losses, "rng": rng.get_state(), "torch_rng": torch.get_rng_state()}
     if device.type == "cuda":
@@ -118,7 +118,7 @@ def _save(path, recipe, parts, rng, losses, device):
 
 
 def _load(path, recipe, parts, rng, device):
-    """Put everything back; the losses so far."""
+    """Put everything back, and return the losses so far."""
     # Random states are bytes of the CPU wherever the model is, and optimizers move their own to it.
     saved = torch.load(path, map_location="cpu", weights_only=True)
     require(saved["recipe"] == recipe, f"{path} belongs to another run: it was made by {saved['recipe']}, got {recipe}")
@@ -133,7 +133,7 @@ def _load(path, recipe, parts, rng, device):
 
 @torch.no_grad()
 def mean_loss(model: nn.Module, draw_loss: DrawLoss, *, draws: int, seed: int = 0) -> float:
-    """The mean of `draws` losses without training, say on held-out text.
+    """Return the mean of `draws` losses without training, say on held-out text.
 
     Raises:
         ValueError: no draw.

@@ -11,9 +11,13 @@ PROJECTIONS = ("q", "k", "v")
 
 
 def state_dict_from_torch(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a MultiHeadAttention that computes what a `torch.nn.MultiheadAttention` of this one does.
+    """Return the state dict of a MultiHeadAttention that computes what a `torch.nn.MultiheadAttention` of this one
+    does.
 
     PyTorch stacks the three input projections when they read one width, and keeps them apart otherwise (kdim, vdim).
+
+    Args:
+        theirs: tensors by their names.
 
     Raises:
         ValueError: extra keys and values (add_bias_kv), or keys and values that are read from different widths, for
@@ -36,7 +40,10 @@ def state_dict_from_torch(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def state_dict_to_torch(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `state_dict_from_torch`.
+    """Return the state dict of a `torch.nn.MultiheadAttention`: the inverse of `state_dict_from_torch`.
+
+    Args:
+        ours: tensors by their names.
 
     Raises:
         ValueError: heads that are together wider or narrower than the model, which PyTorch's layer cannot hold.

@@ -8,7 +8,17 @@ from attncourse._shared.validate import check_sequences, check_tensors, check_wi
 def check_projections(
     x: Tensor, context: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor, w_o: Tensor, *, n_heads: int
 ) -> None:
-    """Matrices (out, in) that fit the inputs' widths and each other, with outputs that n_heads divides."""
+    """Check that matrices (out, in) fit the inputs' widths and each other, and have outputs that n_heads divides.
+
+    Args:
+        x, context: (b, t, d) and (b, s, dc).
+        w_q, w_k, w_v: (h dk, d), (h dk, dc), (h dv, dc).
+        w_o: (d_out, h dv).
+        n_heads: h.
+
+    Raises:
+        ValueError: the message names the rule and what was received.
+    """
     check_widths(n_heads=n_heads)
     matrices = dict(w_q=w_q, w_k=w_k, w_v=w_v, w_o=w_o)
     check_tensors(x=x, context=context, **matrices)

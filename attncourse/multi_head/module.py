@@ -23,14 +23,14 @@ from attncourse.softmax_attention import (
 
 
 class MultiHeadAttention(nn.Module):
-    """Several attentions side by side over a sequence, or from one sequence into another.
+    """The layer is several attentions side by side over a sequence, or from one sequence into another.
 
-    Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2. Each of w_q, w_k, w_v holds the matrices of all
-    heads, one below the other, and w_o those that bring the heads' outputs back, side by side.
+    Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.2. Each of w_q, w_k, w_v holds the matrices of
+    all heads, one below the other, and w_o those that bring the heads' outputs back, side by side.
 
     Args:
         d_model: width of the queries' sequence, and of the output.
-        n_heads: number of heads; it divides d_model unless head_dim is told.
+        n_heads: number of heads; it divides d_model where no head_dim is given.
         d_context: width of the sequence that is read (default: d_model).
         head_dim: width of a head's queries and keys (default: d_model / n_heads).
         v_head_dim: width of a head's values (default: head_dim).
@@ -93,9 +93,10 @@ class MultiHeadAttention(nn.Module):
         head_mask: Bool[Tensor, " h"] | Float[Tensor, " h"] | None = None,
         need_weights: bool = False,
     ):
-        """The output (b, t, d); with need_weights also the weights (b, h, t, s), as they are before dropout.
+        """Return the output (b, t, d); with need_weights also the weights (b, h, t, s), as they are before dropout.
 
         Args:
+            need_weights: whether the weights are returned, too.
             context: what is read (default: x itself).
             key_lengths: later keys are padding, whatever they hold.
             mask: boolean (True = visible) or floats to add to the scores, broadcastable to (b, h, t, s).
@@ -125,8 +126,10 @@ class MultiHeadAttention(nn.Module):
         return (out, weights) if need_weights else out
 
     def without_heads(self, heads: Iterable[int]) -> "MultiHeadAttention":
-        """A smaller layer that computes what this one does with these heads masked (Michel et al. 2019,
-        https://arxiv.org/abs/1905.10650). The other heads keep their order and copies of their parameters.
+        """Return a smaller layer that computes what this one does with these heads masked.
+
+        Michel et al. 2019, https://arxiv.org/abs/1905.10650. The other heads keep their order and copies of their
+        parameters.
 
         Raises:
             ValueError: a head that is not there, or no head left.
@@ -176,7 +179,7 @@ class MultiHeadAttention(nn.Module):
 
 
 def _keep_heads(parameter: Tensor, kept: list[int], n_heads: int, dim: int = 0) -> nn.Parameter:
-    """A copy of the parts of a parameter that these heads own along this axis."""
+    """Return a copy of the parts of a parameter that these heads own along this axis."""
     by_head = parameter.detach().unflatten(dim, (n_heads, -1))
     index = torch.tensor(kept, device=parameter.device)
     return nn.Parameter(by_head.index_select(dim, index).flatten(dim, dim + 1), parameter.requires_grad)

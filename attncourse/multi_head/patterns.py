@@ -7,7 +7,7 @@ from attncourse._shared.validate import require
 
 
 def share_on(weights: Float[Tensor, "b h t s"], marked: Bool[Tensor, "b t s"]) -> Float[Tensor, " h"]:
-    """Mean weight of each head on the marked keys, over all queries of all sequences.
+    """Return the mean weight of each head on the marked keys, over all queries of all sequences.
 
     Compare it with the share of even weights over the same visible keys, which is what a head that looks at nothing in
     particular has.

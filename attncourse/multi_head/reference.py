@@ -27,10 +27,14 @@ def multi_head_attention_loop(
     n_heads: int,
     **masking: Unpack[Masking],
 ) -> Float[Tensor, "b t d_out"]:
-    """Head after head: project with its own matrices, attend, project back; the heads' results are summed.
+    """Attend head after head: project with its own matrices, attend, project back; the heads' results are summed.
 
     Side by side and then through w_o, as the paper writes it, is the same sum: w_o meets each head with columns of its
-    own. `masking` is causal, key_lengths, mask, scale, as in `softmax_attention`; a mask is the same for every head.
+    own.
+
+    Args:
+        n_heads: heads.
+        masking: causal, key_lengths, mask, scale, as in `softmax_attention`; a mask is the same for every head.
     """
     check_projections(x, context, w_q, w_k, w_v, w_o, n_heads=n_heads)
     out = x.new_zeros(*x.shape[:2], w_o.shape[0])
@@ -53,14 +57,15 @@ def multi_head_attention(
     n_heads: int,
     **masking: Unpack[Masking],
 ) -> Float[Tensor, "b t d_out"]:
-    """All heads at once: one product projects for every head, and a head is an axis.
+    """Attend with all heads at once: one product projects for every head, and a head is an axis.
 
     Args:
+        n_heads: heads.
         masking: causal, key_lengths, mask, scale, as in `softmax_attention`; a mask may differ from head to head.
 
     Raises:
-        ValueError: a matrix does not fit an input or another matrix, n_heads does not divide, or as
-            `softmax_attention`.
+        ValueError: a matrix does not fit an input or another matrix, n_heads does not divide; a shape, dtype, device or
+            range is wrong.
     """
     check_projections(x, context, w_q, w_k, w_v, w_o, n_heads=n_heads)
     q, k, v = (split_heads(y @ w.T, n_heads) for y, w in ((x, w_q), (context, w_k), (context, w_v)))

@@ -4,7 +4,7 @@ from attncourse._shared.validate import check_axes, check_key_lengths, check_mas
 
 
 def check_pair(q, k) -> None:
-    """q (b, h, t, dq) and k (b, h, s, dk) share batch, heads, dtype and device."""
+    """Check that q (b, h, t, dq) and k (b, h, s, dk) share batch, heads, dtype and device."""
     check_tensors(q=q, k=k)
     check_axes(q=q, k=k)
     if q.shape[:2] != k.shape[:2]:
@@ -12,7 +12,7 @@ def check_pair(q, k) -> None:
 
 
 def check_weight(q, k, weight) -> None:
-    """weight is (dq, dk); without one the widths must agree."""
+    """Check that weight is (dq, dk); without one the widths of q and k must agree."""
     if weight is None:
         if q.shape[-1] != k.shape[-1]:
             raise ValueError(f"a dot product needs equal widths, got dq={q.shape[-1]}, dk={k.shape[-1]}")
@@ -24,7 +24,7 @@ def check_weight(q, k, weight) -> None:
 
 
 def check_concat(q, k, weight, w_score) -> None:
-    """weight is (a, dq + dk) and w_score (a,)."""
+    """Check that weight is (a, dq + dk) and w_score (a,), of what q and k are."""
     check_tensors(q=q, weight=weight, w_score=w_score)
     wanted = (w_score.numel(), q.shape[-1] + k.shape[-1])
     if w_score.ndim != 1 or weight.shape != wanted:
@@ -33,7 +33,7 @@ def check_concat(q, k, weight, w_score) -> None:
 
 
 def check_reading(q, k, v, key_lengths, mask) -> None:
-    """v, key_lengths and mask fit q and k."""
+    """Check that v, key_lengths and mask fit q and k."""
     check_pair(q, k)
     check_tensors(q=q, v=v)
     (b, h, t, _), s = q.shape, k.shape[2]
@@ -44,7 +44,7 @@ def check_reading(q, k, v, key_lengths, mask) -> None:
 
 
 def check_positions(positions, gaussian, *, scores_shape) -> None:
-    """positions is (b, h, t), and a Gaussian has a weight for every score."""
+    """Check that positions is (b, h, t), and that gaussian, if there is one, has the scores_shape."""
     check_tensors(positions=positions)
     wanted = tuple(scores_shape)
     if positions.shape != wanted[:3]:
@@ -54,7 +54,7 @@ def check_positions(positions, gaussian, *, scores_shape) -> None:
 
 
 def check_predictor(q, w_position, v_position, source_lengths) -> None:
-    """w_position is (a, dq), v_position (a,), and every batch row has a source length."""
+    """Check that w_position is (a, dq) for q, v_position (a,), and that every batch row has one of the source_lengths."""
     check_tensors(q=q, w_position=w_position, v_position=v_position)
     check_axes(q=q)
     if v_position.ndim != 1 or w_position.shape != (v_position.numel(), q.shape[-1]):
@@ -65,6 +65,6 @@ def check_predictor(q, w_position, v_position, source_lengths) -> None:
 
 
 def check_radius(radius) -> None:
-    """A local window reaches at least to its neighbours."""
+    """Check that the radius of a window is at least 1, so that it reaches its neighbours."""
     if not (isinstance(radius, int) and radius >= 1):
         raise ValueError(f"radius must be an integer of at least 1, got {radius!r}")

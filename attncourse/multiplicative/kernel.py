@@ -25,7 +25,18 @@ def multiplicative_attention_triton(
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """`multiplicative_attention` by the softmax kernel, with gradients; errors as there and as in the reference."""
+    """Return what `multiplicative_attention` does, by the softmax kernel, with gradients.
+
+    Args:
+        q, k, v: (b, h, t, dq), (b, h, s, dk), (b, h, s, dv), float32, float16 or bfloat16, widths to 256.
+        weight: (dq, dk) of the general score; None for the dot score.
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; what no kernel here can do (float64, a wider head, the
+            gradient of an added mask, CPU tensors where Triton compiles).
+    """
     check_reading(q, k, v, key_lengths, mask)
     check_weight(q, k, weight)
     return softmax_attention_triton(_project(q, weight), k, v, key_lengths=key_lengths, mask=mask, scale=1.0)
@@ -41,7 +52,19 @@ def concat_attention_triton(
     key_lengths: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """`concat_attention` by the additive kernel, with gradients: W [q; k] = W_q q + W_k k."""
+    """Return what `concat_attention` does, by the additive kernel, with gradients: W [q; k] = W_q q + W_k k.
+
+    Args:
+        q, k, v: (b, h, t, dq), (b, h, s, dk), (b, h, s, dv), float32, float16 or bfloat16, values of width to 256.
+        weight: (a, dq + dk).
+        w_score: (a,).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; what no kernel here can do (float64, wider values, the
+            gradient of an added mask, CPU tensors where Triton compiles).
+    """
     check_reading(q, k, v, key_lengths, mask)
     check_concat(q, k, weight, w_score)
     w_q, w_k = weight.split([q.shape[-1], k.shape[-1]], dim=1)
@@ -60,14 +83,24 @@ def luong_local_attention_triton(
     gaussian: Tensor | None = None,
     key_lengths: Tensor | None = None,
 ) -> Tensor:
-    """`luong_local_attention` by the softmax kernel, twice for local-p; without a gradient for the positions.
+    """Return what `luong_local_attention` does, by the softmax kernel, twice for local-p;
+    the positions get no gradient.
 
     softmax(x) * G = softmax(x + log G) * exp(lse(x + log G) - lse(x)): the Gaussian joins the scores, and two
     log-sum-exps undo the normalisation that it should not take part in. The log of the Gaussian is an added mask, which
     has no gradient here, so training local-p's position needs the reference.
 
+    Args:
+        q, k, v: (b, h, t, dq), (b, h, s, dk), (b, h, s, dv), float32, float16 or bfloat16, widths to 256.
+        positions: (b, h, t), the middle of each window.
+        weight: (dq, dk) of the general score; None for the dot score.
+        radius: keys on either side of a position.
+        gaussian: (b, h, t, s), what multiplies the weights; None for local-m.
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+
     Raises:
-        ValueError: as the reference, and where the Gaussian asks for a gradient.
+        ValueError: a shape, dtype or device does not fit; the Gaussian asks for a gradient; what no kernel here can do
+            (float64, a wider head, CPU tensors where Triton compiles).
     """
     check_reading(q, k, v, key_lengths, None)
     check_weight(q, k, weight)

@@ -27,7 +27,7 @@ LOCALITIES = ("global", "local_m", "local_p")
 
 
 class MultiplicativeAttention(nn.Module):
-    """Reads a memory (b, s, dm) with queries (b, t, dq) by one of Luong's scores, globally or in a window.
+    """The layer reads a memory (b, s, dm) with queries (b, t, dq) by one of Luong's scores, globally or in a window.
 
     Luong, Pham and Manning 2015, https://arxiv.org/abs/1508.04025, section 3.
 
@@ -89,9 +89,11 @@ class MultiplicativeAttention(nn.Module):
         positions: Int[Tensor, " t"] | None = None,
         need_weights: bool = False,
     ):
-        """The context (b, t, dm); with need_weights also the alignment (b, t, s).
+        """Return the context (b, t, dm); with need_weights also the alignment (b, t, s).
 
         Args:
+            key_lengths: (b,) integers; later keys are padding, whatever they hold.
+            need_weights: whether the alignment is returned, too.
             positions: the target time steps of the queries, which "local_m" needs.
 
         Raises:
@@ -130,7 +132,7 @@ class MultiplicativeAttention(nn.Module):
         return weights * gaussian_weights(centres, k.shape[2], radius=self.radius).to(weights.dtype)
 
     def _centres(self, q, k, key_lengths, positions):
-        """The middle of each query's window, (b, 1, t)."""
+        """Return the middle of each query's window, (b, 1, t)."""
         b, _, t, _ = q.shape
         if self.locality == "local_m":
             require(positions is not None, "locality='local_m' needs positions, the queries' target time steps")

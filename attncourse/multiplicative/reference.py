@@ -30,7 +30,7 @@ def multiplicative_attention_loop(
     v: Float[Tensor, "s dv"],
     weight: Float[Tensor, "dq dk"],
 ) -> Float[Tensor, "t dv"]:
-    """The general score, one sequence, pair by pair: the oracle. The dot score is the identity as weight."""
+    """Read one sequence by the general score, pair by pair: the oracle. The dot score is the identity as weight."""
     out = torch.zeros(len(q), v.shape[-1], dtype=v.dtype, device=v.device)
     q, k, v, weight = wide(q), wide(k), wide(v), wide(weight)
     for i in range(len(q)):
@@ -43,7 +43,7 @@ def multiplicative_attention_loop(
 
 @outside_autocast
 def dot_scores(q: Float[Tensor, "b h t d"], k: Float[Tensor, "b h s d"]) -> Float[Tensor, "b h t s"]:
-    """q . k: no parameters, equal widths (equation 8, dot)."""
+    """Return q . k: no parameters, equal widths (equation 8, dot)."""
     check_pair(q, k)
     check_weight(q, k, None)
     return einsum(wide(q), wide(k), "b h t d, b h s d -> b h t s")
@@ -53,7 +53,7 @@ def dot_scores(q: Float[Tensor, "b h t d"], k: Float[Tensor, "b h s d"]) -> Floa
 def general_scores(
     q: Float[Tensor, "b h t dq"], k: Float[Tensor, "b h s dk"], weight: Float[Tensor, "dq dk"]
 ) -> Float[Tensor, "b h t s"]:
-    """q . W k: a dot product after a projection, so widths may differ (equation 8, general)."""
+    """Return q . W k: a dot product after a projection, so widths may differ (equation 8, general)."""
     check_pair(q, k)
     check_weight(q, k, weight)
     return einsum(wide(q), wide(weight), wide(k), "b h t dq, dq dk, b h s dk -> b h t s")
@@ -66,7 +66,7 @@ def concat_scores(
     weight: Float[Tensor, "a dqk"],
     w_score: Float[Tensor, " a"],
 ) -> Float[Tensor, "b h t s"]:
-    """w_score . tanh(W [q; k]): Bahdanau's score with both projections in one matrix (equation 8, concat)."""
+    """Return w_score . tanh(W [q; k]): Bahdanau's score with both projections in one matrix (equation 8, concat)."""
     check_pair(q, k)
     check_concat(q, k, weight, w_score)
     t, s = q.shape[2], k.shape[2]
@@ -78,7 +78,7 @@ def concat_scores(
 
 @outside_autocast
 def _read(scores: Tensor, v: Tensor, key_lengths: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Softmax over the visible keys, then the weighted mean of their values (equation 7)."""
+    """Mix the values of the visible keys by the softmax of their scores (equation 7)."""
     if key_lengths is not None:
         scores = apply_mask(scores, length_mask(key_lengths, scores.shape[-1]))
     weights = masked_softmax(apply_mask(scores, mask))
@@ -94,7 +94,7 @@ def multiplicative_attention(
     key_lengths: Int[Tensor, " b"] | None = None,
     mask: Tensor | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """Global attention by the dot score, or by the general score where a weight is given.
+    """Attend globally by the dot score, or by the general score where a weight is given.
 
     Args:
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
@@ -119,7 +119,15 @@ def concat_attention(
     key_lengths: Int[Tensor, " b"] | None = None,
     mask: Tensor | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """Global attention by the concat score; arguments and errors as in `multiplicative_attention`."""
+    """Attend globally by the concat score.
+
+    Args:
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit; the message names the rule and the values.
+    """
     check_reading(q, k, v, key_lengths, mask)
     return _read(concat_scores(q, blank_padding(k, key_lengths), weight, w_score), v, key_lengths, mask)
 
@@ -131,7 +139,7 @@ def predicted_positions(
     v_position: Float[Tensor, " a"],
     source_lengths: Int[Tensor, " b"],
 ) -> Float[Tensor, "b h t"]:
-    """Where each query expects its source, S sigmoid(v . tanh(W q)), a real number in [0, S - 1] (equation 9).
+    """Return where each query expects its source, S sigmoid(v . tanh(W q)), a real number in [0, S - 1] (equation 9).
 
     The paper's S counts positions from 1 to S; here they run from 0 to S - 1, so the sigmoid spans S - 1. Positions are
     float32 at least: bfloat16 knows no odd number beyond 256.
@@ -143,14 +151,18 @@ def predicted_positions(
 
 
 def local_window(positions: Float[Tensor, "b h t"], s: int, *, radius: int) -> Float[Tensor, "b h t s"]:
-    """1 for keys within `radius` of a query's position and 0 elsewhere: 2 radius + 1 keys for a whole position."""
+    """Return 1 for those of s keys within `radius` of a query's position and 0 elsewhere:
+    2 radius + 1 keys for a whole position.
+    """
     check_radius(radius)
     distance = torch.arange(s, device=positions.device) - positions[..., None]
     return (distance.abs() <= radius).to(positions.dtype)
 
 
 def gaussian_weights(positions: Float[Tensor, "b h t"], s: int, *, radius: int) -> Float[Tensor, "b h t s"]:
-    """exp(-(j - p)^2 / 2 sigma^2) with sigma = radius / 2: what local-p multiplies the alignment by (equation 10)."""
+    """Return exp(-(j - p)^2 / 2 sigma^2) with sigma = radius / 2 for key j of s:
+    what local-p multiplies the alignment by (equation 10).
+    """
     check_radius(radius)
     distance = torch.arange(s, device=positions.device) - positions[..., None]
     return torch.exp(-distance.square() / (2 * (radius / 2) ** 2))
@@ -168,10 +180,15 @@ def luong_local_attention(
     gaussian: Float[Tensor, "b h t s"] | None = None,
     key_lengths: Int[Tensor, " b"] | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """Attention to the keys within `radius` of a position: local-m, and local-p with the Gaussian of its position.
+    """Attend to the keys within `radius` of a position: local-m, and local-p with the Gaussian of its position.
 
     The softmax runs over the window alone. The Gaussian multiplies its weights and they are not normalised again, as in
     the paper, so a row of local-p sums to less than 1.
+
+    Args:
+        radius: keys on either side of a position.
+        gaussian: what multiplies the weights; None for local-m.
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
     """
     check_reading(q, k, v, key_lengths, None)
     k = blank_padding(k, key_lengths)

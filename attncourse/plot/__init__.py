@@ -4,7 +4,7 @@ What one chapter alone draws stands in its lesson: `attncourse.lessons.<chapter>
 """
 
 from .against_length import memory_against_length, seconds_against_length
-from .alignment import accuracy_and_time, alignments, local_windows, predicted_and_measured
+from .alignment import alignments
 from .heatmap import signed_heatmap, weights_heatmap
 from .learning import learning_curves
 from .sharing import conversion_losses, head_sharing, loss_against_cache, step_against_heads
@@ -13,15 +13,12 @@ from .style import COLORS, use_style
 
 __all__ = [
     "COLORS",
-    "accuracy_and_time",
     "alignments",
     "conversion_losses",
     "head_sharing",
     "learning_curves",
-    "local_windows",
     "loss_against_cache",
     "memory_against_length",
-    "predicted_and_measured",
     "seconds_against_length",
     "signed_heatmap",
     "slider",

@@ -7,13 +7,13 @@ from .style import COLORS
 
 
 def memory_against_length(lengths: list[int], peaks: dict[str, list[int]], *, device: str) -> Axes:
-    """Peak bytes of each form against length."""
+    """Draw the peak bytes of each form against length."""
     curves = {name: [peak / 1e6 for peak in values] for name, values in peaks.items()}
     return _against_length(lengths, curves, ylabel="peak memory, MB", device=device)
 
 
 def seconds_against_length(lengths: list[int], seconds: dict[str, list[float]], *, device: str) -> Axes:
-    """Time of each form against length."""
+    """Draw the time of each form against length."""
     curves = {name: [1e3 * second for second in values] for name, values in seconds.items()}
     return _against_length(lengths, curves, ylabel="time, ms", device=device)
 

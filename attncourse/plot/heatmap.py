@@ -16,7 +16,7 @@ def weights_heatmap(
     title: str = "",
     numbers: bool = False,
 ) -> Axes:
-    """Attention weights (t, s): a row a query, a column a key, white 0 and dark 1."""
+    """Draw attention weights (t, s): a row is a query, a column a key, white 0 and dark 1."""
     return _heatmap(weights, queries, keys, ax, title, numbers, cmap=WEIGHTS, low=0.0, high=1.0)
 
 
@@ -29,7 +29,7 @@ def signed_heatmap(
     title: str = "",
     numbers: bool = False,
 ) -> Axes:
-    """Scores or values: white is 0, red positive, blue negative, one scale both ways."""
+    """Draw scores or values: white is 0, red positive, blue negative, one scale both ways."""
     bound = max(float(values[values.isfinite()].abs().max()), 1e-12)
     return _heatmap(values, rows, columns, ax, title, numbers, cmap=SIGNED, low=-bound, high=bound)
 

@@ -100,5 +100,5 @@ def note(
 
 
 def _tint(color: tuple[float, float, float], share: float = 0.18) -> tuple[float, ...]:
-    """The colour thinned with white, on which dark text can be read."""
+    """Return the colour thinned with white, on which dark text can be read."""
     return tuple(1 - share * (1 - part) for part in color)

@@ -11,7 +11,8 @@ from .style import COLORS
 
 
 def head_sharing(panels: dict[str, list[int]]) -> Figure:
-    """A panel a design: query heads above, key/value heads below, a line from each query head to the one it reads.
+    """Draw a panel per design: query heads above, key/value heads below,
+    a line from each query head to the one it reads.
 
     Args:
         panels: name -> for each query head the key/value head that it reads.
@@ -34,7 +35,7 @@ def head_sharing(panels: dict[str, list[int]]) -> Figure:
 
 
 def loss_against_cache(nbytes: dict[str, int], losses: dict[str, list[float]]) -> Axes:
-    """A model's loss against the bytes a token takes in its cache: a point a seed, a bar at their mean."""
+    """Draw a model's loss against the bytes a token takes in its cache: a point per seed, a bar at their mean."""
     _, ax = plt.subplots(figsize=(5.4, 3.3))
     for (name, values), color in zip(losses.items(), COLORS, strict=False):
         ax.plot([nbytes[name]] * len(values), values, "o", color=color, alpha=0.5, markersize=5)
@@ -51,7 +52,7 @@ def loss_against_cache(nbytes: dict[str, int], losses: dict[str, list[float]]) -
 
 
 def conversion_losses(before: dict[str, list[float]], after: dict[str, list[float]], *, original: float) -> Figure:
-    """Loss of each way to convert, right away and after uptraining: a point a seed, a bar at their mean."""
+    """Draw the loss of each way to convert, right away and after uptraining: a point per seed, a bar at their mean."""
     figure, axes = plt.subplots(1, 2, figsize=(7.6, 3.2))
     for ax, losses, title in zip(axes, (before, after), ("converted", "and uptrained"), strict=True):
         for place, (values, color) in enumerate(zip(losses.values(), COLORS, strict=False)):
@@ -66,7 +67,7 @@ def conversion_losses(before: dict[str, list[float]], after: dict[str, list[floa
 
 
 def step_against_heads(heads: list[int], seconds: dict[str, list[float]], *, device: str) -> Axes:
-    """Milliseconds of a decode step against the number of key/value heads, both logarithmic; a line a measure or prediction."""
+    """Draw milliseconds of a decode step against the number of key/value heads: a line per measure or prediction."""
     _, ax = plt.subplots(figsize=(7.4, 3.4))
     for (name, values), style, color in zip(seconds.items(), ("o-", "s-", "--", ":"), COLORS, strict=False):
         ax.plot(heads, [1e3 * second for second in values], style, color=color, markersize=5, label=name)

@@ -30,7 +30,7 @@ _PAGE = """
 
 
 def slider(frames: dict[str, Figure], *, label: str, alt: str):
-    """Figures under a slider, which arrow keys move as well; each figure is closed after it is drawn.
+    """Show figures under a slider, which arrow keys move as well; each figure is closed after it is drawn.
 
     Args:
         frames: what the slider says at a stop -> the figure shown there, in order.

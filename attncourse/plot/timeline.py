@@ -15,7 +15,7 @@ HEIGHTS = (1.9, -1.9, 0.8, -0.8)
 
 
 def read_mechanisms(bibliography: Path) -> list[tuple[float, str, str]]:
-    """(date, mechanism, "author year") of every entry that names a mechanism in its `keywords`, oldest first.
+    """Return (date, mechanism, "author year") of every entry that names a mechanism in its `keywords`, oldest first.
 
     The date is the month of the arXiv number in the entry's url, as a fraction of the year.
     """
@@ -37,7 +37,7 @@ def read_mechanisms(bibliography: Path) -> list[tuple[float, str, str]]:
 
 
 def timeline(mechanisms: list[tuple[float, str, str]], *, ax: Axes | None = None) -> Axes:
-    """Draw dates from left to right, each mechanism on a stem, its paper beneath the name.
+    """Draw dates from left to right; each mechanism stands on a stem, its paper beneath the name.
 
     A page shows the figure about 700 pixels wide, so a point of its text becomes about a pixel and a quarter.
     """

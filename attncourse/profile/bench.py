@@ -15,7 +15,7 @@ from .cases import CASES
 from .command import add_device_option, begin_record, check_device, describe_limits, describe_measurements
 from .counts import Size
 from .decode_cases import DECODE_CASES, FLEX_CASES
-from .facts import DeviceFacts
+from .device_facts import DeviceFacts
 from .measure import SIZES, USUAL_DTYPE, measure_work, smallest_case
 from .record import Measurement, write_record
 
@@ -27,7 +27,7 @@ FLEX = "flex"  # if asked for: it is compiled for each size, which takes longer 
 
 @dataclass(frozen=True)
 class Grid:
-    """Steps of decoding that are measured: each length of context with each number of sequences.
+    """A grid is the steps of decoding that are measured: each length of context with each number of sequences.
 
     Attributes:
         contexts, batches: tokens a sequence, and sequences.
@@ -44,7 +44,7 @@ class Grid:
     seconds: float
 
     def sizes(self, *, itemsize: int) -> Iterator[Size]:
-        """The sizes, smaller ones first; one stored head a query head."""
+        """Yield the sizes, smaller ones first; there is one stored head per query head."""
         for b in self.batches:
             for s in self.contexts:
                 if 2 * b * self.heads * s * self.width * itemsize <= self.most_bytes:
@@ -60,14 +60,16 @@ PREFILL = {"cpu": replace(SIZES["cpu"], t=512, s=512), "cuda": SIZES["cuda"]}
 
 
 def quick(grid: Grid) -> Grid:
-    """The grid's smallest steps, for a look at whether all runs."""
+    """Return the grid's smallest steps, for a look at whether all runs."""
     return replace(grid, contexts=grid.contexts[:2], batches=grid.batches[:1], seconds=0.02)
 
 
 def decode_work(
     grid: Grid, *, device: str, mechanisms: Iterable[str] = DECODE_CASES, forms: tuple[str, ...] | None = None
 ) -> Iterator[tuple[str, str, Size]]:
-    """The grid's decoding by each mechanism and form, sizes in the outer loop; "flex" by the mechanisms that have it."""
+    """Yield the grid's decoding by each mechanism and form, sizes in the outer loop;
+    "flex" by the mechanisms that have it.
+    """
     itemsize = getattr(torch, USUAL_DTYPE[device]).itemsize
     for size in grid.sizes(itemsize=itemsize):
         for mechanism in mechanisms:
@@ -77,7 +79,9 @@ def decode_work(
 
 
 def prefill_work(size: Size, *, device: str) -> Iterator[tuple[str, str, Size]]:
-    """Every mechanism's every form at one size; on a CPU without the kernels, which nothing but the interpreter runs."""
+    """Yield every mechanism's every form at one size;
+    on a CPU without the kernels, which nothing but the interpreter runs.
+    """
     for mechanism in CASES:
         for form in smallest_case(mechanism).forms:
             if device == "cuda" or form != "triton":
@@ -85,13 +89,13 @@ def prefill_work(size: Size, *, device: str) -> Iterator[tuple[str, str, Size]]:
 
 
 def record_name(facts: DeviceFacts, date: str) -> str:
-    """The file of a record: the device's name in small letters and hyphens, and the date."""
+    """Return the file of a record: the device's name in small letters and hyphens, and the date."""
     slug = re.sub(r"[^a-z0-9]+", "-", facts.name.lower()).strip("-")
     return f"{slug or facts.kind}-{date}.json"
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
-    """`attncourse bench`."""
+    """Add the shell's `bench` to the commands."""
     parser = commands.add_parser(
         "bench",
         description="Measure this device's limits, every mechanism, and steps of decoding over context and batch for every "

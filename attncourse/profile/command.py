@@ -17,7 +17,7 @@ from attncourse._shared.validate import require
 
 from .cases import CASES
 from .compare import compare_records
-from .facts import DeviceFacts, device_facts, versions
+from .device_facts import DeviceFacts, device_facts, versions
 from .limits import Limits, measure_limits
 from .measure import SIZES, USUAL_DTYPE, measure_mechanisms
 from .record import Measurement, Record, read_record, write_record
@@ -27,7 +27,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
-    """`attncourse profile`."""
+    """Add the shell's `profile` to the commands."""
     parser = commands.add_parser(
         "profile",
         description="Measure what this device reaches (a large copy, read and matrix product), predict the time of every "
@@ -89,18 +89,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """--device, the GPU where there is one."""
+    """Add --device to a parser (default: the GPU where there is one)."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default=device(), help="%(default)s")
 
 
 def check_device(name: str) -> None:
-    """The device is there, and the course is not told to leave it alone."""
+    """Check that the device is there, and that the course is not told to leave it alone."""
     why = f"{VARIABLE} says {os.environ[VARIABLE]}" if os.environ.get(VARIABLE) else "there is none"
     require(name in ("cpu", device()), f"--device cuda needs a GPU that PyTorch sees; {why}")
 
 
 def begin_record(name: str, *, device: str, dtype: str, progress: Callable[[str], None]) -> Record:
-    """A record by the command of this name, with the device's limits measured and nothing else yet."""
+    """Begin a record by the command of this name, with the device's limits measured and nothing else yet."""
     dtypes = dict.fromkeys((torch.float32, getattr(torch, dtype)))
     limits = measure_limits(device, dtypes=tuple(dtypes), progress=progress)
     command = shlex.join(["python", "-m", "attncourse", name, *sys.argv[2:]])
@@ -108,7 +108,7 @@ def begin_record(name: str, *, device: str, dtype: str, progress: Callable[[str]
 
 
 def describe_limits(facts: DeviceFacts, limits: Limits) -> str:
-    """The device, and its rates as printed by the vendor and as measured."""
+    """Return the device, and its rates as printed by the vendor and as measured."""
     units = (
         f"{facts.units} multiprocessors" if facts.kind == "cuda" else f"{facts.units} cores, {facts.threads} threads"
     )
@@ -126,7 +126,8 @@ def describe_limits(facts: DeviceFacts, limits: Limits) -> str:
 
 
 def describe_measurements(measurements: tuple[Measurement, ...]) -> str:
-    """One line a form: predicted and measured time, and the share of the limit; below, what did not run and why.
+    """Return one line per form: predicted and measured time, and the share of the limit;
+    below, what did not run and why.
 
     Where a graph was replayed, its step stands beside the call from Python, and the share of the limit goes by it.
     """
@@ -154,14 +155,14 @@ def describe_measurements(measurements: tuple[Measurement, ...]) -> str:
 
 
 def _cells(timing: Timing | None) -> list:
-    """Median and quartiles in milliseconds."""
+    """Return median and quartiles in milliseconds."""
     if timing is None:
         return [None, None]
     return [1e3 * timing.median, f"{1e3 * timing.low:.3g}..{1e3 * timing.high:.3g}"]
 
 
 def _grouped(head: str, measurements: Iterable[Measurement], *, why: Callable[[Measurement], str | None]) -> list[str]:
-    """A line for each reason, with the measurements that have it."""
+    """Return a line for each reason, with the measurements that have it."""
     found: dict[str, list[str]] = {}
     for m in measurements:
         if why(m) is not None:

@@ -10,7 +10,9 @@ from .timing import Timing
 
 @dataclass(frozen=True)
 class Pair:
-    """The same form at the same size in two records, by the same clock: "call" from Python, or "graph" replayed."""
+    """A pair is the same form at the same size in two records, by the same clock:
+    "call" from Python, or "graph" replayed.
+    """
 
     first: Measurement
     second: Measurement
@@ -18,24 +20,24 @@ class Pair:
 
     @property
     def times(self) -> tuple[Timing, Timing]:
-        """Of the first and of the second, by this clock."""
+        """Return the times of the first and of the second, by this clock."""
         return getattr(self.first, self.clock), getattr(self.second, self.clock)
 
     @property
     def form(self) -> str:
-        """The form, and which of PyTorch's fused attentions each record took, where they say it."""
+        """Return the form, and which of PyTorch's fused attentions each record took, where they say it."""
         names = dict.fromkeys((self.first.form_named, self.second.form_named))
         return " / ".join(names)
 
     @property
     def ratio(self) -> float:
-        """Second over first: below 1, the second is faster."""
+        """Return second over first: below 1, the second is faster."""
         first, second = self.times
         return second.median / first.median
 
     @property
     def verdict(self) -> str:
-        """ "faster" or "slower" where the quartiles of both do not overlap; else the difference may be noise."""
+        """Return  "faster" or "slower" where the quartiles of both do not overlap; else the difference may be noise."""
         first, second = self.times
         if second.high < first.low:
             return "faster"
@@ -45,7 +47,9 @@ class Pair:
 
 
 def pair_records(first: Record, second: Record) -> tuple[list[Pair], list[Measurement], list[Measurement]]:
-    """What both measured by each clock, in the first's order; what the first alone measured, and the second alone."""
+    """Return what both measured by each clock, in the first's order;
+    what the first alone measured, and the second alone.
+    """
     here, there = ({m.key: m for m in record.measurements if m.call is not None} for record in (first, second))
     both = [(m, there[key]) for key, m in here.items() if key in there]
     pairs = [Pair(*two, clock) for two in both for clock in ("call", "graph") if all(getattr(m, clock) for m in two)]
@@ -53,7 +57,9 @@ def pair_records(first: Record, second: Record) -> tuple[list[Pair], list[Measur
 
 
 def compare_records(first: Record, second: Record) -> str:
-    """The table: both medians with their spread, the ratio and the verdict; a line a clock that both were timed by."""
+    """Return the table: both medians with their spread, the ratio and the verdict;
+    a line per clock that both were timed by.
+    """
     pairs, only_first, only_second = pair_records(first, second)
     rows = [
         [

@@ -30,7 +30,7 @@ STRIDE = r"(q|k|v|out)_[a-z]"  # a stride that stands alone, as in the lessons' 
 
 @dataclass(frozen=True)
 class Build:
-    """One kernel to be compiled with one config for one chip.
+    """A build is one kernel to be compiled with one config for one chip.
 
     Args:
         kernel: "module:name".
@@ -53,7 +53,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Loop:
-    """What one turn of an innermost loop executes, in instructions of the chip's own.
+    """A loop says what one turn of an innermost loop executes, in instructions of the chip's own.
 
     Args:
         instructions: all of them, a thread.
@@ -72,7 +72,9 @@ class Loop:
 
 @dataclass(frozen=True)
 class Compiled:
-    """One kernel with one config on one chip; `loop` is the first one with matrix products, or the first, or None."""
+    """This is one kernel with one config on one chip;
+    `loop` is the first one with matrix products, or the first, or None.
+    """
 
     kernel: str
     case: str
@@ -87,14 +89,14 @@ class Compiled:
 
     @property
     def resident(self) -> int:
-        """How many programs a multiprocessor holds at a time. A warp's registers come in pieces of 256."""
+        """Return how many programs a multiprocessor holds at a time. A warp's registers come in pieces of 256."""
         a_warp = -(-32 * self.registers // 256) * 256
         blocks = REGISTERS // (a_warp * self.warps), THREADS[self.capability] // (32 * self.warps)
         reserved = 0 if self.capability < 80 else 1024
         return min(*blocks, SHARED[self.capability] // max(self.shared + reserved, 1))
 
     def lines(self, instruction: str) -> list[str]:
-        """The lines of PTX in which an instruction occurs, their operands' names left out."""
+        """Return the lines of PTX in which an instruction occurs, their operands' names left out."""
         found = (re.sub(r"\s+", " ", line).strip() for line in self.ptx.splitlines() if instruction in line)
         return [re.sub(r"^(@\S+ )?([\w.:]+).*", r"\2", line) for line in found if not line.startswith("//")]
 
@@ -130,7 +132,7 @@ def compile_kernel(
 
 
 def source_of(kernel, *, dtype: str, constants: dict, aligned: Sequence[str] = ()):
-    """What Triton compiles: the kernel with the types of its arguments, as an `ASTSource`.
+    """Return what Triton compiles: the kernel with the types of its arguments, as an `ASTSource`.
 
     A launch tells the compiler which integers are 1, and which 16 divides: pointers, and here all strides but the last.
     """
@@ -149,7 +151,7 @@ def source_of(kernel, *, dtype: str, constants: dict, aligned: Sequence[str] = (
 
 
 def argument_types(kernel, constants: dict, dtype: str) -> dict[str, str | tuple[str, ...]]:
-    """The types of a kernel's other arguments by the house's names: x_ptr, x_strides, sizes, scale and softcap."""
+    """Return the types of a kernel's other arguments by the house's names: x_ptr, x_strides, sizes, scale and softcap."""
     special = {
         "lse_ptr": "*fp32", "top_ptr": "*fp32", "sum_ptr": "*fp32", "delta_ptr": "*fp32", "dlse_ptr": "*fp32",
         "dscore_ptr": "*fp32", "dpq_ptr": "*fp32", "dpk_ptr": "*fp32", "log_prob_ptr": "*fp32", "out32_ptr": "*fp32",
@@ -173,7 +175,7 @@ def argument_types(kernel, constants: dict, dtype: str) -> dict[str, str | tuple
 
 
 def _assemble(ptx: str, capability: int) -> tuple[str, str]:
-    """ptxas's resource report, by the ptxas that Triton itself uses for the chip, and the instructions it wrote."""
+    """Return ptxas's resource report, by the ptxas that Triton itself uses for the chip, and the instructions it wrote."""
     from triton import knobs
     from triton.backends.nvidia.compiler import get_ptxas
 
@@ -192,7 +194,7 @@ def _assemble(ptx: str, capability: int) -> tuple[str, str]:
 
 
 def _first_loop(sass: str) -> Loop | None:
-    """Of the innermost loops the first one with a matrix product, or the first: from a label to a jump back to it."""
+    """Return the first of the innermost loops with a matrix product, or the first: from a label to a jump back to it."""
     lines = sass.splitlines()
     labels = {m[1]: i for i, line in enumerate(lines) if (m := re.match(r"(\.L_x_\d+):", line))}
     ends = (
@@ -236,7 +238,7 @@ def compile_elsewhere(builds: Sequence[Build]) -> list[Compiled]:
 
 
 def compiled_from(entry: dict) -> Compiled:
-    """What `asdict` made of a Compiled."""
+    """Return what `asdict` made of a Compiled."""
     return Compiled(**entry | {"loop": entry["loop"] and Loop(**entry["loop"])})
 
 

@@ -1,103 +1,14 @@
-"""Bytes and FLOPs of each mechanism from its shapes: the least that any form of it has to move and to compute.
+"""Bytes and FLOPs by shapes, as `attncourse._shared.counts` has them, and those of a linear layer.
 
-A multiplication with its addition is 2 FLOPs. Counted are products: scores, mixtures, projections, and the sums of
-additive scores. Exponentials and divisions, which grow like the pairs, are not: a matrix product's peak rate says nothing
-about them. Bytes are those of the inputs, each read once, and of the output, written once: what stands in between can
-stay on the chip, and a form that moves more than this is a form that does not fuse.
+What a mechanism moves and computes its room says, in `case.py` or `cost.py`.
 """
 
-import math
-from dataclasses import dataclass
+from attncourse._shared.counts import Count, Size, attention_count, banded_pairs
 
-from attncourse._shared.validate import check_widths, require
-
-
-@dataclass(frozen=True)
-class Count:
-    """FLOPs and bytes of one call."""
-
-    flops: int
-    bytes: int
-
-    @property
-    def intensity(self) -> float:
-        """FLOPs a byte: below a device's ratio of both rates, its memory is the limit."""
-        return self.flops / self.bytes
-
-    def __add__(self, other: "Count") -> "Count":
-        return Count(self.flops + other.flops, self.bytes + other.bytes)
-
-
-@dataclass(frozen=True)
-class Size:
-    """Shapes of one call: b sequences, h query heads, g key/value heads, t queries, s keys, widths dk and dv.
-
-    Raises:
-        ValueError: a size below 1, or g does not divide h.
-    """
-
-    b: int
-    h: int
-    g: int
-    t: int
-    s: int
-    dk: int
-    dv: int
-
-    def __post_init__(self):
-        check_widths(**vars(self))
-        require(self.h % self.g == 0, f"the {self.g} key/value heads must divide the {self.h} query heads")
-
-
-def banded_pairs(t: int, s: int, *, before: int | None = None, after: int | None = None) -> int:
-    """Pairs of the t last queries of s positions and the keys at most `before` before and `after` after each.
-
-    None is no bound. Causal attention has after=0, a window of w also before=w - 1, a radius r both.
-    """
-    before = s if before is None else before
-    after = t + s if after is None else after
-    if before + after < 0:
-        return 0
-    # The query at p sees the keys before p + after + 1 less those before p - before; of either there are 0 to s.
-    upto, past = (_sum_clipped(s + shift, s) - _sum_clipped(s - t + shift, s) for shift in (after + 1, -before))
-    return upto - past
-
-
-def _sum_clipped(stop: int, top: int) -> int:
-    """The sum of the whole numbers from 0 to stop - 1, each counted as top where it is more; 0 where stop is below 1."""
-    return math.comb(min(max(stop, 0), top), 2) + max(stop - top, 0) * top
-
-
-def attention_count(size: Size, *, pairs: int, itemsize: int) -> Count:
-    """Softmax attention over `pairs` pairs of positions a head: q . k and w v for each, q, k, v and out once."""
-    flops = 2 * size.b * size.h * pairs * (size.dk + size.dv)
-    numbers = (size.h * size.t + size.g * size.s) * (size.dk + size.dv)
-    return Count(flops, itemsize * size.b * numbers)
+__all__ = ["Count", "Size", "attention_count", "banded_pairs", "projection_count"]
 
 
 def projection_count(rows: int, width_in: int, width_out: int, *, itemsize: int, bias: bool = True) -> Count:
-    """A linear layer: its matrix read once, beside `rows` rows in and out."""
+    """Count a linear layer: its matrix read once, beside `rows` rows in and out."""
     numbers = rows * (width_in + width_out) + (width_in + bias) * width_out
     return Count(2 * rows * width_in * width_out, itemsize * numbers)
-
-
-def additive_count(size: Size, *, pairs: int, hidden: int, itemsize: int) -> Count:
-    """Additive attention: two projections to the hidden layer, for each pair its sum and its product with w_score."""
-    rows = size.b * size.h
-    flops = 2 * rows * (size.t + size.s) * hidden * size.dk + rows * pairs * (3 * hidden + 2 * size.dv)
-    numbers = rows * (size.t + size.s) * (size.dk + size.dv) + hidden * (2 * size.dk + 1)
-    return Count(flops, itemsize * numbers)
-
-
-def general_count(size: Size, *, pairs: int, itemsize: int) -> Count:
-    """Multiplicative attention with the general score q W k: one product with W, shared by all pairs of a query."""
-    of_weight = Count(2 * size.b * size.h * size.t * size.dk**2, itemsize * size.dk**2)
-    return attention_count(size, pairs=pairs, itemsize=itemsize) + of_weight
-
-
-def linear_attention_count(size: Size, *, itemsize: int, features: int | None = None) -> Count:
-    """Linear attention, token by token: each key is added to the state, and each query reads it with its normalizer."""
-    features = size.dk if features is None else features
-    flops = 2 * size.b * (size.g * size.s + size.h * size.t) * features * (size.dv + 1)
-    numbers = (size.h * size.t + size.g * size.s) * (size.dk + size.dv)
-    return Count(flops, itemsize * size.b * numbers)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from attncourse._shared.cache import CacheShape
+from attncourse._shared.case import Case, Draw, Form, kernel_form
 from attncourse.grouped_query import grouped_query_decode
 from attncourse.kv_cache import Codec, Fp8, Int8, token_nbytes
 from attncourse.latent import (
@@ -23,7 +24,7 @@ from attncourse.latent import (
     latent_flops,
 )
 
-from .cases import Case, Draw, Form, Planned, _kernel, flex_form, sdpa_form
+from .cases import Planned, flex_form, sdpa_form
 from .counts import Count, Size
 
 WINDOW, PAGE_SIZE = 1024, 16
@@ -31,7 +32,9 @@ SHARED = 4  # query heads a stored head, where grouping is not what a case is ab
 
 
 def decode_count(size: Size, *, tokens: int, token_bytes: int, itemsize: int) -> Count:
-    """One query a head against `tokens` stored tokens of `token_bytes` a sequence; queries and outputs of `itemsize`."""
+    """Count one query per head against `tokens` stored tokens of `token_bytes` per sequence;
+    queries and outputs of `itemsize`.
+    """
     flops = 2 * size.b * size.h * tokens * (size.dk + size.dv)
     queries = itemsize * size.h * (size.dk + size.dv)
     return Count(flops, size.b * (tokens * token_bytes + queries))
@@ -49,21 +52,21 @@ def _in_order(*inputs: Tensor) -> Arranged:
 
 
 def _launched(room: str, launcher: str, *, module: str = "kernel", arrange: Callable[..., Arranged]) -> Form:
-    """A room's launcher as a call; `arrange` as of `_kernels`."""
+    """Return a room's launcher as a call; `arrange` as of `_kernels`."""
 
     def call(*inputs: Tensor) -> Tensor:
         tensors, named = arrange(*inputs)
-        return _kernel(room, launcher, module=module, **named)(*tensors)
+        return kernel_form(room, launcher, module=module, **named)(*tensors)
 
     return call
 
 
 def _planned(room: str, launcher: str, planner: str, *, arrange: Callable[..., Arranged]) -> Planned:
-    """A room's decoding kernels: its launcher as the call, and its planner's run, which is captured in a graph."""
+    """Return a room's decoding kernels: its launcher as the call, and its planner's run, which is captured in a graph."""
 
     def plan(*inputs: Tensor) -> Form:
         tensors, named = arrange(*inputs)
-        made = _kernel(room, planner, **named)(*tensors)
+        made = kernel_form(room, planner, **named)(*tensors)
 
         def run(*inputs: Tensor) -> Tensor:
             tensors, named = arrange(*inputs)
@@ -78,7 +81,7 @@ def _planned(room: str, launcher: str, planner: str, *, arrange: Callable[..., A
 def _kernels(
     draw: Draw, room: str, name: str, planner: str, *, arrange: Callable[..., Arranged] = _in_order
 ) -> dict[str, Form]:
-    """A room's kernels as forms, "triton" and on a processor "numba", whose launchers' names begin alike.
+    """Return a room's kernels as forms, "triton" and on a processor "numba", whose launchers' names begin alike.
 
     Args:
         arrange: a case's inputs -> the tensors that both take in order, and those that they take by name.
@@ -94,7 +97,7 @@ def _grouped_kernels(draw: Draw, *, arrange: Callable[..., Arranged] = _in_order
 
 
 def _step(size: Size, *, shared: int) -> Size:
-    """The size with one query, and a stored head for each `shared` query heads, or for all of them."""
+    """Return the size with one query, and a stored head for each `shared` query heads, or for all of them."""
     return replace(size, t=1, g=max(1, size.h // shared))
 
 
@@ -103,7 +106,7 @@ def _stored(size: Size) -> str:
 
 
 def grouped_case(size: Size, draw: Draw, *, shared: int, window: int | None = None) -> Case:
-    """A contiguous cache, a stored head for each `shared` query heads; of a window it holds a ring of that many tokens."""
+    """Return the case of a contiguous cache, a stored head for each `shared` query heads; of a window it holds a ring."""
     size = _step(size, shared=shared)
     tokens = size.s if window is None else min(size.s, window)
     forms = {
@@ -118,7 +121,9 @@ def grouped_case(size: Size, draw: Draw, *, shared: int, window: int | None = No
 
 
 def quantised_case(size: Size, draw: Draw, *, codec: Codec, shared: int = SHARED) -> Case:
-    """A contiguous cache of 8 bits, a scale a vector. Outside the kernel it is dequantised into a copy first."""
+    """Return the case of a contiguous cache of 8 bits, a scale per vector.
+    Outside the kernel it is dequantised into a copy first.
+    """
     size = _step(size, shared=shared)
     q, k, v = draw.qkv(size)
     k_fields, v_fields = codec.encode(k), codec.encode(v)
@@ -147,7 +152,9 @@ def quantised_case(size: Size, draw: Draw, *, codec: Codec, shared: int = SHARED
 
 
 def paged_case(size: Size, draw: Draw, *, page_size: int = PAGE_SIZE, shared: int = SHARED) -> Case:
-    """Pages in random order behind a block table. Outside the kernel they are gathered into a copy first."""
+    """Return the case of pages in random order behind a block table.
+    Outside the kernel they are gathered into a copy first.
+    """
     size = _step(size, shared=shared)
     pages = -(-size.s // page_size)
     n = size.b * pages
@@ -179,7 +186,9 @@ def paged_case(size: Size, draw: Draw, *, page_size: int = PAGE_SIZE, shared: in
 
 
 def latent_case(size: Size, draw: Draw) -> Case:
-    """Latents of width 4 dk and rotated keys of width dk / 2, as DeepSeek-V2 has them, read absorbed."""
+    """Return the case of latents of width 4 dk and rotated keys of width dk / 2,
+    as DeepSeek-V2 has them, read absorbed.
+    """
     shape = LatentShape(size.h, 4 * size.dk, size.dk, size.dk // 2, size.dv)
     b, h, rank, rope = size.b, size.h, shape.kv_lora_rank, shape.qk_rope_head_dim
     q_nope, q_rope = (draw.normal(b, h, 1, width) for width in (size.dk, rope))
@@ -195,7 +204,7 @@ def latent_case(size: Size, draw: Draw) -> Case:
 
 
 def _latent_sdpa(q_nope, q_rope, latent, k_rope, w_uk, w_uv):
-    """Absorbed attention by PyTorch's fused one, whose keys have to be one tensor."""
+    """Attend absorbed by PyTorch's fused attention, whose keys have to be one tensor."""
     q = torch.cat([absorb_query(q_nope, w_uk), q_rope], dim=-1)
     scale = (q_nope.shape[-1] + q_rope.shape[-1]) ** -0.5
     mixed = scaled_dot_product_attention(q, torch.cat([latent, k_rope], dim=-1), latent, scale=scale, enable_gqa=True)

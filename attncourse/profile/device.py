@@ -7,7 +7,7 @@ import torch
 
 
 def describe_device(device: str | torch.device = "cpu") -> str:
-    """Name and size of the device that measured tensors are on, with PyTorch's version."""
+    """Return name and size of the device that measured tensors are on, with PyTorch's version."""
     version = f"torch {torch.__version__}"
     if torch.device(device).type == "cuda":
         gpu = torch.cuda.get_device_properties(device)
@@ -17,7 +17,7 @@ def describe_device(device: str | torch.device = "cpu") -> str:
 
 
 def cpu_name() -> str:
-    """The processor, as the operating system names it."""
+    """Return the processor, as the operating system names it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():

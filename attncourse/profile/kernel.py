@@ -21,10 +21,12 @@ def _read_sums_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr, TILES: tl.constexp
 
 
 def read_sums(x: Tensor, *, block: int = 1024, tiles: int = 4, warps: int = 4) -> Tensor:
-    """The sums of block * tiles neighbouring elements of x (n,) each, the last of fewer, as float32 (ceil(n / both),).
+    """Return the sums of block * tiles neighbouring elements of x (n,) each,
+    the last of fewer, as float32 (ceil(n / both),).
 
     Raises:
-        ValueError: x is no contiguous vector, or empty, or has a dtype that no kernel takes; a block that is no power of two.
+        ValueError: x is no contiguous vector, or empty, or has a dtype that no kernel takes; a block that is no power
+            of two.
     """
     require(
         x.ndim == 1 and len(x) > 0 and x.is_contiguous(),

@@ -26,7 +26,7 @@ READ_SHAPES = ((1024, 4, 4), (2048, 8, 4), (4096, 4, 8), (4096, 16, 8))
 
 @dataclass(frozen=True)
 class Limits:
-    """Rates that were measured.
+    """These are rates that were measured.
 
     Attributes:
         copy: bytes a second of a copy, those read and those written.
@@ -42,7 +42,8 @@ class Limits:
 
 
 def plain_reads(x: Tensor) -> dict[str, Callable[[], object]]:
-    """Calls that read x (n,) once and write next to nothing: sum, largest element, products, and on CUDA a kernel's sums.
+    """Return calls that read x (n,) once and write next to nothing:
+    sum, largest element, products, and on CUDA a kernel's sums.
 
     n is a multiple of 4096, or below that the product with a vector is of one row.
     """
@@ -63,7 +64,7 @@ def plain_reads(x: Tensor) -> dict[str, Callable[[], object]]:
 def fastest_read(
     x: Tensor, *, seconds: float = 0.5, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[str, Callable[[], object], float]:
-    """The fastest of the plain reads of x (n,): its name, the call, and the bytes a second that it reached.
+    """Return the fastest of the plain reads of x (n,): its name, the call, and the bytes per second that it reached.
 
     Each is timed for about so many seconds. A read that cannot run here is passed over; the sum can.
     """
@@ -87,7 +88,7 @@ def measure_limits(
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[str], None] = lambda what: None,
 ) -> Limits:
-    """Copy, read and multiply on "cpu" or "cuda"; the medians of several runs by this clock (of a CPU)."""
+    """Copy, read and multiply on "cpu" or "cuda", and return the medians of several runs by this clock (of a CPU)."""
     dtypes = DTYPES[device] if dtypes is None else dtypes
     read_bytes = READ_BYTES[device] if read_bytes is None else read_bytes
     matrix = MATRIX[device] if matrix is None else matrix
@@ -110,7 +111,7 @@ def measure_limits(
 
 
 def _large_seconds(call: Callable[[], object], *, device: str, seconds: float, clock: Callable[[], float]) -> float:
-    """Of one call whose inputs no cache holds: by replaying a graph of it on a GPU, else by the clock."""
+    """Return seconds of one call whose inputs no cache holds: by replaying a graph of it on a GPU, else by the clock."""
     if device == "cuda":
         return graph_seconds([call], seconds=seconds).median
     return time_calls([call], device=device, seconds=seconds, clock=clock).median

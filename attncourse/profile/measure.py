@@ -51,11 +51,12 @@ def measure_form(
     seconds: float = 0.5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Measurement:
-    """One form, measured in this process for about so many seconds a clock, as in `time_calls` and `graph_seconds`.
+    """Measure one form in this process for about so many seconds per clock, as in `time_calls` and `graph_seconds`.
 
-    On a GPU both clocks: a call from Python, and a step of a replayed graph (of what is planned for the inputs, where the
-    form has a plan). A form that runs out of memory, or that cannot run here, gives a measurement that says so; one that
-    cannot be captured keeps its first time. After a capture that failed, this process is in doubt: see `measure_work`.
+    On a GPU both clocks: a call from Python, and a step of a replayed graph (of what is planned for the inputs, where
+    the form has a plan). A form that runs out of memory, or that cannot run here, gives a measurement that says so; one
+    that cannot be captured keeps its first time. After a capture that failed, this process is in doubt: see
+    `measure_work`.
 
     Raises:
         ValueError: no such mechanism, form or dtype.
@@ -89,7 +90,8 @@ def measure_form(
 
 
 def rotation(bytes_of_one: int, *, cache: int | None) -> tuple[int, bool | None]:
-    """How many inputs of so many bytes take turns, and whether together they are ROTATED_CACHES caches of this size.
+    """Return how many inputs of so many bytes take turns,
+    and whether together they are ROTATED_CACHES caches of this size.
 
     None for the latter where the cache's size is not known.
     """
@@ -101,7 +103,7 @@ def rotation(bytes_of_one: int, *, cache: int | None) -> tuple[int, bool | None]
 def replay_too(
     done: Measurement, form: Form, inputs: Sequence[tuple[Tensor, ...]], *, seconds: float = 0.5
 ) -> Measurement:
-    """The measurement of a call, and beside it that of a step of a replayed graph, or why there is none."""
+    """Return the measurement of a call, and beside it that of a step of a replayed graph, or why there is none."""
     try:
         with torch.no_grad():
             run = form.plan(*inputs[0]) if isinstance(form, Planned) else form
@@ -113,7 +115,7 @@ def replay_too(
 
 
 def describe_problem(error: Exception) -> str:
-    """One line on what went wrong."""
+    """Return one line on what went wrong."""
     # On a CPU PyTorch has no exception of its own for memory.
     short = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
     return "out of memory" if short else f"{type(error).__name__}: {error}".splitlines()[0][:200]
@@ -122,13 +124,13 @@ def describe_problem(error: Exception) -> str:
 def measure_mechanisms(
     mechanisms: Iterable[str], *, size: Size, device: str, dtype: str, limits: Limits, progress: Callable[[str], None]
 ) -> Iterator[Measurement]:
-    """Every form of these mechanisms, as `measure_work`."""
+    """Measure every form of these mechanisms, as `measure_work` does."""
     work = ((mechanism, form, size) for mechanism in mechanisms for form in smallest_case(mechanism).forms)
     return measure_work(work, device=device, dtype=dtype, limits=limits, progress=progress)
 
 
 def smallest_case(mechanism: str) -> Case:
-    """The case at one token: forms, and the setting in words, do not depend on the length."""
+    """Return the case at one token: forms, and the setting in words, do not depend on the length."""
     return ALL_CASES[mechanism](replace(SIZES["cpu"], t=1, s=1), Draw())
 
 
@@ -141,7 +143,7 @@ def measure_work(
     progress: Callable[[str], None],
     seconds: float = 0.5,
 ) -> Iterator[Measurement]:
-    """Mechanisms, forms and sizes, one after another; a process that is killed costs its own line alone.
+    """Measure mechanisms, forms and sizes, one after another; a process that is killed costs its own line alone.
 
     On a GPU a process in which something failed ends: after an error of CUDA, or a capture that broke off, what else it
     would measure means nothing.
@@ -150,9 +152,9 @@ def measure_work(
     try:
         for mechanism, form, size in work:
             progress(f"{mechanism}, {form}, {size.b} x {size.s} tokens")
-            told = dict(size=size, device=device, dtype=dtype, limits=limits, seconds=seconds)
+            options = dict(size=size, device=device, dtype=dtype, limits=limits, seconds=seconds)
             try:
-                one = pool.submit(measure_form, mechanism, form, **told).result()
+                one = pool.submit(measure_form, mechanism, form, **options).result()
                 if device == "cuda" and (one.problem or one.replay_problem):
                     pool.shutdown()
                     pool = _pool()

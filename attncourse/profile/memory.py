@@ -14,10 +14,11 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 
 def peak_memory(call: Callable[[], object]) -> int:
-    """Bytes at the peak of what `call` allocates (its result included), where its tensors are: CPU and GPU together.
+    """Return the bytes at the peak of what `call` allocates (its result included), where its tensors are:
+    CPU and GPU together.
 
-    On CUDA from the allocator's own counter, on a CPU from the allocator events that PyTorch's profiler records, summed in
-    order of time. What Triton's interpreter allocates through NumPy is not seen.
+    On CUDA from the allocator's own counter, on a CPU from the allocator events that PyTorch's profiler records, summed
+    in order of time. What Triton's interpreter allocates through NumPy is not seen.
     """
     gc.collect()  # what is freed here was allocated before, and the profiler would complain of it on stderr
     on_gpu = torch.cuda.is_initialized()  # only then can anything lie there
@@ -40,7 +41,7 @@ def peak_memory(call: Callable[[], object]) -> int:
 
 
 def keep_freed_memory() -> None:
-    """From now on this process keeps what it frees (glibc alone; elsewhere nothing changes).
+    """Keep from now on what this process frees (glibc alone; elsewhere nothing changes).
 
     Otherwise each large tensor is fresh memory, zeroed page by page by the operating system on first touch: time that
     comes and goes with the sizes that were freed before. For measuring how a form's own time grows; two forms are

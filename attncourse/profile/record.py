@@ -5,16 +5,14 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from attncourse._shared.validate import require
-
-from .facts import DeviceFacts, Printed
+from .device_facts import DeviceFacts, Printed
 from .limits import Limits
 from .timing import Timing
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One form of one mechanism at one size.
+    """A measurement is of one form of one mechanism at one size.
 
     Attributes:
         mechanism, form, what: what ran, and its setting in words.
@@ -26,13 +24,13 @@ class Measurement:
         seconds, low, high: of one call from Python, the median and the quartiles; None where it did not run.
         peak_bytes: memory allocated at the peak, the result included; None where it did not run.
         problem: why it did not run, or None.
-        replay, replay_low, replay_high: seconds of a step of a replayed CUDA graph, the median and the quartiles; None on a
-            CPU, and where it could not be captured.
+        replay, replay_low, replay_high: seconds of a step of a replayed CUDA graph, the median and the quartiles; None
+            on a CPU, and where it could not be captured.
         replay_problem: why a graph was not replayed on a GPU, or None.
-        cold: whether the inputs that took turns are at least three times as large as the GPU's second-level cache, so that
-            each step read from memory; None where that was not asked: on a CPU, and in records of before.
-        backend: which of PyTorch's fused attentions the form "torch" took, "flash", "cudnn", "efficient" or "math"; None
-            of other forms, and in records of before.
+        cold: whether the inputs that took turns are at least three times as large as the GPU's second-level cache, so
+            that each step read from memory; None where that was not asked: on a CPU, and in records of before.
+        backend: which of PyTorch's fused attentions the form "torch" took, "flash", "cudnn", "efficient" or "math";
+            None of other forms, and in records of before.
     """
 
     mechanism: str
@@ -58,43 +56,45 @@ class Measurement:
 
     @property
     def call(self) -> Timing | None:
-        """One call from Python; on a GPU with the host's work in it. None where it did not run."""
+        """Return the time of one call from Python; on a GPU with the host's work in it. None where it did not run."""
         return None if self.seconds is None else Timing(self.seconds, self.low, self.high)
 
     @property
     def graph(self) -> Timing | None:
-        """A step of a replayed graph: the device's work alone. None where there is no such time."""
+        """Return the time of a step of a replayed graph: the device's work alone. None where there is no such time."""
         return None if self.replay is None else Timing(self.replay, self.replay_low, self.replay_high)
 
     @property
     def step(self) -> Timing | None:
-        """What is held against a limit of the device: a step of the replayed graph where there is one, else a call."""
+        """Return what is held against a limit of the device:
+        a step of the replayed graph where there is one, else a call.
+        """
         return self.graph or self.call
 
     @property
     def fraction(self) -> float | None:
-        """The share of the limit that was reached: predicted over measured time, by the clock of `step`."""
+        """Return the share of the limit that was reached: predicted over measured time, by the clock of `step`."""
         return None if self.step is None else self.predicted / self.step.median
 
     @property
     def form_named(self) -> str:
-        """The form, and which of PyTorch's fused attentions it took: "torch (cudnn)"."""
+        """Return the form, and which of PyTorch's fused attentions it took: "torch (cudnn)"."""
         return self.form if self.backend is None else f"{self.form} ({self.backend})"
 
     @property
     def shape(self) -> str:
-        """Sequences, queries and keys in short: "b 1, t 1, s 4096"."""
+        """Return sequences, queries and keys in short: "b 1, t 1, s 4096"."""
         return ", ".join(f"{axis} {self.size[axis]}" for axis in "bts" if axis in self.size)
 
     @property
     def key(self) -> tuple:
-        """What makes two measurements of different records the same."""
+        """Return what makes two measurements of different records the same."""
         return self.mechanism, self.form, self.what, tuple(sorted(self.size.items())), self.dtype
 
 
 @dataclass(frozen=True)
 class Record:
-    """Measurements of one device at one time."""
+    """A record is measurements of one device at one time."""
 
     device: DeviceFacts
     limits: Limits
@@ -105,7 +105,7 @@ class Record:
 
     @property
     def caption(self) -> str:
-        """Where the numbers come from, to stand under a figure."""
+        """Return where the numbers come from, to stand under a figure."""
         driver = f", driver {self.device.driver}" if self.device.driver else ""
         threads = f", {self.device.threads} thread{'s' * (self.device.threads > 1)}" if self.device.threads else ""
         software = ", ".join(f"{name} {version}" for name, version in self.versions.items())
@@ -113,7 +113,7 @@ class Record:
 
 
 def write_record(record: Record, path: str | os.PathLike) -> None:
-    """As JSON: whole or not at all."""
+    """Write the record as JSON, whole or not at all."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
@@ -121,7 +121,7 @@ def write_record(record: Record, path: str | os.PathLike) -> None:
 
 
 def read_record(path: str | os.PathLike) -> Record:
-    """What `write_record` wrote.
+    """Return what `write_record` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -134,12 +134,11 @@ def read_record(path: str | os.PathLike) -> Record:
         rows = tuple(Measurement(**row) for row in fields.pop("measurements"))
         return Record(device=device, limits=Limits(**fields.pop("limits")), measurements=rows, **fields)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        require(False, f"{path} is no record of measurements: {type(error).__name__}: {error}")
-        raise AssertionError from error
+        raise ValueError(f"{path} is no record of measurements: {type(error).__name__}: {error}") from error
 
 
 def read_records(folder: str | os.PathLike) -> list[Record]:
-    """The records of a folder, oldest first; none where there is no folder.
+    """Return the records of a folder, oldest first; none where there is no folder.
 
     Raises:
         ValueError: as `read_record`.

@@ -12,7 +12,9 @@ from .counts import Count
 
 @dataclass(frozen=True)
 class Roofline:
-    """What a device reaches: bytes a second from its memory, and FLOPs a second of matrix products in one dtype."""
+    """A roofline is what a device reaches:
+    bytes per second from its memory, and FLOPs per second of matrix products in one dtype.
+    """
 
     bandwidth: float
     flops: float
@@ -25,13 +27,13 @@ class Roofline:
 
     @property
     def ridge(self) -> float:
-        """The FLOPs a byte from which on computing takes longer than moving."""
+        """Return the FLOPs a byte from which on computing takes longer than moving."""
         return self.flops / self.bandwidth
 
     def seconds(self, count: Count) -> float:
-        """The least time: moving and computing overlap, so the longer of both."""
+        """Return the least time: moving and computing overlap, so the longer of both."""
         return max(count.bytes / self.bandwidth, count.flops / self.flops)
 
     def limit(self, count: Count) -> str:
-        """What is short: "memory" or "compute"."""
+        """Return what is short: "memory" or "compute"."""
         return "memory" if count.bytes / self.bandwidth >= count.flops / self.flops else "compute"

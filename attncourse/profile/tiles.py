@@ -44,13 +44,13 @@ PREFILL = tuple(
 
 
 def capability() -> int:
-    """That of the device here, as a launch finds it."""
+    """Return the compute capability of the device here, as a launch finds it."""
     return device_capability(torch.empty(0, device=device()))
 
 
 @dataclass(frozen=True)
 class Target:
-    """An entry of a room's CONFIGS.
+    """A target is an entry of a room's CONFIGS.
 
     Attributes:
         room: whose kernel it is.
@@ -67,14 +67,14 @@ class Target:
 
     @property
     def configs(self) -> dict[int, Config]:
-        """The room's own entries for this chip and kernel, by width."""
+        """Return the room's own entries for this chip and kernel, by width."""
         room = import_module(f"attncourse.{self.room}.kernel")
         configs = room.CONFIGS[self.which] if self.which else room.CONFIGS
         return configs[chip_in(configs, bits=32 if device() == "cpu" else 16, capability=capability())]
 
     @property
     def present(self) -> Config:
-        """What CONFIGS has now."""
+        """Return what CONFIGS has now."""
         return self.configs[self.width]
 
     def take(self, config: Config) -> None:
@@ -82,7 +82,9 @@ class Target:
         self.configs[self.width] = config
 
     def candidates(self, where: str) -> list[Config]:
-        """The present entry, and the others from near to far: those that differ from it in fewer numbers come first."""
+        """Return the present entry, and the others from near to far:
+        those that differ from it in fewer numbers come first.
+        """
         present = self.present
         if where == "cpu":
             return [present, (*present[:-2], 2 * present[-2], present[-1])]
@@ -104,7 +106,7 @@ def _distance(config: Config, other: Config) -> tuple[int, float]:
 
 
 def prefill_targets(room: str) -> list[Target]:
-    """The entries of a room's kernels that serve the widths of heads in use."""
+    """Return the entries of a room's kernels that serve the widths of heads in use."""
     configs = import_module(f"attncourse.{room}.kernel").CONFIGS
     tables = [""] if "fma" in configs else configs  # one table, or one a kernel
     found = (
@@ -116,16 +118,18 @@ def prefill_targets(room: str) -> list[Target]:
 
 
 def decode_target(room: str, where: str) -> Target:
-    """A decoder at the size of models in use; on a CPU a small one, which the interpreter reads in seconds."""
+    """Return a decoder at the size of models in use; on a CPU a small one, which the interpreter reads in seconds."""
     if room == "grouped_query":
         return Target(room, "", 128)
     return Target(room, "many", 512) if where == "cuda" else Target(room, "few", 128)
 
 
 def call_of(target: Target, *, where: str, small: bool) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
-    """What the launcher does at a size, and the definition of it in float64: outputs, or a gradient, as one tensor.
+    """Return what the launcher does at a size, and the definition of it in float64:
+    outputs, or a gradient, as one tensor.
 
-    The small size is off the tiles' edges, and a multiple of 16 as the large one is: Triton compiles the same kernel for both.
+    The small size is off the tiles' edges, and a multiple of 16 as the large one is: Triton compiles the same kernel
+    for both.
     """
     draw = Draw(where, DTYPE[where])
     small = small or where == "cpu"
@@ -168,7 +172,7 @@ def _prefill(target: Target, draw: Draw, *, small: bool):
 
 
 def check(target: Target, config: Config, where: str) -> float:
-    """In a process of its own: compile a candidate, for the small size and for the one that is timed; its error.
+    """Return a candidate's error: a process of its own compiles it, for the small size and for the one that is timed.
 
     Raises:
         Exception: whatever the compiler or the chip says of it.
@@ -186,7 +190,7 @@ def check(target: Target, config: Config, where: str) -> float:
 
 
 def time_one(target: Target, config: Config, *, where: str, clock: Clock) -> float:
-    """Seconds of the launcher with a candidate; what was there before is put back."""
+    """Return the seconds of the launcher with a candidate; what was there before is put back."""
     before = target.present
     target.take(config)
     try:
@@ -197,7 +201,9 @@ def time_one(target: Target, config: Config, *, where: str, clock: Clock) -> flo
 
 
 class Checkers:
-    """Processes that check candidates side by side; where one is killed, or its GPU is in doubt, all are new afterwards."""
+    """Checkers are processes that check candidates side by side;
+    where one is killed, or its GPU is in doubt, all are new afterwards.
+    """
 
     def __init__(self, where: str):
         self.where = where
@@ -208,7 +214,7 @@ class Checkers:
         return ProcessPoolExecutor(most, mp_context=multiprocessing.get_context("spawn"))
 
     def check(self, batch: list[tuple[Target, Config]], *, seconds: float) -> list[tuple[float | None, str | None]]:
-        """Error or problem of each candidate; TimeoutError is the problem of those that were not done in time."""
+        """Return error or problem of each candidate; TimeoutError is the problem of those that were not done in time."""
         end = time.monotonic() + seconds
         futures = [self._submit(target, config) for target, config in batch]
         found = [tried(partial(_result, future, end)) for future in futures]
@@ -235,7 +241,7 @@ def _result(future: Future, end: float) -> float:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came out of one candidate.
+    """A trial is what came out of one candidate.
 
     Attributes:
         now: whether it is what CONFIGS has.
@@ -251,14 +257,14 @@ class Trial:
 
 
 def rounds(targets: Iterable[Target], where: str) -> Iterator[list[tuple[Target, Config]]]:
-    """A few candidates of each target at a time, so that time that runs out takes the far ones of all targets."""
+    """Yield a few candidates of each target at a time, so that time that runs out takes the far ones of all targets."""
     lists = {target: target.candidates(where) for target in targets}
     for i in range(0, max(map(len, lists.values())), 4):
         yield [(target, config) for target, configs in lists.items() for config in configs[i : i + 4]]
 
 
 def trial(target: Target, config: Config, error: float | None, problem: str | None, *, where: str) -> Trial:
-    """A candidate that was checked; it is timed if it is right."""
+    """Return the trial of a candidate that was checked; it is timed if it is right."""
     seconds, clock = None, Clock(where, milliseconds=20)
     if problem is None and not error < WRONG[where]:
         problem = f"wrong, error {error:.2g}"

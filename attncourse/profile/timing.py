@@ -15,7 +15,7 @@ from attncourse._shared.validate import require
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call: the median, and the quartiles between which half of the runs lie."""
+    """A timing is seconds of one call: the median, and the quartiles between which half of the runs lie."""
 
     median: float
     low: float
@@ -23,7 +23,7 @@ class Timing:
 
     @property
     def spread(self) -> float:
-        """The quartiles' distance as a share of the median."""
+        """Return the quartiles' distance as a share of the median."""
         return (self.high - self.low) / self.median
 
 
@@ -34,21 +34,21 @@ def median_seconds(
     warmup: int = 2,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds of each candidate.
+    """Return median seconds of each candidate.
 
-    Candidates take turns in every round, so that a machine that slows down for a while slows all of them:
-    ratios of the medians are fair even where the times themselves wander.
+    Candidates take turns in every round, so that a machine that slows down for a while slows all of them: ratios of the
+    medians are fair even where the times themselves wander.
 
     Where this process uses a GPU, the clock runs from one synchronisation to the next: over the host's Python, the
-    launches, the device's work and the wait for its end, some tens of microseconds that are no work of the device. A call
-    that takes the device less than a millisecond or so is timed by `graph_seconds` instead.
+    launches, the device's work and the wait for its end, some tens of microseconds that are no work of the device. A
+    call that takes the device less than a millisecond or so is timed by `graph_seconds` instead.
 
     Args:
         candidates: name -> a call without arguments.
         rounds: timed turns of each candidate.
         warmup: turns before these that are not timed.
-        clock: what reads seconds (default: the wall clock); time.thread_time for the processor time of this thread alone, which work
-            on one CPU thread can be timed by beside other work, and which knows nothing of a GPU.
+        clock: what reads seconds (default: the wall clock); time.thread_time for the processor time of this thread
+            alone, which work on one CPU thread can be timed by beside other work, and which knows nothing of a GPU.
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
@@ -65,7 +65,7 @@ def median_seconds(
 
 
 def _wait() -> None:
-    """Device work is asynchronous: a host clock means something only after it has ended."""
+    """Wait until device work, which is asynchronous, has ended: before, a host clock means nothing."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
@@ -79,11 +79,11 @@ def time_calls(
     seconds: float = 0.5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Timing:
-    """Seconds of a call that is given several times over, each on inputs of its own.
+    """Return seconds of a call that is given several times over, each on inputs of its own.
 
-    The calls take turns, so that inputs that are together larger than a cache come from memory, as in a model's layers.
-    At least `least_runs` runs, and as many as fit in `seconds`. On a CPU by `clock`, as in `median_seconds`. On CUDA by
-    events on the stream before and after one call. The device is idle when the first is recorded, so that the interval
+    The calls take turns, so that inputs that are together larger than a cache come from memory, as a model's layers do.
+    There are at least `least_runs` runs, and as many as fit in `seconds`. On a CPU they are timed by `clock`, as in
+    `median_seconds`; on CUDA by events on the stream before and after one call. The device is idle when the first is recorded, so that the interval
     holds the host's work, too: a call that is over on the device before the host has launched all of it is timed as the
     host. This is what one call from Python costs; what the device needs for it is the matter of `graph_seconds`.
 
@@ -128,16 +128,18 @@ def graph_seconds(
     least_runs: int = 9,
     seconds: float = 0.5,
 ) -> Timing:
-    """Seconds that the device works on one call: a CUDA graph of many steps is replayed, and its time divided by them.
+    """Return the seconds that the device works on one call:
+    a CUDA graph of many steps is replayed, and its time divided by them.
 
-    The calls take turns as in `time_calls`, each as often as the others: `steps` is rounded up to a multiple of them. They
-    are warmed up on a side stream and captured (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs); a replay
-    launches what they launched and runs no Python. Replays are queued one behind the other, so that the device is never
-    idle between the events around one. At least `least_runs` replays, and as many as fit in `seconds`.
+    The calls take turns as in `time_calls`, each as often as the others: `steps` is rounded up to a multiple of them.
+    They are warmed up on a side stream and captured (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs);
+    a replay launches what they launched and runs no Python. Replays are queued one behind the other, so that the device
+    is never idle between the events around one. At least `least_runs` replays, and as many as fit in `seconds`.
 
     A call that waits for the device, or that reads a number back, cannot be captured. That is looked for before the
-    capture, which would otherwise leave PyTorch's allocator in doubt; what is only found during the capture is mended as
-    far as this process can. Who must be sure of what follows measures in a process that ends, as `measure_work` does.
+    capture, which would otherwise leave PyTorch's allocator in doubt; what is only found during the capture is mended
+    as far as this process can. Who must be sure of what follows measures in a process that ends, as `measure_work`
+    does.
 
     Raises:
         ValueError: no call, no step or no run.
@@ -196,7 +198,8 @@ def _capture(calls: Sequence[Callable[[], object]], *, steps: int) -> torch.cuda
 
 
 def _leave_capture(graph: torch.cuda.CUDAGraph, *, pool: tuple[int, int], stream: torch.cuda.Stream) -> None:
-    """After a capture that failed: the stream of before, and allocator and random numbers out of capturing.
+    """Restore, after a capture that failed, the stream of before,
+    and bring allocator and random numbers out of capturing.
 
     PyTorch has no name for the latter two. Where one of these does not work, the process has to end.
     """
@@ -214,7 +217,7 @@ def _leave_capture(graph: torch.cuda.CUDAGraph, *, pool: tuple[int, int], stream
 
 
 def _replay_seconds(graph: torch.cuda.CUDAGraph, *, runs: int) -> list[float]:
-    """Seconds of each of so many replays, queued behind one that is not timed."""
+    """Return seconds of each of so many replays, queued behind one that is not timed."""
     events = [torch.cuda.Event(enable_timing=True) for _ in range(runs + 1)]
     graph.replay()
     for event in events[:-1]:

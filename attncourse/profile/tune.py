@@ -14,7 +14,7 @@ from tqdm import tqdm
 from attncourse._shared.validate import require
 
 from .command import add_device_option, check_device
-from .facts import device_facts
+from .device_facts import device_facts
 from .tiles import DECODERS, PREFILL, Target, Trial, capability, decode_target, prefill_targets, try_all
 
 ROOMS = DECODERS + PREFILL
@@ -22,7 +22,7 @@ WORTH = 1.03  # times as fast as what is there, or the table stays
 
 
 def add_parsers(commands: argparse._SubParsersAction) -> None:
-    """`attncourse tune`."""
+    """Add the shell's `tune` to the commands."""
     parser = commands.add_parser(
         "tune",
         description="Try candidates of tiles, warps and stages in the place of what each room's CONFIGS has, the near ones "
@@ -77,13 +77,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def timed(trials: Iterable[Trial]) -> tuple[list[Trial], Trial | None]:
-    """Those that were timed, best first, and what CONFIGS has; None where that was not timed."""
+    """Return those that were timed, best first, and what CONFIGS has; None where that was not timed."""
     found = sorted((trial for trial in trials if trial.seconds is not None), key=lambda trial: trial.seconds)
     return found, next((trial for trial in found if trial.now), None)
 
 
 def describe(target: Target, trials: list[Trial]) -> str:
-    """The candidates of an entry, best first, and how many could not run and why."""
+    """Return the candidates of an entry, best first, and how many could not run and why."""
     found, now = timed(trials)
     rows = [
         [" ".join(map(str, trial.config)), 1e6 * trial.seconds, now and trial.seconds / now.seconds, "now" * trial.now]
@@ -115,7 +115,7 @@ def write(trials: Mapping[Target, list[Trial]]) -> None:
 
 
 def with_row(source: str, which: str, chip: int, row: Mapping[int, tuple[int, ...]]) -> str:
-    """The source of a kernel whose CONFIGS has this row for a chip: in place of the chip's own, or as the last.
+    """Return the source of a kernel whose CONFIGS has this row for a chip: in place of the chip's own, or as the last.
 
     Args:
         which: the table's key in CONFIGS, "" where CONFIGS is the table.

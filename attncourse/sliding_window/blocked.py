@@ -25,7 +25,7 @@ ALIGNED = 16
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of queries, the slices of keys that it reads (two where sinks lie apart), and what is added to scores."""
+    """A block is queries, the slices of keys that they read (two where sinks lie apart), and what is added to scores."""
 
     rows: slice
     cols: list[slice]
@@ -34,7 +34,7 @@ class _Block:
 
 
 def _blocks(t: int, s: int, band: Band, size: int, like: Tensor) -> Iterator[_Block]:
-    """The blocks in order; the bias of blocks away from the ends is made once."""
+    """Yield the blocks in order; the bias of blocks away from the ends is made once."""
     known, bias = None, None
     for row in range(0, t, size):
         rows = slice(row, min(row + size, t))
@@ -65,7 +65,7 @@ def _read(x: Tensor, cols: list[slice]) -> Tensor:
 
 
 def _add(x: Tensor, cols: list[slice], left: Tensor, right: Tensor, alpha: float = 1.0) -> None:
-    """x at cols += alpha left^T right, where left's columns are the cols."""
+    """Add alpha left^T right to x at cols, which are left's columns."""
     start = 0
     for c in cols:
         stop = start + c.stop - c.start
@@ -74,7 +74,7 @@ def _add(x: Tensor, cols: list[slice], left: Tensor, right: Tensor, alpha: float
 
 
 class _Banded(torch.autograd.Function):
-    """Of float32 or better. Saves the inputs and the output: memory linear in the length."""
+    """The backward pass needs the inputs and the output, in float32 or better: memory linear in the length."""
 
     @staticmethod
     def forward(ctx, q, k, v, key_lengths, band, scale, size):
@@ -114,7 +114,7 @@ class _Banded(torch.autograd.Function):
 
 
 def _weights(q, k, block, lengths, scale):
-    """The weights of one block, (b g, r rows, cols); zeros in rows that see nothing."""
+    """Return the weights of one block, (b g, r rows, cols); zeros in rows that see nothing."""
     heads = q.shape[1] // len(block.bias)
     bias = block.bias if heads == 1 else block.bias.repeat(heads, 1)
     if lengths is not None:
@@ -141,12 +141,22 @@ def sliding_window_attention_blocked(
     scale: float | None = None,
     block: int = 96,
 ) -> Float[Tensor, "b h t dv"]:
-    """`sliding_window_attention` by blocks of queries: the same result and gradients, time O(t (window + sinks + block)).
+    """Return what `sliding_window_attention` does, by blocks of queries: the same result and gradients.
 
-    Beside inputs and output it holds one block's scores: (b h, block, block + window + sinks).
+    The time is O(t (window + sinks + block)). Beside inputs and output it holds one block's scores: (b h, block, block
+    + window + sinks).
+
+    Args:
+        window: keys that a query sees, its own included, each `dilation` before the next.
+        radius: keys on either side, in place of a window; 2 radius + 1 with the query's own.
+        dilation: the step between neighbours.
+        sinks: the first keys stay visible, whatever their distance (with a window; not before their time).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        scale: factor on q . k (default: dk ** -0.5).
+        block: queries of a block.
 
     Raises:
-        ValueError: as the reference; a block below 1.
+        ValueError: a shape, dtype, device or range is wrong; not exactly one of window and radius; a block below 1.
     """
     check_local(q, k, v, key_lengths)
     band = local_band(window=window, radius=radius, dilation=dilation, sinks=sinks)

@@ -236,12 +236,21 @@ CONFIGS = {
 
 
 def launch_config(which: str, *, width: int, bits: int, capability: int) -> dict[str, int]:
-    """Tile sizes and warps of the kernel "fwd", "bwd_dkdv" or "bwd_dq" for a padded width, a dtype and a chip."""
+    """Return tile sizes and warps of a kernel.
+
+    Args:
+        which: "fwd", "bwd_dkdv" or "bwd_dq".
+        width: padded.
+        bits: of an element of the inputs.
+        capability: the chip, two digits.
+    """
     return tile_config(CONFIGS[which], width=width, bits=bits, capability=capability)
 
 
 def _arguments(q, k, v, key_lengths, band, scale):
-    """What all kernels take alike: the lengths, numbers, what is known at compile time, and what picks the tiles."""
+    """Return what all kernels take alike:
+    the lengths, numbers, what is known at compile time, and what picks the tiles.
+    """
     (_, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
     lengths = q if key_lengths is None else key_lengths.contiguous()
     constants = {
@@ -288,7 +297,7 @@ def _backward(q, k, v, out, dout, lse, key_lengths, band, scale):
 
 
 class _SlidingWindow(torch.autograd.Function):
-    """Saves the inputs, the output and the log-sum-exp: memory linear in the length."""
+    """The backward pass needs the inputs, the output and the log-sum-exp: memory linear in the length."""
 
     @staticmethod
     def forward(ctx, q, k, v, key_lengths, band, scale):
@@ -320,14 +329,22 @@ def sliding_window_attention_triton(
     key_lengths: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """Local attention by the kernels: the signature and the result of `sliding_window_attention`, with gradients.
+    """Return what `sliding_window_attention` does, by the kernels, with gradients.
 
-    Float32, float16 or bfloat16, widths to 256, any strides; products accumulate in float32, and those of float32
-    inputs are exact (no tf32).
+    Products accumulate in float32, and those of float32 inputs are exact (no tf32).
+
+    Args:
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv), float32, float16 or bfloat16, widths to 256, any strides.
+        window: keys that a query sees, its own included, each `dilation` before the next.
+        radius: keys on either side, in place of a window; 2 radius + 1 with the query's own.
+        dilation: the step between neighbours.
+        sinks: the first keys stay visible, whatever their distance (with a window; not before their time).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        scale: factor on q . k (default: dk ** -0.5).
 
     Raises:
-        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, CPU tensors where Triton
-            compiles).
+        ValueError: a shape, dtype, device or range is wrong; not exactly one of window and radius; what no kernel here
+            can do (float64, a wider head, CPU tensors where Triton compiles).
     """
     check_local(q, k, v, key_lengths)
     band = local_band(window=window, radius=radius, dilation=dilation, sinks=sinks)

@@ -28,21 +28,28 @@ def sliding_window_attention_torch(
     scale: float | None = None,
     **pattern,
 ) -> Float[Tensor, "b h t dv"]:
-    """`scaled_dot_product_attention` under `local_mask`: fused, and still all t s pairs; empty rows give zeros."""
+    """Return what `scaled_dot_product_attention` does under `local_mask`:
+    fused, and still all t s pairs; empty rows give zeros.
+
+    Args:
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        scale: factor on q . k (default: dk ** -0.5).
+        pattern: window, radius, dilation, sinks, as in `local_mask`.
+    """
     check_local(q, k, v, key_lengths)
     visible = local_mask(q.shape[2], k.shape[2], **pattern, device=q.device)
     return sdpa_under(q, k, v, visible, key_lengths=key_lengths, scale=scale)
 
 
 class SlidingWindowAttention(nn.Module):
-    """Multi-head self-attention in which a token sees its neighbours alone.
+    """The layer is multi-head self-attention in which a token sees its neighbours alone.
 
     Beltagy et al. 2020, https://arxiv.org/abs/2004.05150, section 3.1. Give a window for a layer blind to the future, a
     radius for one that reads both ways.
 
     Args:
         d_model: width of the tokens.
-        n_heads: number of heads; it divides d_model unless head_dim is told.
+        n_heads: number of heads; it divides d_model where no head_dim is given.
         window, radius, dilation, sinks: who sees whom, as in `local_mask`.
         n_kv_heads: heads of keys and values (default: n_heads); it divides n_heads.
         head_dim: width of a head (default: d_model / n_heads).
@@ -90,7 +97,7 @@ class SlidingWindowAttention(nn.Module):
 
     @property
     def cache_shape(self) -> CacheShape:
-        """What a cache keeps of a token: a key, turned already, and a value for each key/value head."""
+        """Return what a cache keeps of a token: a key, turned already, and a value for each key/value head."""
         return CacheShape(self.n_kv_heads, (self.head_dim, self.head_dim))
 
     def forward(
@@ -100,7 +107,7 @@ class SlidingWindowAttention(nn.Module):
         key_lengths: Int[Tensor, " b"] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "b t d"]:
-        """The output of each token.
+        """Return the output of each token.
 
         Args:
             key_lengths: how many of the t tokens of each sequence exist; those after them are padding.
@@ -108,8 +115,8 @@ class SlidingWindowAttention(nn.Module):
                 sinks holds all that is ever seen again. PyTorch's attention reads it, whatever `impl` says.
 
         Raises:
-            ValueError: a cache for a layer that sees ahead or is dilated, or a ring that keeps less than the layer sees; as
-                the cache's append, and the functions behind each impl.
+            ValueError: a cache for a layer that sees ahead or is dilated, or a ring that keeps less than the layer
+                sees; as the cache's append, and the functions behind each impl.
         """
         check_tokens(x, self.w_q.weight)
         if cache is not None:
@@ -126,7 +133,7 @@ class SlidingWindowAttention(nn.Module):
         return self.w_o(merge_heads(form_of(self.impl, self.forms)(q, k, v, key_lengths=key_lengths, **self.pattern)))
 
     def _decode(self, q, k, v, cache, positions, counts):
-        """The next tokens go in, and see what the cache then holds of their windows."""
+        """Add the next tokens to the cache, and attend to what it then holds of their windows."""
         cache.append(k, v, counts=counts)
         window, sinks = self.pattern["window"], self.pattern["sinks"]
         (k, v), visible = read_cache(cache, positions, dtype=q.dtype, window=window, sinks=sinks)

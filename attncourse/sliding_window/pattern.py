@@ -10,7 +10,7 @@ from attncourse._shared.validate import check_key_lengths, check_qkv
 
 @dataclass(frozen=True)
 class Band:
-    """A query sees `before` keys before its own, its own, and `after` keys after it, each `dilation` apart.
+    """A band lets a query see `before` keys before its own, its own, and `after` keys after it, each `dilation` apart.
 
     The first `sinks` keys of the sequence stay visible to every query that does not stand before them.
     """
@@ -22,12 +22,12 @@ class Band:
 
     @property
     def span(self) -> int:
-        """Positions from a query's own back to the furthest key of its band, both counted."""
+        """Return the positions from a query's own back to the furthest key of its band, both counted."""
         return self.before * self.dilation + 1
 
 
 def local_band(*, window: int | None = None, radius: int | None = None, dilation: int = 1, sinks: int = 0) -> Band:
-    """The band that a causal window or a bidirectional radius asks for.
+    """Return the band that a causal window or a bidirectional radius asks for.
 
     Raises:
         ValueError: not exactly one of window and radius, one of them below 1, a dilation below 1, sinks below 0, or
@@ -50,7 +50,7 @@ def local_band(*, window: int | None = None, radius: int | None = None, dilation
 
 
 def check_local(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None) -> None:
-    """q, k, v and key_lengths go together."""
+    """Check that q, k, v and key_lengths go together."""
     check_qkv(q, k, v)
     check_key_lengths(key_lengths, b=q.shape[0], s=k.shape[2], like=q)
 
@@ -58,9 +58,16 @@ def check_local(q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None) -> 
 def by_residue(
     attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, key_lengths: Tensor | None, dilation: int
 ) -> Tensor:
-    """A dilated band out of undilated ones: positions that leave the same rest by the dilation see each other alone.
+    """Make a dilated band out of undilated ones:
+    positions that leave the same rest by the dilation see each other alone.
 
     Each of these sequences is a view of every dilation-th position, and its queries are its last positions again.
+
+    Args:
+        attend: gives the output of an undilated band of (q, k, v, key_lengths).
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv).
+        key_lengths: (b,) integers; later keys are padding.
+        dilation: the step between neighbours.
     """
     if dilation == 1:
         return attend(q, k, v, key_lengths)

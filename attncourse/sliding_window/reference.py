@@ -27,16 +27,18 @@ def local_mask(
     sinks: int = 0,
     device=None,
 ) -> Bool[Tensor, "t s"]:
-    """Who sees whom: True where query i of t, at position s - t + i, sees key j of s.
+    """Return True where query i of t, at position s - t + i, sees key j of s.
 
     Args:
         window: keys at distances 0, dilation, ..., (window - 1) dilation before the query (its own included).
         radius: keys at distances of at most radius dilation on both sides, in steps of the dilation.
         dilation: the step between neighbours.
         sinks: the first keys stay visible, whatever their distance (with a window; not before their time).
+        device: where the mask is made.
 
     Raises:
-        ValueError: as `local_band`.
+        ValueError: not exactly one of window and radius, one of them below 1, a dilation below 1, sinks below 0, or
+            sinks beside a radius or a dilation.
     """
     band = local_band(window=window, radius=radius, dilation=dilation, sinks=sinks)
     keys = torch.arange(s, device=device)
@@ -55,9 +57,16 @@ def sliding_window_attention_loop(
     dilation: int = 1,
     sinks: int = 0,
 ) -> Float[Tensor, "t dv"]:
-    """One head, one sequence, query by query: each visits its neighbours alone, so t (window + sinks) pairs in all.
+    """Read query by query, in one head and one sequence:
+    each visits its neighbours alone, so t (window + sinks) pairs in all.
 
     The oracle that every other form is compared with.
+
+    Args:
+        window: keys that a query sees, its own included, each `dilation` before the next.
+        radius: keys on either side, in place of a window.
+        dilation: the step between neighbours.
+        sinks: the first keys stay visible, whatever their distance.
     """
     band = local_band(window=window, radius=radius, dilation=dilation, sinks=sinks)
     (t, dk), (s, dv) = q.shape, v.shape
@@ -86,15 +95,18 @@ def sliding_window_attention(
     key_lengths: Tensor | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "b h t dv"]:
-    """Softmax attention in which a query sees its neighbours alone: `local_mask` on all t s pairs.
+    """Return softmax attention in which a query sees its neighbours alone: `local_mask` on all t s pairs.
 
     Args:
-        window, radius, dilation, sinks: as in `local_mask`; one of window and radius.
+        window: keys that a query sees, its own included, each `dilation` before the next.
+        radius: keys on either side, in place of a window; 2 radius + 1 with the query's own.
+        dilation: the step between neighbours.
+        sinks: the first keys stay visible, whatever their distance (with a window; not before their time).
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
         scale: factor on q . k (default: dk ** -0.5).
 
     Raises:
-        ValueError: a shape, dtype, device or range is wrong; the message names the rule and the values.
+        ValueError: a shape, dtype, device or range is wrong; not exactly one of window and radius.
     """
     check_local(q, k, v, key_lengths)
     t, (g, s) = q.shape[2], k.shape[1:3]

@@ -4,12 +4,14 @@ Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867, for the running s
 https://arxiv.org/abs/2205.14135, for the tiles and for the backward pass that recomputes them.
 """
 
+from typing import Literal, Unpack, overload
+
 import torch
 from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from attncourse._shared.masks import blank_padding
+from attncourse._shared.masks import Masking, blank_padding
 from attncourse._shared.precision import outside_autocast, wide
 from attncourse._shared.validate import check_attention, require
 
@@ -18,10 +20,10 @@ from attncourse._shared.validate import check_attention, require
 def online_softmax_attention(
     q: Float[Tensor, "t dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"]
 ) -> Float[Tensor, "t dv"]:
-    """One pass over the keys, one key at a time: a running maximum, a running sum, a rescaled output.
+    """Pass once over the keys, one key at a time: a running maximum, a running sum, a rescaled output.
 
-    The weights never stand anywhere. Milakov and Gimelshein 2018, algorithm 3, with the values mixed on the way. All that
-    runs is float32 or better: a sum in bfloat16 stops growing at 256.
+    The weights never stand anywhere. Milakov and Gimelshein 2018, algorithm 3, with the values mixed on the way. All
+    that runs is float32 or better: a sum in bfloat16 stops growing at 256.
     """
     (t, dk), dv, dtype = q.shape, v.shape[-1], q.dtype
     q, k, v = wide(q), wide(k), wide(v)
@@ -40,7 +42,7 @@ def online_softmax_attention(
 
 
 def _tile_scores(q, k, row, col, rows, cols, s, t, options, key_lengths, mask):
-    """Scores of one tile, (b, h, rows, cols), with -inf where invisible, and the slope of the softcap."""
+    """Return the scores of one tile, (b, h, rows, cols), with -inf where invisible, and the slope of the softcap."""
     grouped = rearrange(q, "b (g r) t dk -> b g r t dk", g=k.shape[1])
     scores = einsum(grouped, k, "b g r t dk, b g s dk -> b g r t s") * options["scale"]
     scores, slope = rearrange(scores, "b g r t s -> b (g r) t s"), 1.0
@@ -62,7 +64,7 @@ def _tile_scores(q, k, row, col, rows, cols, s, t, options, key_lengths, mask):
 
 
 def _tiles(t, s, block, options, device):
-    """The (query tile, key tile) starts and positions that the band of visible keys touches."""
+    """Yield the (query tile, key tile) starts and positions that the band of visible keys touches."""
     for row in range(0, t, block):
         rows = torch.arange(row, min(row + block, t), device=device)
         first, last = row + s - t, row + len(rows) - 1 + s - t
@@ -75,10 +77,10 @@ def _tiles(t, s, block, options, device):
 
 
 class _Blocked(torch.autograd.Function):
-    """Saves the inputs, the output and each row's maximum and sum; the backward pass forms each tile of weights again.
+    """The backward pass forms each tile of weights again, from the saved inputs, output and each row's maximum and sum.
 
-    Not the log-sum-exp, which is maximum + log(sum) in one number: next to the maximum of a row whose every key carries a
-    mask of -1e9, log(sum) rounds away.
+    The log-sum-exp, maximum + log(sum) in one number, would not do: next to the maximum of a row whose every key
+    carries a mask of -1e9, log(sum) rounds away.
     """
 
     @staticmethod
@@ -136,6 +138,22 @@ class _Blocked(torch.autograd.Function):
         return dq, dk, dv, None, None, None
 
 
+@overload
+def softmax_attention_blocked(
+    q: Tensor, k: Tensor, v: Tensor, *, block: int = 256, return_lse: Literal[False] = False, **masking: Unpack[Masking]
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def softmax_attention_blocked(
+    q: Tensor, k: Tensor, v: Tensor, *, block: int = 256, return_lse: Literal[True], **masking: Unpack[Masking]
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
+
+
 @outside_autocast
 def softmax_attention_blocked(
     q: Float[Tensor, "b h t dk"],
@@ -151,16 +169,22 @@ def softmax_attention_blocked(
     block: int = 256,
     return_lse: bool = False,
 ) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """`softmax_attention` by tiles of `block` queries and keys: the same result and gradients, memory linear in t + s.
+    """Return what `softmax_attention` does, by tiles: the same result and gradients, memory linear in t + s.
 
     Tiles that no query may see are skipped. An added mask gets no gradient here.
 
     Args:
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        window: a causal band of this many keys, the query's own included (implies causal).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+        scale: factor on q . k (default: dk ** -0.5).
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
         block: queries and keys of a tile.
         return_lse: give also the log-sum-exp of each row of scores (b, h, t) in float32 or better, with its gradient.
 
     Raises:
-        ValueError: as the reference; a mask that asks for a gradient; a block below 1.
+        ValueError: a shape, dtype, device or range is wrong; a mask that asks for a gradient; a block below 1.
     """
     check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)
     require(block >= 1, f"block must be at least 1, got {block}")

@@ -7,6 +7,8 @@ an added mask the backward reads a row's maximum and the logarithm of its sum as
 -1e9 (a row whose every key carries such a mask) a float32 has no room for the other.
 """
 
+from typing import Literal, Unpack, overload
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,7 @@ from attncourse._shared.launch import (
     positive,
     tile_config,
 )
+from attncourse._shared.masks import Masking
 from attncourse._shared.validate import check_attention
 
 
@@ -341,12 +344,21 @@ CONFIGS = {
 
 
 def launch_config(which: str, *, width: int, bits: int, capability: int) -> dict[str, int]:
-    """Tile sizes and warps of the kernel "fwd", "bwd_dkdv" or "bwd_dq" for a padded width, a dtype and a chip."""
+    """Return tile sizes and warps of a kernel.
+
+    Args:
+        which: "fwd", "bwd_dkdv" or "bwd_dq".
+        width: padded.
+        bits: of an element of the inputs.
+        capability: the chip, two digits.
+    """
     return tile_config(CONFIGS[which], width=width, bits=bits, capability=capability)
 
 
 def _arguments(q, k, v, key_lengths, mask, *, causal, window, scale, softcap):
-    """What all kernels take alike: masks' pointers, their strides and numbers, and what is known at compile time."""
+    """Return what all kernels take alike:
+    masks' pointers, their strides and numbers, and what is known at compile time.
+    """
     (b, h, t, dk), (g, s), dv = q.shape, k.shape[1:3], v.shape[-1]
     mask, mask_strides, kind = mask_arguments(mask, (b, h, t, s), like=q)
     masks = (q if key_lengths is None else key_lengths.contiguous(), mask)
@@ -360,7 +372,9 @@ def _arguments(q, k, v, key_lengths, mask, *, causal, window, scale, softcap):
 
 
 def _forward(q, k, v, key_lengths, mask, **options):
-    """The output, its log-sum-exp and, under an added mask, the maximum and the sum that the backward pass needs."""
+    """Return the output, its log-sum-exp and, under an added mask,
+    the maximum and the sum that the backward pass needs.
+    """
     (b, h, t, _), dv = q.shape, v.shape[-1]
     out = q.new_empty(b, h, t, dv)
     lse = torch.empty(b, h, t, device=q.device, dtype=torch.float32)
@@ -399,7 +413,7 @@ def _backward(q, k, v, out, dout, lse, top, log_sum, dlse, key_lengths, mask, **
 
 
 class _SoftmaxAttention(torch.autograd.Function):
-    """Saves the inputs, the output and each row's log-sum-exp: memory linear in the length."""
+    """The backward pass needs the inputs, the output and each row's log-sum-exp: memory linear in the length."""
 
     @staticmethod
     def forward(ctx, q, k, v, key_lengths, mask, options):
@@ -423,6 +437,22 @@ class _SoftmaxAttention(torch.autograd.Function):
         return *(grad.to(q.dtype) for grad in grads), None, None, None
 
 
+@overload
+def softmax_attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, **masking: Unpack[Masking]
+) -> Tensor:
+    """Return the output alone."""
+    ...
+
+
+@overload
+def softmax_attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], **masking: Unpack[Masking]
+) -> tuple[Tensor, Tensor]:
+    """Return the output and the log-sum-exp."""
+    ...
+
+
 def softmax_attention_triton(
     q: Tensor,
     k: Tensor,
@@ -436,17 +466,23 @@ def softmax_attention_triton(
     softcap: float | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Softmax attention by the kernels: the signature and the result of `softmax_attention`, with gradients.
+    """Return what `softmax_attention` does, by the kernels, with gradients.
 
-    Float32, float16 or bfloat16, widths to 256, any strides; products accumulate in float32, and those of float32
-    inputs are exact (no tf32).
+    Products accumulate in float32, and those of float32 inputs are exact (no tf32).
 
     Args:
+        q, k, v: (b, h, t, dk), (b, g, s, dk), (b, g, s, dv), float32, float16 or bfloat16, widths to 256, any strides.
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        window: a causal band of this many keys, the query's own included (implies causal).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+        scale: factor on q . k (default: dk ** -0.5).
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
         return_lse: give also the float32 log-sum-exp (b, h, t), with its gradient.
 
     Raises:
-        ValueError: as the reference, and for what no kernel here can do (float64, a wider head, the gradient of an
-            added mask, CPU tensors where Triton compiles).
+        ValueError: a shape, dtype, device or range is wrong; what no kernel here can do (float64, a wider head, the
+            gradient of an added mask, CPU tensors where Triton compiles).
     """
     name = "softmax_attention_triton"
     check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask, softcap=softcap)

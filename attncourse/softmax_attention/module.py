@@ -29,12 +29,21 @@ def softmax_attention_torch(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "b h t dv"]:
-    """`scaled_dot_product_attention` with this course's masks: causal aligned to the end, empty rows give zeros.
+    """Return what `scaled_dot_product_attention` does with this course's masks:
+    causal aligned to the end, empty rows give zeros.
 
     PyTorch's own `is_causal` aligns to the start; it is used only where t = s, where both agree.
 
+    Args:
+        causal: query i of t stands at position s - t + i and sees nothing after it.
+        window: a causal band of this many keys, the query's own included (implies causal).
+        key_lengths: (b,) integers; later keys are padding, whatever they hold.
+        mask: boolean (True = visible) or floats to add, broadcastable to (b, h, t, s).
+        scale: factor on q . k (default: dk ** -0.5).
+        dropout: probability with which a weight is dropped.
+
     Raises:
-        ValueError: as the reference.
+        ValueError: a shape, dtype, device or range is wrong; the message names the rule and the values.
     """
     check_attention(q, k, v, window=window, key_lengths=key_lengths, mask=mask)
     t, s = q.shape[2], k.shape[2]
@@ -54,7 +63,7 @@ def softmax_attention_torch(
 
 
 class SoftmaxAttention(nn.Module):
-    """One head of scaled dot-product attention over a sequence, or from one sequence into another.
+    """The layer is one head of scaled dot-product attention over a sequence, or from one sequence into another.
 
     Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.1, with learned projections before and after.
 
@@ -112,11 +121,17 @@ class SoftmaxAttention(nn.Module):
         need_weights: bool = False,
         need_lse: bool = False,
     ):
-        """The output (b, t, d); with need_weights also (b, t, s), with need_lse also (b, t), in this order.
+        """Return the output (b, t, d); with need_weights also (b, t, s), with need_lse also (b, t), in this order.
+
+        Args:
+            context: what is read (default: x).
+            key_lengths: (b,) integers; later keys are padding, whatever they hold.
+            mask: boolean (True = visible) or floats to add, broadcastable to (b, 1, t, s).
+            need_weights, need_lse: whether the weights, and the log-sum-exp of the scores, are returned, too.
 
         Raises:
-            ValueError: a shape, dtype or device does not fit; this impl has no weights or no log-sum-exp to give, and the
-                message says which one has.
+            ValueError: a shape, dtype or device does not fit; this impl has no weights or no log-sum-exp to give, and
+                the message says which one has.
         """
         context = x if context is None else context
         check_context(x, context, self.w_q.weight, self.w_k.weight)

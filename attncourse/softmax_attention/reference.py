@@ -27,9 +27,9 @@ from attncourse._shared.validate import check_attention, check_qkv
 def softmax_attention_loop(
     q: Float[Tensor, "t dk"], k: Float[Tensor, "s dk"], v: Float[Tensor, "s dv"], *, causal: bool = False
 ) -> Float[Tensor, "t dv"]:
-    """One head, one sequence, token by token: each query reads a weighted mean of the values.
+    """Read token by token, in one head and one sequence: each query reads a weighted mean of the values.
 
-    The oracle that every other form is compared with. Query i of t stands at position s - t + i.
+    The oracle that every other form is compared with. If causal, query i of t stands at position s - t + i.
     """
     (t, dk), (s, dv) = q.shape, v.shape
     out = torch.zeros(t, dv, dtype=v.dtype, device=v.device)
@@ -57,7 +57,7 @@ def attention_scores(
     scale: float | None = None,
     softcap: float | None = None,
 ) -> Float[Tensor, "b h t s"]:
-    """Scaled scores q . k in float32 or better, with -inf where a query may not look.
+    """Return scaled scores q . k in float32 or better, with -inf where a query may not look.
 
     Args:
         causal: query i of t stands at position s - t + i and sees nothing after it.
@@ -65,7 +65,7 @@ def attention_scores(
         key_lengths: (b,) integers; later keys are padding, whatever they hold.
         mask: boolean (True = visible) or floats to add, of q's dtype or of the scores', broadcastable to (b, h, t, s).
         scale: factor on q . k (default: dk ** -0.5).
-        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking, as `soft_cap`.
+        softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
 
     Raises:
         ValueError: a shape, dtype, device or range is wrong; the message names the rule and the values.
@@ -83,9 +83,10 @@ def attention_scores(
 def attention_weights(
     q: Float[Tensor, "b h t dk"], k: Float[Tensor, "b g s dk"], **masking: Unpack[Masking]
 ) -> Float[Tensor, "b h t s"]:
-    """Rows of non-negative weights that sum to 1, or to 0 where no key is visible, in q's dtype.
+    """Return rows of non-negative weights that sum to 1, or to 0 where no key is visible, in q's dtype.
 
-    `masking` is causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
+    Args:
+        masking: causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
     """
     return masked_softmax(attention_scores(q, k, **masking)).to(q.dtype)
 
@@ -94,7 +95,11 @@ def attention_weights(
 def mix_values(
     weights: Float[Tensor, "b h t s"], v: Float[Tensor, "b g s dv"], *, key_lengths: Tensor | None = None
 ) -> Float[Tensor, "b h t dv"]:
-    """The weighted sum of values, in their dtype; h / g query heads read one value head."""
+    """Return the weighted sum of values, in their dtype; h / g query heads read one value head.
+
+    Args:
+        key_lengths: (b,) integers; later values are padding, whatever they hold.
+    """
     grouped = rearrange(wide(weights), "b (g r) t s -> b g r t s", g=v.shape[1])
     out = einsum(grouped, wide(blank_padding(v, key_lengths)), "b g r t s, b g s dv -> b g r t dv")
     return rearrange(out, "b g r t dv -> b (g r) t dv").to(v.dtype)
@@ -104,7 +109,7 @@ def mix_values(
 def softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[False] = False, **masking: Unpack[Masking]
 ) -> Tensor:
-    """The output alone."""
+    """Return the output alone."""
     ...
 
 
@@ -112,7 +117,7 @@ def softmax_attention(
 def softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, *, return_lse: Literal[True], **masking: Unpack[Masking]
 ) -> tuple[Tensor, Tensor]:
-    """The output and the log-sum-exp."""
+    """Return the output and the log-sum-exp."""
     ...
 
 
@@ -124,17 +129,17 @@ def softmax_attention(
     return_lse: bool = False,
     **masking: Unpack[Masking],
 ) -> Float[Tensor, "b h t dv"] | tuple[Float[Tensor, "b h t dv"], Float[Tensor, "b h t"]]:
-    """softmax(Q K^T / sqrt(dk)) V: every query mixes the values it may see, by similarity of key.
+    """Return softmax(Q K^T / sqrt(dk)) V: every query mixes the values it may see, by similarity of key.
 
     g key/value heads serve h = g r query heads.
 
     Args:
-        return_lse: give also the log-sum-exp of each row of scores (b, h, t), in float32 or better (natural; -inf where no
-            key is visible).
+        return_lse: give also the log-sum-exp of each row of scores (b, h, t), in float32 or better (natural; -inf where
+            no key is visible).
         masking: causal, window, key_lengths, mask, scale, softcap, as in `attention_scores`.
 
     Raises:
-        ValueError: as `attention_scores`.
+        ValueError: a shape, dtype, device or range is wrong; the message names the rule and the values.
     """
     check_qkv(q, k, v)
     scores = attention_scores(q, k, **masking)

@@ -10,11 +10,11 @@ from tabulate import tabulate
 from attncourse.profile import describe_device
 from attncourse.profile.command import add_device_option, check_device
 
-from .rows import ROOMS, Row, measure_room
+from .measured_row import ROOMS, Row, measure_room
 
 
 def judge(row: Row) -> tuple[str, str, str]:
-    """The measured ratio, the wanted one, and the verdict."""
+    """Return the measured ratio, the wanted one, and the verdict."""
     growth = row.unit == "growth"
     wanted = f"{'at most' if growth else 'at least'} {row.wanted:g}x"
     if math.isnan(row.ours) or math.isnan(row.theirs):

@@ -9,11 +9,11 @@ from attncourse.block_sparse import BlockPattern, block_sparse_attention_blocked
 from attncourse.profile.memory import peak_memory
 from attncourse.profile.timing import median_seconds
 
-from .rows import Row
+from .measured_row import Row
 
 
 def measure(*, device: str, progress: Callable[[str], object] = lambda what: None) -> list[Row]:
-    """Ours by blocks beside PyTorch with the same pattern as a boolean mask; float32, 8 heads of width 64."""
+    """Measure ours by blocks beside PyTorch with the same pattern as a boolean mask; float32, 8 heads of width 64."""
     n = 8192
     pattern = local_and_random(n, radius=1, n_random=10, seed=0).to(device)  # 13 of 128 blocks a row
     mask = pattern.dense_mask()
@@ -32,7 +32,7 @@ def measure(*, device: str, progress: Callable[[str], object] = lambda what: Non
 
 
 def _growth(device, progress) -> list[Row]:
-    """The strided pattern with a stride near 8 sqrt(n): twice the length is 2 ** 1.5 times the pairs."""
+    """Measure the strided pattern with a stride near 8 sqrt(n): twice the length is 2 ** 1.5 times the pairs."""
     short, long = 8192, 16384
     progress(f"forward, strided, length {short} and {long}")
     calls = {}

@@ -7,14 +7,14 @@ import torch
 from attncourse.global_local import GlobalLocalAttention, global_local_attention_blocked, state_dict_from_longformer
 from attncourse.profile import median_seconds, peak_memory
 
-from .rows import Row
+from .measured_row import Row
 
 LENGTH, WINDOW, HEADS, WIDTH = 4096, 512, 8, 64
 HUBS = (0, 1)
 
 
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
-    """Rows for a layer of 8 heads of width 64, float32, window 512, two global tokens."""
+    """Return rows for a layer of 8 heads of width 64, float32, window 512, two global tokens."""
     progress(f"a layer of length {LENGTH} against Hugging Face's")
     rows = _against_longformer(device)
     progress("growth from length 4096 to 8192")
@@ -22,7 +22,7 @@ def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
 
 
 def _timed(calls, rounds):
-    """Seconds of the forward pass alone, and with the backward pass."""
+    """Return the seconds of the forward pass alone, and with the backward pass."""
     with torch.no_grad():
         forward = median_seconds(calls, rounds=rounds)
     return forward, median_seconds({n: lambda f=f: f().sum().backward() for n, f in calls.items()}, rounds=rounds)
@@ -57,7 +57,7 @@ def _against_longformer(device):
 
 
 def _longformer(device):
-    """Hugging Face's layer with random weights."""
+    """Return Hugging Face's layer with random weights."""
     from transformers import LongformerConfig
     from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 

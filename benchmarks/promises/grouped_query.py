@@ -18,13 +18,15 @@ from attncourse.profile.cases import compiles, flex_form
 from attncourse.profile.limits import READ_BYTES, fastest_read
 from attncourse.profile.timing import median_seconds
 
-from .rows import Row
+from .measured_row import Row
 
 HEADS = 8
 
 
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
-    """The share of a plain read's bandwidth, and SDPA with enable_gqa on the same cache, by g, length and width."""
+    """Measure the share of a plain read's bandwidth, and SDPA with enable_gqa on the same cache,
+    by g, length and width.
+    """
     rows, ours = [], _decoders(device)
     large = torch.ones(READ_BYTES[device] // 4, device=device)
     _, read, _ = fastest_read(large, seconds=0.1)

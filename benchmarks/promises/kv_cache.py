@@ -9,14 +9,16 @@ from attncourse.grouped_query import GroupedQueryAttention
 from attncourse.kv_cache import ContiguousCache, Int8, PagedCache, PagePool
 from attncourse.profile.timing import median_seconds
 
-from .rows import Row
+from .measured_row import Row
 
 SHAPE, LENGTH = CacheShape(8, (64, 64)), 4096
 
 
 @torch.no_grad()
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
-    """A layer's step at 2048 tokens against reading them again; an append after 4096 tokens and after twice as many."""
+    """Measure a layer's step at 2048 tokens against reading them again;
+    an append after 4096 tokens and after twice as many.
+    """
     progress("a step of a layer")
     rows = [_step(device)]
     for name, build in {"contiguous": _contiguous, "in pages": _paged}.items():

@@ -17,14 +17,14 @@ from attncourse.latent import expand_latent, latent_attention_blocked
 from attncourse.profile.limits import READ_BYTES, fastest_read
 from attncourse.profile.timing import median_seconds
 
-from .rows import Row
+from .measured_row import Row
 
 RANK, ROPE, NOPE, VALUE = 512, 64, 128, 128
 
 
 @torch.no_grad()
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
-    """The share of a plain read's bandwidth by heads and length; absorbed decoding against expanding at 4096."""
+    """Measure the share of a plain read's bandwidth by heads and length; absorbed decoding against expanding at 4096."""
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     large = torch.ones(READ_BYTES[device] // 4, device=device)
     _, read, _ = fastest_read(large, seconds=0.1)
@@ -69,6 +69,6 @@ def _decoders(device):
 
 
 def _expanded(q_nope, q_rope, latent, k_rope, w_uk, w_uv):
-    """Every head's keys and values, then PyTorch's fused attention."""
+    """Form every head's keys and values, then call PyTorch's fused attention."""
     keys, values = expand_latent(latent, k_rope, w_uk, w_uv)
     return scaled_dot_product_attention(torch.cat([q_nope, q_rope], dim=-1), keys, values)

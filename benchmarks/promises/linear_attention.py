@@ -13,13 +13,15 @@ from attncourse.linear_attention import (
 from attncourse.profile.memory import keep_freed_memory, peak_memory
 from attncourse.profile.timing import median_seconds
 
-from .rows import Row
+from .measured_row import Row
 
 LENGTH, HEADS, WIDTH = 16_384, 8, 64
 
 
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
-    """Time and memory at length 16384, causal, float32, 8 heads of width 64; growth on doubling; a step of decoding."""
+    """Measure time and memory at length 16384, causal, float32, 8 heads of width 64;
+    growth on doubling; a step of decoding.
+    """
     inputs = {n: torch.randn(3, 1, HEADS, n, WIDTH, device=device) for n in (LENGTH, 2 * LENGTH)}
     ours = partial(linear_attention_blocked, causal=True)
     theirs = partial(scaled_dot_product_attention, is_causal=True)
@@ -58,7 +60,7 @@ def _forward_backward(attend, qkv):
 
 
 def _step_after(n, qkv):
-    """A call that decodes the token at position n, from the state of those before it."""
+    """Return a call that decodes the token at position n, from the state of those before it."""
     with torch.no_grad():
         _, state = linear_attention_blocked(*(x[:, :, : n - 1] for x in qkv), causal=True, return_state=True)
     token = [x[:, :, n - 1] for x in qkv]

@@ -12,13 +12,13 @@ from attncourse.profile.memory import peak_memory
 from attncourse.profile.timing import median_seconds
 from attncourse.sliding_window import local_mask, sliding_window_attention_blocked
 
-from .rows import Row
+from .measured_row import Row
 
 WINDOW, LENGTH, HEADS, WIDTH = 256, 8192, 8, 64
 
 
 def measure(*, device: str, progress: Callable[[str], None]) -> list[Row]:
-    """Forward, and forward with backward, float32: against SDPA, FlexAttention, and itself at twice the length."""
+    """Measure forward, and forward with backward, float32: against SDPA, FlexAttention, and itself at twice the length."""
     rows = []
     sizes = f"window {WINDOW}, length {LENGTH}"
     inputs = {n: _draw(n, device) for n in (LENGTH, 2 * LENGTH)}
@@ -74,7 +74,9 @@ def _forward_backward(attend, inputs):
 
 
 def _compiled_flex(inputs: list[Tensor], device: str) -> Callable | None:
-    """FlexAttention under the same mask, compiled; None where this machine cannot compile it (it needs a C++ compiler)."""
+    """Return FlexAttention under the same mask, compiled;
+    None where this machine cannot compile it (it needs a C++ compiler).
+    """
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     def near(b, h, i, j):

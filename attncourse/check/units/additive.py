@@ -23,7 +23,7 @@ exercise_unit(
 
 
 def _draw(rng, *, t, s, dq, dk, a):
-    """Queries, keys and the three parameters, all of different sizes; float64, moderate numbers."""
+    """Return queries, keys and the three parameters, all of different sizes; float64, moderate numbers."""
     return [normal(rng, *shape) for shape in ((t, dq), (s, dk), (a, dq), (a, dk), (a,))]
 
 
@@ -74,14 +74,15 @@ def _expect_no_weight_on_padding(weights, lengths):
 
 
 def _context(queries, memory, lengths, *parameters):
-    """The context and the alignment, without heads."""
+    """Return the context and the alignment, without heads."""
     q, k = queries[:, None], memory[:, None]
     weights = additive_weights(q, k, *parameters, key_lengths=lengths)[:, 0]
     return additive_attention(q, k, k, *parameters, key_lengths=lengths)[:, 0], weights
 
 
 def _far_scores(queries, memory, flags, parameters, *, signs, level, flagged):
-    """Two hidden units more: one adds level * signs[i] to the scores of query i, one `flagged` to those of flagged keys.
+    """Return parameters with two hidden units more:
+    one adds level * signs[i] to the scores of query i, one `flagged` to those of flagged keys.
 
     A tanh of +-50 is +-1 in float64.
     """
@@ -173,7 +174,7 @@ def cost(learner, rng):
 
 
 def _alignment(scores, lengths):
-    """Softmax over the keys that exist; zeros where there is none."""
+    """Return softmax over the keys that exist; zeros where there is none."""
     return masks.masked_softmax(masks.apply_mask(scores, masks.length_mask(lengths, scores.shape[-1])[:, 0]))
 
 

@@ -57,7 +57,7 @@ def strided(learner, rng):
 
 
 def _integers(positions, case):
-    """The list that came back, of plain integers."""
+    """Return the list that came back, of plain integers."""
     fits = isinstance(positions, list | tuple)
     if fits:
         positions = [j.item() if isinstance(j, torch.Tensor) and j.numel() == 1 else j for j in positions]
@@ -80,7 +80,7 @@ def computed(learner, rng):
 
 
 def _cuts(rng):
-    """(n, block): nothing left over, little, much, blocks of one position, one block, and one larger than all."""
+    """Return (n, block): nothing left over, little, much, blocks of one position, one block, and one larger than all."""
     side, many = integer(rng, 5, 9), integer(rng, 2, 4)
     return ((many * side, side), (many * side + 1, side), (many * side - 1, side), (side, 1), (side, side), (3, side))
 
@@ -158,7 +158,7 @@ def layers(learner, rng):
 
 
 def _causal_patterns(rng):
-    """(name, mask): what is reached last, or never, is now at the end, now at the start, now in between."""
+    """Return (name, mask): what is reached last, or never, is now at the end, now at the start, now in between."""
     n = integer(rng, 18, 24)
     at = torch.arange(n)
     back, past = at[:, None] - at, torch.ones(n, n, dtype=torch.bool).tril()
@@ -191,7 +191,7 @@ def _causal_patterns(rng):
 
 
 def _depth(mask):
-    """Layers until all of the past is reached, from each position by breadth; None where some of it never is."""
+    """Return layers until all of the past is reached, from each position by breadth; None where some of it never is."""
     sees, deepest = [set(row.nonzero()[:, 0].tolist()) for row in mask], 0
     for i in range(len(mask)):
         reached, depth = {i}, 0
@@ -248,7 +248,7 @@ def _draw(rng, n):
 
 
 def _drawn_blocks(rng, m, empty):
-    """Live blocks, not all of them on the diagonal; those of one row are none, and the first row has a gap."""
+    """Return live blocks, not all of them on the diagonal; those of one row are none, and the first row has a gap."""
     live = torch.rand(m, m, generator=rng) < 0.5
     live[0, :3], live[0, -1] = torch.tensor([True, False, True]), False
     live[1] = torch.arange(m) > 1
@@ -257,7 +257,7 @@ def _drawn_blocks(rng, m, empty):
 
 
 def _expect_rows(got, n, dv, block, empty, case):
-    """The output, whose rows of the block that sees nothing are zeros."""
+    """Expect the output, whose rows of the block that sees nothing are zeros."""
     expect(isinstance(got, torch.Tensor), f"return a tensor, not a {type(got).__name__}")
     expect(tuple(got.shape) == (n, dv), f"{case}, the output has shape {tuple(got.shape)}, expected ({n}, {dv})")
     rows = got[empty * block : (empty + 1) * block]
@@ -290,7 +290,9 @@ def _expect_exact_for_hard_scores(learner, rng, n, block):
 
 
 def _long(rng, block, many):
-    """Arguments for a text of `many` blocks, the last cut short, of which a row sees at most four; and the result."""
+    """Return arguments for a text of `many` blocks, the last cut short, of which a row sees at most four;
+    and the result.
+    """
     n, at = many * block - integer(rng, 1, block), torch.arange(many)
     live = ((at[:, None] - at).abs() <= 1) ^ (at == at.flip(0)[:, None])
     live[many // 3] = False
@@ -300,7 +302,7 @@ def _long(rng, block, many):
 
 
 def _whole_blocks(q, k, v, live, block):
-    """Attention of one head to the live blocks; of long texts by blocks, which holds less."""
+    """Return attention of one head to the live blocks; of long texts by blocks, which holds less."""
     pattern = from_blocks(live, len(q), block=block)
     attention = block_sparse_attention if len(q) < 1000 else block_sparse_attention_blocked
     return attention(*(x[None, None] for x in (q, k, v)), pattern=pattern)[0, 0]
@@ -332,7 +334,9 @@ def kinds(learner, rng):
 
 
 def _drawn_kinds(rng, n, block):
-    """A mask and what its blocks are; a partial one lacks a single pair, or has a single one, or about half of all."""
+    """Return a mask and what its blocks are;
+    a partial one lacks a single pair, or has a single one, or about half of all.
+    """
     m = -(-n // block)
     truth = torch.randint(0, 3, (m, m), generator=rng)
     truth.fill_diagonal_(2)

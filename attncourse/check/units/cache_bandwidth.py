@@ -8,7 +8,7 @@ from fractions import Fraction
 import torch
 
 from attncourse.profile.counts import Size
-from attncourse.profile.facts import DeviceFacts
+from attncourse.profile.device_facts import DeviceFacts
 from attncourse.profile.limits import Limits
 from attncourse.profile.record import Measurement, Record
 
@@ -30,7 +30,7 @@ def _close(a: float, b: float) -> bool:
 
 
 def _step_seconds(batch, n_heads, n_kv_heads, head_dim, context, window, itemsize, bandwidth, flops):
-    """Seconds of reading and seconds of computing."""
+    """Return seconds of reading and seconds of computing."""
     tokens = context if window is None else min(context, window)
     read = 2 * batch * n_kv_heads * head_dim * tokens * itemsize
     return read / bandwidth, 4 * batch * n_heads * head_dim * tokens / flops
@@ -52,7 +52,7 @@ def _shuffled(rng, items: list) -> list:
 
 
 def _draw_decoding(rng, kind: str, itemsize: int, ratio: float, *, least_shared: int) -> tuple:
-    """Arguments of a step that takes `ratio` times as long to read as to compute."""
+    """Return arguments of a step that takes `ratio` times as long to read as to compute."""
     batch, n_kv_heads = integer(rng, 9, 16), integer(rng, 3, 9)
     shared = integer(rng, least_shared, 7)
     context = 1000 * integer(rng, 5, 40) + integer(rng, 1, 1000)
@@ -127,7 +127,9 @@ def splits(learner, rng):
 
 
 def _draw_splits(rng, kind: str) -> tuple[int, int, int, int, int, int]:
-    """Arguments of a choice. What is left of the slots after as many whole splits as go, and the keys, go by kind."""
+    """Return arguments of a choice. What is left of the slots after as many whole splits as go,
+    and the keys, go by kind.
+    """
     least = 64 * integer(rng, 2, 6) + 1
     while True:
         batch, resident, processors = integer(rng, 2, 6), integer(rng, 2, 5), integer(rng, 60, 140)
@@ -211,13 +213,15 @@ def _judge_turning(got, case, weights, parameters, cache_bytes, cache_flops, dra
 
 
 def turning_point(weights, parameters, cache_bytes, cache_flops, drafted, bandwidth, flops) -> int | None:
-    """The smallest batch for which computing takes at least as long as reading, in whole numbers; None if none does."""
+    """Return the smallest batch for which computing takes at least as long as reading, in whole numbers;
+    None if none does.
+    """
     gained = drafted * (2 * parameters + cache_flops) * bandwidth - cache_bytes * flops
     return math.ceil(Fraction(weights * flops) / gained) if gained > 0 else None
 
 
 def _draw_turning(rng, kind: str, *, drafted: int) -> tuple[int, ...]:
-    """Arguments for which no two ways to count give the same batch, and none that a rounding error could change."""
+    """Return arguments for which no two ways to count give the same batch, and none that a rounding error could change."""
     while True:
         weights, parameters, cache_bytes, cache_flops, bandwidth, flops = draw_step(
             rng, {"never": "never", "alike": "alike", "exactly": "exactly"}.get(kind, "turns"), tokens=drafted
@@ -250,8 +254,8 @@ def _draw_turning(rng, kind: str, *, drafted: int) -> tuple[int, ...]:
 
 
 def draw_step(rng, kind: str, *, tokens: int = 1, cached: bool = True) -> tuple[int, ...]:
-    """Weights, parameters, cache_bytes, cache_flops, bandwidth and flops of a step whose turning batch is well between
-    two integers, or is one exactly, or is none: kind is turns, exactly, never, or alike.
+    """Return weights, parameters, cache_bytes, cache_flops, bandwidth and flops of a step whose turning batch is well
+    between two integers, or is one exactly, or is none: kind is turns, exactly, never, or alike.
 
     Where a rounding error would decide, bytes and operations a second are powers of two, and every quotient is exact.
     """
@@ -353,7 +357,7 @@ def verdicts(learner, rng):
 
 
 def _draw_records(rng):
-    """Rows of both records in different order, and the kind of each row by its key."""
+    """Return rows of both records in different order, and the kind of each row by its key."""
     names = ["decode_mha", "decode_mqa", "decode_fp8", "decode_latent"]
     places = [
         (name, form, b, s) for name in names for form in ("torch", "triton") for b in (1, 8) for s in (1024, 4096)

@@ -21,7 +21,7 @@ exercise_unit(
 
 
 def _mask(t, radius, hubs, length=None):
-    """Who reads whom, (t, t)."""
+    """Return who reads whom, (t, t)."""
     lengths = None if length is None else torch.tensor([length])
     return global_local_mask(
         t, radius=radius, global_indices=torch.tensor(hubs, dtype=torch.long), key_lengths=lengths
@@ -29,18 +29,18 @@ def _mask(t, radius, hubs, length=None):
 
 
 def _attention(q, k, v, radius, hubs, *, attention=global_local_attention, **options):
-    """One head, (t, dk) to (t, dv)."""
+    """Return one head, (t, dk) to (t, dv)."""
     qkv = (x[None, None] for x in (q, k, v))
     return attention(*qkv, radius=radius, global_indices=torch.tensor(hubs), **options)[0, 0]
 
 
 def _in_blocks(q, k, v, radius, hubs):
-    """The same for long sequences."""
+    """Return the same for long sequences."""
     return _attention(q, k, v, radius, hubs, attention=global_local_attention_blocked)
 
 
 def _placed_hubs(rng, t):
-    """Lists of global tokens, not in order: at both ends, at the start alone, next to each other, further apart."""
+    """Return lists of global tokens, not in order: at both ends, at the start alone, next to each other, further apart."""
     i, j, far = integer(rng, 4, t // 2 - 1), integer(rng, 1, 3), integer(rng, t // 2 + 2, t - 2)
     return [t - 1, 0], [0], [i + j, i], [far, 1, i]
 
@@ -90,7 +90,7 @@ def mask(learner, rng):
 
 
 def _expect_pattern(seen, t, radius, hubs, length, *, case):
-    """Broken with the first pair that is seen and should not be, or the other way round."""
+    """Raise Broken with the first pair that is seen and should not be, or the other way round."""
     wanted = _mask(t, radius, hubs, length)
     picture = Picture(seen, wanted, rows="token that reads", columns="token that is read")
     far = (torch.arange(t)[:, None] - torch.arange(t)).abs() > radius
@@ -154,7 +154,9 @@ def _expect_symmetric(learner, rng, t, radius, hubs):
 
 
 def _expect_exact_for_hard_scores(learner, rng, t, radius):
-    """Scores that overflow, vanish or stand below a finite fill, with global tokens at two pairs of places."""
+    """Expect exact results for scores that overflow, vanish or stand below a finite fill,
+    with global tokens at two pairs of places.
+    """
     dk, dv = unlike_sizes(rng, 2, high=12)
     v = normal(rng, t, dv)
     places = (
@@ -168,7 +170,7 @@ def _expect_exact_for_hard_scores(learner, rng, t, radius):
 
 
 def _layers(t, i, j, radii, hubs):
-    """The least number of layers after which token i knows of token j, 0 for never: by multiplying masks."""
+    """Return the least number of layers after which token i knows of token j, 0 for never: by multiplying masks."""
     known = torch.eye(t, dtype=torch.float64)
     for layer, radius in enumerate(radii, start=1):
         known = (_mask(t, radius, hubs).double() @ known).clamp_max(1)
@@ -211,7 +213,7 @@ def layers(learner, rng):
 
 
 def _stacks(rng):
-    """Radii of stacks of one layer and more, growing, shrinking and alike."""
+    """Return radii of stacks of one layer and more, growing, shrinking and alike."""
     width = integer(rng, 2, 6)
     yield [width]
     yield [width + 3, 1]
@@ -220,7 +222,9 @@ def _stacks(rng):
 
 
 def _expect_layers(learner, rng, radii):
-    """Tokens on either side, as far as the windows reach and one further; with no, with other, and as global tokens."""
+    """Expect right layers for tokens on either side, as far as the windows reach and one further;
+    with no, with other, and as global tokens.
+    """
     t, reached = 2 * sum(radii) + 12, 0
     for radius in radii:
         reached += radius
@@ -256,13 +260,13 @@ def projections(learner, rng):
 
 
 def _longformer(x, w_q, w_k, w_v, u_q, u_k, u_v, radius, hubs):
-    """One head by definition."""
+    """Return one head by definition."""
     theirs = tuple(y[None, None] for y in (x[hubs] @ u_q.T, x @ u_k.T, x @ u_v.T))
     return _attention(x @ w_q.T, x @ w_k.T, x @ w_v.T, radius, hubs, global_qkv=theirs)
 
 
 def _draw_head(rng, t):
-    """Inputs, and the six matrices."""
+    """Return inputs, and the six matrices."""
     d, dk, dv = unlike_sizes(rng, 3, low=4)
     return [normal(rng, t, d), *(normal(rng, width, d) / 2 for width in (dk, dk, dv, dk, dk, dv))]
 
@@ -297,7 +301,9 @@ def _expect_own_projections(learner, rng, t, radius, hubs):
 
 
 def _expect_exact_head(learner, rng, t, radius, hubs):
-    """The first entries of x make scores that lie far from 0, or of which one stands above all; values do not see them."""
+    """Expect an exact head: the first entries of x make scores far from 0, or of which one stands above all;
+    values do not see them.
+    """
     x, *matrices = _draw_head(rng, t)
     dk = len(matrices[0])
     for matrix in matrices:

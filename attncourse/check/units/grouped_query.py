@@ -138,7 +138,7 @@ def split(learner, rng):
 
 
 def _parts(scores, v, lengths):
-    """Each split's outputs, (n, r, dv), and log-sum-exps, (n, r); a split of length 0 has no key."""
+    """Return each split's outputs, (n, r, dv), and log-sum-exps, (n, r); a split of length 0 has no key."""
     parts = list(zip(scores.split(lengths, 1), v.split(lengths), strict=True))
     return (torch.stack(x) for x in ([torch.softmax(x, -1) @ y for x, y in parts], [x.logsumexp(-1) for x, _ in parts]))
 
@@ -171,7 +171,7 @@ def _judge_merge(got, outs, lses, case):
 
 
 def _judge_empty_splits(learner, scores, v):
-    """Splits without a key, before, between and behind others, and nothing but such splits."""
+    """Judge splits without a key, before, between and behind others, and nothing but such splits."""
     r, s = scores.shape
     whole, whole_lse = torch.softmax(scores, dim=-1) @ v, scores.logsumexp(dim=-1)
     for lengths in ([3, s - 3, 0], [0, 5, s - 5], [4, 0, 0, s - 4]):
@@ -229,7 +229,9 @@ def kernel(learner, rng):
 
 
 def _judge_levels(learner, rng, same):
-    """Scores in steps of 1/16 around 0, 512 and -32768, and of 256 around -2**31: all as float32 holds them exactly."""
+    """Judge scores in steps of 1/16 around 0, 512 and -32768, and of 256 around -2**31:
+    all as float32 holds them exactly.
+    """
     near, far = cycled(16, 512.0, -32768.0, 0.0), cycled(16, -(2.0**31))
     for length, step, levels in ((48, 0.25, near), (39, 0.25, near), (39, 1024, far)):
         q, k = normal(rng, 16, 16).round(), (4 * normal(rng, length, 16)).round() * step

@@ -27,7 +27,7 @@ def _uniform(rng, *shape):
 
 
 def _choices(rng):
-    """Scores and costs of few keys and of more; the costs lie around 3 or -3, so that a baseline matters.
+    """Return scores and costs of few keys and of more; the costs lie around 3 or -3, so that a baseline matters.
 
     Of the last two all scores lie far from 0, where a naive exponential overflows or vanishes.
     """
@@ -37,7 +37,7 @@ def _choices(rng):
 
 
 def _as_choice(scores, costs):
-    """With costs for values, a read is what it pays."""
+    """Return a choice with costs for values: a read is what it pays."""
     return Choice(scores, costs[:, None], lambda read: read[..., 0])
 
 
@@ -48,7 +48,12 @@ def _expect_index(got, rows):
     return got
 
 
-@exercise_check("hard_attention.mislead", function="soft_alone_is_right", points=2, section="one-place-or-a-mixture")
+@exercise_check(
+    "hard_attention.mislead",
+    function="soft_alone_is_right",
+    points=2,
+    section="soft-attention-mixes-hard-attention-draws",
+)
 def mislead(learner, rng):
     """Build keys of which the mixture is right and every single one is wrong."""
     got = learner()
@@ -70,7 +75,7 @@ def mislead(learner, rng):
     )
 
 
-@exercise_check("hard_attention.sample", function="sample", points=3, section="a-sample-is-a-maximum")
+@exercise_check("hard_attention.sample", function="sample", points=3, section="gumbel-max-a-draw-is-a-maximum")
 def sample(learner, rng):
     """Draw from softmax by the Gumbel-max trick, from uniform numbers that are given."""
     largest = [_chooses_largest(learner, rng, s) for s in sizes(rng, 2)]
@@ -92,7 +97,7 @@ def _largest(scores, uniform):
 
 
 def _chooses_largest(learner, rng, s):
-    """Whether score plus noise is largest at the keys chosen, where scores lie far from 0 and keys are hidden.
+    """Return whether score plus noise is largest at the keys chosen, where scores lie far from 0 and keys are hidden.
 
     Broken where a key is chosen that cannot be.
     """
@@ -123,9 +128,14 @@ def _expect_no_known_mistake(got, row, uniform):
         expect(not (got == noisy.argmax(dim=-1)).all(), message)
 
 
-@exercise_check("hard_attention.expectation", function="expected_cost", points=2, section="what-there-is-to-descend")
+@exercise_check(
+    "hard_attention.expectation",
+    function="expected_cost",
+    points=2,
+    section="the-choice-has-no-gradient-the-expected-cost-has-one",
+)
 def expectation(learner, rng):
-    """The expected cost of one hard read and its gradient, by counting every choice."""
+    """Compute the expected cost of one hard read and its gradient, by counting every choice."""
     for scores, costs in _choices(rng):
         s = len(scores)
         got = learner(scores, costs)
@@ -147,7 +157,7 @@ def expectation(learner, rng):
 
 
 def _expect_balanced(gradient):
-    """A number added to all scores changes no probability, so the entries of a gradient cancel."""
+    """Expect entries of a gradient that cancel: a number added to all scores changes no probability."""
     expect(
         abs(float(gradient.sum())) < 1e-5 * (1 + float(gradient.abs().sum())),
         "the entries of the gradient do not sum to 0, though adding a number to all scores changes nothing",
@@ -155,7 +165,10 @@ def _expect_balanced(gradient):
 
 
 @exercise_check(
-    "hard_attention.score_function", function="score_function_gradient", points=2, section="the-score-function"
+    "hard_attention.score_function",
+    function="score_function_gradient",
+    points=2,
+    section="the-score-function-estimator-reinforce",
 )
 def score_function(learner, rng):
     """Estimate the gradient from draws and what each of them paid, with a baseline."""
@@ -192,9 +205,14 @@ def _expect_estimate(learner, scores, index, paid, baseline):
     expect_close(got, wanted, "the estimate is wrong", **FLOAT32)
 
 
-@exercise_check("hard_attention.straight_through", function="straight_through", points=2, section="straight-through")
+@exercise_check(
+    "hard_attention.straight_through",
+    function="straight_through",
+    points=2,
+    section="gumbel-softmax-and-the-straight-through-estimator",
+)
 def straight_through(learner, rng):
-    """One-hot weights forward, the Gumbel-softmax's gradient backward."""
+    """Give one-hot weights forward, and the Gumbel-softmax's gradient backward."""
     for temperature, around in ((0.7, 0.0), (2.5, 0.0), (0.1, 0.0), (1.5, 9000.0), (0.5, -9000.0)):
         (s,), t = sizes(rng, 1), integer(rng, 14, 20)
         scores, noise = normal(rng, t, s) + around, -(-_uniform(rng, t, s).log()).log()
@@ -235,7 +253,9 @@ def _expect_straight_through(learner, scores, noise, temperature, rng):
     )
 
 
-@exercise_check("hard_attention.variance", function="estimator_variance", points=3, section="a-baseline")
+@exercise_check(
+    "hard_attention.variance", function="estimator_variance", points=3, section="a-baseline-lowers-the-variance"
+)
 def variance(learner, rng):
     """Predict the variance of the score-function estimate of one draw, from scores, costs and baseline."""
     for (scores, costs), baseline in zip(_choices(rng), (0.0, 2.5, -1.5, 1.25), strict=True):

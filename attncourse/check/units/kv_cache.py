@@ -123,7 +123,9 @@ def reset(learner, rng):
 
 
 def _draw_begins(rng, rows):
-    """Where texts begin, (steps, rows): all at once, none for a while, one alone, two together, one after another."""
+    """Return where texts begin, (steps, rows):
+    all at once, none for a while, one alone, two together, one after another.
+    """
     quiet, together = integer(rng, 5, 9), 64  # the longest text that the exercise promises
     begins = torch.zeros(together + 8, rows, dtype=torch.bool)
     begins[0] = begins[together] = True  # row 1 goes on with the text that it began with until then
@@ -174,7 +176,7 @@ def _judge_appends(learner, rng, size, lengths, appends):
 
 
 def _draw_forks(rng, size, lengths, spare):
-    """A state whose rows, but for 2 and 3, are forks of one text that were left at these lengths, and all texts."""
+    """Return a state whose rows, but for 2 and 3, are forks of one text that were left at these lengths, and all texts."""
     held = [-(-n // size) for n in lengths]
     n_pages = max(held) + held[2] + spare + len(lengths)
     order = torch.randperm(n_pages, generator=rng).tolist()
@@ -197,7 +199,7 @@ def _read_pages(state, row, size):
 
 
 def _expect_state(state, previous):
-    """The state with plain numbers in its lists."""
+    """Return the state with plain numbers in its lists."""
     fits = isinstance(state, dict) and state.keys() == previous.keys()
     expect(fits, "return the state: a dict of pages, table, lengths and free")
     lists = all(isinstance(state[name], list | tuple) for name in ("table", "lengths", "free"))
@@ -264,7 +266,7 @@ def quantise(learner, rng):
 
 
 def _judge_codes(learner, x, group, case=""):
-    """Codes, scales and zero points of groups that each hold different entries."""
+    """Judge codes, scales and zero points of groups that each hold different entries."""
     n, groups = len(x), x.shape[1] // group
     codes, scale, zero = _quantised(learner, x, group, groups, case)
     broken = codes != codes.round()
@@ -292,7 +294,7 @@ def _judge_codes(learner, x, group, case=""):
 
 
 def _judge_equal(learner, x, group, wanted):
-    """Groups, the first of each vector, whose entries are all equal; `wanted` are these entries."""
+    """Judge groups, the first of each vector, whose entries are all equal; `wanted` are these entries."""
     case = "where a group's entries are all equal, "
     groups = x.shape[1] // group
     codes, scale, zero = _quantised(learner, x, group, groups, case)
@@ -364,19 +366,19 @@ def prefix(learner, rng):
 
 
 def _lifted_prefix(q, keys, values, k, v, levels):
-    """The same text with each sequence's scores at a level of its own."""
+    """Return the same text with each sequence's scores at a level of its own."""
     lifted_q, lifted_keys = lifted(q, keys, levels)
     return lifted_q, lifted_keys, values, lifted(q[:, None], k, levels[:, None])[1], v
 
 
 def _own_lifted(q, keys, values, k, v, levels):
-    """The same text where only the scores of a sequence's own tokens are at its level."""
+    """Return the same text where only the scores of a sequence's own tokens are at its level."""
     lifted_q, lifted_keys, values, lifted_k, v = _lifted_prefix(q, keys, values, k, v, levels)
     return lifted_q, lifted_keys.index_fill(1, torch.tensor([0]), 0.0), values, lifted_k, v
 
 
 def _attend_both(q, keys, values, k, v):
-    """One softmax over the prefix and a sequence's own tokens."""
+    """Return one softmax over the prefix and a sequence's own tokens."""
     scores = torch.cat([q @ keys.T, torch.einsum("b d, b m d -> b m", q, k)], dim=1) * q.shape[1] ** -0.5
     shared, own = torch.softmax(scores, dim=1).split([len(keys), k.shape[1]], dim=1)
     return shared @ values + torch.einsum("b m, b m d -> b d", own, v)

@@ -89,13 +89,13 @@ def _judge_compression(got, w_k, w_v, rank):
 
 
 def _separate_gap(w_k, w_v, rank):
-    """What is left out when keys have one half of the latent, and values the other."""
+    """Return what is left out when keys have one half of the latent, and values the other."""
     left_out = torch.linalg.svdvals(w_k)[rank // 2 :], torch.linalg.svdvals(w_v)[rank - rank // 2 :]
     return torch.cat(left_out).norm()
 
 
 def _draw(rng, *, h, s, n, p, r, dv):
-    """Queries of one token, (h, n) and (h, p), the cache, (s, r) and (s, p), and the matrices of each head."""
+    """Return queries of one token, (h, n) and (h, p), the cache, (s, r) and (s, p), and the matrices of each head."""
     return (
         normal(rng, h, n), normal(rng, h, p), normal(rng, s, r), normal(rng, s, p), normal(rng, h, n, r) * r**-0.5,
         normal(rng, h, dv, r) * r**-0.5,
@@ -146,7 +146,7 @@ def absorb(learner, rng):
 
 
 def _lifted_heads(q, latent, w_uk, levels):
-    """The same with each head's scores around a level of its own."""
+    """Return the same with each head's scores around a level of its own."""
     q, latent, w_uk = q.clone(), latent.clone(), w_uk.clone()
     q[:, 0], latent[:, 0], w_uk[:, 0] = levels, 1.0, 0.0
     w_uk[:, 0, 0] = q.shape[1] ** 0.5
@@ -154,7 +154,7 @@ def _lifted_heads(q, latent, w_uk, levels):
 
 
 def _absorbed(q, latent, w_uk, w_uv, **options):
-    """The package's answer for one token, without rotary parts."""
+    """Return the package's answer for one token, without rotary parts."""
     nothing = q[None, :, None, :0], latent[None, None], latent[None, None, :, :0]
     return latent_attention_absorbed(q[None, :, None], *nothing, w_uk, w_uv, **options)[0, :, 0]
 
@@ -256,7 +256,7 @@ def decode(learner, rng):
 
 
 def _whole_text(layer, weights, x):
-    """Outputs of the layer with these weights, mistaken ones, and the weights as the learner is told them."""
+    """Return outputs of the layer with these weights, mistaken ones, and the weights as the learner is told them."""
     layer.load_state_dict(weights)
     w_uk, w_uv = (x.detach() for x in layer.up_projections)
     told = {
@@ -280,7 +280,7 @@ def _decoded(got, d, what="the output"):
 
 
 def _lifted_layer(x, weights, layer, levels):
-    """A text and weights by which each head's scores of all tokens lie around a level of its own."""
+    """Return a text and weights by which each head's scores of all tokens lie around a level of its own."""
     x, weights = x.clone(), {name: w.clone() for name, w in weights.items()}
     x[:, 0] = 1.0
     heads, _, r = layer.up_projections[0].shape
@@ -293,7 +293,7 @@ def _lifted_layer(x, weights, layer, levels):
 
 
 def _attend(layer, x, positions, **masking):
-    """The layer's output with its tokens at these positions, causal unless a mask is told."""
+    """Return the layer's output with its tokens at these positions, causal where no mask is given."""
     inputs = *layer.queries(x[None], positions), *layer.compress(x[None], positions), *layer.up_projections
     out = latent_attention(*inputs, **masking or {"causal": True})
     return layer.o(merge_heads(out))[0]

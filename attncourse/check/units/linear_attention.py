@@ -33,7 +33,9 @@ FLOAT32 = dict(rtol=1e-5, atol=5e-6)  # what was rounded to float32 on its way i
 
 
 def _draw(rng, *, t, s, spread=1.0):
-    """Queries, keys and values whose widths differ. With a spread most features are exp(x) near 0 or x + 1 far from it."""
+    """Return queries, keys and values whose widths differ.
+    With a spread most features are exp(x) near 0 or x + 1 far from it.
+    """
     dk, dv = unlike_sizes(rng, 2, high=12)
     q, k = ((spread * normal(rng, n, dk)).clamp_min(-9.0) for n in (t, s))
     return q, k, normal(rng, s, dv)
@@ -124,7 +126,7 @@ def _expect_associated(learner, q, k, v):
     may_change=(0,),
 )
 def stream(learner, rng):
-    """Causal linear attention to tokens that arrive piece by piece, with a state that does not grow."""
+    """Attend by causal linear attention to tokens that arrive piece by piece, with a state that does not grow."""
     s, long = 11, integer(rng, 180, 220)
     for lengths in ((s,), (4, 7), (1, 2, 3, 5), (1,) * s, (3, 1, 60, 1, long - 65)):
         q, k, v = _draw(rng, t=sum(lengths), s=sum(lengths), spread=1.0 if len(lengths) < 3 else 3.0)
@@ -150,7 +152,7 @@ def stream(learner, rng):
     forbids=READY_MADE_ATTENTION,
 )
 def chunks(learner, rng):
-    """Causal linear attention chunk by chunk: linear memory, and few enough steps for a long text."""
+    """Attend by causal linear attention, chunk by chunk: linear memory, and few enough steps for a long text."""
     lengths = (1, 7, 150, 64, 65, 128, integer(rng, 20, 60), integer(rng, 200, 300))
     for n in lengths:
         q, k, v = _draw(rng, t=n, s=n, spread=1.0 if n < 100 else 3.0)
@@ -168,7 +170,9 @@ def chunks(learner, rng):
 
 
 def _expect_few_steps(learner, rng, n):
-    """Right for a long text, with neither all weights nor a state for each token, and without a step for each."""
+    """Expect the right result for a long text, with neither all weights nor a state for each token,
+    and without a step for each.
+    """
     width = 48
     q, k, v = (normal(rng, n, width).float() for _ in range(3))
     heads = (x.double()[None, None] for x in (q, k, v))
@@ -207,7 +211,7 @@ def decay(learner, rng):
 
 
 def _products(factors):
-    """What is left, by one step of decay after another."""
+    """Return what is left, by one step of decay after another."""
     rows, row = [], factors.new_zeros(len(factors))
     for factor, own in zip(factors, torch.eye(len(factors), dtype=factors.dtype), strict=True):
         row = row * factor + own
@@ -238,7 +242,7 @@ def _expect_products(learner, factors):
 
 
 def _expect_right_over_a_long_text(learner, steep, rng):
-    """In float32; logarithms of up to 700 leave about four digits."""
+    """Expect a right result in float32 over a long text; logarithms of up to 700 leave about four digits."""
     n = len(steep)
     case = f"with {n} factors of {'0.3' if steep[0] == steep[1] else '0.2 to 0.5'} in float32"
     far = expect_tensor(learner(steep), (n, n), what=f"{case} the matrix")
@@ -256,7 +260,7 @@ def _expect_right_over_a_long_text(learner, steep, rng):
 
 @exercise_check("linear_attention.delta", function="delta_step", points=2, section="the-delta-rule")
 def delta(learner, rng):
-    """One step of the delta rule: write only what the memory does not say already."""
+    """Take one step of the delta rule: write only what the memory does not say already."""
     for _ in range(2):
         dk, dv = unlike_sizes(rng, 2, high=12)
         S, key, value = normal(rng, dk, dv), normal(rng, dk), normal(rng, dv)
@@ -268,7 +272,7 @@ def delta(learner, rng):
 
 
 def _expect_replacement(learner, rng, S, key, value):
-    """A step with a key of length 1."""
+    """Expect that a step with a key of length 1 replaces."""
     dk, dv = S.shape
     replaced = expect_tensor(learner(S, key, value, 1.0), (dk, dv), what="the new memory")
     kept = expect_tensor(learner(S, key, value, 0.0), (dk, dv), what="the new memory")

@@ -17,7 +17,7 @@ exercise_unit(
 
 
 def _step_expected(top, total, mixed, scores, values):
-    """One step by its formulas, with a row that has seen nothing left as it was."""
+    """Return one step by its formulas, with a row that has seen nothing left as it was."""
     new = torch.maximum(top, scores.amax(dim=1))
     finite = new.masked_fill(new == -torch.inf, 0.0)
     rescale, weights = torch.exp(top - finite), torch.exp(scores - finite[:, None])
@@ -48,7 +48,9 @@ def rescale(learner, rng):
 
 
 def _draw_scores(rng, t: int, s: int, *, far: bool) -> Tensor:
-    """Scores with gaps of a few; where `far`, each query's lie around a number whose exp is infinite, or vanishes."""
+    """Return scores with gaps of a few; where `far`, each query's lie around a number whose exp is infinite,
+    or vanishes.
+    """
     if not far:
         return 8 * normal(rng, t, s)
     levels = torch.tensor([800.0, 805.0, -800.0, -805.0, -2e9, 1e5], dtype=torch.float64)
@@ -58,7 +60,7 @@ def _draw_scores(rng, t: int, s: int, *, far: bool) -> Tensor:
 
 
 def _judge_state(got, state, scores, values, *, case: str) -> tuple[Tensor, ...]:
-    """The new state, which must be the expected one."""
+    """Return the new state, which must be the expected one."""
     top, total, mixed = state
     wanted = _step_expected(top, total, mixed, scores, values)
     blind = wanted[0] == -torch.inf
@@ -117,7 +119,7 @@ def _aligned_to_the_end(q, k):
 
 
 def _pair(name: str, number: int):
-    """Candidate and standard of each pair that the exercise describes."""
+    """Return candidate and standard of each pair that the exercise describes."""
 
     def windowed(q, k, v):
         rows, columns = _places(q, k)
@@ -267,7 +269,7 @@ def served(learner, rng):
 
 
 def _ways(lengths: list[int], memory: int, page: int) -> tuple[int, dict[str, int]]:
-    """How many requests fit in pages, and how many each mistake counts."""
+    """Return how many requests fit in pages, and how many each mistake counts."""
     pages, needed = memory // page, [-(-n // page) for n in lengths]
     return _admitted(needed, pages), {
         "a page that is begun is taken: a request's last one is rarely full": _admitted(
@@ -283,7 +285,7 @@ def _ways(lengths: list[int], memory: int, page: int) -> tuple[int, dict[str, in
 
 
 def _admitted(sizes: list[int], room: int, *, overtake: bool = False) -> int:
-    """How many of these fit, in order; those after one that does not fit only if they may overtake."""
+    """Return how many of these fit, in order; those after one that does not fit only if they may overtake."""
     count = 0
     for size in sizes:
         if size <= room:
@@ -298,7 +300,9 @@ TOLD = {"part of a page": slice(3, 4), "last page": slice(4, 5), "no stretch": s
 
 
 def _draw_lengths(memory: int, page: int, longest: int, *, told: slice, rng) -> list[int]:
-    """Lengths, some of them whole pages and none the longest, for which the mistakes that are told give other numbers, and no two mistakes the same."""
+    """Return lengths, some of them whole pages and none the longest, for which the mistakes that are told give other
+    numbers, and no two mistakes the same.
+    """
     while True:
         drawn = torch.randint(1, longest // 3, (80,), generator=rng)
         whole = torch.randint(0, 3, (80,), generator=rng) == 0
@@ -336,7 +340,9 @@ def bits(learner, rng):
 
 
 def _draw_bits(wanted: int, just_met: bool, *, rng) -> tuple[Tensor, Tensor, float, dict[str, int]]:
-    """A query, keys, a tolerance that asks for `wanted` bits, and what each mistake finds: no two the same for NAMED."""
+    """Return a query, keys, a tolerance that asks for `wanted` bits, and what each mistake finds:
+    no two the same for NAMED.
+    """
     while True:
         s, d = unlike_sizes(rng, 2, low=6, high=30)
         q, k = normal(rng, d), normal(rng, s, d) + 40 * normal(rng, s, 1)  # keys of one spread at different places

@@ -101,12 +101,13 @@ def merge(learner, rng):
 
 
 def _layer(x, w_q, w_k, w_v, w_o, n_heads, *, scale=None):
-    """Causal multi-head self-attention over one sequence."""
+    """Return causal multi-head self-attention over one sequence."""
     return multi_head_attention(x[None], x[None], w_q, w_k, w_v, w_o, n_heads=n_heads, scale=scale, causal=True)[0]
 
 
 def _far_layer(x, matrices, h, *, rows, columns):
-    """x and matrices whose scores hold rows[i] + columns[j] more in every head: three features and two key entries more.
+    """Return x and matrices whose scores hold rows[i] + columns[j] more in every head:
+    three features and two key entries more.
 
     The features are 1, rows[i] and columns[i]; queries read the second and the first, keys the first and the third.
     """
@@ -198,7 +199,7 @@ def _judge_pruned(got, matrices, h, head):
 
 
 def _without(matrices, head, h):
-    """The matrices of all heads but one, in their order."""
+    """Return the matrices of all heads but one, in their order."""
     rows = [i for i in range(h) if i != head]
     kept = [w.unflatten(0, (h, -1))[rows].flatten(0, 1) for w in matrices[:3]]
     return [*kept, matrices[3].unflatten(1, (h, -1))[:, rows].flatten(1, 2)]
@@ -214,7 +215,7 @@ def rotary(learner, rng):
 
 
 def _judge_rotary(learner, rng, t, dk, base):
-    """To four digits: angles in float32 are right as well."""
+    """Judge to four digits: angles in float32 are right as well."""
     x, positions = normal(rng, t, dk), torch.randperm(90, generator=rng)[:t]
     got = expect_tensor(learner(x, positions, base), (t, dk), what="the turned x")
     still = learner(x, torch.zeros_like(positions), base)
@@ -270,5 +271,5 @@ def differ(learner, rng):
 
 
 def _bits(bits, flags):
-    """The first pair of bits that a flag marks."""
+    """Return the first pair of bits that a flag marks."""
     return bits[place(flags)].int().tolist() if flags.any() else []

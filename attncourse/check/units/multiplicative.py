@@ -72,7 +72,7 @@ def split(learner, rng):
 
 
 def _local(scores, positions, radius):
-    """Softmax within the window, times the Gaussian; the window, and the softmax alone."""
+    """Return softmax within the window, times the Gaussian; the window, and the softmax alone."""
     positions, s = positions[None, None], scores.shape[-1]
     window = local_window(positions, s, radius=radius)[0, 0] > 0
     truncated = masks.masked_softmax(masks.apply_mask(scores, window))
@@ -80,7 +80,9 @@ def _local(scores, positions, radius):
 
 
 def _draw_positions(rng, t, s):
-    """In any order: the middle, both ends, a point between two keys, and others, all of them far from halves."""
+    """Return positions in any order: the middle, both ends, a point between two keys,
+    and others, all of them far from halves.
+    """
     wanted = (
         torch.randint(0, s - 1, (t,), generator=rng) + 0.1 + 0.3 * torch.rand(t, generator=rng, dtype=torch.float64)
     )
@@ -89,9 +91,11 @@ def _draw_positions(rng, t, s):
     return wanted[torch.randperm(t, generator=rng)]
 
 
-@exercise_check("multiplicative.local", function="local_weights", points=3, section="looking-at-a-window")
+@exercise_check(
+    "multiplicative.local", function="local_weights", points=3, section="local-attention-looking-at-a-window"
+)
 def local(learner, rng):
-    """Weights of local-p: softmax within the window, times a Gaussian about the predicted position."""
+    """Weigh by local-p: softmax within the window, times a Gaussian about the predicted position."""
     t = integer(rng, 6, 10)
     for radius in (3, 2, 1, integer(rng, 4, 7), integer(rng, 7, 10)):
         _judge_local(learner, rng, t, 2 * radius + integer(rng, 6, 12), radius)

@@ -159,7 +159,7 @@ def _cross(x, context, w_q, w_k, w_v, lengths, **options):
 
 
 def _lifted_projections(x, context, w_q, w_k, levels):
-    """(x, context, w_q, w_k) whose scores, scaled, lie around a level of each query's own."""
+    """Return (x, context, w_q, w_k) whose scores, scaled, lie around a level of each query's own."""
     x, context, w_q, w_k = (y.clone() for y in (x, context, w_q, w_k))
     x[..., 0], context[..., 0] = levels, 1.0
     w_q[:, 0] = w_q[0] = w_k[0] = 0.0
@@ -307,6 +307,6 @@ def fuse(learner, rng):
 
 
 def _fused(q, k, v, lengths):
-    """Attention over all words of all passages, as one sequence."""
+    """Return attention over all words of all passages, as one sequence."""
     keys, values = (torch.cat([part[:n] for part, n in zip(x, lengths, strict=True)]) for x in (k, v))
     return softmax_attention(q[None, None], keys[None, None], values[None, None])[0, 0]

@@ -31,7 +31,7 @@ exercise_unit(
 
 
 def _expect_none(faults, *, got, wanted):
-    """Broken, with both patterns as a picture, at the first pair of the first kind of fault that occurs.
+    """Raise Broken, with both patterns as a picture, at the first pair of the first kind of fault that occurs.
 
     Faults are (flags, message); in a message {i} is the query, {j} the key, and {at} where the query stands among them.
     """
@@ -43,7 +43,7 @@ def _expect_none(faults, *, got, wanted):
 
 
 def _expect_count(got, wanted, mistakes, message):
-    """Broken with what the mistake that gives `got` is, or else with the message, unless it is `wanted`."""
+    """Raise Broken unless got is `wanted`, with what the mistake that gives it is, or else with the message."""
     got = expect_number(got)
     if got != wanted:
         raise Broken(mistakes.get(got, message))
@@ -100,7 +100,7 @@ def _judge_pairs(got, t, s, lengths):
 
 
 def _cross(x, memory, lengths, w_q, w_k, w_v):
-    """Cross-attention without heads; what stands behind a memory's length does not count."""
+    """Return cross-attention without heads; what stands behind a memory's length does not count."""
     exists = length_mask(lengths, memory.shape[1])[:, 0].mT
     memory = memory.masked_fill(~exists, 0.0)
     q, k, v = (y[:, None] for y in (x @ w_q, memory @ w_k, memory @ w_v))
@@ -108,7 +108,7 @@ def _cross(x, memory, lengths, w_q, w_k, w_v):
 
 
 def _far_cross(x, memory, lengths, w_q, w_k, w_v, *, rows, on_padding):
-    """Arguments whose scores hold rows[i] more, and those of padding `on_padding` more.
+    """Return arguments whose scores hold rows[i] more, and those of padding `on_padding` more.
 
     x and memory get two features more, queries and keys two entries: see `shift_scores`.
     """
@@ -178,7 +178,9 @@ def cross(learner, rng):
 
 
 def _expect_blind_to_padding(learner, args, wanted, rng):
-    """What stands behind a memory's length, NaN and infinity too, reaches neither the output nor a gradient."""
+    """Expect that what stands behind a memory's length, NaN and infinity too,
+    reaches neither the output nor a gradient.
+    """
     x, memory, lengths, *weights = args
     padding = (torch.arange(memory.shape[1]) >= lengths[:, None])[..., None]
     for anything in (torch.nan, torch.inf, -torch.inf, 1e300):
@@ -197,7 +199,8 @@ def _expect_blind_to_padding(learner, args, wanted, rng):
 
 
 def _draw_runs(rng, *, t, s, d, change, leaks):
-    """Outputs before, outputs after each of s tokens was replaced, and which of the t rows moved with which token.
+    """Return outputs before, outputs after each of s tokens was replaced,
+    and which of the t rows moved with which token.
 
     Every row moves with the tokens up to its own. `leaks` says with which of its future: "some", so that the next token
     moves a row and the one after does not, and so on; or "random", "none", "all".
@@ -218,7 +221,9 @@ def _draw_runs(rng, *, t, s, d, change, leaks):
 
 
 def _features(before, first, count=1):
-    """A feature for each row, from `first` on in turn: rows together cover all features. Two adjacent ones for count=2."""
+    """Return a feature for each row, from `first` on in turn: rows together cover all features.
+    Two adjacent ones for count=2.
+    """
     t, d = before.shape
     turn = (torch.arange(t)[:, None] + first + torch.arange(count)) % d
     return torch.nn.functional.one_hot(turn, d).double()  # (t, count, d)
@@ -238,12 +243,12 @@ def _cancelling(before, first):
 
 
 def _tiny(before, first):
-    """A few hundred units in the last place of one feature."""
+    """Return a few hundred units in the last place of one feature."""
     return before + 1e-13 * _features(before, first)[:, 0]
 
 
 def _least(before, first):
-    """The next number, in one feature."""
+    """Return the next number, in one feature."""
     return before.nextafter(before.where(_features(before, first)[:, 0] == 0, torch.inf))
 
 
@@ -291,7 +296,8 @@ def leaks(learner, rng):
 
 
 def _draw_packed(rng, n):
-    """Document numbers of four rows of n: with padding behind, before and between documents, without any, and no document.
+    """Return document numbers of four rows of n:
+    with padding behind, before and between documents, without any, and no document.
 
     Names come in any order, small and large, and stand for other documents in other rows.
     """
@@ -346,7 +352,12 @@ def _judge_packed(got, documents):
         _expect_none(faults, got=seen, wanted=wanted)
 
 
-@exercise_check("self_cross_causal.shift", function="next_token_batch", points=2, section="one-row-is-many-predictions")
+@exercise_check(
+    "self_cross_causal.shift",
+    function="next_token_batch",
+    points=2,
+    section="teacher-forcing-one-row-is-many-predictions",
+)
 def shift(learner, rng):
     """Repair inputs and targets whose off-by-one lets a model predict its own input."""
     some, many = integer(rng, 4, 8), integer(rng, 3, 6)

@@ -31,7 +31,7 @@ exercise_unit(
 
 
 def _draw(rng, t, s):
-    """Queries, keys and values whose widths differ."""
+    """Return queries, keys and values whose widths differ."""
     dk, dv = unlike_sizes(rng, 2, high=12)
     return normal(rng, t, dk), normal(rng, s, dk), normal(rng, s, dv)
 
@@ -45,7 +45,7 @@ def _in_blocks(q, k, v, window):
 
 
 def _expect_pattern(seen, wanted, case):
-    """Broken, with both patterns as a picture, at the first pair that is seen and should not be, or the reverse."""
+    """Raise Broken, with both patterns as a picture, at the first pair that is seen and should not be, or the reverse."""
     t, s = wanted.shape
     own = torch.arange(s - t, s)[:, None]
     future = torch.arange(s) > own
@@ -126,12 +126,12 @@ def band(learner, rng):
 
 
 def _with_sinks(t, s, *, sinks, **pattern):
-    """The mask of a window, dilated or not, and of the first keys for all queries that do not stand before them."""
+    """Return the mask of a window, dilated or not, and of the first keys for all queries that do not stand before them."""
     return local_mask(t, s, **pattern) | local_mask(t, s, window=s) & (torch.arange(s) < sinks)
 
 
 def _patterns(rng):
-    """(s, t, options, case): each option alone with a window of 3, then all of them together."""
+    """Return (s, t, options, case): each option alone with a window of 3, then all of them together."""
     s = integer(rng, 13, 18)
     plain = dict(window=3, dilation=1, sinks=0)
     yield s, s, plain, "a plain window"
@@ -180,7 +180,7 @@ def repair(learner, rng):
 
 
 def _expect_exact_for_hard_scores(learner, rng, t, s, window):
-    """Local attention of scores that overflow, vanish or stand below a finite fill."""
+    """Expect exact local attention of scores that overflow, vanish or stand below a finite fill."""
     dk, dv = unlike_sizes(rng, 2, high=12)
     v = normal(rng, s, dv)
     for case, q, k in hard_scores(rng, t, s, dk):
@@ -200,7 +200,7 @@ def _expect_exact_for_hard_scores(learner, rng, t, s, window):
     not_verified="how many pairs you compute: memory is measured, work is not",
 )
 def blocks(learner, rng):
-    """Causal local attention in blocks of queries, in memory linear in the length."""
+    """Attend by causal local attention in blocks of queries, in memory linear in the length."""
     cases = [(12, 4), (1, 3), (29, 5), (7, 20), (70, 1), (131, 17), (128, 64)]
     cases += [(integer(rng, 40, 60), integer(rng, 6, 30)), (integer(rng, 260, 300), integer(rng, 70, 120))]
     for n, window in cases:
@@ -233,7 +233,7 @@ def _expect_gradients(learner, rng, n, window):
 
 
 def _expect_long(learner, rng, n, *, window):
-    """Right for a long text, and without the matrix of its scores."""
+    """Expect the right result for a long text, and no matrix of its scores."""
     q, k, v = (normal(rng, n, 8).float() for _ in range(3))
     whole = 4 * n * n
     message = f"with {n} tokens the matrix of scores, {whole / 1e6:.0f} MB in float32, is too large to form"
@@ -281,13 +281,13 @@ def ring(learner, rng):
 
 
 def _read(learner, qkv, window, lengths):
-    """The outputs of a text read in pieces of these lengths, and the state after each."""
+    """Return the outputs of a text read in pieces of these lengths, and the state after each."""
     pieces = zip(*(x.split(lengths) for x in qkv), strict=True)
     return read_in_pieces(learner, [(window, *piece) for piece in pieces], qkv[2].shape[1])
 
 
 def _expect_no_more_than_a_window(states, k, v, window, case):
-    """As many keys and values as the window has, with two numbers beside each, and a few more."""
+    """Expect as many keys and values as the window has, with two numbers beside each, and a few more."""
     expect(
         max(map(numbers_in, states)) <= window * (k.shape[1] + v.shape[1] + 2) + 8,
         f"{case}: the state grows beyond {window} keys and values; the others no later query can see",

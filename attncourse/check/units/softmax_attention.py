@@ -30,6 +30,7 @@ exercise_unit(
     minutes=90,
     prerequisites=("why_attention",),
 )
+ONLINE_SOFTMAX = "mechanism_or_implementation#online-softmax-one-pass-any-split"
 
 
 def _draw(rng, *, t, s, dk, dv):
@@ -37,17 +38,17 @@ def _draw(rng, *, t, s, dk, dv):
 
 
 def _attention(q, k, v, *, causal=False):
-    """The formula for one head."""
+    """Return the formula for one head."""
     return softmax_attention(*(x[None, None] for x in (q, k, v)), causal=causal)[0, 0]
 
 
 def _mixed(levels, t):
-    """A level for each of t rows, so that rows lie far from one another."""
+    """Return a level for each of t rows, so that rows lie far from one another."""
     return torch.tensor(levels, dtype=torch.float64).repeat(t)[:t]
 
 
 def _expect_far(learner, q, k, v, *, causal=False, case=""):
-    """Exact where all scores are large, of either sign, and where those of some rows are."""
+    """Expect exact results where all scores are large, of either sign, and where those of some rows are."""
     t, ones = len(q), torch.ones(len(k))
     cases = [(torch.full((t,), shift), f"{case}scores of about {shift:,.0f}") for shift in SHIFTS]
     for rows, what in [*cases, (_mixed(SHIFTS, t), f"{case}rows of scores that lie far from one another")]:
@@ -150,7 +151,7 @@ def causal(learner, rng):
 
 
 def _draw_visible(rng, t, s):
-    """Every row sees something: one of them all keys, one the first alone, one the last alone."""
+    """Return who sees whom: every row sees something, one of them all keys, one the first alone, one the last alone."""
     visible = torch.rand(t, s, generator=rng) > 0.4
     visible[torch.arange(t), torch.randint(s, (t,), generator=rng)] = True
     visible[0], visible[1], visible[2] = True, torch.arange(s) == 0, torch.arange(s) == s - 1
@@ -158,7 +159,7 @@ def _draw_visible(rng, t, s):
 
 
 def _weights(scores, visible):
-    """Softmax over the visible keys; zeros for a row without any."""
+    """Return softmax over the visible keys; zeros for a row without any."""
     return masks.masked_softmax(masks.apply_mask(scores, visible))
 
 
@@ -207,14 +208,14 @@ def repair(learner, rng):
 
 
 def _expect_merged(got, out, lse, case):
-    """Both results of a merge."""
+    """Expect both results of a merge."""
     expect(not got[0].isnan().any(), f"{case} gives NaN")
     expect_close(got[0], out, f"{case} gives a wrong output")
     expect(not got[1].isnan().any(), f"{case} gives a log-sum-exp of NaN")
     expect_close(got[1], lse, f"{case} gives a wrong log-sum-exp")
 
 
-@exercise_check("softmax_attention.merge", function="merge", points=3, section="one-pass-any-split")
+@exercise_check("softmax_attention.merge", function="merge", points=3, section=ONLINE_SOFTMAX)
 def merge(learner, rng):
     """Merge attention over two halves of the keys, from the outputs and log-sum-exps alone."""
     t, cut, dk, dv = unlike_sizes(rng, 4)
@@ -272,7 +273,7 @@ def merge(learner, rng):
 
 
 def _read(learner, q, k, v, lengths, *, state=None, done=0, case="", far=""):
-    """Read on from key `done` in pieces; each output must be attention over all keys so far. The state after each."""
+    """Read on from key `done` in pieces, each output being attention over all keys so far; return the state after each."""
     states = []
     for number, n in enumerate(lengths, 1):
         got = learner(state, q, k[done : done + n], v[done : done + n])
@@ -289,7 +290,7 @@ def _read(learner, q, k, v, lengths, *, state=None, done=0, case="", far=""):
 
 
 def _pieces(rng, count, at_most):
-    """Lengths of at most `at_most` that add up to count."""
+    """Return lengths of at most `at_most` that add up to count."""
     lengths = []
     while (left := count - sum(lengths)) > 0:
         lengths.append(min(left, integer(rng, 1, at_most + 1)))
@@ -300,7 +301,7 @@ def _pieces(rng, count, at_most):
     "softmax_attention.stream",
     function="read_piece",
     points=3,
-    section="one-pass-any-split",
+    section=ONLINE_SOFTMAX,
     forbids=READY_MADE_ATTENTION,
     may_change=(0,),
 )
@@ -349,7 +350,7 @@ def stream(learner, rng):
     "softmax_attention.tiles",
     function="attend_in_tiles",
     points=2,
-    section="one-pass-any-split",
+    section=ONLINE_SOFTMAX,
     forbids=READY_MADE_ATTENTION,
 )
 def tiles(learner, rng):

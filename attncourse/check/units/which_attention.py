@@ -79,13 +79,13 @@ def _judge_step(size, flops, layers, n_heads, n_kv_heads, width, window, length)
 
 
 def _draw_server(rng) -> dict:
-    """Rates, and what else a step takes, so that times are numbers of hundredths of a second."""
+    """Return rates, and what else a step takes, so that times are numbers of hundredths of a second."""
     bandwidth, flops = 1e12 * integer(rng, 1, 5), 1e14 * integer(rng, 1, 9)
     return {"memory": 1e9 * integer(rng, 30, 90), "bandwidth": bandwidth, "flops": flops}
 
 
 def _design(server: dict, name: str, *, reading: float = 0.0, computing: float = 0.0, kept: float = 0.5) -> dict:
-    """A design by the seconds that its bytes and its operations take, and the share of the memory that it keeps."""
+    """Return a design by the seconds that its bytes and its operations take, and the share of the memory that it keeps."""
     return {
         "name": name,
         "kept": kept * server["memory"],
@@ -187,7 +187,7 @@ def _judge_rollout(got: torch.Tensor, given: torch.Tensor, case: str) -> None:
 
 
 def _visible(pair: tuple[int, int], n: int) -> torch.Tensor:
-    """Who sees whom under FlashAttention's window_size."""
+    """Return who sees whom under FlashAttention's window_size."""
     left, right = pair
     ahead = torch.arange(n) - torch.arange(n)[:, None]
     return ((ahead >= -left) | (left < 0)) & ((ahead <= right) | (right < 0))

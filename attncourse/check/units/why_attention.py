@@ -12,7 +12,7 @@ exercise_unit("why_attention", title="Why attention", chapter="why_attention", m
 
 
 def _draw_rotation(rng, d):
-    """An orthogonal matrix far from symmetric."""
+    """Return an orthogonal matrix far from symmetric."""
     while True:
         rotation, _ = torch.linalg.qr(normal(rng, d, d))
         if (rotation - rotation.T).norm() > 0.5:
@@ -20,7 +20,7 @@ def _draw_rotation(rng, d):
 
 
 def _draw_recurrences(rng):
-    """(weight, steps): any, with two directions that grow almost alike, of one entry, and many steps."""
+    """Return (weight, steps): any, with two directions that grow almost alike, of one entry, and many steps."""
     d = integer(rng, 3, 7)
     almost = torch.linspace(0.5, 1, d, dtype=torch.float64)
     almost[-2:] = torch.tensor([0.99, 1.0])
@@ -216,7 +216,7 @@ FAR = "scores of about 1000 or -1000 overflow, or leave nothing; only difference
 
 
 def _draw_report(rng):
-    """Texts, answers, lengths and edges, in any order; a bucket is empty, and lengths lie on edges."""
+    """Return texts, answers, lengths and edges, in any order; a bucket is empty, and lengths lie on edges."""
     buckets = integer(rng, 4, 7)
     edges = [integer(rng, 1, 9)]
     for _ in range(buckets):

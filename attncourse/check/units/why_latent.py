@@ -52,7 +52,9 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def _draw_mixed(rng, kinds: str) -> dict:
-    """A config with layers of one kind, or of both in an order without a rule, which no two ways to count give the same."""
+    """Return a config with layers of one kind, or of both in an order without a rule,
+    which no two ways to count give the same.
+    """
     n_layers, n_kv_heads, queries = 2 * integer(rng, 2, 5) + 1, integer(rng, 2, 5), integer(rng, 2, 5)
     layer_types = [SLIDING if s else FULL for s in (torch.rand(n_layers, generator=rng) < 0.5).tolist()]
     layer_types[:3] = [SLIDING, SLIDING, FULL]
@@ -113,7 +115,7 @@ def mixed(learner, rng):
 
 
 def _draw_shares(rng):
-    """(stored heads, query heads that share one, devices) of every kind that the exercise allows."""
+    """Return (stored heads, query heads that share one, devices) of every kind that the exercise allows."""
     prime = [2, 3, 5, 7]
 
     def drawn():
@@ -179,7 +181,7 @@ def _latent(rng, devices):
 
 
 def _draw_server(rng, kind: str) -> tuple[dict, int]:
-    """A config, and over how many devices it is shared out."""
+    """Return a config, and over how many devices it is shared out."""
     devices, times = integer(rng, 3, 9), integer(rng, 2, 5)
     if kind == "latent":
         return _latent(rng, devices), devices

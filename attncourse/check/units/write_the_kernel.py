@@ -187,7 +187,7 @@ def flash(learner, rng):
 
 
 def _one_head(attention, **settings):
-    """An attention of (b, h, n, 16) as one of (n, 16), for a learner's test to call."""
+    """Return an attention of (b, h, n, 16) as one of (n, 16), for a learner's test to call."""
 
     def call(q, k, v):
         shapes = [tuple(getattr(x, "shape", ())) for x in (q, k, v)]
@@ -200,12 +200,12 @@ def _one_head(attention, **settings):
 
 
 def _where_kernels_run(attention):
-    """The same, with its inputs moved to the GPU where there is one, and its output back."""
+    """Return the same, with its inputs moved to the GPU where there is one, and its output back."""
     return lambda *qkv, **settings: attention(*(x.to(device()) for x in qkv), **settings).cpu()
 
 
 def _exhibit(name):
-    """A broken attention of the museum."""
+    """Return a broken attention of the museum."""
     # It needs Triton, which is there on Linux alone.
     from attncourse.lessons.write_the_kernel.museum import EXHIBITS
 
@@ -219,7 +219,7 @@ def _kernel():
 
 
 def _expect_told_apart(learner, right, broken, *more):
-    """The test holds of every right attention, and of no broken one."""
+    """Expect that the test holds of every right attention, and of no broken one."""
     for name, attention in right.items():
         expect(outcome(learner, attention, *more), f"your test fails {name}, which is right")
     for name, attention in broken.items():
@@ -227,7 +227,7 @@ def _expect_told_apart(learner, right, broken, *more):
 
 
 def _in_part(right, wrong, part):
-    """An attention that is right, except for a part of its output, which is another's: `part(t)` of its t rows."""
+    """Return an attention that is right, except for a part of its output, which is another's: `part(t)` of its t rows."""
 
     def attend(q, k, v):
         out, at = right(q, k, v).clone(), (..., *part(q.shape[2]))
@@ -249,12 +249,12 @@ PARTS = {
 
 
 def _in_parts(right, wrong, what, parts=tuple(PARTS)):
-    """By what is broken of them: attentions that are wrong in a single row or column."""
+    """Return by what is broken of them attentions that are wrong in a single row or column."""
     return {f"{what}, {part} alone": _in_part(right, wrong, PARTS[part]) for part in parts}
 
 
 def _weighted(q, k, v, weigh):
-    """Attention whose weights are weigh(scores)."""
+    """Return attention whose weights are weigh(scores)."""
     return weigh(q @ k.mT * q.shape[-1] ** -0.5) @ v
 
 
@@ -356,17 +356,17 @@ def window_test(learner, rng):
         "it sees everything before it": banded(0, 1000),
     }
     broken |= _in_parts(banded(0, window - 1), banded(0, 1000), "it sees everything before it", [*PARTS][1:])
-    told = dict(window=window)
+    options = dict(window=window)
     _expect_told_apart(
         learner,
-        {name: _one_head(f, **told) for name, f in right.items()},
-        {name: _one_head(f) for name, f in broken.items()} | {n: _one_head(f, **told) for n, f in exhibits.items()},
+        {name: _one_head(f, **options) for name, f in right.items()},
+        {name: _one_head(f) for name, f in broken.items()} | {n: _one_head(f, **options) for n, f in exhibits.items()},
         window,
     )
 
 
 def _with_gradients(attention, change=lambda grads, dout, leaves: grads):
-    """A causal attention that also gives the gradients of (out * dout).sum(), after a change."""
+    """Return a causal attention that also gives the gradients of (out * dout).sum(), after a change."""
 
     def call(q, k, v, dout):
         shapes = [tuple(getattr(x, "shape", ())) for x in (q, k, v, dout)]
@@ -404,7 +404,7 @@ def gradient_test(learner, rng):
         return torch.autograd.grad(softmax_attention(*leaves, causal=True).sum(), leaves)
 
     def turned(which, along, shift):
-        """One gradient with its rows or its columns moved on: what is summed over that axis stays."""
+        """Return one gradient with its rows or its columns moved on: what is summed over that axis stays."""
         return lambda grads, *_: [g.roll(shift, along) if i == which else g for i, g in enumerate(grads)]
 
     def without(which, part):

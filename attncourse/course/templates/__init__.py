@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parent
 
 @cache
 def template(name: str):
-    """One template of this folder; markup is escaped in HTML, and a name that is not given is an error."""
+    """Return one template of this folder; markup is escaped in HTML, and a name that is not given is an error."""
     import jinja2  # comes with the extra for instructors
 
     environment = jinja2.Environment(

@@ -19,7 +19,7 @@ LEFT_ALONE = ("EX", "N/A")  # excused; not assigned to this student
 def write_canvas(
     path: Path, records: Iterable[Record], *, roster: Path | None = None, columns: dict[str, str] | None = None
 ) -> list[str]:
-    """Write a gradebook for Canvas to import; notes on all that is not entered.
+    """Write a gradebook for Canvas to import, and return notes on all that is not entered.
 
     Of several submissions of one learner for one unit the best counts. Who has no mark gets none: the cell is empty, or
     as the roster has it, never 0. Of a roster, the students' own columns and those of the units are written; Canvas
@@ -70,7 +70,9 @@ def _own_roster(learners: Iterable[Learner]) -> Table:
 
 
 def _assignment(table: Table, unit: str, title: str | None) -> int:
-    """Where a unit's assignment is, titled as in Canvas or with its number behind it; a new column where there is none."""
+    """Return where a unit's assignment is, titled as in Canvas or with its number behind it;
+    a new column where there is none.
+    """
     wanted = {folded(title)} if title else {folded(unit), folded(title_of(unit))}
     titles = [re.sub(r" \(\d+\)$", "", head) for head in table.header]
     fits = [i for i, head in enumerate(titles) if folded(head) in wanted]

@@ -35,12 +35,14 @@ def check_gradebook(database: Path) -> None:
 
 
 def write_gradebook(database: Path, records: Iterable[Record], *, exercises: Path) -> list[str]:
-    """Enter records into nbgrader's gradebook, which is made where there is none; notes on those without a mark.
+    """Enter records into nbgrader's gradebook, which is made where there is none,
+    and return notes on those without a mark.
 
     Of several submissions of one learner for one unit the best counts. A check's points are the automatic score of its
     cell; where a submission holds no mark there is none, and nbgrader says that it needs manual grading (its exporters
     write 0.0 until then, as they do for who handed in nothing). Scores given by hand are kept. Students go by the names
-    of their feedback pages, which are safe as the folders that nbgrader makes of them. Running it again changes nothing.
+    of their feedback pages, which are safe as the folders that nbgrader makes of them. Running it again changes
+    nothing.
 
     Args:
         database: nbgrader's gradebook.db.
@@ -60,7 +62,7 @@ def write_gradebook(database: Path, records: Iterable[Record], *, exercises: Pat
 
 
 def open_gradebook(url: str):
-    """nbgrader's gradebook of the course at this address, made where there is none."""
+    """Return nbgrader's gradebook of the course at this address, made where there is none."""
     from nbgrader.api import Gradebook
 
     before = os.environ.get("PATH", "")
@@ -105,7 +107,7 @@ def _enter_unit(gradebook, url: str, unit: str, release: Path) -> None:
 
 
 def _enter_record(gradebook, learner: Learner, record: Record) -> None:
-    """One learner's points for one unit."""
+    """Enter one learner's points for one unit."""
     unit, student = record["unit"], learner.slug
     scores = {f"{check['check'].replace('.', '-')}-check": check["points"] for check in record["checks"]}
     if not has_mark(record):

@@ -12,7 +12,7 @@ from ..marks import Record
 
 
 def write_table(path: Path, records: Iterable[Record]) -> None:
-    """One row a submission, one column a check that holds its state."""
+    """Write a row per submission, and a column per check that holds its state."""
     records = list(records)
     units = {record["unit"] for record in records}
     columns = [name for name, check in CHECKS.items() if check.unit in units]

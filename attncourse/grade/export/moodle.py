@@ -21,15 +21,17 @@ OURS = re.compile(r"\d+ of \d+ points(<br>|$)|No mark yet: ")  # how a comment b
 
 
 def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Path | None = None) -> list[str]:
-    """Write the grading worksheet of one unit, since one belongs to one assignment; notes on all that is not entered.
+    """Write the grading worksheet of one unit, since one belongs to one assignment,
+    and return notes on all that is not entered.
 
     Of several submissions of one learner the best counts. Who has no mark gets none: the cell is empty, or as the
-    roster has it, never 0. The grade is filled in, and the comment unless someone else wrote it; the rest of a roster stays as it is.
+    roster has it, never 0. The grade is filled in, and the comment unless someone else wrote it; the rest of a roster
+    stays as it is.
 
     Args:
         roster: the worksheet as Moodle gives it for download, in English. Learners are found by the number of their
-            "Participant N", or, where a submission came without one, by e-mail address, ID number or name.
-            Unless given, there is a row a learner, and Moodle skips those whose number is not known.
+            "Participant N", or, where a submission came without one, by e-mail address, ID number or name. Unless
+            given, there is a row a learner, and Moodle skips those whose number is not known.
 
     Raises:
         ValueError: the roster is no such worksheet.
@@ -61,7 +63,7 @@ def write_moodle(path: Path, records: Iterable[Record], *, unit: str, roster: Pa
 
 
 def comment(record: Record) -> str:
-    """What was found, a line a check; Moodle takes a comment for HTML."""
+    """Return what was found, a line per check; Moodle takes a comment for HTML."""
     points = f"{record['points']} of {record['possible']} points"
     lines = [points if has_mark(record) else f"No mark yet: {record['state']}"]
     for check in record["checks"]:
@@ -85,6 +87,6 @@ def _own_roster(learners: Iterable[Learner], possible: float) -> Table:
 
 
 def _maximum(table: Table, unit: str, possible: float) -> list[str]:
-    """A note where Moodle counts another number of points; it skips a grade that is above its own maximum."""
+    """Return a note where Moodle counts another number of points; it skips a grade that is above its own maximum."""
     said = table.cell(table.rows[0], "Maximum grade") if table.rows else ""
     return other_maximum("Moodle", unit, said, possible)

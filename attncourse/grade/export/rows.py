@@ -11,7 +11,7 @@ Marks = dict[tuple[Learner, str], Record]
 
 
 def find_rows(learners: dict[Learner, set[Key]], rows: list[set[Key]]) -> tuple[dict[Learner, int], list[str]]:
-    """Which row is whose, by keys that they share; notes on those for whom it cannot be told.
+    """Return which row is whose, by keys that they share; notes on those for whom it cannot be told.
 
     An id decides: who came with one is not looked for by name. Without one, exactly one row must fit, and exactly one
     learner fit it: two people of one name get nothing rather than each other's marks.
@@ -36,17 +36,17 @@ def find_rows(learners: dict[Learner, set[Key]], rows: list[set[Key]]) -> tuple[
 
 
 def unclear(learners: Iterable[Learner]) -> list[str]:
-    """A note on each learner of whom a name did not tell who it is."""
+    """Return a note on each learner of whom a name did not tell who it is."""
     return [f"{said(learner)}: {learner.note}" for learner in learners if learner.note]
 
 
 def said(learner: Learner) -> str:
-    """A learner in a note."""
+    """Return a learner in a note."""
     return first_line(learner.shown if learner.shown == learner.learner else f"{learner.shown} ({learner.learner})", 80)
 
 
 def by_row(marks: Marks, found: dict[Learner, int], unit: str) -> dict[int, Record]:
-    """The record that counts in each row for one unit."""
+    """Return the record that counts in each row for one unit."""
     best: dict[int, Record] = {}
     for (learner, u), record in marks.items():
         if u == unit and learner in found:
@@ -55,12 +55,12 @@ def by_row(marks: Marks, found: dict[Learner, int], unit: str) -> dict[int, Reco
 
 
 def unmarked(records: Iterable[Record]) -> list[str]:
-    """A note on each record that counts and yet holds no mark."""
+    """Return a note on each record that counts and yet holds no mark."""
     return [f"{first_line(r['file'], 80)}: {r['state']}, so no mark is entered" for r in records if not has_mark(r)]
 
 
 def other_maximum(platform: str, unit: str, maximum: str, possible: float) -> list[str]:
-    """A note where a platform counts another number of points than the unit has; marks are entered as they are."""
+    """Return a note where a platform counts another number of points than the unit has; marks are entered as they are."""
     try:
         same = not maximum or float(maximum.replace(",", ".")) == possible
     except ValueError:

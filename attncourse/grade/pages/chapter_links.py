@@ -15,7 +15,7 @@ from ..imports import PACKAGE
 
 @dataclass(frozen=True)
 class Place:
-    """A section of a chapter in words, and its address ("" where none is known)."""
+    """A place is a section of a chapter in words, and its address ("" where none is known)."""
 
     chapter: str
     section: str
@@ -24,14 +24,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Book:
-    """The book that a course hands out: the address of its pages, else that of its notebooks, else only its words."""
+    """A book is what a course hands out: the address of its pages, else that of its notebooks, else only its words."""
 
     pages: str = ""
     notebooks: str = ""
 
     @classmethod
     def find(cls, book_url: str | None = None, root: Path = PACKAGE.parent) -> "Book":
-        """The built book at `book_url`; unless given, the notebooks of the repository that a checkout names."""
+        """Return the built book at `book_url` (default: the notebooks of the repository that a checkout names)."""
         if book_url is not None:
             return cls(pages=book_url.rstrip("/"))
         if not (root / "pyproject.toml").is_file():
@@ -40,20 +40,22 @@ class Book:
         return cls(notebooks=f"{origin.repository}/blob/{origin.tag}/book")
 
     def place(self, check: Check) -> Place | None:
-        """Where to read again what a check asks; none for a check of an unregistered unit."""
+        """Return where to read again what a check asks; none for a check of an unregistered unit."""
         if check.unit not in UNITS:
             return None
-        page = UNITS[check.unit].chapter
+        page, anchor = check.read_again
         chapter, sections = _contents(PACKAGE.parent, page)
-        section = sections.get(check.section, _as_words(check.section))
+        section = sections.get(anchor, _as_words(anchor))
         if self.pages:
-            return Place(chapter, section, f"{self.pages}/{page}.html" + (f"#{check.section}" if section else ""))
+            return Place(chapter, section, f"{self.pages}/{page}.html" + (f"#{anchor}" if section else ""))
         return Place(chapter, section, f"{self.notebooks}/{page}.ipynb" if self.notebooks else "")
 
 
 @cache
 def _contents(root: Path, page: str) -> tuple[str, dict[str, str]]:
-    """The chapter's title and its sections; where its notebook is not at hand, the page's name in words, and none."""
+    """Return the chapter's title and its sections;
+    where its notebook is not at hand, the page's name in words, and none.
+    """
     if not (root / "book" / f"{page}.ipynb").is_file():
         return _as_words(page), {}
     return title_of(root, page), sections_of(root, page)

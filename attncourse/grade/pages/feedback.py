@@ -20,7 +20,8 @@ SAY_NOTHING_MORE = ("passed", "unsolved")
 
 
 def write_feedback(out: Path, records: Iterable[Record], *, book_url: str | None = None) -> list[Path]:
-    """Write out/feedback/<learner>.html for each learner; the pages, in the order of the learners' first records.
+    """Write out/feedback/<learner>.html for each learner,
+    and return the pages in the order of the learners' first records.
 
     A page holds all that the records know of a learner, since one page is what is attached to one message; a run over
     one unit gives pages of that unit.
@@ -40,7 +41,7 @@ def write_feedback(out: Path, records: Iterable[Record], *, book_url: str | None
 
 
 def _unit_shown(record: Record, handed_in: list[Record], book: Book) -> dict[str, Any]:
-    """What the page says of one unit: the record that counts, and in a line each what else was handed in."""
+    """Return what the page says of one unit: the record that counts, and in a line each what else was handed in."""
     unit, state = record["unit"], record["state"]
     return {
         "title": title_of(unit),
@@ -71,7 +72,7 @@ def _check_shown(check: dict[str, Any], book: Book) -> dict[str, Any]:
 
 
 def _picture_shown(picture: dict[str, Any]) -> dict[str, str]:
-    """The picture of a record as an address, and in words."""
+    """Return the picture of a record as an address, and in words."""
     matrices = (tuple(map(tuple, picture[key])) for key in ("got", "expected"))
     return _draw(*matrices, picture["rows"], picture["columns"])
 

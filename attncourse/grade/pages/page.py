@@ -29,5 +29,5 @@ def _environment():
 
 
 def as_data(png: bytes) -> str:
-    """The address of a picture that stands in the page itself."""
+    """Return the address of a picture that stands in the page itself."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

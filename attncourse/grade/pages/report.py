@@ -29,7 +29,7 @@ TELLING = ("wrong", "crashed", "timed out", "out of memory", "tampered")
 
 @dataclass(frozen=True)
 class Aside:
-    """A file that lay beside a learner's notebooks, and why it is none."""
+    """This is a file that lay beside a learner's notebooks, and why it is none."""
 
     learner: str
     file: str
@@ -68,14 +68,16 @@ def _without_pictures(record: Record) -> Record:
 
 
 def states_by_unit(records: list[Record]) -> list[tuple[str, dict[str, int]]]:
-    """(title, how many submissions are in each state that occurs) of each unit in the course's order, then of none."""
+    """Return (title, how many submissions are in each state that occurs) of each unit in the course's order,
+    then of none.
+    """
     counts = Counter((record["unit"], record["state"]) for record in records)
     units = in_order({unit for unit, _ in counts})
     return [(title_of(u), {s: counts[u, s] for s in wording.SUBMISSION if counts[u, s]}) for u in units]
 
 
 def _unit_shown(unit: str, records: list[Record]) -> dict[str, Any]:
-    """A unit's section: its marks, and its checks from the hardest on."""
+    """Return a unit's section: its marks, and its checks from the hardest on."""
     points = [record["points"] for record in records if has_mark(record)]
     possible = max(record["possible"] for record in records)
     shown = {"title": title_of(unit), "learners": len(records), "marks": len(points), "possible": possible}
@@ -87,7 +89,7 @@ def _unit_shown(unit: str, records: list[Record]) -> dict[str, Any]:
 
 
 def distribution(points: list[float], possible: float) -> Figure:
-    """How many learners reached how many points; a line at the median."""
+    """Draw how many learners reached how many points, with a line at the median."""
     figure = Figure(figsize=(6.6, 2.1), layout="constrained")
     ax = figure.subplots()
     ax.hist(points, bins=[p - 0.5 for p in range(ceil(possible) + 2)], color=COLORS[0], rwidth=0.86)
@@ -103,7 +105,7 @@ def distribution(points: list[float], possible: float) -> Figure:
 
 
 def hardest_first(records: list[Record]) -> list[dict[str, Any]]:
-    """Each check of a unit: how many passed of those judged, in which other states it is, the commonest trouble."""
+    """Return each check of a unit: how many passed of those judged, in which other states it is, the commonest trouble."""
     by_check: dict[str, list[dict]] = defaultdict(list)
     for record in records:
         for check in record["checks"]:
@@ -129,13 +131,15 @@ def hardest_first(records: list[Record]) -> list[dict[str, Any]]:
 
 
 def property_of(verdict: dict[str, Any]) -> str:
-    """The broken property of a verdict without the numbers of its run: two learners' leaks at other places are one."""
+    """Return the broken property of a verdict without the numbers of its run:
+    two learners' leaks at other places are one.
+    """
     number = r"(?<![\w.])[-+]?\d+(\.\d+)?(e[-+]?\d+)?(?!\w)"
     return re.sub(number, "…", first_line(verdict["message"], most=160)) or verdict["state"]
 
 
 def _not_simply_marked(best: dict[tuple[Learner, str], Record]) -> list[dict[str, Any]]:
-    """Who is in another state than marked and why, those without a mark first."""
+    """Return who is in another state than marked and why, those without a mark first."""
     rows = [
         {"learner": learner.shown, "page": f"feedback/{learner.slug}.html", "file": record["file"], "unit": title_of(unit), "state": record["state"],
          "mark": f"{record['points']} of {record['possible']}" if has_mark(record) else "", "why": why(record)}
@@ -146,7 +150,7 @@ def _not_simply_marked(best: dict[tuple[Learner, str], Record]) -> list[dict[str
 
 
 def _handed_in_again(records: list[Record], best: dict[tuple[Learner, str], Record]) -> list[dict[str, Any]]:
-    """Of who handed in a unit more than once, the file that counts and the others."""
+    """Return, for who handed in a unit more than once, the file that counts and the others."""
     files = defaultdict(list)
     for record in records:
         files[Learner.of(record), record["unit"]].append(record["file"])
@@ -158,7 +162,7 @@ def _handed_in_again(records: list[Record], best: dict[tuple[Learner, str], Reco
 
 
 def _by_learner(aside: Iterable[Aside]) -> list[tuple[str, list[Aside], int]]:
-    """(learner, the first files, how many more there are) of each."""
+    """Return (learner, the first files, how many more there are) of each."""
     found = defaultdict(list)
     for one in aside:
         found[one.learner].append(one)
@@ -166,7 +170,7 @@ def _by_learner(aside: Iterable[Aside]) -> list[tuple[str, list[Aside], int]]:
 
 
 def why(record: Record) -> str:
-    """What put a record into its state: the notes on the notebook, else what its checks say."""
+    """Return what put a record into its state: the notes on the notebook, else what its checks say."""
     said = record["notes"] or [
         f"{check['check']}: {check['message']}" for check in record["checks"] if check["state"] == record["state"]
     ]
@@ -174,7 +178,7 @@ def why(record: Record) -> str:
 
 
 def time_taken(records: list[Record]) -> dict[str, Any] | None:
-    """Seconds of all submissions together and of the middle one, and the slowest."""
+    """Return seconds of all submissions together and of the middle one, and the slowest."""
     if not records:
         return None
     seconds = [record["seconds"] for record in records]

@@ -9,7 +9,7 @@ NEEDED = ("ID", "Section")
 
 
 def canvas_roster(path: Path) -> Roster:
-    """The class by Canvas's export.
+    """Return the class by Canvas's export.
 
     Raises:
         ValueError: it is none.
@@ -19,12 +19,12 @@ def canvas_roster(path: Path) -> Roster:
 
 
 def row_keys(table: Table, row: list[str]) -> set[Key]:
-    """By what a student's row is known."""
+    """Return by what a student's row is known."""
     name = table.cell(row, "Student") or f"{table.cell(row, 'LastName')} {table.cell(row, 'FirstName')}"
     logins = login_keys(table.cell(row, "SIS Login ID"), table.cell(row, "SIS User ID"))
     return {("id", table.cell(row, "ID"))} | logins | name_keys(name)
 
 
 def is_points(row: list[str]) -> bool:
-    """Whether Canvas takes a row for what assignments are worth, not for a student."""
+    """Return whether Canvas takes a row for what assignments are worth, not for a student."""
     return "Points Possible" in row[0]

@@ -36,7 +36,8 @@ PACKED = (".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 
 @dataclass(frozen=True)
 class Identity:
-    """Whose a submission is: a name, and the numbers by which Canvas or Moodle know the learner, where they say.
+    """An identity says whose a submission is:
+    a name, and the numbers by which Canvas or Moodle know the learner, if they say.
 
     `note` says why it could not be told, where it could not; the name is then that of the file, and fits nobody.
     """
@@ -51,7 +52,7 @@ class Identity:
 
 
 def identify(file: str, units: Iterable[str]) -> Identity:
-    """Whose one file is, where nothing is known of those beside it.
+    """Return whose one file is, where nothing is known of those beside it.
 
     Of a plain folder's `ada/softmax_attention.ipynb`, `ada.ipynb` and `ada-softmax_attention.ipynb` the learner is ada.
     """
@@ -60,7 +61,7 @@ def identify(file: str, units: Iterable[str]) -> Identity:
 
 @dataclass(frozen=True)
 class _Place:
-    """One file: the folders around it, its name, and what of both may name a learner.
+    """A place is one file: the folders around it, its name, and what of both may name a learner.
 
     `own` is what the file's name says beside the unit, `parts` are the folders but for those that were handed out.
     """
@@ -78,17 +79,17 @@ class _Place:
 
     @property
     def top(self) -> str:
-        """The folder or file that stands beside those of others."""
+        """Return the folder or file that stands beside those of others."""
         return (*self.folders, self.file)[0]
 
     @property
     def votes(self) -> bool:
-        """Whether it is handed in as a notebook, so that its name says what names look like here."""
+        """Return whether it is handed in as a notebook, so that its name says what names look like here."""
         return meant_as_notebook(self.file)
 
 
 class Collection:
-    """All files that were handed in together, and whose each of them is.
+    """A collection is all files that were handed in together, and whose each of them is.
 
     Args:
         paths: of each file, by its label, the folders and the name.
@@ -112,7 +113,7 @@ class Collection:
 
     @cached_property
     def identities(self) -> dict[str, Identity]:
-        """Whose each file is, by its label."""
+        """Return whose each file is, by its label."""
         voters = _voters(self._places)
         at_top = [place.top for place in voters if not place.folders]
         folders = {place.top for place in voters if place.folders}
@@ -128,7 +129,7 @@ class Collection:
 
     @cached_property
     def notes(self) -> list[str]:
-        """Where most names at the top are a platform's and one is not, which: none is then taken for the platform's."""
+        """Return which name at the top is no platform's where most are: none is then taken for the platform's."""
         tops = {place.top for place in _voters(self._places)}
         for platform, form in (("Canvas", CANVAS), ("Moodle", MOODLE)):
             others = sorted(name for name in tops if not form.fullmatch(name))
@@ -169,7 +170,7 @@ class Collection:
         return identity
 
     def _ids(self, platform: str, number: str) -> set[int]:
-        """The rows of a number in a platform's own roster."""
+        """Return the rows of a number in a platform's own roster."""
         return self._roster.fits({("id", number)}) if self._roster and self._roster.platform == platform else set()
 
     # plain folders, nbgrader's and GitHub Classroom's
@@ -193,14 +194,14 @@ class Collection:
         return {label: self._known(texts[label], names[label], level) for label in places}
 
     def _texts(self, place: _Place) -> list[tuple[int, str]]:
-        """(level, text) of what may name the learner, from the outermost folder on."""
+        """Return (level, text) of what may name the learner, from the outermost folder on."""
         if self._collected(place):
             return [(0, place.folders[0])]
         within = [(WITHIN, place.own), (WITHIN, place.stem)]
         return [(level, text) for level, text in [*enumerate(place.folders), *within] if text]
 
     def _known(self, texts: list[tuple[int, str]], name: str, level: int) -> Identity:
-        """The learner of the roster whom the first text names that names one."""
+        """Return the learner of the roster whom the first text names that names one."""
         in_no_folder = all(at == WITHIN for at, _ in texts)
         for at, text in texts:
             rows = self._rows(text) if at <= level or in_no_folder else []
@@ -211,12 +212,12 @@ class Collection:
         return Identity(name)
 
     def _rows(self, text: str) -> list[tuple[str, int]]:
-        """(a way to read the text, a row of the roster that it fits) of each that there is."""
+        """Return (a way to read the text, a row of the roster that it fits) of each that there is."""
         readings = dict.fromkeys((text, self._own(text), *self._users(text)))
         return [(one, row) for one in readings for row in self._roster.fits(login_keys(one) | name_keys(one))]
 
     def _users(self, folder: str) -> list[str]:
-        """What a folder may call a user, where all folders are repositories `<assignment>-<user>`."""
+        """Return what a folder may call a user, where all folders are repositories `<assignment>-<user>`."""
         if self._slug:
             return [folder.removeprefix(self._slug)]
         prefix = self._shared_prefix
@@ -242,10 +243,10 @@ class Collection:
         return "/".join(named) or "/".join([*place.folders, place.stem]) or label
 
     def _depth(self, places: dict[str, _Place]) -> int:
-        """How many folders deep a learner's own folder lies; 0 where folders are not known to be learners'.
+        """Return how many folders deep a learner's own folder lies; 0 where folders are not known to be learners'.
 
-        They are where most notebooks in folders have no name beside their unit's, so that the folder must tell, or where
-        there are several folders and none has two notebooks for one unit.
+        They are where most notebooks in folders have no name beside their unit's, so that the folder must tell, or
+        where there are several folders and none has two notebooks for one unit.
         """
         inside = [place for place in _voters(places) if place.parts]
         unnamed = {place.top: len(place.parts) for place in inside if not place.own}
@@ -258,13 +259,13 @@ class Collection:
         return max(depths, key=lambda deep: (depths[deep], deep), default=0)
 
     def _collected(self, place: _Place) -> bool:
-        """Whether a file lies in nbgrader's layout, in which the first folder is the learner's."""
+        """Return whether a file lies in nbgrader's layout, in which the first folder is the learner's."""
         return self._root == "submitted" and bool(place.folders)
 
     # folders that name nobody
 
     def _unwrapped(self, paths: dict[str, tuple[str, ...]]) -> dict[str, _Place]:
-        """Every file without the folders that hold all of a class."""
+        """Return every file without the folders that hold all of a class."""
         self._slug = _slug(self._root)
         while True:
             voting = [path for path in paths.values() if meant_as_notebook(path[-1])] or list(paths.values())
@@ -279,14 +280,14 @@ class Collection:
         return {label: self._place(path) for label, path in paths.items()}
 
     def _tells_apart(self, places: dict[str, _Place], wrapper: str) -> bool:
-        """Whether the files still have names of their own without the folder around all of them."""
+        """Return whether the files still have names of their own without the folder around all of them."""
         if self._roster is not None and self._roster.fits(login_keys(wrapper) | name_keys(wrapper)):
             return False
         names = {(place.parts[:1] or (place.own,))[0] for place in _voters(places)}
         return len(names) > 1 and "" not in names
 
     def _without_shared_parts(self, places: dict[str, _Place]) -> dict[str, _Place]:
-        """Without the folders that every learner has, as an assignment's within each learner's."""
+        """Return the files without the folders that every learner has, as an assignment's within each learner's."""
         voters = _voters(places)
         inside = [set(place.parts) for place in voters if place.parts]
         # a folder beside a class of files is not one that every learner has
@@ -307,12 +308,12 @@ class Collection:
         return _Place(tuple(folders), file, tuple(part for part in parts if part), self._own(stem), unit)
 
     def _unit(self, text: str) -> str:
-        """The unit that a name names, which stands in it as a word."""
+        """Return the unit that a name names, which stands in it as a word."""
         match = self._a_unit.search(text)
         return match[0] if match else ""
 
     def _own(self, text: str) -> str:
-        """What a name says beside the unit's."""
+        """Return what a name says beside the unit's."""
         match = self._a_unit.search(text)
         if match is None:
             return " ".join(text.split())
@@ -325,12 +326,13 @@ def _voters(places: Mapping[str, _Place]) -> list[_Place]:
 
 
 def meant_as_notebook(file: str) -> bool:
-    """Whether a file's name says that it is a notebook, or what a notebook was packed into."""
+    """Return whether a file's name says that it is a notebook, or what a notebook was packed into."""
     return NOTEBOOK in file.lower() or file.lower().endswith(PACKED)
 
 
 def canvas_readings(file: str) -> list[Identity]:
-    """The ways to read a name that Canvas made; two where the file or the learner's name may be what holds a number.
+    """Return the ways to read a name that Canvas made;
+    two where the file or the learner's name may be what holds a number.
 
     `group_1_4713_81236_x.ipynb` is of `group`, id 1, or of `group_1`, id 4713. Canvas takes `_1_` out of names, so that
     in one only the end can be a number.
@@ -343,7 +345,7 @@ def canvas_readings(file: str) -> list[Identity]:
 
 
 def _platform(names: Iterable[str], forms: tuple[re.Pattern, ...]) -> re.Pattern | None:
-    """The form that all names have; none where one has another, or where there is no name."""
+    """Return the form that all names have; none where one has another, or where there is no name."""
     names = list(names)
     fitting = [form for form in forms if names and all(form.fullmatch(name) for name in names)]
     # Moodle writes no _ into a name, so that what has one before its number is rather another's
@@ -354,7 +356,7 @@ def _platform(names: Iterable[str], forms: tuple[re.Pattern, ...]) -> re.Pattern
 
 
 def _slug(folder: str) -> str:
-    """`<assignment>-` of the folder `<assignment>-submissions` into which GitHub Classroom clones."""
+    """Return `<assignment>-` of the folder `<assignment>-submissions` into which GitHub Classroom clones."""
     return folder.removesuffix("submissions") if folder.endswith("-submissions") else ""
 
 
@@ -363,6 +365,6 @@ def _normal(path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def without_ending(file: str) -> str:
-    """A file's name up to its ending; `x.ipynb.json` and `x.IPYNB` are x, too."""
+    """Return a file's name up to its ending; `x.ipynb.json` and `x.IPYNB` are x, too."""
     at = file.lower().find(NOTEBOOK)
     return file[:at] if at > 0 else re.sub(r"(?<=.)\.\w{1,8}$", "", file)

@@ -31,11 +31,11 @@ Read = Callable[[], bytes]
 
 @dataclass(frozen=True)
 class Handed:
-    """One file that was handed in: `file` names it within what was handed in; `read()` gives its bytes.
+    """This is one file that was handed in: `file` names it within what was handed in; `read()` gives its bytes.
 
-    `read` raises Unreadable with the reason why there are none. `path` is where it lay, folders first; it is empty where
-    that says nothing, and may be the same for two files, whose `file` differs. `meant` is whether it was handed in to be
-    marked, and not beside what was.
+    `read` raises Unreadable with the reason why there are none. `path` is where it lay, folders first; it is empty
+    where that says nothing, and may be the same for two files, whose `file` differs. `meant` is whether it was handed
+    in to be marked, and not beside what was.
     """
 
     file: str
@@ -46,7 +46,7 @@ class Handed:
 
 @contextmanager
 def open_submissions(path: Path, *, out: Path | None = None) -> Iterator[list[Handed]]:
-    """Every file of a folder or zip, sorted by name; a zip stays open until the end of the `with`.
+    """Yield every file of a folder or zip, sorted by name; a zip stays open until the end of the `with`.
 
     Folders that hold no file or cannot be read stand among them, with the reason why nothing of them is marked. What a
     run writes into `out` was not handed in, though it may lie there.
@@ -67,7 +67,7 @@ def open_submissions(path: Path, *, out: Path | None = None) -> Iterator[list[Ha
 
 
 def _labelled(found: Iterable[Handed]) -> list[Handed]:
-    """Each under a label of its own: two may share a name, and each is somebody's."""
+    """Return each under a label of its own: two may share a name, and each is somebody's."""
     handed: dict[str, Handed] = {}
     for item in sorted(found, key=lambda item: item.file):
         label, number = item.file, 1
@@ -79,12 +79,12 @@ def _labelled(found: Iterable[Handed]) -> list[Handed]:
 
 
 def _left_behind(name: str) -> bool:
-    """Whether a program left a file or folder of this name behind."""
+    """Return whether a program left a file or folder of this name behind."""
     return name.startswith(".") or name in LEFT_BEHIND
 
 
 def _file(path: tuple[str, ...], read: Callable, *arguments) -> Handed:
-    """A file that `read(*arguments)` reads if it is a notebook."""
+    """Return a file that `read(*arguments)` reads if it is a notebook."""
     name = path[-1].lower()
     if name.endswith(NOTEBOOK):
         return Handed("/".join(path), lambda: read(*arguments), path)
@@ -103,7 +103,7 @@ def _refused(path: tuple[str, ...], reason: str, *, meant: bool) -> Handed:
 
 
 def _empty(folders: set[tuple[str, ...]], found: list[Handed]) -> Iterator[Handed]:
-    """The folders in which nothing was found, without those within them."""
+    """Yield the folders in which nothing was found, without those within them."""
     holding = {item.path[:n] for item in found for n in range(len(item.path))}
     lonely = folders - holding
     for path in lonely:
@@ -133,18 +133,18 @@ def _in_folder(folder: Path, out: Path | None) -> list[Handed]:
 
 
 def _path(path: Path, folder: Path) -> tuple[str, ...]:
-    """Folders and name; names that are no text, which Python holds as lone surrogates, would fit into no record."""
+    """Return folders and name; names that are no text, which Python holds as lone surrogates, would fit into no record."""
     parts = path.relative_to(folder).parts
     return tuple(_composed(os.fsencode(part).decode(errors="backslashreplace")) for part in parts)
 
 
 def _composed(name: str) -> str:
-    """One text for one name, however its letters were composed."""
+    """Return one text for one name, however its letters were composed."""
     return unicodedata.normalize("NFC", name)
 
 
 def read_file(path: Path) -> bytes:
-    """The file's bytes, without following a link: one could lead to the solutions."""
+    """Return the file's bytes, without following a link: one could lead to the solutions."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             return _bounded(file.read)
@@ -173,13 +173,13 @@ def _in_zip(archive: zipfile.ZipFile, path: Path) -> list[Handed]:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """Folders and name of a member, without what would lead out of a folder."""
+    """Return folders and name of a member, without what would lead out of a folder."""
     parts = [part for part in _composed(name).replace("\\", "/").split("/") if part not in ("", ".")] or ["unnamed"]
     return tuple("up" if part == ".." else part for part in parts)
 
 
 def member_name(member: zipfile.ZipInfo) -> str:
-    """A member's name as it was meant, for many programs write UTF-8 and do not set the flag that says so.
+    """Return a member's name as it was meant, for many programs write UTF-8 and do not set the flag that says so.
 
     An extra field holds a name that is sure; without one, bytes that are UTF-8 are, and others are of code page 437.
     """
@@ -214,13 +214,15 @@ def _read_member(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -
 
 
 def name_leads_out(name: str) -> bool:
-    """Whether unpacking a member of this name could write outside the folder that it is unpacked into."""
+    """Return whether unpacking a member of this name could write outside the folder that it is unpacked into."""
     parts = name.replace("\\", "/").split("/")
     return ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]
 
 
 def _bounded(read: Callable[[int], bytes]) -> bytes:
-    """What is there to read, if it is no more than a notebook may have: what a header says of its size does not count."""
+    """Return what is there to read, if it is no more than a notebook may have:
+    what a header says of its size does not count.
+    """
     data = read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
         raise Unreadable(f"the file is larger than {LARGEST_FILE >> 20} MiB")

@@ -10,12 +10,12 @@ NEEDED = ("Identifier", "Grade", "Last modified (grade)")  # to import marks aga
 
 
 def is_moodle(roster: Path) -> bool:
-    """Whether a roster is Moodle's worksheet; what is not is taken for Canvas' gradebook."""
+    """Return whether a roster is Moodle's worksheet; what is not is taken for Canvas' gradebook."""
     return Table.read(roster).column("Identifier") is not None
 
 
 def moodle_roster(path: Path) -> Roster:
-    """The class by Moodle's worksheet.
+    """Return the class by Moodle's worksheet.
 
     Raises:
         ValueError: it is none.
@@ -25,12 +25,12 @@ def moodle_roster(path: Path) -> Roster:
 
 
 def row_keys(table: Table, row: list[str]) -> set[Key]:
-    """By what a participant's row is known."""
+    """Return by what a participant's row is known."""
     number = participant_number(table.cell(row, "Identifier"))
     logins = login_keys(*(table.cell(row, name) for name in ("Email address", "ID number", "Username")))
     return {("id", number)} | logins | name_keys(table.cell(row, "Full name"))
 
 
 def participant_number(identifier: str) -> str:
-    """The number in "Participant 12", however a language says participant."""
+    """Return the number in "Participant 12", however a language says participant."""
     return re.sub(r"\D", "", identifier)

@@ -12,20 +12,22 @@ Key = tuple[str, str]  # ("id" | "login" | "name", how it is written)
 
 
 def name_keys(name: str) -> set[Key]:
-    """The ways to write a name that count as one: "Lovelace, Ada", "Ada Lovelace", and Canvas's files' "lovelaceada"."""
+    """Return the ways to write a name that count as one:
+    "Lovelace, Ada", "Ada Lovelace", and Canvas's files' "lovelaceada".
+    """
     words = folded(name).split()
     return {("name", " ".join(sorted(words))), ("name", "".join(words))} if words else set()
 
 
 def login_keys(*logins: str) -> set[Key]:
-    """Logins, e-mail addresses and numbers are compared whole."""
+    """Return logins, e-mail addresses and numbers, which are compared whole."""
     whole = (unicodedata.normalize("NFC", login.strip()).casefold() for login in logins)
     return {("login", login) for login in whole if login}
 
 
 @dataclass(frozen=True)
 class Roster:
-    """The class by the export of a platform: by which keys each row is known."""
+    """A roster is the class by the export of a platform: by which keys each row is known."""
 
     platform: str
     rows: list[set[Key]]
@@ -39,9 +41,9 @@ class Roster:
         return index
 
     def fits(self, keys: Iterable[Key]) -> set[int]:
-        """The rows that have one of these keys."""
+        """Return the rows that have one of these keys."""
         return set().union(*(self._index[key] for key in keys if key[1] and key in self._index))
 
     def words(self, row: int) -> set[str]:
-        """The words of a row's name."""
+        """Return the words of a row's name."""
         return {word for kind, text in self.rows[row] if kind == "name" for word in text.split()}

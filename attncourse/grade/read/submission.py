@@ -4,6 +4,8 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attncourse.course.checkout import no_checkout
+
 from ..imports import PACKAGE, imported_names
 from ..wall.shortcuts import statements_of
 from .intake import Unreadable
@@ -11,7 +13,7 @@ from .intake import Unreadable
 
 @dataclass(frozen=True)
 class Cell:
-    """One code cell: its grade_id where it has one, whether it grades, its source as it was written."""
+    """A cell is one code cell: its grade_id where it has one, whether it grades, its source as it was written."""
 
     grade_id: str
     grades: bool
@@ -20,7 +22,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Submission:
-    """One notebook: the unit that it answers ("" if none) and its code cells; or why it cannot be read."""
+    """A submission is one notebook: the unit that it answers ("" if none) and its code cells; or why it cannot be read."""
 
     unit: str = ""
     cells: list[Cell] = field(default_factory=list)
@@ -29,14 +31,16 @@ class Submission:
 
 @dataclass(frozen=True)
 class Release:
-    """What was handed out: of each unit, the source of each check cell by grade_id, and what of the course it imports."""
+    """A release is what was handed out: of each unit, the source of each check cell by grade_id,
+    and what it imports of the course.
+    """
 
     checks: dict[str, dict[str, str]]
     imports: dict[str, tuple[str, ...]]
 
     @classmethod
     def read(cls, folder: Path, units: set[str]) -> "Release":
-        """Every released notebook of a folder; `units` are those that have checks.
+        """Return every released notebook of a folder; `units` are those that have checks.
 
         Raises:
             ValueError: there is none, or one of another unit, or one cannot be read.
@@ -54,13 +58,11 @@ class Release:
             checks[unit] = {cell.grade_id: cell.source for cell in cells if cell.grades}
             imports[unit] = _imports(cells)
         if not checks:
-            raise ValueError(
-                f"{folder} holds no released exercises; say --exercises FOLDER, or run this in a clone of the course"
-            )
+            raise no_checkout("the released exercises", folder, option="--exercises")
         return cls(checks, imports)
 
     def only(self, units: tuple[str, ...]) -> "Release":
-        """What was handed out of these units.
+        """Return what was handed out of these units.
 
         Raises:
             ValueError: one of them is not there.
@@ -71,7 +73,7 @@ class Release:
         return Release({unit: self.checks[unit] for unit in units}, {unit: self.imports[unit] for unit in units})
 
     def unit_of(self, said: str, cells: list[Cell]) -> str:
-        """The unit that a notebook names, else the one whose cells it holds, else none."""
+        """Return the unit that a notebook names, else the one whose cells it holds, else none."""
         if said in self.checks:
             return said
         ids = {cell.grade_id for cell in cells}
@@ -79,7 +81,7 @@ class Release:
         return held[0] if len(held) == 1 else ""
 
     def differences(self, submission: Submission) -> list[str]:
-        """What was done to the check cells: each one edited, deleted or duplicated, by name."""
+        """Return what was done to the check cells: each one edited, deleted or duplicated, by name."""
         found = []
         for grade_id, source in self.checks[submission.unit].items():
             copies = [cell.source for cell in submission.cells if cell.grade_id == grade_id]
@@ -92,7 +94,9 @@ class Release:
         return found
 
     def unlabelled(self, submission: Submission) -> list[str]:
-        """Check cells that stand there word for word, without the metadata that names them: some editors drop it."""
+        """Return the check cells that stand there word for word, without the metadata that names them:
+        some editors drop it.
+        """
         named = {cell.grade_id for cell in submission.cells}
         texts = {cell.source.strip() for cell in submission.cells if not cell.grade_id}
         checks = self.checks[submission.unit].items()
@@ -100,13 +104,13 @@ class Release:
 
 
 def _imports(cells: list[Cell]) -> tuple[str, ...]:
-    """Modules of the course that a released notebook imports."""
+    """Return modules of the course that a released notebook imports."""
     statements = (statement for cell in cells for statement in statements_of(cell.source))
     return tuple(sorted(n for n in imported_names(statements) if n.partition(".")[0] == PACKAGE.name))
 
 
 def read_submission(data: bytes, release: Release) -> Submission:
-    """One notebook; where it cannot be read, the submission says why."""
+    """Read one notebook; where it cannot be read, the submission says why."""
     try:
         said, cells = read_cells(data)
     except Unreadable as error:
@@ -115,7 +119,7 @@ def read_submission(data: bytes, release: Release) -> Submission:
 
 
 def read_cells(data: bytes) -> tuple[str, list[Cell]]:
-    """The unit that a notebook's metadata names ("" if none), and its code cells.
+    """Return the unit that a notebook's metadata names ("" if none), and its code cells.
 
     Raises:
         Unreadable: the bytes are no notebook.
@@ -141,7 +145,7 @@ def _cell(cell) -> Cell:
 
 
 def cells_to_run(submission: Submission) -> list[tuple[int, Cell]]:
-    """Its cells in order, numbered from 1: all of them, since a learner may have added to one that was given.
+    """Return its cells in order, numbered from 1: all of them, since a learner may have added to one that was given.
 
     A check cell finds a check that says nothing.
     """

@@ -12,7 +12,7 @@ from ..files import first_line, write_whole
 
 @dataclass
 class Table:
-    """A CSV file: its cells, and how it separates them."""
+    """A table is a CSV file: its cells, and how it separates them."""
 
     header: list[str]
     rows: list[list[str]]
@@ -21,7 +21,7 @@ class Table:
 
     @classmethod
     def read(cls, path: Path, *columns: str) -> "Table":
-        """An export that must have these columns.
+        """Read an export that must have these columns.
 
         Raises:
             ValueError: it cannot be read, is not in UTF-8, or has no such column.
@@ -51,17 +51,17 @@ class Table:
         return table
 
     def column(self, name: str) -> int | None:
-        """Where the column of this name is, whatever its capitals and blanks; the first of several."""
+        """Return where the column of this name is, whatever its capitals and blanks; the first of several."""
         titles = [folded(title) for title in self.header]
         return titles.index(folded(name)) if folded(name) in titles else None
 
     def cell(self, row: list[str], name: str) -> str:
-        """What a row has in a column; "" where there is no such column."""
+        """Return what a row has in a column; "" where there is no such column."""
         place = self.column(name)
         return "" if place is None else row[place].strip()
 
     def append(self, title: str) -> int:
-        """A new empty column at the end; where it is."""
+        """Add a new empty column at the end, and return where it is."""
         self.header.append(title)
         for row in self.rows:
             row.append("")
@@ -77,5 +77,5 @@ class Table:
 
 
 def folded(name: str) -> str:
-    """A name in which capitals, blanks and punctuation make no difference."""
+    """Return a name in which capitals, blanks and punctuation make no difference."""
     return " ".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold()))

@@ -19,7 +19,7 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Group:
-    """One control group, of version 2 or 1 of the kernel's interface."""
+    """A group is one control group, of version 2 or 1 of the kernel's interface."""
 
     path: Path
 
@@ -28,7 +28,7 @@ class Group:
         (self.path / "cgroup.procs").write_text("0", encoding="utf-8")
 
     def ran_out(self) -> bool:
-        """Whether the kernel ended a process of the group for the memory that it took."""
+        """Return whether the kernel ended a process of the group for the memory that it took."""
         for name in ("memory.events", "memory.oom_control"):
             if (self.path / name).exists():
                 counts = dict(line.split() for line in (self.path / name).read_text(encoding="utf-8").splitlines())
@@ -44,7 +44,7 @@ class Group:
 
 
 def new_group(memory_bytes: int) -> Group | None:
-    """A group of its own for one process; none where this process may not make one."""
+    """Return a group of its own for one process; none where this process may not make one."""
     remove_leftovers()
     for parent, limits in _parents():
         group = Group(parent / f"attncourse-{os.getpid()}-{next(_numbers)}")
@@ -63,7 +63,9 @@ def new_group(memory_bytes: int) -> Group | None:
 
 @cache
 def remove_leftovers() -> None:
-    """Once in a process: remove the groups of graders that were killed. A group that holds a process stays."""
+    """Remove, once in a process, the groups of graders that were killed.
+    A group that holds a process stays.
+    """
     for parent, _ in _parents():
         for path, pid in _groups(parent):
             if not Path(f"/proc/{pid}").exists():
@@ -72,7 +74,7 @@ def remove_leftovers() -> None:
 
 
 def _groups(parent: Path) -> Iterator[tuple[Path, int]]:
-    """The groups that graders made there, each with the number of its grader's process."""
+    """Yield the groups that graders made there, each with the number of its grader's process."""
     for path in parent.glob("attncourse-*-*"):
         _, pid, number = path.name.split("-", 2)
         if pid.isdigit() and number.isdigit():
@@ -80,7 +82,7 @@ def _groups(parent: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _parents() -> list[tuple[Path, dict[str, str]]]:
-    """Where a group may be made, and what is to be written into which of its files."""
+    """Return where a group may be made, and what is to be written into which of its files."""
     found = []
     for line in (
         Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines() if Path("/proc/self/cgroup").exists() else []

@@ -18,7 +18,7 @@ FOLDERS = ("site-packages", "dist-packages")
 
 @cache
 def offered_paths() -> tuple[Path, ...]:
-    """Files and folders of the installed packages that are offered, as they lie in their site-packages."""
+    """Return files and folders of the installed packages that are offered, as they lie in their site-packages."""
     waiting, distributions = list(OFFERED), {}
     while waiting:
         name = _normal(waiting.pop())
@@ -39,7 +39,7 @@ def _normal(name: str) -> str:
 
 
 def _paths(distribution: importlib.metadata.Distribution) -> set[Path]:
-    """What lies of it beside other packages' in site-packages: its modules and its metadata, no start-up hooks."""
+    """Return what lies of it beside other packages' in site-packages: its modules and its metadata, no start-up hooks."""
     if record := distribution.read_text("RECORD"):
         names = {re.split("[/,]", line.strip('"'), maxsplit=1)[0] for line in record.splitlines()}
     else:
@@ -51,7 +51,9 @@ def _paths(distribution: importlib.metadata.Distribution) -> set[Path]:
 
 
 def package_folders(installations: set[Path]) -> set[Path]:
-    """Every folder of installed packages in these installations of Python, and those that this process imports from."""
+    """Return every folder of installed packages in these installations of Python,
+    and those that this process imports from.
+    """
     patterns = [f"{lib}/python3*/{kind}" for lib in ("lib*", "local/lib*") for kind in FOLDERS]
     found = {path for root in installations for pattern in patterns for path in root.glob(pattern)}
     return found | {Path(path) for path in sys.path if Path(path).name in FOLDERS}

@@ -39,7 +39,7 @@ NEVER_SHOWN = ("attncourse.check.units", "attncourse.check.drawing")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one submission may use; seconds are wall-clock time but for `cpu_seconds`."""
+    """Limits are what one submission may use; seconds are wall-clock time but for `cpu_seconds`."""
 
     memory_bytes: int = 2 << 30
     cpu_seconds: int = 600
@@ -50,12 +50,12 @@ class Limits:
 
 
 class SandboxMissing(ValueError):
-    """No sandbox can be had here; the message says why and what would help."""
+    """There is no sandbox to be had here; the message says why and what would help."""
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """How workers are started: confined by bubblewrap, or (`bwrap` None) with the grader's own rights."""
+    """A sandbox starts workers: confined by bubblewrap, or (`bwrap` None) with the grader's own rights."""
 
     bwrap: str | None
     private: tuple[Path, ...] = ()
@@ -63,7 +63,7 @@ class Sandbox:
 
     @property
     def description(self) -> str:
-        """What each record says of how the code was confined."""
+        """Return what each record says of how the code was confined."""
         if self.bwrap is None:
             return "unconfined"
         limits = self.limits
@@ -73,11 +73,11 @@ class Sandbox:
         )
 
     def new_group(self) -> Group | None:
-        """A control group for one worker, above its own limit, where one can be had."""
+        """Return a control group for one worker, above its own limit, where one can be had."""
         return None if self.bwrap is None else new_group(self.limits.memory_bytes + BESIDE_ITS_LIMIT)
 
     def start(self, imports: tuple[str, ...] = (), group: Group | None = None) -> subprocess.Popen:
-        """A worker whose pipes are its standard input and output; its standard error says why it could not start.
+        """Start a worker whose pipes are its standard input and output; its standard error says why it could not start.
 
         Args:
             imports: modules of the course package that it is to find besides its own.
@@ -114,7 +114,7 @@ class Sandbox:
 
 @contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[int]:
-    """An open file that holds this, for bwrap to read."""
+    """Yield an open file that holds this, for bwrap to read."""
     file = os.memfd_create("attncourse")
     try:
         os.write(file, content)
@@ -125,7 +125,7 @@ def _in_memory(content: bytes) -> Iterator[int]:
 
 
 def _course(imports: tuple[str, ...]) -> list[str]:
-    """Of the course package what a worker runs on and what these modules need, file by file, and nothing else."""
+    """Return bwrap's arguments for what a worker needs of the course package, file by file, and nothing else."""
     arguments = ["--dir", f"{INSIDE}/attncourse/check/units"]
     for file in course_files(imports):
         arguments += ["--ro-bind", str(PACKAGE / file), f"{INSIDE}/attncourse/{file}"]
@@ -134,12 +134,13 @@ def _course(imports: tuple[str, ...]) -> list[str]:
 
 @functools.cache
 def course_files(imports: tuple[str, ...]) -> tuple[str, ...]:
-    """Files of the course package that a worker sees whose notebook imports these modules."""
+    """Return files of the course package that a worker sees whose notebook imports these modules."""
     return tuple(sorted(files_needed(("attncourse.grade.wall.worker", *imports), without=NEVER_SHOWN)))
 
 
 def mounts_in_order(visible: set[Path], private: set[Path]) -> list[tuple[Path, bool]]:
-    """Parents before children: (path, whether it is hidden); a private folder that lies in nothing visible is left out.
+    """Return parents before children: (path, whether it is hidden);
+    a private folder that lies in nothing visible is left out.
 
     A folder of the interpreter within a private one (a `.venv` in a checkout) is shown again. A private folder is
     hidden wherever a visible one leads to it, through a link too.
@@ -150,14 +151,14 @@ def mounts_in_order(visible: set[Path], private: set[Path]) -> list[tuple[Path, 
 
 
 def namespaces(rules: int) -> list[str]:
-    """bwrap's arguments that take everything away; `rules` is the open file of the system-call filter."""
+    """Return bwrap's arguments that take everything away; `rules` is the open file of the system-call filter."""
     unprivileged = ["--unshare-user", "--disable-userns", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL"]
     tied = ["--die-with-parent", "--new-session", "--as-pid-1", "--hostname", "sandbox", "--seccomp", str(rules)]
     return ["--unshare-all", *unprivileged, *tied]
 
 
 def environment(package_root: str) -> dict[str, str]:
-    """All that a worker's environment holds."""
+    """Return all that a worker's environment holds."""
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     return {
         "PATH": "/usr/bin:/bin",
@@ -177,7 +178,7 @@ def environment(package_root: str) -> dict[str, str]:
 
 
 def find_sandbox(*, private: tuple[Path, ...] = (), unconfined: bool = False, limits: Limits | None = None) -> Sandbox:
-    """A sandbox that has been tried and works.
+    """Return a sandbox that has been tried and works.
 
     Args:
         private: folders that no learner's code may see even where they lie within the interpreter's or the system's.

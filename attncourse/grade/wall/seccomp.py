@@ -31,7 +31,7 @@ PRCTL_OPTIONS = (3, 15, 16, 21, 23, 39, 42, 0x53564D41)
 
 
 def one_process_filter(machine: str | None = None) -> bytes:
-    """The filter for this machine's processor, as bwrap's --seccomp reads it.
+    """Return the filter for this machine's processor, as bwrap's --seccomp reads it.
 
     Raises:
         ValueError: no system-call numbers are known for this processor.
@@ -63,7 +63,7 @@ def one_process_filter(machine: str | None = None) -> bytes:
 
 
 def refused_numbers(machine: str | None = None) -> set[int]:
-    """Numbers of the calls that fail whatever their arguments, and of some that no kernel has yet.
+    """Return numbers of the calls that fail whatever their arguments, and of some that no kernel has yet.
 
     Without those between the older numbers and the common ones, which are the kernel's own: no filter sees uretprobe.
     """
@@ -73,7 +73,7 @@ def refused_numbers(machine: str | None = None) -> set[int]:
 
 
 def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """The runs of neighbours, (first, last), in ascending order."""
+    """Yield the runs of neighbours, (first, last), in ascending order."""
     numbers = set(numbers)
     for first in sorted(n for n in numbers if n - 1 not in numbers):
         last = first
@@ -83,7 +83,7 @@ def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def _when(number: int, tests: list[bytes]) -> list[bytes]:
-    """Of this call, `tests` refuse what they refuse, and what is left is allowed."""
+    """Let `tests` refuse what they refuse of this call, and allow what is left."""
     return [_step(JUMP_EQUAL, number, 0, len(tests) + 1), *tests, _step(RETURN, ALLOW)]
 
 

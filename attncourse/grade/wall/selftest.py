@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attncourse.check.core import Check, Crashed, OutOfMemory, TimedOut
 
-from ..imports import PACKAGE, rooms
+from ..imports import PACKAGE, parts_with_answers
 from .sandbox import Sandbox, SandboxMissing, course_files, find_sandbox
 from .seccomp import refused_numbers
 from .transport import RemoteLearner, Worker
@@ -25,7 +25,8 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Probe:
-    """One wall: what it promises, and code whose `probe(facts)` tries to get through and returns what it got.
+    """A probe tries one wall: it says what the wall promises,
+    and its `probe(facts)` tries to get through and returns what it got.
 
     Args:
         outcome: how a probe that would never return must end instead.
@@ -307,7 +308,7 @@ ANSWERS = (
 
 
 def selftest() -> int:
-    """Print each promise and whether it holds here; 1 where one does not.
+    """Print each promise and whether it holds here; return 1 where one does not.
 
     Raises:
         SandboxMissing: there is no sandbox to test, or nothing can be started in it.
@@ -332,7 +333,7 @@ def selftest() -> int:
 
 
 def breach(probe: Probe, sandbox: Sandbox, facts: dict) -> str:
-    """What a probe got through with; "" where the wall holds."""
+    """Return what a probe got through with; "" where the wall holds."""
     limits = replace(sandbox.limits, cpu_seconds=probe.cpu_seconds)
     try:
         worker = Worker(replace(sandbox, limits=limits))
@@ -355,7 +356,7 @@ _unused: Callable = lambda learner, rng: None  # noqa: E731  (a probe is called,
 
 @contextmanager
 def _facts(sandbox: Sandbox) -> Iterator[dict]:
-    """What the probes are told to go for, made for this run."""
+    """Yield what the probes are told to go for, made for this run."""
     variable = f"COURSE_SECRET_{secrets.token_hex(4)}"
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
@@ -375,7 +376,7 @@ def _facts(sandbox: Sandbox) -> Iterator[dict]:
                 "port": listener.getsockname()[1],
                 "private": [str(path) for path in private],
                 "writable": [str(path) for path in writable],
-                "answers": [*ANSWERS, *(f"{PACKAGE.name}.{room}" for room in sorted(rooms()))],
+                "answers": [*ANSWERS, *(f"{PACKAGE.name}.{part}" for part in sorted(parts_with_answers()))],
                 "shown": sorted(course_files(())),
                 "refused": sorted(refused_numbers()),
                 "variable": variable,

@@ -18,7 +18,7 @@ from traitlets.config import Config
 
 
 class NamedCells(CachingCompiler):
-    """Compiles each cell as a file of the name that the grader gives it, so that errors say which cell they are in."""
+    """It compiles each cell as a file of the name that the grader gives it, so that errors say which cell they are in."""
 
     cell_name = "<cell>"
 
@@ -27,13 +27,15 @@ class NamedCells(CachingCompiler):
 
 
 class NotebookShell(InteractiveShell):
-    """One learner's notebook. `run_named` runs a cell; `user_ns` is what the cells have defined."""
+    """The shell runs one learner's notebook. `run_named` runs a cell; `user_ns` is what the cells have defined.
+    `run_named` runs a cell; `user_ns` is what the cells have defined.
+    """
 
     compiler_class = NamedCells
 
     @classmethod
     def start(cls) -> "NotebookShell":
-        """The shell of this process, with a new, empty module `__main__`."""
+        """Return the shell of this process, with a new, empty module `__main__`."""
         config = Config({"HistoryManager": {"enabled": False, "hist_file": ":memory:"}})
         shell = cls.instance(user_module=types.ModuleType("__main__"), config=config)
         shell.db = {}
@@ -56,16 +58,16 @@ class NotebookShell(InteractiveShell):
             raise error
 
     def init_ipython_dir(self, ipython_dir):
-        """None: nothing is kept."""
+        """Return None: nothing is kept."""
 
     def init_profile_dir(self, profile_dir):
-        """None: nothing is kept."""
+        """Return None: nothing is kept."""
 
     def init_virtualenv(self):
-        """The search path stays as the grader set it."""
+        """Leave the search path as the grader set it."""
 
     def showtraceback(self, *args, **kwargs):
-        """The grader reports errors in its own words."""
+        """Show nothing: the grader reports errors in its own words."""
 
     showsyntaxerror = showindentationerror = showtraceback
 
@@ -73,10 +75,10 @@ class NotebookShell(InteractiveShell):
         return {}
 
     def enable_gui(self, gui=None):
-        """There are no windows."""
+        """Enable nothing: there are no windows."""
 
     def _tee(self, channel):
-        """No copy is kept of what a cell prints: IPython's own would count as the learner's memory."""
+        """Keep no copy of what a cell prints: IPython's own would count as the learner's memory."""
         return contextlib.nullcontext()
 
     def ask_exit(self):
@@ -89,7 +91,7 @@ class NotebookShell(InteractiveShell):
     system_raw = system_piped = system
 
     def getoutput(self, cmd, split=True, depth=0):
-        """What a command that printed nothing would give."""
+        """Return what a command that printed nothing would give."""
         return SList() if split else LSString()
 
     def init_magics(self):
@@ -98,7 +100,7 @@ class NotebookShell(InteractiveShell):
 
 
 class PassedOverScripts(ScriptMagics):
-    """`%%script` and its short forms, %%bash among them: their options bind what they bind, the script is not run."""
+    """`%%script` and its short forms, %%bash among them, are passed over: their options bind what they bind."""
 
     def shebang(self, line, cell):
         args, _ = ScriptMagics.shebang.parser.parse_known_args(arg_split(line))

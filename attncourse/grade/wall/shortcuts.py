@@ -31,16 +31,17 @@ LAST = float("inf")
 
 
 def shortcut(sources: Iterable[str], function: str, forbids: tuple[str, ...]) -> str:
-    """The first forbidden name that the function reaches; "" where it reaches none."""
+    """Return the first forbidden name that the function reaches; "" where it reaches none."""
     return Reading(sources).shortcut(function, forbids)
 
 
 @dataclass(frozen=True, eq=False)
 class Binding:
-    """What gives a global name its meaning: the node that was evaluated, or the path that was imported.
+    """A binding gives a global name its meaning: the node that was evaluated, or the path that was imported.
 
     Args:
-        at: its place among all bindings; what a statement reads was bound before it, what a function reads may be later.
+        at: its place among all bindings; what a statement reads was bound before it, what a function reads may be
+            later.
         may_not_happen: it stands under a condition or adds to what is there, so what was bound before counts too.
     """
 
@@ -56,14 +57,14 @@ class Binding:
 
 @dataclass
 class Mentions:
-    """Names that stand in a piece of source: dotted from what was imported, alone from what is not known."""
+    """Mentions are names that stand in a piece of source: dotted from what was imported, alone from what is not known."""
 
     foreign: set[str] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
 
 
 class Reading:
-    """The cells of a notebook as they are read, one by one."""
+    """A reading is the cells of a notebook as they are read, one by one."""
 
     def __init__(self, sources: Iterable[str] = ()):
         self._bindings: dict[str, list[Binding]] = {}
@@ -79,7 +80,7 @@ class Reading:
             self._own |= set(_names_given(statement))
 
     def shortcut(self, function: str, forbids: tuple[str, ...]) -> str:
-        """The first forbidden name that the function reaches; "" where it reaches none."""
+        """Return the first forbidden name that the function reaches; "" where it reaches none."""
         if not forbids:
             return ""
         mentions = self.reached(function)
@@ -92,7 +93,7 @@ class Reading:
         return ""
 
     def reached(self, function: str) -> Mentions:
-        """All that the function's code mentions, and the code of what it reaches by global names."""
+        """Return all that the function's code mentions, and the code of what it reaches by global names."""
         mentions, seen = Mentions(), set()
         waiting = [(function, LAST)]
         while waiting:
@@ -106,13 +107,15 @@ class Reading:
         return mentions
 
     def _meaning(self, name: str, at: float) -> list[Binding]:
-        """What the name may stand for at that place: what was bound to it last, and what may have been since."""
+        """Return what the name may stand for at that place: what was bound to it last, and what may have been since."""
         before = [binding for binding in self._bindings.get(name, []) if binding.at < at]
         sure = [number for number, binding in enumerate(before) if not binding.may_not_happen]
         return before[sure[-1] :] if sure else before
 
     def _read(self, binding: Binding, mentions: Mentions) -> list[tuple[str, float]]:
-        """Note what a binding's source mentions; the global names that it reads, each with the place where it does."""
+        """Note what a binding's source mentions, and return the global names that it reads,
+        each with the place where it does.
+        """
         global_names, at, reads = _global_names(binding.node), binding.reads_at, []
         for part in ast.walk(binding.node):
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load) and part.id in global_names:
@@ -139,7 +142,7 @@ class Reading:
             mentions.attributes |= set(attributes)
 
     def _names_in_strings(self, part: ast.AST, at: float) -> Iterator[str]:
-        """Strings that name something: getattr(module, "name"), vars(module)["name"]."""
+        """Yield strings that name something: getattr(module, "name"), vars(module)["name"]."""
         if isinstance(part, ast.Call) and _last_name(part.func) in TAKE_NAMES:
             texts = part.args
         elif isinstance(part, ast.Subscript) and _last_name(part.value) in NAME_TABLES:
@@ -151,7 +154,7 @@ class Reading:
                 yield found
 
     def _folded(self, node: ast.AST, at: float, depth: int) -> str:
-        """The string that an expression of constants makes; "" where it is no such thing."""
+        """Return the string that an expression of constants makes; "" where it is no such thing."""
         if depth > DEEPEST_SUM:
             return ""
         if isinstance(node, ast.Constant):
@@ -216,7 +219,9 @@ class Reading:
 
 
 def statements_of(source: str, depth: int = 0) -> list[ast.stmt]:
-    """The statements of a cell, those inside its magics too; none where it is no Python even as IPython reads it."""
+    """Return the statements of a cell, those inside its magics too;
+    none where it is no Python even as IPython reads it.
+    """
     from IPython.core.inputtransformer2 import TransformerManager
 
     try:
@@ -231,7 +236,7 @@ def statements_of(source: str, depth: int = 0) -> list[ast.stmt]:
 
 
 def _run_by_magic(statement: ast.stmt) -> str:
-    """The Python that `%time` or `%%capture` runs; "" of any other statement."""
+    """Return the Python that `%time` or `%%capture` runs; "" of any other statement."""
     call = getattr(statement, "value", None)
     if isinstance(call, ast.Call) and _last_name(call.func) in ("run_line_magic", "run_cell_magic"):
         arguments = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
@@ -241,7 +246,9 @@ def _run_by_magic(statement: ast.stmt) -> str:
 
 
 def _assignments(statement: ast.stmt) -> Iterator[tuple[ast.AST, ast.AST]]:
-    """Pairs of (target, value) of a statement that is neither a definition nor an import, without those of its blocks."""
+    """Yield pairs of (target, value) of a statement that is neither a definition nor an import,
+    without those of its blocks.
+    """
     if isinstance(statement, ast.Assign):
         yield from ((target, statement.value) for target in statement.targets)
     elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
@@ -266,7 +273,7 @@ def _assignments(statement: ast.stmt) -> Iterator[tuple[ast.AST, ast.AST]]:
 
 
 def _imports(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
-    """The path that each bound name stands for."""
+    """Return the path that each bound name stands for."""
     if isinstance(statement, ast.Import):
         return {
             a.asname or a.name.partition(".")[0]: a.name if a.asname else a.name.partition(".")[0]
@@ -277,7 +284,7 @@ def _imports(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
 
 
 def _names_given(statement: ast.stmt) -> Iterator[str]:
-    """Names that learners give to functions, methods and attributes of their own."""
+    """Yield names that learners give to functions, methods and attributes of their own."""
     for part in ast.walk(statement):
         if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield part.name
@@ -286,7 +293,7 @@ def _names_given(statement: ast.stmt) -> Iterator[str]:
 
 
 def _global_names(node: ast.AST) -> set[str]:
-    """Names that a piece of source reads and that are not its own local ones, as Python's compiler sees it."""
+    """Return names that a piece of source reads and that are not its own local ones, as Python's compiler sees it."""
     try:
         table = symtable.symtable(ast.unparse(node), "<cell>", "exec")
     except (SyntaxError, ValueError, RecursionError):
@@ -301,13 +308,13 @@ def _global_names(node: ast.AST) -> set[str]:
 
 
 def _last_name(node: ast.AST) -> str:
-    """f of f, a.f, f(...) and a.f(...)."""
+    """Return f of f, a.f, f(...) and a.f(...)."""
     node = node.func if isinstance(node, ast.Call) else node
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 def _in_pytorch(name: str) -> bool:
-    """Whether it is the name of one of PyTorch's own functions, methods or modules."""
+    """Return whether it is the name of one of PyTorch's own functions, methods or modules."""
     import torch
     from torch.nn import functional
 

@@ -27,7 +27,7 @@ RESIDENT_NOISE = 16 << 20
 
 
 class Ended(Exception):
-    """The worker's process is gone; `outcome` is what that means for what it was doing."""
+    """The worker's process has ended; `outcome` is what that means for what it was doing."""
 
     def __init__(self, message: str, outcome: type[Exception] = Crashed):
         super().__init__(message)
@@ -35,10 +35,10 @@ class Ended(Exception):
 
 
 class Worker:
-    """One process in the sandbox. After TimedOut, Tampered or Ended it is dead and another one is needed."""
+    """A worker is one process in the sandbox. After TimedOut, Tampered or Ended it is dead and another one is needed."""
 
     def __init__(self, sandbox: Sandbox, imports: tuple[str, ...] = ()):
-        """Start it and wait until it is ready.
+        """Start a worker and wait until it is ready.
 
         Args:
             imports: modules of the course package that it is to find besides its own.
@@ -66,11 +66,11 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can take another request."""
+        """Return whether it can take another request."""
         return self._process.poll() is None
 
     def ask(self, request: dict[str, Any], deadline: float) -> dict[str, Any]:
-        """The answer to one request; `deadline` is a time of time.monotonic().
+        """Return the answer to one request; `deadline` is a time of time.monotonic().
 
         Raises:
             TimedOut, Tampered, Ended: no answer in time, none that is well formed, or no worker any more.
@@ -86,7 +86,7 @@ class Worker:
             raise
 
     def run_cell(self, name: str, source: str, deadline: float, *, only_read: bool = False) -> dict[str, Any]:
-        """The answer to one cell of a notebook, whatever its length: run, or only taken note of.
+        """Return the answer to one cell of a notebook, whatever its length: run, or only taken note of.
 
         Raises:
             TimedOut, Tampered, Ended: as of `ask`.
@@ -111,7 +111,9 @@ class Worker:
             self._group.remove()
 
     def peak_during(self, call: Callable[[], Any]) -> int:
-        """Bytes by which the process's resident memory rose at its peak during `call`, as the kernel counts them."""
+        """Return bytes by which the process's resident memory rose at its peak during `call`,
+        as the kernel counts them.
+        """
         status = Path(f"/proc/{self._innermost()}/status")
         status.with_name("clear_refs").write_text("5", encoding="utf-8")  # the peak counts from here
         before = _kilobytes(status, "VmRSS:")
@@ -119,7 +121,9 @@ class Worker:
         return max(0, _kilobytes(status, "VmHWM:") - before) * 1024
 
     def _innermost(self) -> int:
-        """The process that runs the learner's code: bwrap's only child, or where there is no bwrap, the one started."""
+        """Return the process that runs the learner's code:
+        bwrap's only child, or where there is no bwrap, the one started.
+        """
         pid = self._process.pid
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split():
             pid = int(children[0])
@@ -161,7 +165,7 @@ class Worker:
                 raise Ended(f"it made more than {MOST_FILES} files", OutOfMemory)
 
     def _ended(self) -> Ended:
-        """Why the process is gone; one that only closed its pipe is killed."""
+        """Return why the process is gone; one that only closed its pipe is killed."""
         try:
             code = self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
@@ -183,7 +187,7 @@ def _kilobytes(status: Path, field: str) -> int:
 
 
 def _files_in(folder: Path) -> int:
-    """How many files the file system of this folder holds; 0 where it is gone or may not be asked."""
+    """Return how many files the file system of this folder holds; 0 where it is gone or may not be asked."""
     try:
         counts = os.statvfs(folder)
     except OSError:
@@ -199,7 +203,7 @@ def _wait(pipe, event: int, deadline: float) -> None:
 
 
 def well_formed(answer: Any) -> dict[str, Any]:
-    """The answer, if it is one of those that a worker gives.
+    """Return the answer, if it is one of those that a worker gives.
 
     Raises:
         Malformed: it is not.
@@ -216,13 +220,13 @@ def well_formed(answer: Any) -> dict[str, Any]:
 
 
 def printable(message: str) -> str:
-    """A learner's message without what would steer a terminal or not fit into a file."""
+    """Return a learner's message without what would steer a terminal or not fit into a file."""
     kept = "".join(c if c.isprintable() or c == "\n" else " " for c in message[:LONGEST_MESSAGE])
     return kept.encode("utf-8", "replace").decode()
 
 
 class RemoteLearner:
-    """A learner's function in a worker, as a check calls it."""
+    """This is a learner's function in a worker, as a check calls it."""
 
     def __init__(self, worker: Worker, check: Check, deadline: float):
         self._worker, self._check, self._deadline = worker, check, deadline
@@ -237,7 +241,9 @@ class RemoteLearner:
         return self._measured("operations", args, kwargs)
 
     def peak(self, *args, **kwargs):
-        """As the worker counts, which is how the self-check counts; a worker that counts too little is found out."""
+        """Return the peak as the worker counts it, which is how the self-check counts;
+        one that counts too little is found out.
+        """
         seen_from_outside = self._worker.peak_during(lambda: self._ask("result", args, kwargs))
         result, counted = self._measured("peak", args, kwargs)
         return result, max(counted, seen_from_outside - RESIDENT_NOISE)

@@ -28,7 +28,7 @@ class Malformed(Exception):
 
 
 def pack(value: Any, kinds: dict[str, type] | None = None) -> bytes:
-    """The frame of one plain value.
+    """Return the frame of one plain value.
 
     Args:
         kinds: where given, the classes of NamedTuples and objects are noted in it by name, for `receive`.
@@ -45,7 +45,7 @@ def pack(value: Any, kinds: dict[str, type] | None = None) -> bytes:
 
 
 def receive(read: Callable[[int], bytes], kinds: dict[str, type] | None = None) -> Any:
-    """The value of the next frame; `read(n)` returns exactly n bytes.
+    """Return the value of the next frame; `read(n)` returns exactly n bytes.
 
     Args:
         kinds: classes by name that NamedTuples and objects become again; others become ones that hold the same parts.
@@ -130,7 +130,7 @@ def _decode(node: Any, tensors: dict[str, torch.Tensor], kinds: dict[str, type],
 
 
 def _rebuilt(kind: str, name: str, fields: list[str], items: list[Any], kinds: dict[str, type]) -> Any:
-    """A learner's NamedTuple or object: of its own class where that is known, else of one with the same parts."""
+    """Return a learner's NamedTuple or object: of its own class where that is known, else of one with the same parts."""
     if len(fields) != len(items) or not all(isinstance(field, str) for field in [name, *fields]):
         raise ValueError(f"a {kind} of {len(fields)} names and {len(items)} parts")
     if kind == "named":

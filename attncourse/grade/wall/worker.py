@@ -39,7 +39,7 @@ def main(memory_bytes: int, cpu_seconds: int) -> None:
 
 
 def read_exactly(pipe, size: int) -> bytes:
-    """`size` bytes, or the end of this process where the grader has closed the pipe."""
+    """Return `size` bytes, or the end of this process where the grader has closed the pipe."""
     got = pipe.read(size)
     if len(got) < size:
         sys.exit(0)
@@ -58,7 +58,7 @@ def send(pipe, message: dict[str, Any], kinds: dict[str, type] | None = None) ->
 
 
 def set_limits(memory_bytes: int, cpu_seconds: int) -> None:
-    """Limits that hold for the rest of this process; memory and time count from what starting it took."""
+    """Set limits that hold for the rest of this process; memory and time count from what starting it took."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     limits = {
         resource.RLIMIT_AS: address_space() + memory_bytes,
@@ -73,7 +73,7 @@ def set_limits(memory_bytes: int, cpu_seconds: int) -> None:
 
 
 def address_space() -> int:
-    """Bytes of address space that this process has taken; 0 where the system does not say."""
+    """Return bytes of address space that this process has taken; 0 where the system does not say."""
     try:
         with open("/proc/self/statm", encoding="utf-8") as statm:
             return int(statm.read().split()[0]) * resource.getpagesize()
@@ -90,7 +90,7 @@ def silence() -> None:
 
 
 class Notebook:
-    """One learner's notebook: what its cells have defined, and what was read of them."""
+    """This is one learner's notebook: what its cells have defined, and what was read of them."""
 
     def __init__(self):
         self._shell = NotebookShell.start()
@@ -101,7 +101,7 @@ class Notebook:
         attncourse.check.score_card = lambda *_, **__: ""
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The outcome of one request; every way in which the learner's code can fail is an outcome."""
+        """Return the outcome of one request; every way in which the learner's code can fail is an outcome."""
         operations = {"read": self.read, "shortcut": self.shortcut, "cell": self.run, "call": self.call}
         try:
             return operations[request["op"]](request)
@@ -118,7 +118,7 @@ class Notebook:
         return {"outcome": "done"}
 
     def shortcut(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The forbidden name that a function reaches in the cells that were read, "" if none."""
+        """Return the forbidden name that a function reaches in the cells that were read, "" if none."""
         return {"outcome": "value", "value": self._reading.shortcut(request["function"], tuple(request["forbids"]))}
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -135,19 +135,21 @@ class Notebook:
 
 
 def compile_without_compiler(real_compile, model=None, *, backend="inductor", **options):
-    """torch.compile, but what the default backend would hand to a C++ compiler, a process of its own, runs as it is."""
+    """Compile as torch.compile; but what the default backend would hand to a C++ compiler,
+    a process of its own, runs as it is.
+    """
     if backend != "inductor":
         return real_compile(model, backend=backend, **options)
     return model if model is not None else lambda decorated: decorated
 
 
 def text_of(request: dict[str, Any]) -> str:
-    """The cell that a request carries, as bytes, since it may be longer than a frame's text."""
+    """Return the cell that a request carries, as bytes, since it may be longer than a frame's text."""
     return request["source"].numpy().tobytes().decode("utf-8", "surrogatepass")
 
 
 def call(request: dict[str, Any], namespace: dict[str, Any]) -> Any:
-    """What the request asks for: the function's result, its gradients, or the result with what the call cost."""
+    """Return what the request asks for: the function's result, its gradients, or the result with what the call cost."""
     rules = (tuple(request["forbids"]), tuple(request["may_change"]), request["kernel"])
     learner = LocalLearner(namespace.get(request["function"]), request["function"], *rules)
     how = {"result": learner, "grad": learner.grad, "peak": learner.peak, "operations": learner.operations}
@@ -155,7 +157,7 @@ def call(request: dict[str, Any], namespace: dict[str, Any]) -> Any:
 
 
 def failure(outcome: Exception) -> dict[str, Any]:
-    """The answer that carries an outcome; the message keeps its end, where a traceback says most."""
+    """Return the answer that carries an outcome; the message keeps its end, where a traceback says most."""
     message = ""
     with contextlib.suppress(Exception):
         message = str(outcome)

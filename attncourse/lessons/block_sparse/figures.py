@@ -20,7 +20,9 @@ KINDS = {
 
 
 def block_pattern_maps(patterns: dict[str, BlockPattern]) -> Figure:
-    """One map a pattern, a row a query and a column a key, with the grid of its blocks where that is coarse enough."""
+    """Draw one map per pattern, a row per query and a column per key,
+    with the grid of its blocks where that is coarse enough.
+    """
     kinds = {name: _kinds(pattern) for name, pattern in patterns.items()}
     figure, axes = plt.subplots(1, len(patterns), figsize=(2.6 * len(patterns), 3.1), squeeze=False)
     for ax, (name, pattern) in zip(axes.flat, patterns.items(), strict=True):
@@ -43,7 +45,7 @@ def block_pattern_maps(patterns: dict[str, BlockPattern]) -> Figure:
 
 
 def _kinds(pattern: BlockPattern) -> Tensor:
-    """0 dead, 1 computed and hidden, 2 visible in a partial block, 3 visible in a whole one, (n, n)."""
+    """Return 0 dead, 1 computed and hidden, 2 visible in a partial block, 3 visible in a whole one, (n, n)."""
     blocks = torch.zeros(pattern.n_blocks, pattern.n_blocks, dtype=torch.long)
     blocks[pattern.rows, pattern.columns] = torch.where(pattern.mask_of < 0, 3, 2)
     side = torch.arange(pattern.n) // pattern.block
@@ -52,7 +54,9 @@ def _kinds(pattern: BlockPattern) -> Tensor:
 
 
 def layers_maps(layers: dict[str, Tensor], *, causal: bool = True) -> Figure:
-    """One map a pattern of the layers (n, n) that a path takes, -1 where there is none; if causal, of the past alone."""
+    """Draw one map per pattern of the layers (n, n) that a path takes, -1 where there is none;
+    if causal, of the past alone.
+    """
     most = max(int(x.max()) for x in layers.values())
     figure, axes = plt.subplots(1, len(layers), figsize=(2.6 * len(layers), 3.1), squeeze=False)
     colors = plt.get_cmap("viridis_r", most + 1)([i / max(most, 1) for i in range(most + 1)])
@@ -70,7 +74,9 @@ def layers_maps(layers: dict[str, Tensor], *, causal: bool = True) -> Figure:
 
 
 def accuracy_by_place(curves: dict[str, Tensor], seen: Tensor, *, chance: float) -> Axes:
-    """One line a model: how often it found what stood at each place; ticks below mark the places that one layer sees."""
+    """Draw one line per model: how often it found what stood at each place;
+    ticks below mark the places that one layer sees.
+    """
     _, ax = plt.subplots(figsize=(7.2, 2.8))
     for (name, values), style, color in zip(curves.items(), ("o-", "s--", "^:"), COLORS, strict=False):
         ax.plot(range(len(values)), values.tolist(), style, color=color, markersize=3, linewidth=1, label=name)

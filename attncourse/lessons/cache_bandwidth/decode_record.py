@@ -8,7 +8,7 @@ import torch
 
 from attncourse.profile.bench import DECODE_FORMS, Grid, decode_work
 from attncourse.profile.decode_cases import DECODE_CASES
-from attncourse.profile.facts import DeviceFacts, device_facts, versions
+from attncourse.profile.device_facts import DeviceFacts, device_facts, versions
 from attncourse.profile.limits import measure_limits
 from attncourse.profile.measure import USUAL_DTYPE, measure_form, measure_work
 from attncourse.profile.record import Measurement, Record
@@ -35,9 +35,10 @@ def live_record(
     clock: Callable[[], float] = time.perf_counter,
     command: str = "live",
 ) -> Record:
-    """The limits of "cpu" or "cuda", and the grid's steps by one form (default: `own_form`, the course's own).
+    """Return the limits of "cpu" or "cuda", and the grid's steps by one form (default: `own_form`, the course's own).
 
-    A CPU's steps run in this process, a GPU's in another, which a capture that fails cannot spoil for what follows here.
+    A CPU's steps run in this process, a GPU's in another, which a capture that fails cannot spoil for what follows
+    here.
 
     Args:
         clock: what a CPU is timed by; time.thread_time on one thread beside other work.
@@ -45,21 +46,23 @@ def live_record(
     dtype = USUAL_DTYPE[device]
     limits = measure_limits(device, dtypes=(getattr(torch, dtype),), clock=clock)
     work = decode_work(grid, device=device, mechanisms=list(mechanisms), forms=(form or own_form(device),))
-    told = dict(device=device, dtype=dtype, limits=limits, seconds=grid.seconds)
+    options = dict(device=device, dtype=dtype, limits=limits, seconds=grid.seconds)
     if device == "cuda":
-        measured = tuple(measure_work(work, **told, progress=lambda what: None))
+        measured = tuple(measure_work(work, **options, progress=lambda what: None))
     else:
-        measured = tuple(measure_form(name, form, size=size, **told, clock=clock) for name, form, size in work)
+        measured = tuple(measure_form(name, form, size=size, **options, clock=clock) for name, form, size in work)
     return Record(device_facts(device), limits, versions(), datetime.date.today().isoformat(), command, measured)
 
 
 def own_form(device: str) -> str:
-    """What the course's figures show of a device: a CPU's blocked form, which is plain PyTorch, and a GPU's kernel."""
+    """Return what the course's figures show of a device:
+    a CPU's blocked form, which is plain PyTorch, and a GPU's kernel.
+    """
     return DECODE_FORMS[device][0]
 
 
 def decode_steps(record: Record, *, batch: int, form: str | None = None) -> dict[str, dict[int, Measurement]]:
-    """Design -> context -> the measured step of so many sequences, by one form (default: the course's own).
+    """Return by design and context the measured step of so many sequences, by one form (default: the course's own).
 
     Designs that did not run lack.
     """
@@ -72,17 +75,17 @@ def decode_steps(record: Record, *, batch: int, form: str | None = None) -> dict
 
 
 def decode_batches(record: Record) -> list[int]:
-    """The batches with which the record decodes, smallest first."""
+    """Return the batches with which the record decodes, smallest first."""
     return sorted({m.size["b"] for m in record.measurements if m.mechanism in DESIGNS})
 
 
 def replayed(record: Record) -> bool:
-    """Whether steps of decoding were timed as steps of a replayed CUDA graph, beside calls from Python."""
+    """Return whether steps of decoding were timed as steps of a replayed CUDA graph, beside calls from Python."""
     return any(m.graph is not None for m in record.measurements if m.mechanism in DESIGNS)
 
 
 def clock_in_words(record: Record) -> str:
-    """By which clock the record's steps of decoding are held against a limit, for the title of a figure."""
+    """Return by which clock the record's steps of decoding are held against a limit, for the title of a figure."""
     steps = [m for m in record.measurements if m.mechanism in DESIGNS and m.step is not None]
     if not replayed(record):
         return "one call from Python"
@@ -92,7 +95,7 @@ def clock_in_words(record: Record) -> str:
 
 
 def remark(facts: DeviceFacts) -> str:
-    """What a reader has to know of a GPU before reading its figures; empty where there is nothing."""
+    """Return what a reader has to know of a GPU before reading its figures; empty where there is nothing."""
     if facts.kind == "cuda" and facts.capability is not None and int(facts.capability.partition(".")[0]) < 8:
         return (
             f"{facts.name} has compute capability {facts.capability}, for which Triton makes no matrix instructions: the "

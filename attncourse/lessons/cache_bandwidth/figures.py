@@ -14,21 +14,21 @@ MARKERS = "os^DvPX<>"
 
 
 def _look(i: int) -> dict:
-    """Colour and marker of the i-th curve; colours come again with another line."""
+    """Return colour and marker of the i-th curve; colours come again with another line."""
     return dict(
         color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)], ls="-" if i < len(COLORS) else "--", ms=4
     )
 
 
 def _thousands(ax: Axes, values: Sequence[int], *, most: int = 6) -> None:
-    """Ticks at these values of a logarithmic axis, or at some of them."""
+    """Put ticks at these values of a logarithmic axis, or at some of them."""
     shown = values[:: -(-len(values) // most)]
     ax.set_xticks(shown, [f"{n:,}" for n in shown])
     ax.minorticks_off()
 
 
 def step_against_context(curves: Mapping[str, Mapping[int, float]], *, title: str) -> Axes:
-    """Milliseconds of a step against the context, a curve a design.
+    """Draw milliseconds of a step against the context, a curve per design.
 
     Args:
         curves: design -> context -> seconds.
@@ -44,7 +44,7 @@ def step_against_context(curves: Mapping[str, Mapping[int, float]], *, title: st
 
 
 def _by_clock(ls: str = "-") -> list[Line2D]:
-    """What marks mean where a graph's replay and a call from Python stand beside each other."""
+    """Return what marks mean where a graph's replay and a call from Python stand beside each other."""
     look = dict(color="#555555", marker="o", ms=4, ls=ls)
     return [
         Line2D([], [], **look, label="graph replayed"),
@@ -59,7 +59,8 @@ def bandwidth_reached(
     title: str,
     calls: Mapping[str, Mapping[str, Mapping[int, float]]] | None = None,
 ) -> Figure:
-    """GB a second that each design's step reads, against the context, beside what a plain read reaches; a panel a batch.
+    """Draw GB per second that each design's step reads, against the context, beside what a plain read reaches;
+    a panel per batch.
 
     Args:
         panels: panel's title -> design -> context -> bytes a second, by the clock that is held against the read.
@@ -96,7 +97,8 @@ def floor_and_wall(
     title: str,
     calls: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
 ) -> Axes:
-    """Microseconds against the bytes that a step reads, measured as points, and overhead + bytes / bandwidth as lines.
+    """Draw microseconds against the bytes that a step reads, measured as points,
+    and overhead + bytes / bandwidth as lines.
 
     Args:
         points: design -> bytes, seconds, by the clock that the lines are fitted to.
@@ -125,7 +127,7 @@ def floor_and_wall(
 
 
 def chip_use(groups: Sequence[int], curves: Mapping[str, Sequence[float]], *, title: str) -> Axes:
-    """The share of a chip that has work, against sequences times stored heads."""
+    """Draw the share of a chip that has work, against sequences times stored heads."""
     _, ax = plt.subplots(figsize=(6.4, 3.4))
     for i, (name, shares) in enumerate(curves.items()):
         ax.plot(groups, [100 * share for share in shares], label=name, **_look(i))
@@ -143,7 +145,7 @@ def tokens_against_batch(
     turning: Mapping[str, int | None],
     title: str,
 ) -> Axes:
-    """Tokens a second of whole models against the batch, drawn on as a thin line where memory is full.
+    """Draw tokens per second of whole models against the batch, drawn on as a thin line where memory is full.
 
     Args:
         curves: model -> batch -> tokens a second.

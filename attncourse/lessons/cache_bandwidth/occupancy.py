@@ -9,13 +9,13 @@ from attncourse._shared.validate import check_widths
 
 
 def rounds(programs: int, *, slots: int) -> int:
-    """How often `slots` programs at a time run until all have."""
+    """Return how often `slots` programs at a time run until all have."""
     check_widths(programs=programs, slots=slots)
     return -(-programs // slots)
 
 
 def busy_share(groups: int, *, slots: int, splits: int = 1) -> float:
-    """The share of the slots' time that is spent on work, of 1.
+    """Return the share of the slots' time that is spent on work, of 1.
 
     Args:
         groups: sequences times stored heads, all equally long.
@@ -28,5 +28,5 @@ def busy_share(groups: int, *, slots: int, splits: int = 1) -> float:
 
 
 def full_from(groups: int, *, slots: int) -> int:
-    """The fewest splits with which there is a program for every slot."""
+    """Return the fewest splits with which there is a program for every slot."""
     return rounds(slots, slots=groups)

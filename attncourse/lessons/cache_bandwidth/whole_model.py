@@ -15,7 +15,7 @@ from attncourse.profile.roofline import Roofline
 
 @dataclass(frozen=True)
 class WholeModel:
-    """What one step moves and computes.
+    """A whole model says what one step moves and computes.
 
     Attributes:
         weights: bytes that a step reads whatever the batch.
@@ -38,20 +38,20 @@ class WholeModel:
         )
 
     def count(self, batch: int) -> Count:
-        """Operations and bytes of a step."""
+        """Return the operations and bytes of a step."""
         flops = batch * self.new_tokens * (2 * self.parameters + self.cache.flops_per_step)
         return Count(flops, self.weights + batch * self.cache.bytes_read_on_device)
 
     def tokens_per_second(self, batch: int, roofline: Roofline) -> float:
-        """Of the whole batch."""
+        """Return the tokens per second of the whole batch."""
         return batch * self.new_tokens / roofline.seconds(self.count(batch))
 
     def turning_batch(self, roofline: Roofline) -> int | None:
-        """The smallest batch for which computing takes as long as reading; None where no batch is large enough."""
+        """Return the smallest batch for which computing takes as long as reading; None where no batch is large enough."""
         one = self.count(1)
         gained = one.flops / roofline.flops - (one.bytes - self.weights) / roofline.bandwidth
         return math.ceil(self.weights / roofline.bandwidth / gained) if gained > 0 else None
 
     def fits(self, memory: float) -> int:
-        """Sequences whose caches fit beside the weights in so many bytes; 0 where the weights do not."""
+        """Return how many sequences' caches fit beside the weights in so many bytes; 0 where the weights do not."""
         return 0 if self.weights > memory else self.cache.sequences_that_fit(memory, weights=self.weights)

@@ -15,7 +15,7 @@ from attncourse.models.blocks import FeedForward, init_embeddings
 
 
 class DocumentBlock(nn.Module):
-    """Global and local attention, then a feed-forward, each added to x."""
+    """A block is global and local attention, then a feed-forward, each added to x."""
 
     def __init__(self, d_model: int, n_heads: int, *, radius: int, impl: str = "blocked"):
         super().__init__()
@@ -24,13 +24,13 @@ class DocumentBlock(nn.Module):
         self.feed_forward = FeedForward(d_model)
 
     def forward(self, x: Float[Tensor, "b t d"], **reading) -> Float[Tensor, "b t d"]:
-        """x after the block; `reading` is global_indices and key_lengths, as in `GlobalLocalAttention`."""
+        """Return x after the block; `reading` is global_indices and key_lengths, as in `GlobalLocalAttention`."""
         x = x + self.attention(self.norm_attention(x), **reading)
         return x + self.feed_forward(self.norm_feed(x))
 
 
 class DocumentEncoder(nn.Module):
-    """Tokens to logits, for every token of a document, through blocks that differ in their radius.
+    """The encoder takes tokens to logits, for every token of a document, through blocks that differ in their radius.
 
     Args:
         vocabulary: how many tokens there are.
@@ -66,13 +66,13 @@ class DocumentEncoder(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "b t"], *, key_lengths: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b t n"]:
-        """Logits of every token."""
+        """Return logits of every token."""
         return self.from_embedded(self.embed(tokens), key_lengths=key_lengths)
 
     def from_embedded(
         self, x: Float[Tensor, "b t d"], *, key_lengths: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b t n"]:
-        """Logits from embedded tokens, of which a gradient can be asked."""
+        """Return logits from embedded tokens, of which a gradient can be asked."""
         x = self.places(x)
         for block in self.blocks:
             x = block(x, global_indices=self.global_indices, key_lengths=key_lengths)
@@ -86,7 +86,8 @@ DOCUMENT_VOCABULARY = 1 + TOPICS + FILLERS
 def draw_documents(
     count: int, length: int, *, far: int, rng: torch.Generator
 ) -> tuple[Int[Tensor, "count length"], Int[Tensor, " count"]]:
-    """Documents and their topics: token 0 asks, and words of all topics stand among fillers, `far` or more behind it.
+    """Draw documents and their topics: token 0 asks, and words of all topics stand among fillers,
+    `far` or more behind it.
 
     The topic has three words, the three others one each: who sees one word knows little, who sees all can count.
 
@@ -111,7 +112,8 @@ RECALL_VOCABULARY = 2 + NAMES * VALUES + NAMES
 def draw_recall(
     count: int, length: int, *, pairs: int, gap: int, rng: torch.Generator
 ) -> tuple[Int[Tensor, "count length"], Int[Tensor, "count pairs"], Int[Tensor, "count pairs"]]:
-    """Rows, the places of their questions, the answers: pairs of a name and a value first, then, `gap` later, the names.
+    """Draw rows, the places of their questions, and the answers:
+    pairs of a name and a value first, then, `gap` later, the names.
 
     A pair is one token and a question is one; all else is one filler, and token 0 is free for a hub.
 

@@ -14,7 +14,9 @@ KINDS = {"two ordinary tokens": COLORS[0], "a global token is read": COLORS[4], 
 
 
 def hub_patterns(panels: dict[str, tuple[Tensor, list[int]]]) -> Figure:
-    """One map a panel, from (who reads whom as (t, t) booleans, positions of the global tokens): a row a query."""
+    """Draw one map per panel, from (who reads whom as (t, t) booleans, positions of the global tokens):
+    a row is a query.
+    """
     figure, axes = plt.subplots(1, len(panels), figsize=(3.1 * len(panels), 3.6), squeeze=False)
     for ax, (name, (seen, hubs)) in zip(axes.flat, panels.items(), strict=True):
         kind = seen.int()
@@ -31,7 +33,7 @@ def hub_patterns(panels: dict[str, tuple[Tensor, list[int]]]) -> Figure:
 
 
 def reach_against_layers(curves: dict[str, list[int]], *, length: int) -> Axes:
-    """One line a stack: how many of `length` tokens reach one output after 1, 2, ... layers."""
+    """Draw one line per stack: how many of `length` tokens reach one output after 1, 2, ... layers."""
     _, ax = plt.subplots(figsize=(5.6, 3.0))
     for (name, counts), style, color in zip(curves.items(), ("o-", "s--", "^:"), COLORS, strict=False):
         ax.plot(range(1, len(counts) + 1), counts, style, color=color, markersize=5, label=name)

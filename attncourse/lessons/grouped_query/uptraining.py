@@ -15,7 +15,7 @@ from attncourse.models.decoder import DecoderLM
 def with_grouped_heads(
     model: DecoderLM, n_kv_heads: int, *, by: str = "mean", rng: torch.Generator | None = None
 ) -> DecoderLM:
-    """A copy of the model in which each block's self-attention has n_kv_heads heads of keys and values.
+    """Return a copy of the model in which each block's self-attention has n_kv_heads heads of keys and values.
 
     Args:
         model: of multi-head or grouped layers; it stays as it is.

@@ -15,7 +15,7 @@ EMPTY = "#f2f2f2"
 
 
 def cache_slots(positions: Tensor, texts: list[str], *, capacity: int, fresh: list[int]) -> Figure:
-    """A row a sequence, a box a slot: the character that stands there, strong where the last pass wrote it.
+    """Draw a row per sequence, a box per slot: the character that stands there, strong where the last pass wrote it.
 
     Args:
         positions: (b, s), where the tokens of the first s slots stand in their texts; -1 for an empty slot.
@@ -47,7 +47,7 @@ def cache_slots(positions: Tensor, texts: list[str], *, capacity: int, fresh: li
 def step_time(
     positions: list[int], measured: dict[str, list[float]], fitted: dict[str, list[float]], *, device: str
 ) -> Axes:
-    """Seconds of one step against how many tokens stand before it: points, and the fitted growth as a line."""
+    """Draw seconds of one step against how many tokens stand before it: points, and the fitted growth as a line."""
     _, ax = plt.subplots(figsize=(5.6, 3.4))
     for (name, seconds), marker, color in zip(measured.items(), MARKERS, COLORS, strict=False):
         ax.plot(positions, [1e3 * t for t in seconds], marker, color=color, label=name)
@@ -59,7 +59,8 @@ def step_time(
 
 
 def slot_timeline(panels: dict[str, Sequence[Sequence]], *, slots: int) -> Figure:
-    """A panel a way of batching: a row a slot, a column a pass, a colour a prompt; strong and numbered where it begins.
+    """Draw a panel per way of batching: a row is a slot, a column a pass,
+    a colour a prompt, strong and numbered where it begins.
 
     Args:
         panels: name -> what each slot read in each pass (`Read`), as `generate` tells `on_pass`.
@@ -87,7 +88,7 @@ def slot_timeline(panels: dict[str, Sequence[Sequence]], *, slots: int) -> Figur
 
 
 def block_tables(tables: dict[str, tuple[list[int], int]], *, n_pages: int, page_size: int) -> Figure:
-    """Left each sequence's table of pages; right the pool, each page in the colours of all who hold it.
+    """Draw left each sequence's table of pages; right the pool, each page in the colours of all who hold it.
 
     Args:
         tables: sequence -> its pages in order, and how many tokens it has.
@@ -128,7 +129,7 @@ def block_tables(tables: dict[str, tuple[list[int], int]], *, n_pages: int, page
 
 
 def bytes_over_passes(curves: dict[str, list[int]]) -> Axes:
-    """Bytes after each pass, one line a way of counting them."""
+    """Draw bytes after each pass, one line per way of counting them."""
     _, ax = plt.subplots(figsize=(6.4, 3.2))
     for (name, values), style, color in zip(curves.items(), ("-", "--", ":"), COLORS, strict=False):
         ax.step(range(1, len(values) + 1), [v / 1000 for v in values], style, where="mid", color=color, label=name)
@@ -138,7 +139,9 @@ def bytes_over_passes(curves: dict[str, list[int]]) -> Axes:
 
 
 def error_and_loss(points: dict[str, tuple[float, float, float]]) -> Figure:
-    """Bits a number against the relative error of keys and values, and against the loss that the model gains by it."""
+    """Draw bits per number against the relative error of keys and values,
+    and against the loss that the model gains by it.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.2))
     for (name, (bits, error, loss)), marker, color in zip(points.items(), MARKERS, COLORS, strict=False):
         axes[0].plot([bits], [error], marker, color=color, label=name)
@@ -157,7 +160,8 @@ def error_and_loss(points: dict[str, tuple[float, float, float]]) -> Figure:
 
 
 def roofline(points: dict[str, tuple[float, float]], *, bandwidth: float, rate: float, device: str) -> Axes:
-    """Operations a second against operations a byte: what a machine allows as a line, what was reached as points.
+    """Draw operations per second against operations per byte:
+    what a machine allows as a line, what was reached as points.
 
     Williams et al. 2009, https://doi.org/10.1145/1498765.1498785.
 

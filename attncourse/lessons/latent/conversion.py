@@ -12,7 +12,7 @@ from attncourse.models.decoder import DecoderLM
 
 @torch.no_grad()
 def attention_inputs(model: DecoderLM, tokens: Int[Tensor, "b t"]) -> list[Float[Tensor, "bt d"]]:
-    """What each block's self-attention reads while the model reads the tokens, one row a token."""
+    """Return what each block's self-attention reads while the model reads the tokens, one row per token."""
     seen = []
 
     def keep(layer: nn.Module, arguments, options):
@@ -31,7 +31,7 @@ def attention_inputs(model: DecoderLM, tokens: Int[Tensor, "b t"]) -> list[Float
 def with_latent_attention(
     model: DecoderLM, kv_lora_rank: int, *, tokens: Int[Tensor, "b t"] | None = None
 ) -> DecoderLM:
-    """A copy of the model whose every block caches latents of this rank; see `latent_from_grouped`.
+    """Return a copy of the model whose every block caches latents of this rank; see `latent_from_grouped`.
 
     Args:
         tokens: text whose keys and values are kept best; without it, those of all inputs alike.

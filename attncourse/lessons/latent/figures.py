@@ -14,7 +14,7 @@ MARKERS = ("o-", "s--", "^:", "D-.")
 def latent_diagram(
     *, d_model: int, n_heads: int, kv_lora_rank: int, qk_nope_head_dim: int, qk_rope_head_dim: int, v_head_dim: int
 ) -> Axes:
-    """A token, what is cached of it, and what every head makes of that: boxes as wide as the vectors are."""
+    """Draw a token, what is cached of it, and what every head makes of that: boxes as wide as the vectors are."""
     _, ax = plt.subplots(figsize=(8.0, 3.2))
     gap = 0.35 * qk_rope_head_dim
     heads = n_heads * (qk_nope_head_dim + qk_rope_head_dim + v_head_dim + gap) - gap
@@ -52,7 +52,7 @@ def latent_diagram(
 
 
 def energy_against_rank(curves: dict[str, list[float]], *, share: float) -> Axes:
-    """How much of the squared length of keys and values the first directions hold; a line at a share of it."""
+    """Draw how much of the squared length of keys and values the first directions hold; a line at a share of it."""
     _, ax = plt.subplots(figsize=(5.6, 3.3))
     for (name, values), style, color in zip(curves.items(), MARKERS, COLORS, strict=False):
         ax.plot(range(1, len(values) + 1), values, style[1:], color=color, label=name)
@@ -64,7 +64,7 @@ def energy_against_rank(curves: dict[str, list[float]], *, share: float) -> Axes
 
 
 def loss_against_rank(ranks: list[int], curves: dict[str, list[float]]) -> Axes:
-    """What a conversion costs in loss, by the rank of its latents and by what was done after."""
+    """Draw what a conversion costs in loss, by the rank of its latents and by what was done after."""
     _, ax = plt.subplots(figsize=(5.6, 3.3))
     for (name, values), style, color in zip(curves.items(), MARKERS, COLORS, strict=False):
         ax.plot(ranks[: len(values)], values, style, color=color, markersize=5, label=name)
@@ -79,7 +79,7 @@ def loss_against_rank(ranks: list[int], curves: dict[str, list[float]]) -> Axes:
 def crossover_of_forms(
     queries: list[int], operations: dict[str, list[float]], seconds: dict[str, list[float]], *, predicted: float
 ) -> Figure:
-    """Operations and time of each form against the number of queries, and where the operations meet."""
+    """Draw operations and time of each form against the number of queries, and where the operations meet."""
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 3.3))
     for ax, curves, factor, ylabel in (
         (axes[0], operations, 1e-6, "million operations, counted"), (axes[1], seconds, 1e3, "time, ms"),

@@ -15,7 +15,7 @@ MARKERS = ("o-", "s--", "^:", "D-.")
 
 
 def weights_by_rule(panels: dict[str, Tensor]) -> Figure:
-    """One map of causal weights (t, t) a rule, all on one scale."""
+    """Draw one map of causal weights (t, t) per rule, all on one scale."""
     t = len(next(iter(panels.values())))
     figure, axes = plt.subplots(1, len(panels), figsize=(0.8 + 0.115 * t * len(panels), 0.9 + 0.105 * t), sharey=True)
     places = [str(i) if i % 5 == 0 else "" for i in range(t)]
@@ -29,7 +29,9 @@ def weights_by_rule(panels: dict[str, Tensor]) -> Figure:
 def accuracy_against_pairs(
     pairs: list[int], curves: dict[str, list[float]], *, width: int | None = None, title: str = ""
 ) -> Axes:
-    """Share of right answers of each memory against how many pairs it holds; a line where they outnumber its width."""
+    """Draw the share of right answers of each memory against how many pairs it holds;
+    a line where they outnumber its width.
+    """
     _, ax = plt.subplots(figsize=(5.4, 3.2))
     _lines(ax, pairs, curves)
     if width is not None:
@@ -41,7 +43,7 @@ def accuracy_against_pairs(
 
 
 def error_against_features(counts: list[int], curves: dict[str, list[float]]) -> Axes:
-    """Relative error of an approximation against its number of features, both logarithmic."""
+    """Draw the relative error of an approximation against its number of features, both logarithmic."""
     _, ax = plt.subplots(figsize=(5.4, 3.2))
     _lines(ax, counts, curves)
     ax.set(xscale="log", yscale="log", xlabel="random features", ylabel="relative error")
@@ -50,7 +52,7 @@ def error_against_features(counts: list[int], curves: dict[str, list[float]]) ->
 
 
 def loss_by_position(edges: list[int], curves: dict[str, list[float]], *, trained: int) -> Axes:
-    """Mean loss of each model between neighbouring edges; grey where it was trained."""
+    """Draw the mean loss of each model between neighbouring edges; grey where it was trained."""
     _, ax = plt.subplots(figsize=(6.0, 3.2))
     middles = [(a * b) ** 0.5 for a, b in itertools.pairwise(edges)]
     _lines(ax, middles, curves)

@@ -13,7 +13,8 @@ from attncourse.models.blocks import FeedForward, init_embeddings
 
 
 class StreamingLM(nn.Module):
-    """Blocks of causal linear attention and a feed-forward between an embedding and a linear map to the vocabulary.
+    """The model is blocks of causal linear attention and a feed-forward between an embedding and a linear map to the
+    vocabulary.
 
     Args:
         vocabulary: how many tokens there are.
@@ -43,13 +44,13 @@ class StreamingLM(nn.Module):
         self.to_vocabulary = nn.Linear(d_model, vocabulary)
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t n"]:
-        """Logits of the token after each."""
+        """Return logits of the token after each."""
         return self.read(tokens)[0]
 
     def read(
         self, tokens: Int[Tensor, "b t"], states: list[LinearState] | None = None
     ) -> tuple[Float[Tensor, "b t n"], list[LinearState]]:
-        """Logits of the token after each, and the state of each block: hand it back to read on."""
+        """Return logits of the token after each, and the state of each block: hand it back to read on."""
         x, left = self.embed(tokens), []
         for i, (mixer, feed) in enumerate(zip(self.mixers, self.feeds, strict=True)):
             mixed, state = mixer(self.norms[2 * i](x), state=states[i] if states else None, need_state=True)

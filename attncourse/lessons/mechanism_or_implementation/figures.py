@@ -12,7 +12,7 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def differences(values: dict[str, tuple[str, float]], *, tolerance: float, floor: float = 1e-17) -> Axes:
-    """A dot an item on a logarithmic axis: how far it is from what it replaces, coloured by the list it is from.
+    """Draw a dot per item on a logarithmic axis: how far it is from what it replaces, coloured by the list it is from.
 
     Args:
         values: item -> its list, and the difference; 0 is drawn at the floor.
@@ -36,7 +36,7 @@ def differences(values: dict[str, tuple[str, float]], *, tolerance: float, floor
 
 
 def traffic_against_cache(capacities: list[int], counted: dict[str, dict[int, list[float]]]) -> Axes:
-    """Megabytes moved against the cache's size, on logarithmic axes: a colour an algorithm, a style a length.
+    """Draw megabytes moved against the cache's size, on logarithmic axes: a colour per algorithm, a style per length.
 
     Args:
         capacities: bytes.
@@ -54,7 +54,7 @@ def traffic_against_cache(capacities: list[int], counted: dict[str, dict[int, li
 
 
 def day_of_requests(hours: list[float], days: dict[str, dict[str, list[float]]]) -> Figure:
-    """A panel a quantity, a line a way of giving out memory, over the hours of a day.
+    """Draw a panel per quantity, a line per way of giving out memory, over the hours of a day.
 
     Args:
         days: way -> quantity -> its value at each hour; the same quantities everywhere.
@@ -70,7 +70,7 @@ def day_of_requests(hours: list[float], days: dict[str, dict[str, list[float]]])
 
 
 def against_bits(bits: list[int], panels: dict[str, dict[str, list[float]]], *, ylabels: dict[str, str]) -> Figure:
-    """A panel a quantity, a line a way of grouping, against the bits of a code, on a logarithmic axis.
+    """Draw a panel per quantity, a line per way of grouping, against the bits of a code, on a logarithmic axis.
 
     Args:
         panels: title -> way -> a positive value at each number of bits.

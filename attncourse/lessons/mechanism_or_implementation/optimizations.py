@@ -31,7 +31,7 @@ OBLONG = (*SQUARE, (5, 37), (37, 41))
 
 @dataclass(frozen=True)
 class Item:
-    """Something to place.
+    """An item is something to place.
 
     Attributes:
         listed: "mechanism" or "implementation", where a list of optimizations usually has it; "" where it has not.
@@ -50,57 +50,59 @@ class Item:
 
     def place(self, *, draws: int = 3, seed: int = 0) -> Comparison:
         """Run the test."""
-        told = dict(sizes=self.sizes, draws=draws, seed=seed, gradients=self.gradients)
-        return same_function(self.candidate, self.standard, self.draw, **told)
+        options = dict(sizes=self.sizes, draws=draws, seed=seed, gradients=self.gradients)
+        return same_function(self.candidate, self.standard, self.draw, **options)
 
 
 def draw_qkv(t: int, s: int, *, rng: torch.Generator) -> tuple[Tensor, ...]:
-    """Queries (2, h, t, d), keys and values (2, h, s, d)."""
+    """Draw queries (2, h, t, d), keys and values (2, h, s, d)."""
     return tuple(torch.randn(2, HEADS, n, WIDTH, generator=rng, dtype=torch.float64) for n in (t, s, s))
 
 
 def draw_sequences(t: int, s: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A sequence that asks and one that may be read, as heads: (2, 1, t, d) and (2, 1, s, d)."""
+    """Draw a sequence that asks and one that may be read, as heads: (2, 1, t, d) and (2, 1, s, d)."""
     return tuple(torch.randn(2, 1, n, WIDTH, generator=rng, dtype=torch.float64) for n in (t, s))
 
 
 def draw_latent(t: int, s: int, *, rng: torch.Generator) -> tuple[Tensor, ...]:
-    """Queries, tokens (2, 1, s, d_model), and each head's weights of keys and values (h, d, d_model)."""
+    """Draw queries, tokens (2, 1, s, d_model), and each head's weights of keys and values (h, d, d_model)."""
     model = 2 * WIDTH
     shapes = (2, HEADS, t, WIDTH), (2, 1, s, model), (HEADS, WIDTH, model), (HEADS, WIDTH, model)
     return tuple(torch.randn(shape, generator=rng, dtype=torch.float64) for shape in shapes)
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The standard: every pair that is not in the future."""
+    """Attend to every pair that is not in the future: the standard."""
     return softmax_attention(q, k, v, causal=True)
 
 
 def all_pairs(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The standard, blind to order."""
+    """Attend blind to order: the standard."""
     return softmax_attention(q, k, v)
 
 
 def scored_by_a_network(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Additive attention with fixed weights; it has weights of its own, which nothing else has."""
+    """Attend additively with fixed weights; it has weights of its own, which nothing else has."""
     rng = torch.Generator().manual_seed(1)
     w_q, w_k, w = (torch.randn(shape, generator=rng, dtype=q.dtype) for shape in ((8, WIDTH), (8, WIDTH), (8,)))
     return additive.additive_attention(q, k, v, w_q, w_k, w)
 
 
 def strided(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The last 4 positions, and every fourth before them."""
+    """Attend to the last 4 positions, and every fourth before them."""
     pattern = block_sparse.strided(q.shape[2], stride=4, block=4)
     return block_sparse.block_sparse_attention(q, k, v, pattern=pattern)
 
 
 def in_window(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The last WINDOW positions."""
+    """Attend to the last WINDOW positions."""
     return sliding_window.sliding_window_attention(q, k, v, window=WINDOW)
 
 
 def shared_heads(n_kv_heads: int) -> Callable[..., Tensor]:
-    """Heads of keys and values that are means of those they replace (Ainslie et al. 2023, section 2.1)."""
+    """Return attention with heads of keys and values that are means of those they replace (Ainslie et al. 2023, section
+    2.1).
+    """
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = (x.unflatten(1, (n_kv_heads, -1)).mean(dim=2) for x in (k, v))
@@ -110,30 +112,32 @@ def shared_heads(n_kv_heads: int) -> Callable[..., Tensor]:
 
 
 def repeated_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Grouped heads as multi-head attention has them: each copied for every query head that reads it."""
+    """Attend by grouped heads as multi-head attention has them: each is copied for every query head that reads it."""
     k, v = (repeat(x, "b g s d -> b (g r) s d", r=q.shape[1] // x.shape[1]) for x in (k, v))
     return causal(q, k, v)
 
 
 def draw_grouped(t: int, s: int, *, rng: torch.Generator) -> tuple[Tensor, ...]:
-    """As `draw_qkv`, with fewer heads of keys and values."""
+    """Draw what `draw_qkv` does, with fewer heads of keys and values."""
     q, k, v = draw_qkv(t, s, rng=rng)
     return q, k[:, :GROUPS].contiguous(), v[:, :GROUPS].contiguous()
 
 
 def grouped(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Grouped-query attention, no head copied."""
+    """Attend by grouped heads, no head copied."""
     return grouped_query.grouped_query_attention(q, k, v, causal=True)
 
 
 def keys_by_head(q: Tensor, x: Tensor, w_k: Tensor, w_v: Tensor) -> Tensor:
-    """Multi-head attention from tokens: each head makes its own keys and values."""
+    """Attend by many heads from tokens: each head makes its own keys and values."""
     k, v = (einsum(x[:, 0], w, "b s m, h d m -> b h s d") for w in (w_k, w_v))
     return causal(q, k, v)
 
 
 def through_latents(form: Callable[..., Tensor], rank: int) -> Callable[..., Tensor]:
-    """Latent attention whose latents are the best of this rank: the leading right singular vectors of all the weights."""
+    """Return latent attention whose latents are the best of this rank:
+    the leading right singular vectors of all the weights.
+    """
 
     def call(q: Tensor, x: Tensor, w_k: Tensor, w_v: Tensor) -> Tensor:
         with torch.no_grad():
@@ -147,22 +151,22 @@ def through_latents(form: Callable[..., Tensor], rank: int) -> Callable[..., Ten
 
 
 def key_by_key(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The online softmax in each head."""
+    """Attend by the online softmax in each head."""
     return torch.stack([online_softmax_attention(*x) for x in zip(*(y.flatten(0, 1) for y in (q, k, v)), strict=True)])
 
 
 def all_pairs_flat(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`all_pairs` in the shape of `key_by_key`."""
+    """Attend as `all_pairs` does, in the shape of `key_by_key`."""
     return all_pairs(q, k, v).flatten(0, 1)
 
 
 def linear(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal linear attention, by its weights."""
+    """Attend linearly and causally, by weights."""
     return linear_attention.linear_attention(q, k, v, causal=True)
 
 
 def linear_by_state(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal linear attention, key by key."""
+    """Attend linearly and causally, key by key."""
     return linear_attention.linear_attention_recurrent(q, k, v)[0]
 
 
@@ -180,17 +184,17 @@ def through_cache(make: Callable[..., object], *, window: int | None = None) -> 
 
 
 def pages(b: int, shape: CacheShape, length: int) -> PagedCache:
-    """Pages of 4 tokens."""
+    """Return a cache in pages of 4 tokens."""
     return PagedCache(b, PagePool(b * (length // 4 + 1), shape, page_size=4, dtype=torch.float64))
 
 
 def slots(codec=None) -> Callable[..., ContiguousCache]:
-    """One stretch a sequence, stored by a codec."""
+    """Return what makes a cache of one stretch per sequence, stored by a codec."""
     return lambda b, shape, length: ContiguousCache(b, shape, capacity=length, dtype=torch.float64, codec=codec)
 
 
 def ring(b: int, shape: CacheShape, length: int) -> RingCache:
-    """Room for what a window sees of a piece."""
+    """Return a ring with room for what a window sees of a piece."""
     return RingCache(b, shape, window=WINDOW, piece=PIECE, dtype=torch.float64)
 
 

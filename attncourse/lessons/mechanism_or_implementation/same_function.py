@@ -14,7 +14,8 @@ DrawInputs = Callable[..., tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found: the answer, and the largest difference relative to the largest entry of the wanted tensor.
+    """A comparison is what was found: the answer,
+    and the largest difference relative to the largest entry of the wanted tensor.
 
     Attributes:
         output: of the results.
@@ -30,7 +31,7 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """No draw told the two apart."""
+        """Return whether no draw told the two apart."""
         return max(self.output, self.gradient or 0.0) <= self.tolerance
 
 
@@ -77,7 +78,7 @@ def same_function(
 
 
 def _differences(candidate, standard, inputs, *, rng, gradients) -> tuple[float, float]:
-    """Of the results, and of the gradients (0 where they are not asked for)."""
+    """Return the largest difference of the results, and of the gradients (0 where they are not asked for)."""
     leaves = [[x.clone().requires_grad_(gradients) for x in inputs] for _ in range(2)]
     got, wanted = candidate(*leaves[0]), standard(*leaves[1])
     require(got.shape == wanted.shape, f"two results of shapes {tuple(got.shape)} and {tuple(wanted.shape)}")
@@ -94,7 +95,9 @@ def _differences(candidate, standard, inputs, *, rng, gradients) -> tuple[float,
 
 
 def relative_difference(got: Tensor, wanted: Tensor) -> float:
-    """max |got - wanted| / max |wanted|; infinite where one is not finite, or where only the wanted one is all zeros."""
+    """Return max |got - wanted| / max |wanted|;
+    infinite where one is not finite, or where only the wanted one is all zeros.
+    """
     if torch.equal(got, wanted):
         return 0.0
     if not (got.isfinite().all() and wanted.isfinite().all()):

@@ -20,7 +20,7 @@ from attncourse.kv_cache.paged import pages_for
 
 
 class Request(NamedTuple):
-    """Comes at a step, brings a prompt, and is written an answer; both in tokens."""
+    """A request comes at a step, brings a prompt, and is written an answer; both in tokens."""
 
     arrival: int
     prompt: int
@@ -28,32 +28,34 @@ class Request(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Tokens at its end."""
+        """Return the tokens at its end."""
         return self.prompt + self.answer
 
 
 class Memory(Protocol):
-    """Room for keys and values, in tokens."""
+    """A memory is room for keys and values, in tokens."""
 
     capacity: int
     taken: int
     """Tokens of room that running requests hold, filled or not."""
 
     def enter(self, request: Request, tokens: int) -> object | None:
-        """A place for a request that has so many tokens and writes one more; None if there is none."""
+        """Return a place for a request that has so many tokens and writes one more; None if there is none."""
 
     def room(self, place) -> int:
-        """How many tokens the place holds."""
+        """Return how many tokens the place holds."""
 
     def grow(self, place) -> bool:
-        """More room for a place that is full; False if there is none."""
+        """Find more room for a place that is full; return False if there is none."""
 
     def leave(self, place) -> None:
-        """The place is free again."""
+        """Set the place free again."""
 
 
 class Stretches:
-    """Contiguous: one stretch for as long as a request runs, of as many tokens as `wanted` says, where it first fits."""
+    """These are contiguous: one stretch for as long as a request runs,
+    of as many tokens as `wanted` says, where it first fits.
+    """
 
     def __init__(self, capacity: int, wanted: Callable[[Request], int]):
         check_widths(capacity=capacity)
@@ -89,7 +91,7 @@ class Stretches:
 
 
 class Pages:
-    """Pages of a `PagePool`, taken when a request grows into them."""
+    """These are pages of a `PagePool`, taken when a request grows into them."""
 
     def __init__(self, capacity: int, page_size: int):
         check_widths(capacity=capacity, page_size=page_size)
@@ -122,7 +124,7 @@ class Pages:
 
 @dataclass
 class Day:
-    """What was seen every so many steps, and in all.
+    """A day is what was seen every so many steps, and in all.
 
     Attributes:
         steps: when it was looked at.
@@ -143,7 +145,7 @@ class Day:
 
 @dataclass
 class _Run:
-    """A stay in the memory: it began at a step with so many tokens."""
+    """A run is a stay in the memory: it began at a step with so many tokens."""
 
     number: int
     request: Request
@@ -215,7 +217,7 @@ class _Server:
             self.plan(self.running[i])
 
     def plan(self, run: _Run) -> None:
-        """The next event of a running request: it ends, or its place is full."""
+        """Plan the next event of a running request: it ends, or its place is full."""
         total, room = run.request.total, self.memory.room(run.place)
         self.due[run.number] = run.step_of(min(total, room)), LEAVES if total <= room else GROWS
         heapq.heappush(self.events, (*self.due[run.number], run.number))
@@ -252,10 +254,11 @@ class _Server:
 def draw_requests(
     *, steps: int, mean_gap: float, longest: int, rng: torch.Generator, typical: tuple[int, int] = (150, 200)
 ) -> list[Request]:
-    """A day by rule: few requests at night and many at noon, most of them short, some long.
+    """Draw a day by rule: few requests at night and many at noon, most of them short, some long.
 
     Arrivals are a Poisson process whose rate follows 1 - cos over the day. Prompt and answer are log-normal around
-    `typical` (their medians; a standard deviation is a factor of e), and cut so that together they are at most `longest`.
+    `typical` (their medians; a standard deviation is a factor of e), and cut so that together they are at most
+    `longest`.
 
     Args:
         steps: of the day.

@@ -13,7 +13,7 @@ from attncourse._shared.validate import check_widths, require
 
 
 class Access(NamedTuple):
-    """A tile of a matrix that is read or written as a whole."""
+    """An access reads or writes a tile of a matrix as a whole."""
 
     matrix: str
     tile: tuple[int, ...]
@@ -23,19 +23,19 @@ class Access(NamedTuple):
 
 @dataclass
 class Traffic:
-    """Bytes that crossed between the cache and the memory."""
+    """Traffic is the bytes that crossed between the cache and the memory."""
 
     read: int = 0
     written: int = 0
 
     @property
     def total(self) -> int:
-        """Both ways."""
+        """Return the bytes both ways."""
         return self.read + self.written
 
 
 def simulate_cache(accesses: Iterable[Access], *, capacity: int) -> Traffic:
-    """The traffic of these accesses through a cache of `capacity` bytes that drops the least recently used tile.
+    """Return the traffic of these accesses through a cache of `capacity` bytes that drops the least recently used tile.
 
     A tile that is read comes from memory unless it is cached. One that is written is changed in the cache, and goes to
     memory when it is dropped, or at the end.
@@ -64,7 +64,7 @@ def simulate_cache(accesses: Iterable[Access], *, capacity: int) -> Traffic:
 
 
 def standard_attention_accesses(n: int, d: int, *, block: int, itemsize: int) -> Iterator[Access]:
-    """Attention as three calls: S = Q K^T, P = softmax(S) by rows, O = P V, each tile by tile.
+    """Yield the accesses of attention as three calls: S = Q K^T, P = softmax(S) by rows, O = P V, each tile by tile.
 
     Dao et al. 2022, https://arxiv.org/abs/2205.14135, algorithm 0. n is a multiple of the block.
     """
@@ -89,7 +89,8 @@ def standard_attention_accesses(n: int, d: int, *, block: int, itemsize: int) ->
 
 
 def flash_attention_accesses(n: int, d: int, *, block: int, itemsize: int) -> Iterator[Access]:
-    """Attention as one loop: a block of queries stays while the keys and values pass by; scores are never written.
+    """Yield the accesses of attention as one loop: a block of queries stays while keys and values pass by;
+    scores are never written.
 
     Dao 2023, FlashAttention-2, https://arxiv.org/abs/2307.08691, algorithm 1. n is a multiple of the block.
     """
@@ -104,7 +105,7 @@ def flash_attention_accesses(n: int, d: int, *, block: int, itemsize: int) -> It
 
 
 def largest_block(n: int, d: int, *, capacity: int, itemsize: int) -> int:
-    """The largest power of two, at most n, whose tiles of Q, K, V, O and of scores fit the cache together.
+    """Return the largest power of two, at most n, whose tiles of Q, K, V, O and of scores fit the cache together.
 
     Raises:
         ValueError: not even blocks of 1 fit.

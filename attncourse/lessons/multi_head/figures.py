@@ -12,7 +12,7 @@ MARKERS = ("o-", "s--", "^:")
 
 
 def head_maps(panels: dict[str, Tensor], *, tokens: list[str], columns: int = 4) -> Figure:
-    """One map (t, t) a head over the same tokens: rows look, columns are looked at."""
+    """Draw one map (t, t) per head over the same tokens: rows look, columns are looked at."""
     rows, side = -(-len(panels) // columns), 0.5 + 0.1 * len(tokens)
     figure, axes = plt.subplots(rows, columns, figsize=(side * columns, (side + 0.15) * rows), squeeze=False)
     for ax, (name, weights) in zip(axes.flat, panels.items(), strict=False):
@@ -27,7 +27,9 @@ def head_maps(panels: dict[str, Tensor], *, tokens: list[str], columns: int = 4)
 def two_heads(
     cases: list[str], reads: dict[str, list[float]], accuracy: dict[str, list[float]], bound: float
 ) -> Figure:
-    """Left, what heads read in each case, a line a head; right, a dot a trained model, and what one head can reach."""
+    """Draw left, what heads read in each case, a line per head;
+    right, a dot per trained model, and what one head can reach.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.9))
     for (name, values), marker, color in zip(reads.items(), MARKERS, COLORS, strict=False):
         left.plot(range(len(cases)), values, marker, color=color, label=name)
@@ -52,7 +54,7 @@ def two_heads(
 
 
 def ablation(curves: dict[str, list[float]]) -> Axes:
-    """Loss against the number of heads removed, a line an order of removal."""
+    """Draw loss against the number of heads removed, a line per order of removal."""
     _, ax = plt.subplots(figsize=(6.4, 3.2))
     for (name, values), marker, color in zip(curves.items(), MARKERS, COLORS, strict=False):
         ax.plot(range(len(values)), values, marker, color=color, markersize=4, label=name)

@@ -17,7 +17,7 @@ NOT_ASKED = -100  # what cross_entropy leaves out
 
 
 class Encoder(nn.Module):
-    """An embedding and a stack of blocks without a causal mask: tokens (b, t) to features (b, t, d).
+    """The encoder is an embedding and a stack of blocks without a causal mask: tokens (b, t) to features (b, t, d).
 
     Args:
         vocabulary: how many tokens there are.
@@ -46,27 +46,27 @@ class Encoder(nn.Module):
         )
 
     def forward(self, tokens: Int[Tensor, "b t"], lengths: Int[Tensor, " b"] | None = None) -> Float[Tensor, "b t d"]:
-        """Features of each token; only the first lengths[i] of row i exist."""
+        """Return features of each token; only the first lengths[i] of row i exist."""
         return self.stack(self.embed(tokens), lengths=lengths)
 
     def attention_weights(
         self, tokens: Int[Tensor, "b t"], lengths: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "layers b h t t"]:
-        """The weights of every head of every block while reading the tokens."""
+        """Return the weights of every head of every block while reading the tokens."""
         with torch.no_grad(), watch_weights(*(block.self_attention for block in self.stack.blocks)) as seen:
             self(tokens, lengths)
         return torch.stack(seen)
 
 
 class Classifier(nn.Module):
-    """Logits of n classes for a whole sequence, from the mean of its tokens' features."""
+    """The model gives logits of n classes for a whole sequence, from the mean of its tokens' features."""
 
     def __init__(self, encoder: Encoder, d_model: int, classes: int):
         super().__init__()
         self.encoder, self.to_classes = encoder, nn.Linear(d_model, classes)
 
     def forward(self, tokens: Int[Tensor, "b t"], lengths: Int[Tensor, " b"] | None = None) -> Float[Tensor, "b n"]:
-        """Padding counts neither in attention nor in the mean.
+        """Return the classes' logits; padding counts neither in attention nor in the mean.
 
         Raises:
             ValueError: a sequence is empty.
@@ -80,21 +80,21 @@ class Classifier(nn.Module):
 
 
 class MaskedLM(nn.Module):
-    """Logits (b, t, n) of what stands at each place, hidden or not."""
+    """The model gives logits (b, t, n) of what stands at each place, hidden or not."""
 
     def __init__(self, encoder: Encoder, d_model: int, vocabulary: int):
         super().__init__()
         self.encoder, self.to_vocabulary = encoder, nn.Linear(d_model, vocabulary)
 
     def forward(self, tokens: Int[Tensor, "b t"], lengths: Int[Tensor, " b"] | None = None) -> Float[Tensor, "b t n"]:
-        """Only the first lengths[i] tokens of row i exist."""
+        """Return the logits; only the first lengths[i] tokens of row i exist."""
         return self.to_vocabulary(self.encoder(tokens, lengths))
 
 
 def hide_tokens(
     tokens: Int[Tensor, "b t"], *, share: float, hidden: int, rng: torch.Generator
 ) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b t"]]:
-    """The tokens with about a `share` of them replaced by `hidden`, and what stood there; NOT_ASKED elsewhere.
+    """Return the tokens with about a `share` of them replaced by `hidden`, and what stood there; NOT_ASKED elsewhere.
 
     Raises:
         ValueError: the share lies outside (0, 1].
@@ -107,6 +107,6 @@ def hide_tokens(
 def masked_loss(
     model: MaskedLM, tokens: Int[Tensor, "b t"], *, share: float, hidden: int, rng: torch.Generator
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats of the hidden tokens, given the others."""
+    """Return mean cross-entropy in nats of the hidden tokens, given the others."""
     shown, asked = hide_tokens(tokens, share=share, hidden=hidden, rng=rng)
     return cross_entropy(model(shown).flatten(0, 1), asked.flatten(), ignore_index=NOT_ASKED)

@@ -14,7 +14,7 @@ from attncourse.models.generate import generate
 
 
 class EncoderDecoder(nn.Module):
-    """Self-attention inside each stack, cross-attention from the second into the first.
+    """Self-attention works inside each stack, cross-attention from the second into the first.
 
     Args:
         source_vocabulary, target_vocabulary: how many tokens there are on either side; token 0 is padding.
@@ -47,37 +47,41 @@ class EncoderDecoder(nn.Module):
         self.to_vocabulary = nn.Linear(d_model, target_vocabulary)
 
     def encode(self, source: Int[Tensor, "b s"], lengths: Int[Tensor, " b"]) -> Float[Tensor, "b s d"]:
-        """Features of the source's tokens, each from both of its sides."""
+        """Return features of the source's tokens, each from both of its sides."""
         return self.encoder(self.embed_source(source), lengths=lengths)
 
     def decode(
         self, target_in: Int[Tensor, "b t"], memory: Float[Tensor, "b s d"], lengths: Int[Tensor, " b"]
     ) -> Float[Tensor, "b t n"]:
-        """Logits of the token after each, from what was written before it and from the source's features."""
+        """Return logits of the token after each, from what was written before it and from the source's features."""
         return self.to_vocabulary(self.decoder(self.embed_target(target_in), memory, context_lengths=lengths))
 
     def forward(
         self, source: Int[Tensor, "b s"], lengths: Int[Tensor, " b"], target_in: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b t n"]:
-        """Logits of the next target token at every step, given the right ones before it (teacher forcing)."""
+        """Return logits of the next target token at every step, given the right ones before it (teacher forcing)."""
         return self.decode(target_in, self.encode(source, lengths), lengths)
 
     def reader(self, source: Int[Tensor, "b s"], lengths: Int[Tensor, " b"]):
-        """What has been written (b, t) to logits (b, t, n): the source is encoded once. For `generate`."""
+        """Return what takes what has been written (b, t) to logits (b, t, n):
+        the source is encoded once. It is for `generate`.
+        """
         memory = self.encode(source, lengths)
         return lambda target_in: self.decode(target_in, memory, lengths)
 
     def cross_weights(
         self, source: Int[Tensor, "b s"], lengths: Int[Tensor, " b"], target_in: Int[Tensor, "b t"]
     ) -> Float[Tensor, "layers b h t s"]:
-        """Where each head of each block of the decoder reads the source while it writes."""
+        """Return where each head of each block of the decoder reads the source while it writes."""
         with torch.no_grad(), watch_weights(*(block.cross_attention for block in self.decoder.blocks)) as seen:
             self(source, lengths, target_in)
         return torch.stack(seen)
 
     @torch.no_grad()
     def decode_greedy(self, source: Int[Tensor, "b s"], lengths: Int[Tensor, " b"], *, begin: int, steps: int):
-        """`steps` likeliest tokens (b, steps), and the mean over heads and blocks of their cross-attention (b, steps, s)."""
+        """Return `steps` likeliest tokens (b, steps),
+        and the mean over heads and blocks of their cross-attention (b, steps, s).
+        """
         first = torch.full((len(source), 1), begin, device=source.device)
         tokens = generate(self.reader(source, lengths), list(first), steps=steps)
         read = torch.cat([first, tokens[:, :-1]], dim=1)

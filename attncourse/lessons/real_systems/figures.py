@@ -12,7 +12,7 @@ from attncourse.plot.style import COLORS, WEIGHTS
 
 
 def diagrams(panels: dict[str, tuple[Tensor, dict[str, int]]]) -> Figure:
-    """One square a system: a row a token that reads, a column a token that is read, dark where it may.
+    """Draw one square per system: a row is a token that reads, a column a token that is read, dark where it may.
 
     Args:
         panels: name -> the boolean matrix, and the tokens' groups in order: name -> how many.
@@ -39,7 +39,7 @@ def diagrams(panels: dict[str, tuple[Tensor, dict[str, int]]]) -> Figure:
 
 
 def shares(bars: dict[str, tuple[float, float, float]], *, xlabel: str) -> Axes:
-    """A bar for each name: a share of right answers with the ends of its interval."""
+    """Draw a bar for each name: a share of right answers with the ends of its interval."""
     _, ax = plt.subplots(figsize=(6.4, 0.7 + 0.45 * len(bars)))
     share, low, high = (list(column) for column in zip(*bars.values(), strict=True))
     spread = [[s - b for s, b in zip(share, low, strict=True)], [t - s for s, t in zip(share, high, strict=True)]]
@@ -50,7 +50,7 @@ def shares(bars: dict[str, tuple[float, float, float]], *, xlabel: str) -> Axes:
 
 
 def weight_by_distance(weights: Tensor, distances: list[int]) -> Axes:
-    """Weights (h, n) of each head at each distance from the place that reads, averaged over sequences."""
+    """Draw weights (h, n) of each head at each distance from the place that reads, averaged over sequences."""
     _, ax = plt.subplots(figsize=(6.4, 0.9 + 0.4 * len(weights)))
     names = [f"head {i}" for i in range(len(weights))]
     weights_heatmap(weights, queries=names, keys=[f"{d:+d}" if d else "?" for d in distances], ax=ax, numbers=True)
@@ -59,7 +59,7 @@ def weight_by_distance(weights: Tensor, distances: list[int]) -> Axes:
 
 
 def loss_and_baselines(losses: list[float], held_out: float, baselines: dict[str, float], *, span: int = 20) -> Axes:
-    """A training loss, each point the mean of `span` steps, with horizontal lines to beat."""
+    """Draw a training loss, each point the mean of `span` steps, with horizontal lines to beat."""
     _, ax = plt.subplots(figsize=(6.4, 3.2))
     starts = range(0, len(losses) - span + 1, span)
     means = [sum(losses[i : i + span]) / span for i in starts]
@@ -73,7 +73,8 @@ def loss_and_baselines(losses: list[float], held_out: float, baselines: dict[str
 
 
 def gaze(images: Tensor, weights: Tensor, boxes: Tensor, titles: list[str]) -> Figure:
-    """Pictures (n, y, x) under the weights (n, rows, columns) of a word over their patches, with what is meant framed.
+    """Draw pictures (n, y, x) under the weights (n, rows, columns) of a word over their patches,
+    with what is meant framed.
 
     Args:
         boxes: (n, y, x), True on the pixels of the thing that the word means.
@@ -102,7 +103,7 @@ def gaze(images: Tensor, weights: Tensor, boxes: Tensor, titles: list[str]) -> F
 
 
 def passages_read(passages: list[list[str]], weights: Tensor) -> Figure:
-    """Weights (p, s) of one hidden word over the words of each passage, one row a passage."""
+    """Draw weights (p, s) of one hidden word over the words of each passage, one row per passage."""
     figure, axes = plt.subplots(len(passages), 1, figsize=(10.5, 1.45 * len(passages)), squeeze=False)
     for i, (ax, words) in enumerate(zip(axes.flat, passages, strict=True)):
         weights_heatmap(weights[i, : len(words)][None], queries=[f"passage {i + 1}"], keys=words, ax=ax)

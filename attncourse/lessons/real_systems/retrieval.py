@@ -26,13 +26,15 @@ _WORD = re.compile(r"[A-Za-z_]+|\d+|[^\w\s]")
 
 
 def read_words(text: str) -> list[str]:
-    """Words, numbers and single marks."""
+    """Return the words, numbers and single marks of a text."""
     return _WORD.findall(text)
 
 
 @dataclass(frozen=True)
 class Passages:
-    """Pieces of a text as words and as tokens, whether each is held out, and the token of each word in small letters."""
+    """Passages are pieces of a text as words and as tokens, whether each is held out,
+    and the token of each word in small letters.
+    """
 
     words: list[list[str]]
     tokens: Int[Tensor, "n s"]
@@ -42,12 +44,12 @@ class Passages:
 
     @property
     def tokens_in_all(self) -> int:
-        """How many tokens there are, PAD and HIDDEN included."""
+        """Return how many tokens there are, PAD and HIDDEN included."""
         return 2 + len(self.vocabulary)
 
 
 def make_passages(words: list[list[str]], held_out: list[bool]) -> Passages:
-    """Passages of these words, held out or not; tokens in the order in which their words come, behind PAD and HIDDEN."""
+    """Make passages of these words, held out or not; tokens come in the order of their words, behind PAD and HIDDEN."""
     known = dict.fromkeys(word.lower() for piece in words for word in piece)
     vocabulary = {word: i for i, word in enumerate(known, start=2)}
     tokens = [torch.tensor([vocabulary[word.lower()] for word in piece]) for piece in words]
@@ -56,7 +58,7 @@ def make_passages(words: list[list[str]], held_out: list[bool]) -> Passages:
 
 
 def read_passages() -> Passages:
-    """All paragraphs of all topics, cut into pieces of at most 32 words; what is shorter than 12 is left out."""
+    """Read all paragraphs of all topics, cut into pieces of at most 32 words; what is shorter than 12 is left out."""
     words, held_out = [], []
     for topic, paragraphs in read_topics().items():
         for paragraph in paragraphs:
@@ -69,7 +71,7 @@ def read_passages() -> Passages:
 
 @dataclass(frozen=True)
 class Cloze:
-    """Sentences (b, 9) whose middle word is hidden, that word, and the passage that each was taken from."""
+    """A cloze is sentences (b, 9) whose middle word is hidden, that word, and the passage that each was taken from."""
 
     tokens: Int[Tensor, "b 9"]
     answers: Int[Tensor, " b"]
@@ -77,7 +79,9 @@ class Cloze:
 
 
 def draw_cloze(passages: Passages, *, count: int, held_out: bool, rng: torch.Generator) -> Cloze:
-    """`count` questions about passages of topics to train on, or of those held out. Words of four letters or more."""
+    """Draw `count` questions about passages of topics to train on, or of those held out, and ask for words of four
+    letters or more.
+    """
     asked = [
         (i, j)
         for i in (passages.held_out == held_out).nonzero()[:, 0].tolist()
@@ -92,7 +96,7 @@ def draw_cloze(passages: Passages, *, count: int, held_out: bool, rng: torch.Gen
 
 
 def count_words(tokens: Int[Tensor, "b n"], *, tokens_in_all: int) -> Float[Tensor, "b words"]:
-    """How often each of the tokens occurs in each row; padding and hidden words do not count."""
+    """Return how often each of the tokens occurs in each row; padding and hidden words do not count."""
     ones = torch.ones_like(tokens, dtype=torch.float32)
     counts = ones.new_zeros(len(tokens), tokens_in_all).scatter_add_(1, tokens, ones)
     counts[:, [PAD, HIDDEN]] = 0.0
@@ -100,10 +104,10 @@ def count_words(tokens: Int[Tensor, "b n"], *, tokens_in_all: int) -> Float[Tens
 
 
 def bm25_weights(counts: Float[Tensor, "n words"], *, k1: float = 1.2, b: float = 0.75) -> Float[Tensor, "n words"]:
-    """What each word of a query adds to the score of each passage.
+    """Return what each word of a query adds to the score of each passage.
 
-    A word counts for more the fewer passages hold it, and for less each time it is repeated; long passages have
-    to match more. With the usual factor k1 + 1, and Lucene's logarithm, which is never negative.
+    A word counts for more the fewer passages hold it, and for less each time it is repeated; long passages have to
+    match more. With the usual factor k1 + 1, and Lucene's logarithm, which is never negative.
 
     Args:
         k1: how long repetitions go on counting: 0 for not at all.
@@ -118,12 +122,12 @@ def bm25_weights(counts: Float[Tensor, "n words"], *, k1: float = 1.2, b: float 
 def retrieve(
     queries: Int[Tensor, "b n"], weights: Float[Tensor, "passages words"], *, top: int
 ) -> Int[Tensor, "b top"]:
-    """The `top` best passages of each query, best first."""
+    """Return the `top` best passages of each query, best first."""
     return (count_words(queries, tokens_in_all=weights.shape[1]) @ weights.T).topk(top, dim=1).indices
 
 
 def near(n: int, *, radius: int, device=None) -> Bool[Tensor, "n n"]:
-    """Pairs of places at most `radius` apart."""
+    """Return pairs of places at most `radius` apart."""
     places = torch.arange(n, device=device)
     return (places - places[:, None]).abs() <= radius
 
@@ -148,7 +152,7 @@ class Reader(nn.Module):
     def forward(
         self, questions: Int[Tensor, "b 9"], passages: Int[Tensor, "b p s"], lengths: Int[Tensor, "b p"]
     ) -> Float[Tensor, "b p s"]:
-        """Weights over the words of the p passages of each question: they sum to 1 over all of them."""
+        """Return weights over the words of the p passages of each question: they sum to 1 over all of them."""
         (p, s), device = passages.shape[1:], passages.device
         around = near(questions.shape[1], radius=RADIUS, device=device)
         asking = self.stack(self.embed(questions), mask=around)[:, MIDDLE, None]
@@ -168,14 +172,14 @@ class Reader(nn.Module):
 def pointer_loss(
     weights: Float[Tensor, "b p s"], passages: Int[Tensor, "b p s"], answers: Int[Tensor, " b"]
 ) -> Float[Tensor, ""]:
-    """Mean negative logarithm of the weight on the answer, wherever in the passages it stands."""
+    """Return mean negative logarithm of the weight on the answer, wherever in the passages it stands."""
     on_answer = (weights * (passages == answers[:, None, None])).sum(dim=(1, 2))
     # A question whose passages lack the answer teaches nothing; the bound keeps its loss finite.
     return -on_answer.clamp_min(1e-6).log().mean()
 
 
 def read_answers(weights: Float[Tensor, "b p s"], passages: Int[Tensor, "b p s"]) -> Int[Tensor, " b"]:
-    """The word that all its occurrences together give the most weight."""
+    """Return the word that all its occurrences together give the most weight."""
     words, flat = rearrange(passages, "b p s -> b (p s)"), rearrange(weights, "b p s -> b (p s)")
     totals = einsum((words[:, :, None] == words[:, None]).to(flat), flat, "b i j, b j -> b i")
     return words.gather(1, totals.argmax(dim=1, keepdim=True))[:, 0]

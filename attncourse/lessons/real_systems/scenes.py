@@ -36,7 +36,7 @@ _INDEX = {word: i for i, word in enumerate(WORDS)}
 
 
 def glyph(digit: int, *, bold: bool) -> Bool[Tensor, "7 w"]:
-    """The pixels of a digit: 5 wide, or 6 where each stroke is twice as wide.
+    """Return the pixels of a digit: 5 wide, or 6 where each stroke is twice as wide.
 
     Raises:
         ValueError: no digit.
@@ -51,7 +51,8 @@ def glyph(digit: int, *, bold: bool) -> Bool[Tensor, "7 w"]:
 
 @dataclass(frozen=True)
 class Scenes:
-    """Pictures without noise, 1 for ink and 0 for paper; how many digits each holds; the words and box of each digit.
+    """Scenes are pictures without noise, 1 for ink and 0 for paper;
+    how many digits each holds; the words and box of each digit.
 
     Rows of `words` and `boxes` behind `counts` are zeros.
     """
@@ -63,7 +64,7 @@ class Scenes:
 
 
 def draw_scenes(count: int, *, most: int, seed: int) -> Scenes:
-    """`count` pictures of 1..most digits, all different, in cells of their own.
+    """Draw `count` pictures of 1..most digits, all different, in cells of their own.
 
     Raises:
         ValueError: no picture, or more digits than cells.
@@ -92,7 +93,9 @@ def draw_scenes(count: int, *, most: int, seed: int) -> Scenes:
 
 @dataclass(frozen=True)
 class Questions:
-    """Noisy pictures; sentences whose first two words are hidden; these words; the pixels of the digit that is meant."""
+    """Questions are noisy pictures; sentences whose first two words are hidden;
+    these words; the pixels of the digit that is meant.
+    """
 
     images: Float[Tensor, "b y x"]
     words: Int[Tensor, "b 4"]
@@ -101,7 +104,7 @@ class Questions:
 
 
 def draw_questions(scenes: Scenes, *, count: int, rng: torch.Generator) -> Questions:
-    """`count` questions, each about one digit of one picture, with fresh noise."""
+    """Draw `count` questions, each about one digit of one picture, with fresh noise."""
     which = torch.randint(len(scenes.images), (count,), generator=rng)
     meant = (torch.rand(count, generator=rng) * scenes.counts[which]).long()
     noise = torch.randn(count, SIDE, SIDE, generator=rng)

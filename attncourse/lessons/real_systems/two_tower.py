@@ -19,7 +19,7 @@ from .scenes import Questions
 
 
 def cut_patches(images: Float[Tensor, "b y x"], patch: int) -> Float[Tensor, "b n pixels"]:
-    """Squares of patch x patch pixels, row by row.
+    """Cut squares of patch x patch pixels, row by row.
 
     Raises:
         ValueError: the squares do not tile the image.
@@ -30,7 +30,7 @@ def cut_patches(images: Float[Tensor, "b y x"], patch: int) -> Float[Tensor, "b 
 
 
 class TwoTower(nn.Module):
-    """Self-attention in each tower, and cross-attention from the words' into the patches'.
+    """The model has self-attention in each tower, and cross-attention from the words' into the patches'.
 
     Args:
         vocabulary: how many words there are.
@@ -70,23 +70,23 @@ class TwoTower(nn.Module):
         self.to_vocabulary = nn.Linear(d_model, vocabulary)
 
     def see(self, images: Float[Tensor, "b y x"]) -> Float[Tensor, "b n d"]:
-        """Features of the patches, row by row."""
+        """Return features of the patches, row by row."""
         return self.image_tower(self.embed_patch(cut_patches(images, self.patch)))
 
     def forward(self, images: Float[Tensor, "b y x"], words: Int[Tensor, "b t"]) -> Float[Tensor, "b t n"]:
-        """Logits of what stands at each place of the sentence."""
+        """Return logits of what stands at each place of the sentence."""
         return self.to_vocabulary(self.text_tower(self.embed_word(words), self.see(images)))
 
     def cross_weights(
         self, images: Float[Tensor, "b y x"], words: Int[Tensor, "b t"]
     ) -> Float[Tensor, "layers b h t n"]:
-        """Which patches each head of each block of the text tower reads for each word."""
+        """Return which patches each head of each block of the text tower reads for each word."""
         with torch.no_grad(), watch_weights(*(block.cross_attention for block in self.text_tower.blocks)) as seen:
             self(images, words)
         return torch.stack(seen)
 
 
 def answer_loss(model: TwoTower, questions: Questions) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats of the two hidden words."""
+    """Return mean cross-entropy in nats of the two hidden words."""
     logits = model(questions.images, questions.words)[:, :2]
     return cross_entropy(logits.flatten(0, 1), questions.answers.flatten())

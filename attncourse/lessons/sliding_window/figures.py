@@ -10,7 +10,9 @@ from attncourse.plot.style import COLORS
 
 
 def pattern_maps(panels: dict[str, Tensor], *, columns: int = 3) -> Figure:
-    """One map a pattern, a boolean (t, s): a row a query, a column a key, filled where the query sees the key."""
+    """Draw one map per pattern, a boolean (t, s):
+    a row is a query, a column a key, filled where the query sees the key.
+    """
     rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 3.0 * rows), squeeze=False)
     for ax, (name, seen) in zip(axes.flat, panels.items(), strict=False):
@@ -29,7 +31,9 @@ def pattern_maps(panels: dict[str, Tensor], *, columns: int = 3) -> Figure:
 
 
 def reach_by_layers(curves: dict[int, Tensor], reaches: dict[int, int]) -> Axes:
-    """One line a number of layers: the influence of each distance on the output, with the reach predicted as a mark."""
+    """Draw one line per number of layers:
+    the influence of each distance on the output, with the predicted reach as a mark.
+    """
     _, ax = plt.subplots(figsize=(6.4, 3.4))
     for (layers, values), style, color in zip(curves.items(), ("-", "--", "-.", ":"), COLORS, strict=False):
         heard = values > 0
@@ -43,7 +47,7 @@ def reach_by_layers(curves: dict[int, Tensor], reaches: dict[int, int]) -> Axes:
 
 
 def accuracy_by_distance(curves: dict[str, list[float]], *, chance: float, reach: int) -> Axes:
-    """One line a model: the share of right answers when what is asked for stands so far back (from distance 1)."""
+    """Draw one line per model: the share of right answers when what is asked for stands so far back (from distance 1)."""
     _, ax = plt.subplots(figsize=(6.4, 3.2))
     ax.axvspan(0.5, reach + 0.5, color="#eeeeee", zorder=0)
     ax.axhline(chance, color="#999999", linewidth=1)

@@ -1,56 +1,136 @@
-"""Pictures of reading by similarity: a soft dictionary, the saturation of softmax, a sentence that reads itself."""
+"""Pictures of reading by similarity: a soft dictionary, what scale does to softmax, a sentence, positions."""
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from attncourse.plot.heatmap import signed_heatmap, weights_heatmap
+from attncourse.plot.schematic import INK, ROLES
 from attncourse.plot.style import COLORS
+
+SCALED, PLAIN = ("o", COLORS[0]), ("s", COLORS[1])
+SMALLEST_TEXT = 9
 
 
 def soft_lookup(
     keys: Tensor, values: Tensor, query: float, weights: Tensor, answer: float, *, names: list[str]
 ) -> Figure:
-    """A dictionary with keys on a line: each entry's weight for one query, and the mixture that is read."""
+    """Draw a dictionary with keys on a line: each entry's weight for one query, and the mixture that is read."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 2.9), width_ratios=(3, 2))
-    left.bar(keys.tolist(), weights.tolist(), width=0.35, color=COLORS[0])
-    left.axvline(query, color=COLORS[1], linewidth=2)
-    left.annotate("query", (query, 1.02), color=COLORS[1], ha="center", va="bottom", annotation_clip=False)
+    left.bar(keys.tolist(), weights.tolist(), width=0.35, color=ROLES["weight"])
+    left.axvline(query, color=ROLES["query"], linewidth=2)
+    left.annotate("query", (query, 1.02), color=ROLES["query"], ha="center", va="bottom", annotation_clip=False)
     left.set(ylim=(0, 1), xlabel="key", ylabel="weight")
     left.set_xticks(keys.tolist(), names)
-    right.barh(names, values.tolist(), color="#cccccc", height=0.55)
-    right.axvline(answer, color=COLORS[1], linewidth=2)
-    right.annotate(
-        f"read: {answer:.1f}", (answer, 1.02), xycoords=("data", "axes fraction"), color=COLORS[1], ha="center"
-    )
+    right.barh(names, values.tolist(), color=ROLES["value"], height=0.55)
+    right.axvline(answer, color=INK, linewidth=2)
+    right.annotate(f"read: {answer:.0f}", (answer, 1.02), xycoords=("data", "axes fraction"), color=INK, ha="center")
     right.set(xlabel="value")
     return figure
 
 
 def saturation(widths: list[int], curves: dict[str, dict[str, list[float]]]) -> Figure:
-    """What happens to scores and softmax as vectors get wider: one panel a quantity, one line with and one without scale."""
-    rows = -(-len(curves) // 2)
-    figure, axes = plt.subplots(rows, 2, figsize=(8.5, 2.8 * rows), squeeze=False)
-    for ax, (quantity, lines) in zip(axes.flat, curves.items(), strict=False):
-        for (name, values), style, color in zip(lines.items(), ("o-", "s--"), COLORS, strict=False):
-            ax.plot(widths, values, style, label=name, color=color, markersize=4)
-        ax.set(xscale="log", title=quantity, xlabel="$d_k$")
+    """Draw one panel per quantity: what becomes of softmax as vectors get wider, scaled and plain."""
+    figure, axes = plt.subplots(1, len(curves), figsize=(3.1 * len(curves), 3.0), squeeze=False)
+    for ax, (quantity, lines) in zip(axes.flat, curves.items(), strict=True):
+        for (name, values), (marker, color), style in zip(lines.items(), (PLAIN, SCALED), ("--", "-"), strict=True):
+            ax.plot(widths, values, style, marker=marker, label=name, color=color, markersize=5, clip_on=False)
+        ax.set(xscale="log", title=quantity, xlabel="width $d_k$", ylim=(0, None))
         ax.set_xticks(widths, [str(w) for w in widths])
         ax.minorticks_off()
-    axes[0, 0].set_yscale("log")
     axes[0, 0].legend(loc="best")
-    for ax in axes.flat[len(curves) :]:
-        ax.axis("off")
     return figure
 
 
 def reading(scores: Tensor, weights: Tensor, output: Tensor, *, words: list[str], outputs: list[str]) -> Figure:
-    """Scores, weights and what each word has read, side by side."""
+    """Draw scores, weights and what each word has read, side by side."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4))
-    signed_heatmap(scores, rows=words, columns=words, ax=axes[0], title="scores", numbers=True)
-    weights_heatmap(weights, queries=words, keys=words, ax=axes[1], title="weights", numbers=True)
-    weights_heatmap(output, queries=words, keys=outputs, ax=axes[2], title="probability of each colour", numbers=True)
-    for ax in axes[:2]:
-        ax.set(xlabel="key")
-    axes[0].set(ylabel="query")
+    signed_heatmap(scores, rows=words, columns=words, ax=axes[0], title="scores $s_{ij}$", numbers=True)
+    weights_heatmap(weights, queries=words, keys=words, ax=axes[1], title="weights $a_{ij}$", numbers=True)
+    title = "probability of each colour"
+    weights_heatmap(output, queries=words, keys=outputs, ax=axes[2], title=title, numbers=True)
+    for ax in axes:
+        ax.set(ylabel="query $i$", xlabel="key $j$")
+        for text in ax.texts:
+            text.set_fontsize(SMALLEST_TEXT)
+    axes[2].set(ylabel="word", xlabel="colour")
+    return figure
+
+
+def right_by_scale(right: dict[str, dict[str, list[float]]], *, live: dict[str, float], live_width: int) -> Axes:
+    """Draw a dot per trained reader over the width of its head, plain beside scaled, and rings round those run here.
+
+    Args:
+        right: "plain" and "scaled" -> width of the head -> the share of nouns that are right, per seed.
+        live: "plain" and "scaled" -> the share found here, at `live_width`.
+    """
+    _, ax = plt.subplots(figsize=(7.5, 3.1))
+    widths = [*right["plain"]]
+    for name, (marker, color), shift in (("plain", PLAIN, -0.17), ("scaled", SCALED, 0.17)):
+        for i, width in enumerate(widths):
+            values = right[name][width]
+            places = [i + shift + 0.03 * (j - (len(values) - 1) / 2) for j in range(len(values))]
+            ax.plot(places, values, marker, color=color, markersize=5, alpha=0.8, label=name if i == 0 else None)
+        at = widths.index(str(live_width)) + shift
+        ax.plot(at, live[name], marker, color=color, markersize=5)
+        ax.plot(at, live[name], "o", color=INK, fillstyle="none", markersize=13)
+    ax.axhline(0.2, color="#999999", linewidth=1, linestyle=":")
+    ax.annotate("guessing", (len(widths) - 0.52, 0.2), ha="right", va="bottom", fontsize=SMALLEST_TEXT)
+    ax.set(ylim=(0, 1.08), xlim=(-0.5, len(widths) - 0.5), xlabel="width $d_k$", ylabel="share of nouns right")
+    ax.set_xticks(range(len(widths)), widths)
+    ax.legend(loc="lower left")
+    return ax
+
+
+def sinusoid_map(positions: Tensor) -> Axes:
+    """Draw the sinusoidal vectors (n, d) as a map: a row per place, a column per entry."""
+    n, d = positions.shape
+    _, ax = plt.subplots(figsize=(5.2, 3.2))
+    image = ax.imshow(positions, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    ax.set(xlabel=f"entry, 0 to {d - 1}", ylabel=f"place, 0 to {n - 1}")
+    ax.figure.colorbar(image, ax=ax, label="value")
+    return ax
+
+
+def rotation(pairs: dict[str, tuple[Tensor, Tensor]], scores: Tensor) -> Figure:
+    """Draw rotated pairs of a query and a key in the plane, and the scores (n, n) of one query and key at all places.
+
+    Args:
+        pairs: what a panel is called -> (query, key), two numbers each, as they stand after rotation.
+    """
+    figure, axes = plt.subplots(1, len(pairs) + 1, figsize=(3.0 * len(pairs) + 3.6, 3.2))
+    for ax, (title, vectors) in zip(axes[:-1], pairs.items(), strict=True):
+        for name, vector in zip(("query", "key"), vectors, strict=True):
+            x, y = vector.tolist()
+            ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": ROLES[name], "linewidth": 2})
+            ax.annotate(name, (1.14 * x, 1.14 * y), color=ROLES[name], ha="center", va="center")
+        ax.axhline(0, color="#cccccc", linewidth=0.8, zorder=0)
+        ax.axvline(0, color="#cccccc", linewidth=0.8, zorder=0)
+        ax.set(xlim=(-2.6, 2.6), ylim=(-2.6, 2.6), aspect="equal", title=title, xlabel="entry 0", ylabel="entry 1")
+    bound = float(scores.abs().max())
+    axes[-1].imshow(scores, cmap="RdBu_r", vmin=-bound, vmax=bound)
+    axes[-1].locator_params(integer=True)
+    axes[-1].set(title="score at all places", xlabel="place $j$ of the key", ylabel="place $i$ of the query")
+    return figure
+
+
+def loss_by_positions(loss: dict[str, dict[str, list[float]]], *, live: dict[str, float], live_steps: int) -> Figure:
+    """Draw a panel per number of steps and a dot per seed: the loss with each way to tell positions.
+
+    Args:
+        loss: steps -> way -> the loss on held-out text, per seed.
+        live: way -> the loss found here after `live_steps`, ringed.
+    """
+    figure, axes = plt.subplots(1, len(loss), figsize=(4.2 * len(loss), 3.0), sharey=True)
+    for ax, (steps, by_way) in zip(axes, loss.items(), strict=True):
+        for i, (way, values) in enumerate(by_way.items()):
+            places = [i + 0.06 * (j - (len(values) - 1) / 2) for j in range(len(values))]
+            ax.plot(places, values, "o", color=COLORS[i], markersize=5)
+            if steps == str(live_steps) and way in live:
+                ax.plot(i, live[way], "o", color=COLORS[i], markersize=5)
+                ax.plot(i, live[way], "o", color=INK, fillstyle="none", markersize=13)
+        ax.set(title=f"{steps} steps", xlim=(-0.5, len(by_way) - 0.5))
+        ax.set_xticks(range(len(by_way)), [*by_way])
+    axes[0].set(ylabel="loss, nats per character")
     return figure

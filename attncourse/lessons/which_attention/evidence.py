@@ -19,7 +19,7 @@ CLASSES, WORDS = 4, 20
 def draw_evidence(
     n: int, *, times: int, against: int = 0, length: int = 24, rng: torch.Generator
 ) -> tuple[Int[Tensor, "n s"], Int[Tensor, " n"]]:
-    """n texts, in each the word of its class `times` times and another class's `against` times; and the classes.
+    """Draw n texts, in each the word of its class `times` times and another class's `against` times; and the classes.
 
     Words 0 to 3 are evidence of the classes, the others say nothing.
 
@@ -40,7 +40,7 @@ def draw_evidence(
 
 
 class EvidenceReader(nn.Module):
-    """Words, a two-way GRU over them or none, one attention over what stands there, a class.
+    """The reader is words, a two-way GRU over them or none, one attention over what stands there, a class.
 
     Args:
         encoder: whether there is a GRU, after which each place holds something of the whole text.
@@ -55,7 +55,7 @@ class EvidenceReader(nn.Module):
         self.to_class = nn.Linear(v_head_dim, CLASSES)
 
     def read(self, texts: Int[Tensor, "n s"]) -> tuple[Float[Tensor, "n s"], Float[Tensor, "n s dv"]]:
-        """The weight of each place, and the value that stands there."""
+        """Return the weight of each place, and the value that stands there."""
         states = self.embed(texts)
         if self.encoder is not None:
             states = self.encoder(states)[0]
@@ -63,13 +63,13 @@ class EvidenceReader(nn.Module):
         return attention_weights(query, self.w_k(states)[:, None])[:, 0, 0], self.w_v(states)
 
     def forward(self, texts: Int[Tensor, "n s"], weights: Float[Tensor, "n s"] | None = None) -> Float[Tensor, "n c"]:
-        """Logits of the classes, by its own weights or by those given in their place."""
+        """Return logits of the classes, by its own weights or by those given in their place."""
         own, values = self.read(texts)
         return self.to_class(((own if weights is None else weights)[:, None] @ values)[:, 0])
 
 
 def evidence_loss(**kind) -> DrawLoss:
-    """The loss of 64 fresh texts, for `train`; `kind` as in `draw_evidence`."""
+    """Return what draws the loss of 64 fresh texts, for `train`; `kind` as in `draw_evidence`."""
 
     def draw_loss(model: nn.Module, rng: torch.Generator) -> Float[Tensor, ""]:
         texts, classes = draw_evidence(64, rng=rng, **kind)

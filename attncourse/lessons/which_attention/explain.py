@@ -14,11 +14,12 @@ from attncourse.models.decoder import DecoderLM
 
 
 def other_weights(weights: Float[Tensor, " s"], values: Float[Tensor, "s dv"]) -> Float[Tensor, " s"]:
-    """Weights with the same mixture of the values, on at most dv + 1 tokens, as far from the first as the way leads.
+    """Return weights with the same mixture of the values, on at most dv + 1 tokens,
+    as far from the first as the way leads.
 
-    Weights w and w + u give one output exactly if u adds up to 0 and mixes the values to 0. Along such a u a weight falls
-    to 0 and its token drops out, while more than dv + 1 are left (Caratheodory's theorem). The way is taken on which the
-    largest first weight falls fastest.
+    Weights w and w + u give one output exactly if u adds up to 0 and mixes the values to 0. Along such a u a weight
+    falls to 0 and its token drops out, while more than dv + 1 are left (Caratheodory's theorem). The way is taken on
+    which the largest first weight falls fastest.
 
     Raises:
         ValueError: the weights are negative somewhere or do not sum to 1.
@@ -45,14 +46,14 @@ def other_weights(weights: Float[Tensor, " s"], values: Float[Tensor, "s dv"]) -
 
 
 def _null_space(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "n free"]:
-    """An orthonormal basis of what the matrix sends to 0."""
+    """Return an orthonormal basis of what the matrix sends to 0."""
     _, singular, rows = torch.linalg.svd(matrix, full_matrices=True)
     rank = int((singular > 1e-10 * singular.max().clamp_min(1.0)).sum())
     return rows[rank:].T
 
 
 def rollout(weights: Float[Tensor, "layers b h t t"]) -> Float[Tensor, "b t t"]:
-    """How much of each input token each output token holds, if residual paths and heads carry equal shares.
+    """Return how much of each input token each output token holds, if residual paths and heads carry equal shares.
 
     Abnar and Zuidema 2020, section 3: heads are averaged, half of each layer's output is its input, layers multiply.
     """
@@ -64,7 +65,9 @@ def rollout(weights: Float[Tensor, "layers b h t t"]) -> Float[Tensor, "b t t"]:
 
 
 def gradient_attribution(model: DecoderLM, tokens: Int[Tensor, "b t"], **masking) -> Float[Tensor, "b t"]:
-    """How strongly each token's embedding moves the logit that the model prefers at the end: the gradient's length."""
+    """Return how strongly each token's embedding moves the logit that the model prefers at the end:
+    the gradient's length.
+    """
     embedded = model.embed(tokens).detach().requires_grad_()
     logits = model.to_vocabulary(model.stack(embedded, **masking))[:, -1]
     (gradient,) = torch.autograd.grad(logits.max(dim=-1).values.sum(), embedded)
@@ -75,7 +78,9 @@ def gradient_attribution(model: DecoderLM, tokens: Int[Tensor, "b t"], **masking
 def blanking(
     model: DecoderLM, tokens: Int[Tensor, "b t"], *, blanks: Int[Tensor, " n"], **masking
 ) -> Float[Tensor, "b t"]:
-    """By how much the preferred answer's log-probability at the end falls, at the mean of `blanks` in each token's place."""
+    """Return by how much the preferred answer's log-probability at the end falls,
+    at the mean of `blanks` in each token's place.
+    """
     b, t = tokens.shape
     whole = torch.log_softmax(model(tokens, **masking)[:, -1], dim=-1)
     answer = whole.argmax(dim=-1)

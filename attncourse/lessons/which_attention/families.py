@@ -22,43 +22,44 @@ from attncourse.softmax_attention import softmax_attention_torch
 
 
 class SelfReading(nn.Module):
-    """A layer that reads a memory with queries, (b, t, d) and (b, s, d), reading its own queries."""
+    """The layer reads a memory with queries, (b, t, d) and (b, s, d), and the memory is its own queries."""
 
     def __init__(self, layer: nn.Module):
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """Every token reads every token."""
+        """Let every token read every token."""
         return self.layer(x, x)
 
 
 class LastReadsOthers(nn.Module):
-    """Cross-attention from the last token, the question, to the others as another sequence."""
+    """The layer is cross-attention from the last token, the question, to the others as another sequence."""
 
     def __init__(self, layer: MultiHeadAttention):
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b 1 d"]:
-        """The last token reads all others, and not itself."""
+        """Let the last token read all others, and not itself."""
         return self.layer(x[:, -1:], x[:, :-1])
 
 
 class LastIsGlobal(nn.Module):
-    """Global and local attention whose last token, the question, is the global one."""
+    """The layer is global and local attention whose last token, the question, is the global one."""
 
     def __init__(self, layer: GlobalLocalAttention):
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """The last token reads every token, and the others read it and their neighbours."""
+        """Let the last token read every token, and the others it and their neighbours."""
         return self.layer(x, global_indices=torch.tensor([x.shape[1] - 1], device=x.device))
 
 
 def family_layers(d_model: int, n_heads: int, *, near: int, longest: int) -> dict[str, Callable[[], nn.Module]]:
-    """What makes a fresh layer of each family, (b, t, d) to (b, t, d), by the name that `choose` gives the design.
+    """Return what makes a fresh layer of each family, (b, t, d) to (b, t, d),
+    by the name that `choose` gives the design.
 
     "self_attention" and "causal_attention" have one head, and are causal or not; cross-attention gives the last token's
     output alone, (b, 1, d).
@@ -91,7 +92,7 @@ def family_layers(d_model: int, n_heads: int, *, near: int, longest: int) -> dic
 
 @dataclass(frozen=True)
 class Decoder:
-    """One layer that has read `length` tokens and writes on.
+    """A decoder is one layer that has read `length` tokens and writes on.
 
     Args:
         step: what one more token takes, (1, 1, d) to (1, 1, d).
@@ -106,10 +107,11 @@ class Decoder:
 
 @torch.no_grad()
 def family_decoders(d_model: int, n_heads: int, *, length: int, window: int, seed: int = 0) -> dict[str, Decoder]:
-    """Layers that decode one sequence, all of one width, after `length` random tokens, in float32.
+    """Return layers that decode one sequence, all of one width, after `length` random tokens, in float32.
 
     Left out are attention to both sides, global and local attention among it, which cannot write, and block-sparse
-    attention, of which the course has no step. Cross-attention and the older families read a memory of that length. Latent attention keeps half the width and half a head's rotated key.
+    attention, of which the course has no step. Cross-attention and the older families read a memory of that length.
+    Latent attention keeps half the width and half a head's rotated key.
     """
     rng, width = torch.Generator().manual_seed(seed), d_model // n_heads
     cached = {
@@ -134,7 +136,7 @@ def family_decoders(d_model: int, n_heads: int, *, length: int, window: int, see
 
 
 def _from_cache(layer: nn.Module, length: int, rng: torch.Generator) -> Decoder:
-    """With room for the tokens that measuring writes."""
+    """Return a decoder whose cache has room for the tokens that measuring writes."""
     shape = layer.cache_shape
     cache = ContiguousCache(1, shape, capacity=length + 1024)
     cache.append(*(torch.randn(1, shape.n_kv_heads, length, w, generator=rng) for w in shape.widths))
@@ -143,7 +145,7 @@ def _from_cache(layer: nn.Module, length: int, rng: torch.Generator) -> Decoder:
 
 
 def _from_window(layer: SlidingWindowAttention, length: int, rng: torch.Generator) -> Decoder:
-    """Only what the window still holds was ever worth reading."""
+    """Return a decoder with what the window still holds: nothing else was ever worth reading."""
     shape, window = layer.cache_shape, layer.pattern["window"]
     cache = RingCache(1, shape, window=window)
     for _ in range(min(length, window)):
@@ -163,7 +165,7 @@ def _from_state(layer: LinearAttention, length: int, rng: torch.Generator) -> De
 
 
 def _from_other(layer: MultiHeadAttention, memory: Float[Tensor, "1 s d"]) -> Decoder:
-    """The memory's keys and values are computed once."""
+    """Return a decoder of another sequence, whose keys and values are computed once."""
     k, v = (split_heads(project(memory), layer.n_heads).contiguous() for project in (layer.w_k, layer.w_v))
 
     def step(x: Float[Tensor, "1 1 d"]) -> Float[Tensor, "1 1 d"]:
@@ -174,7 +176,7 @@ def _from_other(layer: MultiHeadAttention, memory: Float[Tensor, "1 s d"]) -> De
 
 
 def _from_memory(layer: AdditiveAttention, memory: Float[Tensor, "1 s d"]) -> Decoder:
-    """The memory's part of the hidden layer is computed once, and kept beside it."""
+    """Return a decoder whose memory's part of the hidden layer is computed once, and kept beside it."""
     hidden = memory @ layer.w_k.T
 
     def step(x: Float[Tensor, "1 1 d"]) -> Float[Tensor, "1 1 d"]:

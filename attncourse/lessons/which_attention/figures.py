@@ -15,7 +15,7 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def least_times(lengths: list[int], panels: dict[str, dict[str, list[float]]]) -> list[Axes]:
-    """One panel a job: milliseconds of a step of each design against the length, on logarithmic axes.
+    """Draw one panel per job: milliseconds of a step of each design against the length, on logarithmic axes.
 
     Args:
         panels: title -> design -> seconds at each length; a design has the same colour everywhere.
@@ -40,7 +40,7 @@ def least_times(lengths: list[int], panels: dict[str, dict[str, list[float]]]) -
 
 
 def weightings(labels: list[str], weights: dict[str, Tensor]) -> Axes:
-    """Bars side by side at each token: one weighting beside another."""
+    """Draw bars side by side at each token: one weighting beside another."""
     _, ax = plt.subplots(figsize=(0.8 + 0.3 * len(labels), 2.6))
     width = 0.8 / len(weights)
     for i, (name, values) in enumerate(weights.items()):
@@ -53,7 +53,7 @@ def weightings(labels: list[str], weights: dict[str, Tensor]) -> Axes:
 
 
 def attributions(rows: dict[str, Tensor], *, labels: list[str], marked: int) -> Axes:
-    """One row a method, its values (t,) as shares of its sum; the token that decides is framed."""
+    """Draw one row per method, its values (t,) as shares of its sum; the token that decides is framed."""
     shares = torch.stack([values.clamp_min(0) / values.clamp_min(0).sum() for values in rows.values()])
     _, ax = plt.subplots(figsize=(1.8 + 0.36 * len(labels), 0.8 + 0.42 * len(rows)))
     weights_heatmap(shares, queries=[*rows], keys=labels, ax=ax)
@@ -65,7 +65,7 @@ def attributions(rows: dict[str, Tensor], *, labels: list[str], marked: int) -> 
 
 
 def savings(ratios: dict[str, dict[str, float]]) -> Axes:
-    """A cell for each design and cost, with the factor against the first design: blue is less, red is more."""
+    """Draw a cell for each design and cost, with the factor against the first design: blue is less, red is more."""
     designs, costs = [*ratios], [*next(iter(ratios.values()))]
     _, ax = plt.subplots(figsize=(2.2 + 1.15 * len(costs), 0.7 + 0.36 * len(designs)))
     logs = [[math.log10(ratios[design][cost]) for cost in costs] for design in designs]

@@ -11,7 +11,7 @@ STYLES = ("-", "--", ":", "-.")
 
 
 def bars_by_design(values: dict[str, tuple[str, float]], *, xlabel: str, digits: int = 0) -> Axes:
-    """A horizontal bar a model on a logarithmic axis, coloured by its design, with its value beside it.
+    """Draw a horizontal bar per model on a logarithmic axis, coloured by its design, with its value beside it.
 
     Args:
         values: model -> its design, and a positive number.
@@ -33,7 +33,7 @@ def bars_by_design(values: dict[str, tuple[str, float]], *, xlabel: str, digits:
 
 
 def cache_against_context(contexts: list[int], curves: dict[str, list[float]]) -> Axes:
-    """Gigabytes of one sequence against its length, both on logarithmic axes."""
+    """Draw gigabytes of one sequence against its length, both on logarithmic axes."""
     _, ax = plt.subplots(figsize=(6.4, 3.8))
     for i, (name, values) in enumerate(curves.items()):
         ax.plot(contexts, [v / 1e9 for v in values], STYLES[i % 4], color=COLORS[i % len(COLORS)], label=name)
@@ -46,7 +46,7 @@ def cache_against_context(contexts: list[int], curves: dict[str, list[float]]) -
 
 
 def step_times(parts: dict[str, dict[str, float]], *, longest: float, title: str) -> Figure:
-    """Milliseconds of one decoding step of each model as stacked bars, on an axis that ends at `longest` seconds.
+    """Draw milliseconds of one decoding step of each model as stacked bars, on an axis that ends at `longest` seconds.
 
     Args:
         parts: model -> part of the step -> seconds; the same parts everywhere.
@@ -66,7 +66,7 @@ def step_times(parts: dict[str, dict[str, float]], *, longest: float, title: str
 
 
 def decode_roofline(intensities: dict[str, tuple[str, float]], *, ridge: float, device: str) -> Axes:
-    """The share of a device's operations that each model's attention can reach while it decodes.
+    """Draw the share of a device's operations that each model's attention can reach while it decodes.
 
     Args:
         intensities: model -> its design, and its operations a byte read.
@@ -93,7 +93,7 @@ def decode_roofline(intensities: dict[str, tuple[str, float]], *, ridge: float, 
 
 
 def bounds_and_measured(bounds: dict[str, tuple[float, float]], measured: dict[str, float], *, device: str) -> Axes:
-    """For each design the time that reading takes, the time that computing takes, and the measured time of a step.
+    """Draw for each design the time that reading takes, the time that computing takes, and the measured time of a step.
 
     Args:
         bounds: design -> seconds of reading, seconds of computing.

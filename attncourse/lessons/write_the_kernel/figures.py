@@ -15,7 +15,7 @@ OUTCOMES = {True: ("#d9ede5", "holds"), False: (COLORS[1], "fails"), None: ("#ff
 
 
 def running_softmax(scores: Tensor, tops: Tensor, totals: Tensor, *, block: int) -> Figure:
-    """Scores (n,) of one row, with the running maximum after each piece of `block`; below, the running sum."""
+    """Draw scores (n,) of one row, with the running maximum after each piece of `block`; below, the running sum."""
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(7.0, 3.8), sharex=True, height_ratios=(2, 1))
     edges = [*range(0, len(scores), block), len(scores)]
     upper.plot(scores.tolist(), "o", color=COLORS[0], markersize=3, label="score")
@@ -34,7 +34,8 @@ def running_softmax(scores: Tensor, tops: Tensor, totals: Tensor, *, block: int)
 
 
 def tile_maps(panels: dict[str, Tensor], *, blocks: dict[str, tuple[int, int]]) -> Figure:
-    """One map a case, of integers (t, s): a pair's tile is 0 skipped, 1 computed without a test, 2 computed and tested.
+    """Draw one map per case, of integers (t, s):
+    a pair's tile is 0 skipped, 1 computed without a test, 2 computed and tested.
 
     `blocks` are the tiles' heights and widths; their edges and the diagonal are drawn.
     """
@@ -54,7 +55,7 @@ def tile_maps(panels: dict[str, Tensor], *, blocks: dict[str, tuple[int, int]]) 
 
 
 def weight_maps(got: dict[str, Tensor], right: dict[str, Tensor], *, columns: int = 3) -> Figure:
-    """One map an attention of the weights (t, s) it used; where they are not the right ones, orange, and black for NaN."""
+    """Draw one map per attention of the weights (t, s) it used; where they are wrong, orange, and black for NaN."""
     rows = -(-len(got) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 3.2 * rows), squeeze=False)
     for ax, (name, weights) in zip(axes.flat, got.items(), strict=False):
@@ -77,12 +78,14 @@ def weight_maps(got: dict[str, Tensor], right: dict[str, Tensor], *, columns: in
 
 
 def differing(weights: Tensor, right: Tensor) -> Tensor:
-    """Where weights are off by more than rounding, NaN included."""
+    """Return where weights are off by more than rounding, NaN included."""
     return ~((weights - right).abs().cpu() <= 1e-3)  # NaN compares as False
 
 
 def verdict_grid(verdicts: dict[str, dict[str, bool | None]]) -> Axes:
-    """A row an attention, a column a test: whether the test's property holds of it; a dash where it does not apply."""
+    """Draw a row per attention, a column per test: whether the test's property holds of it;
+    a dash where it does not apply.
+    """
     tests = list(next(iter(verdicts.values())))
     _, ax = plt.subplots(figsize=(0.8 * len(tests) + 3.2, 0.42 * len(verdicts) + 1.9))
     for row, found in enumerate(verdicts.values()):

@@ -26,7 +26,7 @@ def _vector_add_kernel(x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr):
 
 
 def vector_add(x: Tensor, y: Tensor, *, block: int = 16) -> Tensor:
-    """x + y of two vectors (n,), in programs of `block` elements.
+    """Return x + y of two vectors (n,), in programs of `block` elements.
 
     Raises:
         ValueError: two shapes, two dtypes, a dtype that no kernel here takes, a block that is no power of two.
@@ -54,7 +54,7 @@ def _softmax_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
 
 
 def softmax(x: Tensor) -> Tensor:
-    """Softmax over the rows of (rows, n), each row held by one program as a whole."""
+    """Return the softmax over the rows of (rows, n), each row held by one program as a whole."""
     _check_matrix("softmax", x=x)
     block = triton.next_power_of_2(x.shape[1])
     return _run(lambda x, out: _softmax_kernel[(len(x),)](x, out, x.shape[1], BLOCK=block, **OPTIONS), x)
@@ -80,7 +80,8 @@ def _long_softmax_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
 
 
 def long_softmax(x: Tensor, *, block: int = 16) -> Tensor:
-    """Softmax over the rows of (rows, n), `block` numbers at a time: a row may be longer than registers hold.
+    """Return the softmax over the rows of (rows, n), `block` numbers at a time:
+    a row may be longer than registers hold.
 
     Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867, algorithm 3.
     """
@@ -108,11 +109,11 @@ def _matmul_kernel(
 
 
 def matmul(a: Tensor, b: Tensor, *, block: int = 16) -> Tensor:
-    """(m, inner) times (inner, n) by square tiles, summed in float32.
+    """Return (m, inner) times (inner, n), by square tiles, summed in float32.
 
     Raises:
-        ValueError: no two matrices that go together, a dtype that no kernel here takes, a block that is no power of
-            two or is below the 16 that `tl.dot` asks for.
+        ValueError: no two matrices that go together, a dtype that no kernel here takes, a block that is no power of two
+            or is below the 16 that `tl.dot` asks for.
     """
     _check_matrix("matmul", a=a, b=b, blocks={"block": block}, least=16)
     require(a.shape[1] == b.shape[0], f"a's columns must be b's rows, got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -151,7 +152,7 @@ def _attention_in_registers_kernel(
 
 
 def attention_in_registers(q: Tensor, k: Tensor, v: Tensor, *, block_t: int = 16) -> Tensor:
-    """Attention of (b, h, t, d) to few keys (b, h, s, d): no scores reach memory, and all keys must fit at once.
+    """Return attention of (b, h, t, d) to few keys (b, h, s, d): no scores reach memory, and all keys must fit at once.
 
     Raises:
         ValueError: as `flash_attention`; more than 256 keys.
@@ -226,7 +227,7 @@ def flash_attention(
     block_t: int = 16,
     block_s: int = 16,
 ) -> Tensor:
-    """Attention of q (b, h, t, d) to k and v (b, h, s, d) by tiles, FlashAttention's forward pass.
+    """Return attention of q (b, h, t, d) to k and v (b, h, s, d) by tiles, FlashAttention's forward pass.
 
     Dao 2023, https://arxiv.org/abs/2307.08691, algorithm 1. A window implies causal.
 
@@ -247,7 +248,7 @@ def flash_attention_with_lse(
     block_t: int = 16,
     block_s: int = 16,
 ) -> tuple[Tensor, Tensor]:
-    """The output (b, h, t, d), and the float32 log-sum-exp (b, h, t) of each row of scores."""
+    """Return the output (b, h, t, d), and the float32 log-sum-exp (b, h, t) of each row of scores."""
     check_window(window)
     _check_attention("flash_attention", q, k, v, block_t=block_t, block_s=block_s)
     lse = torch.empty(q.shape[:3], device=q.device, dtype=torch.float32)
@@ -265,7 +266,9 @@ def flash_attention_with_lse(
 
 
 def _run(launch, *inputs: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-    """What launch(*inputs, out) writes into an output of the first input's dtype, and of this shape (default: its)."""
+    """Return what launch(*inputs, out) writes into an output of the first input's dtype,
+    and of this shape (default: its).
+    """
 
     def into_new(*inputs):
         out = inputs[0].new_empty(shape or inputs[0].shape)
@@ -277,12 +280,12 @@ def _run(launch, *inputs: Tensor, shape: tuple[int, ...] | None = None) -> Tenso
 
 
 def _strides(*tensors: Tensor) -> list[int]:
-    """Of (heads, length, width) tensors the strides of heads and length; the width lies together."""
+    """Return the strides of heads and length of (heads, length, width) tensors; the width lies together."""
     return [stride for x in tensors for stride in x.stride()[:2]]
 
 
 def _check(name: str, *tensors: Tensor, span: int, least: int = 1, **blocks: int) -> None:
-    """`span` is how many elements a program addresses by 32 bits; blocks are powers of two."""
+    """Check `span`, how many elements a program addresses by 32 bits, and that blocks are powers of two."""
     check_runs_here(name, *tensors)
     require(not any(x.requires_grad for x in tensors), f"{name} has no backward pass: detach its inputs")
     require(span < 2**31, f"{name} counts elements by 32 bits, got {span} of them")

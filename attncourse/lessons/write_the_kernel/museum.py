@@ -28,7 +28,7 @@ HEAD_STRIDE = 2**30  # two of them are one more than the largest number of 32 bi
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One broken attention.
+    """An exhibit is one broken attention.
 
     Args:
         name: what was done to it.
@@ -47,7 +47,7 @@ class Exhibit:
     caught_by: str
 
     def attend(self) -> Attention:
-        """The broken attention."""
+        """Return the broken attention."""
         source, file = self._broken(), f"<museum: {self.name}>"
         # Triton reads a kernel's source back, through here.
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
@@ -57,7 +57,7 @@ class Exhibit:
         return np.errstate(invalid="ignore")(_entry(module))
 
     def diff(self) -> str:
-        """The line as it should be and as it is, the way `diff` writes it."""
+        """Return the line as it should be and as it is, the way `diff` writes it."""
         before, after = self._source().splitlines(), self._broken().splitlines()
         ((right, wrong),) = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
         return f"- {right.strip()}\n+ {wrong.strip()}"
@@ -73,7 +73,7 @@ class Exhibit:
 
 
 def _entry(module: types.ModuleType) -> Attention:
-    """What a module offers, under one signature."""
+    """Return what a module offers, under one signature."""
     if hasattr(module, "flash_attention"):
         return module.flash_attention
 
@@ -139,12 +139,12 @@ EXHIBITS = (
 
 
 def right_attentions() -> dict[str, Attention]:
-    """What the exhibits are copies of: every property must hold of these."""
+    """Return what the exhibits are copies of: every property must hold of these."""
     return {module: _entry(importlib.import_module(module)) for module in (FLASH, BLOCKED)}
 
 
 def weights_of(attend: Attention, q: Tensor, k: Tensor, **settings) -> Tensor:
-    """The weights (t, s) that an attention of one head used: with one-hot values they are its output.
+    """Return the weights (t, s) that an attention of one head used: with one-hot values they are its output.
 
     q and k are (1, 1, t, s) and (1, 1, s, s): as wide as there are keys.
     """
@@ -153,7 +153,7 @@ def weights_of(attend: Attention, q: Tensor, k: Tensor, **settings) -> Tensor:
 
 
 def far_apart(x: Tensor) -> Tensor:
-    """x (1, h, t, d) with its heads `HEAD_STRIDE` elements apart, for h <= 3.
+    """Return x (1, h, t, d) with its heads `HEAD_STRIDE` elements apart, for h <= 3.
 
     The elements between them are address space without memory behind it, 8.6 GB of it in float16; so is what a negative
     address would reach. On a GPU, which has no such thing, it is memory.
@@ -195,7 +195,7 @@ def has_weights_that_sum_to_one(attend: Attention) -> None:
 
 
 def is_blind_to_the_future(attend: Attention) -> None:
-    """Key and value change at one position, and no query before it notices, with key tiles longer than query tiles."""
+    """Change key and value at one position: no query before it notices, with key tiles longer than query tiles."""
     q, k, v = _draw(37, 37)
     settings = dict(causal=True, block_t=16, block_s=32)
     before = attend(q, k, v, **settings)
@@ -235,7 +235,7 @@ def has_the_definitions_gradients(attend: Attention) -> None:
 
 
 def finds_heads_far_apart(attend: Attention) -> None:
-    """Where a head lies in memory changes nothing."""
+    """A head's place in memory changes nothing."""
     q, k, v = _draw(20, 20, h=3, dtype=torch.float16)
     torch.testing.assert_close(attend(far_apart(q), k, v), attend(q, k, v))
 
@@ -254,7 +254,9 @@ PROPERTIES: dict[str, Callable[[Attention], None]] = {
 
 
 def verdicts(attend: Attention, *, differentiable: bool = False) -> dict[str, bool | None]:
-    """Which property holds of an attention; None for that of the gradients where it has none, and where memory is short."""
+    """Return which property holds of an attention;
+    None for that of the gradients where it has none, and where memory is short.
+    """
     return {
         name: None if test is has_the_definitions_gradients and not differentiable else _holds(test, attend)
         for name, test in PROPERTIES.items()

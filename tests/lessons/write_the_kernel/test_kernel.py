@@ -81,6 +81,7 @@ def test_kernel_attention_with_all_scores_in_registers(t, s, device):
         assert_within_budget(got[0, head], plain=plain, exact=exact)
 
 
+@pytest.mark.dry
 @pytest.mark.parametrize("masking", [{}, {"causal": True}, {"window": 5}, {"window": 100}], ids=str)
 @pytest.mark.parametrize(("t", "s"), [(1, 1), (16, 16), (37, 37), (5, 37), (37, 5)])
 def test_kernel_flash_attention_and_its_log_sum_exp(masking, t, s, device):

@@ -3,14 +3,17 @@
 import importlib
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+from attncourse.rooms import rooms_with
 
 # The rooms that are measured, each by the module of its name beside this one.
-ROOMS = ("sliding_window", "block_sparse", "global_local", "linear_attention", "kv_cache", "grouped_query", "latent")
+ROOMS = rooms_with("{}.py", root=Path(__file__).parent)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement beside what it is held to.
+    """A row is one measurement beside what it is held to.
 
     Args:
         what: what was measured, with its sizes.
@@ -28,6 +31,6 @@ class Row:
 
 
 def measure_room(room: str, device: str) -> list[Row]:
-    """The rows of one room; what is being measured goes to standard error."""
+    """Return the rows of one room; what is being measured goes to standard error."""
     module = importlib.import_module(f"{__package__}.{room}")
     return module.measure(device=device, progress=lambda what: print(f"{room}: {what}", file=sys.stderr, flush=True))

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from attncourse.profile.facts import DRIVER_NAMES, PRINTED, device_facts, printed_rates
+from attncourse.profile.device_facts import DRIVER_NAMES, PRINTED, device_facts, printed_rates
 
 KNOWN = {
     "NVIDIA H200": "H200",

@@ -15,7 +15,7 @@ from .device import cpu_name
 
 @dataclass(frozen=True)
 class Printed:
-    """What a vendor prints of a device: bytes a second of its memory, FLOPs a second without sparsity."""
+    """This is what a vendor prints of a device: bytes per second of its memory, FLOPs per second without sparsity."""
 
     bandwidth: float
     matmul: dict[str, float]
@@ -26,7 +26,7 @@ _HALF = ("float16", "bfloat16")
 
 
 def _printed(gigabytes: float, half: float, single: float, source: str, halves: tuple[str, ...] = _HALF) -> Printed:
-    """Rates from GB/s and TFLOP/s."""
+    """Return rates from GB/s and TFLOP/s."""
     return Printed(1e9 * gigabytes, {"float32": 1e12 * single, **dict.fromkeys(halves, 1e12 * half)}, source)
 
 
@@ -61,7 +61,8 @@ DRIVER_NAMES = {
 
 
 def printed_rates(name: str) -> Printed | None:
-    """What the vendor prints of the GPU that PyTorch gives this name, with or without "NVIDIA" or "Tesla" before it.
+    """Return what the vendor prints of the GPU that PyTorch gives this name,
+    with or without "NVIDIA" or "Tesla" before it.
 
     None where the name is not in the table, whatever it has in common with one that is.
     """
@@ -71,7 +72,7 @@ def printed_rates(name: str) -> Printed | None:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What is known of a device without measuring.
+    """These are facts of a device that are known without measuring.
 
     Attributes:
         name: as the driver or the operating system says.
@@ -95,7 +96,7 @@ class DeviceFacts:
 
 
 def device_facts(device: str) -> DeviceFacts:
-    """The facts of "cpu" or "cuda"."""
+    """Return the facts of "cpu" or "cuda"."""
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
         capability = f"{gpu.major}.{gpu.minor}"
@@ -107,7 +108,7 @@ def device_facts(device: str) -> DeviceFacts:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides about speed: Python, PyTorch, CUDA, and what compiles kernels, where it is there."""
+    """Return versions of what decides about speed: Python, PyTorch, CUDA, and what compiles kernels, where it is there."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
     for compiler in ("triton", "numba"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -14,26 +14,30 @@ from attncourse._shared.validate import require
 
 @dataclass(frozen=True)
 class Floor:
-    """Seconds that a call takes whatever its size, and the bytes a second that it tends to: inf where no size tells."""
+    """A floor is the seconds that a call takes whatever its size, and the bytes per second that it tends to:
+    inf where no size tells.
+    """
 
     overhead: float
     bandwidth: float
 
     def seconds(self, size: float) -> float:
-        """What a call that moves so many bytes takes."""
+        """Return what a call that moves so many bytes takes."""
         return self.overhead + size / self.bandwidth
 
     @property
     def half(self) -> float:
-        """Bytes at which overhead and moving take equally long: below, a smaller cache hardly helps; inf if they never do."""
+        """Return bytes at which overhead and moving take equally long:
+        below, a smaller cache hardly helps; inf if they never do.
+        """
         return self.overhead * self.bandwidth
 
 
 def fit_floor(sizes: Sequence[float], seconds: Sequence[float]) -> Floor:
-    """The line with the least squared relative errors, so that the short calls count as much as the long ones.
+    """Return the line with the least squared relative errors, so that the short calls count as much as the long ones.
 
-    Where times do not grow with the sizes, all of them are overhead: a device with much bandwidth shows that of sizes that
-    are launched more slowly than read.
+    Where times do not grow with the sizes, all of them are overhead: a device with much bandwidth shows that of sizes
+    that are launched more slowly than read.
 
     Raises:
         ValueError: fewer than two sizes, or a time that is not positive.

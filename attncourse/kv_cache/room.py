@@ -1,0 +1,15 @@
+"""What this room says of itself."""
+
+from attncourse.rooms import Room
+
+ROOM = Room(
+    title="The KV cache",
+    papers=(
+        ("Shazeer 2019", "https://arxiv.org/abs/1911.02150"),
+        ("Kwon et al. 2023", "https://arxiv.org/abs/2309.06180"),
+    ),
+    chapter="kv_cache",
+    kernels="append, gather",
+    builds_on=("softmax_attention",),
+    has_layer=False,
+)

@@ -1,0 +1,1 @@
+"""What only book/short_history.ipynb uses: five scores trained on one task, how they are measured, and the pictures."""

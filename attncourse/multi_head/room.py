@@ -1,0 +1,11 @@
+"""What this room says of itself."""
+
+from attncourse.rooms import Room
+
+ROOM = Room(
+    title="Multi-head attention",
+    papers=(("Vaswani et al. 2017", "https://arxiv.org/abs/1706.03762"),),
+    chapter="multi_head",
+    kernels="through those of `softmax_attention`",
+    builds_on=("softmax_attention",),
+)
