@@ -68,5 +68,7 @@ def multi_head_attention(
             range is wrong.
     """
     check_projections(x, context, w_q, w_k, w_v, w_o, n_heads=n_heads)
-    q, k, v = (split_heads(y @ w.T, n_heads) for y, w in ((x, w_q), (context, w_k), (context, w_v)))
+    q = split_heads(x @ w_q.T, n_heads)
+    k = split_heads(context @ w_k.T, n_heads)
+    v = split_heads(context @ w_v.T, n_heads)
     return merge_heads(softmax_attention(q, k, v, **masking)) @ w_o.T

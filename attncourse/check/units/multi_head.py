@@ -63,7 +63,7 @@ def cost(learner, rng):
         expect(cache == 4 * b * t * d, f"{case}: the bytes of the cached keys and values in float16 are wrong")
 
 
-@exercise_check("multi_head.merge", function="merge_heads", points=2, section="one-projection-for-all")
+@exercise_check("multi_head.merge", function="merge_heads", points=2, section="one-projection-for-all-heads")
 def merge(learner, rng):
     """Repair the merging of heads that runs, trains, and mixes tokens."""
     b, h, t, dv = unlike_sizes(rng, 4)
@@ -125,7 +125,7 @@ def _far_layer(x, matrices, h, *, rows, columns):
     "multi_head.attend",
     function="multi_head",
     points=3,
-    section="one-projection-for-all",
+    section="multi-head-attention-in-eight-lines",
     forbids=READY_MADE_ATTENTION,
 )
 def attend(learner, rng):
@@ -168,7 +168,7 @@ def attend(learner, rng):
     expect_gradients(learner, [x, *matrices, h], _layer, wrt=names, rng=rng)
 
 
-@exercise_check("multi_head.prune", function="prune_head", points=2, section="heads-that-can-go")
+@exercise_check("multi_head.prune", function="prune_head", points=2, section="pruning-heads")
 def prune(learner, rng):
     """Cut a head out of the four matrices, so that the others say what they said."""
     few, d, *widths = sorted(unlike_sizes(rng, 4))
@@ -205,7 +205,7 @@ def _without(matrices, head, h):
     return [*kept, matrices[3].unflatten(1, (h, -1))[:, rows].flatten(1, 2)]
 
 
-@exercise_check("multi_head.rotary", function="rotate", points=2, section="where-a-token-stands")
+@exercise_check("multi_head.rotary", function="rotate", points=2, section="positions-rotary-or-learned")
 def rotary(learner, rng):
     """Repair a rotary embedding that turns the wrong pairs."""
     t = integer(rng, 5, 9)
@@ -242,7 +242,9 @@ def _judge_rotary(learner, rng, t, dk, base):
     expect_close(learner(x[:1], positions[:1], base), wanted[:1], f"a single row, {message}", rtol=1e-4, atol=1e-4)
 
 
-@exercise_check("multi_head.differ", function="differ_weights", points=3, section="what-one-head-cannot-say")
+@exercise_check(
+    "multi_head.differ", function="differ_weights", points=3, section="what-one-head-cannot-do-compare-two-tokens"
+)
 def differ(learner, rng):
     """Build two heads that together tell whether two bits differ, which no single head can."""
     got = learner()
