@@ -6,7 +6,6 @@ What one chapter alone draws stands in its lesson: `attncourse.lessons.<chapter>
 from .against_length import memory_against_length, seconds_against_length
 from .alignment import alignments
 from .heatmap import signed_heatmap, weights_heatmap
-from .learning import learning_curves
 from .sharing import conversion_losses, head_sharing, loss_against_cache, step_against_heads
 from .slider import slider
 from .style import COLORS, use_style
@@ -16,7 +15,6 @@ __all__ = [
     "alignments",
     "conversion_losses",
     "head_sharing",
-    "learning_curves",
     "loss_against_cache",
     "memory_against_length",
     "seconds_against_length",
