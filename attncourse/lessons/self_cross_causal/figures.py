@@ -15,7 +15,20 @@ from attncourse.plot.schematic import arrow, box, canvas, cells, note
 from attncourse.plot.style import COLORS
 
 MARKERS = ("o", "s", "^")
+
 LINES = ("-", "--", ":")
+
+
+def learning_curves(losses: dict[str, list[float]], *, span: int = 25) -> Axes:
+    """Draw the training loss of each model, each point the mean of `span` steps."""
+    _, ax = plt.subplots(figsize=(6.4, 2.8))
+    for (name, values), line, color in zip(losses.items(), LINES, COLORS, strict=False):
+        starts = range(0, len(values) - span + 1, span)
+        means = [sum(values[i : i + span]) / span for i in starts]
+        ax.plot([i + span / 2 for i in starts], means, line, color=color, label=name)
+    ax.set(yscale="log", xlabel="training step", ylabel="loss per character")
+    ax.legend()
+    return ax
 
 
 def three_kinds(panels: dict[str, tuple[Tensor, list[str], list[str]]]) -> Figure:
@@ -185,15 +198,3 @@ def cheating_by_seed(results: dict, live: dict[str, dict[str, float]]) -> Figure
 def _dots(ax: Axes, x: float, recorded: list[float], live: float, color: str, label: str | None) -> None:
     ax.plot([x] * len(recorded), recorded, "o", color=color, markersize=4, label=label)
     ax.plot([x], [live], "o", color=color, markersize=9, fillstyle="none")
-
-
-def learning_curves(losses: dict[str, list[float]], *, span: int = 25) -> Axes:
-    """Draw the training loss of each model, each point the mean of `span` steps."""
-    _, ax = plt.subplots(figsize=(6.4, 2.8))
-    for (name, values), line, color in zip(losses.items(), LINES, COLORS, strict=False):
-        starts = range(0, len(values) - span + 1, span)
-        means = [sum(values[i : i + span]) / span for i in starts]
-        ax.plot([i + span / 2 for i in starts], means, line, color=color, label=name)
-    ax.set(yscale="log", xlabel="training step", ylabel="loss per character")
-    ax.legend()
-    return ax

@@ -102,6 +102,7 @@ def test_every_seed_is_a_dot_and_the_live_one_a_ring():
     assert [line.get_fillstyle() for line in right.lines[:2]] == ["full", "none"]
 
 
-def test_a_point_of_a_learning_curve_is_the_mean_of_its_steps():
-    ax = learning_curves({"a": [4.0, 2.0, 1.0, 3.0, 9.0]}, span=2)
-    assert (list(ax.lines[0].get_xdata()), list(ax.lines[0].get_ydata())) == ([1.0, 3.0], [3.0, 2.0])
+def test_learning_curves_are_means_over_spans_of_steps():
+    ax = learning_curves({"one": [float(i) for i in range(1, 51)]}, span=25)
+    assert list(ax.lines[0].get_xdata()) == [12.5, 37.5] and list(ax.lines[0].get_ydata()) == [13.0, 38.0]
+    assert ax.get_yscale() == "log" and ax.get_xlabel() == "training step"
