@@ -122,12 +122,3 @@ def test_three_questions_explain_every_choice(cells):
 
 def test_no_chapter_is_excused_that_is_none():
     assert set(chapters(ROOT)) >= NOT_YET
-
-
-def test_the_index_gives_the_minutes_that_a_chapter_gives():
-    index = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
-    said = dict(re.findall(r"^\| \[\]\((\w+)\.ipynb\) \|.*\| (\d+) \|$", index, flags=re.MULTILINE))
-    assert said.keys() == set(chapters(ROOT))
-    title = {name: nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4).cells[0].source for name in CHAPTERS}
-    given = {name: re.search(r"about (\d+) minutes", text)[1] for name, text in title.items()}
-    assert {name: said[name] for name in CHAPTERS} == given
