@@ -1,5 +1,6 @@
 """The book's build: its configuration refuses what a reader must not see, and the check of the built pages sees it."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,16 @@ def test_every_page_of_the_contents_has_a_source():
     for name in pages(ROOT):
         assert any((ROOT / "book" / f"{name}{suffix}").exists() for suffix in (".ipynb", ".md")), name
     assert len(chapters(ROOT)) >= 19
+
+
+@pytest.mark.parametrize("name", chapters(ROOT))
+def test_the_index_lists_a_chapter_with_the_minutes_that_it_says(name):
+    index = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| \[\]\({name}\.ipynb\) \| .+ \| (\d+) \|$", index, re.MULTILINE)
+    assert row, f"the index has no row for {name}"
+    first = nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4).cells[0].source
+    said = re.search(r"\*\*Time:\*\* about (\d+) minutes", first)
+    assert said is None or said[1] == row[1]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ What one chapter alone draws stands in its lesson: `attncourse.lessons.<chapter>
 
 from .against_length import memory_against_length, seconds_against_length
 from .alignment import alignments
-from .bottleneck import accuracy_against_length, decay, influence_by_place, influence_maps, learning_curves
 from .heatmap import signed_heatmap, weights_heatmap
 from .sharing import conversion_losses, head_sharing, loss_against_cache, step_against_heads
 from .slider import slider
@@ -13,14 +12,9 @@ from .style import COLORS, use_style
 
 __all__ = [
     "COLORS",
-    "accuracy_against_length",
     "alignments",
     "conversion_losses",
-    "decay",
     "head_sharing",
-    "influence_by_place",
-    "influence_maps",
-    "learning_curves",
     "loss_against_cache",
     "memory_against_length",
     "seconds_against_length",

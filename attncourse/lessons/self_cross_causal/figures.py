@@ -16,6 +16,20 @@ from attncourse.plot.style import COLORS
 
 MARKERS = ("o", "s", "^")
 
+LINES = ("-", "--", ":")
+
+
+def learning_curves(losses: dict[str, list[float]], *, span: int = 25) -> Axes:
+    """Draw the training loss of each model, each point the mean of `span` steps."""
+    _, ax = plt.subplots(figsize=(6.4, 2.8))
+    for (name, values), line, color in zip(losses.items(), LINES, COLORS, strict=False):
+        starts = range(0, len(values) - span + 1, span)
+        means = [sum(values[i : i + span]) / span for i in starts]
+        ax.plot([i + span / 2 for i in starts], means, line, color=color, label=name)
+    ax.set(yscale="log", xlabel="training step", ylabel="loss per character")
+    ax.legend()
+    return ax
+
 
 def three_kinds(panels: dict[str, tuple[Tensor, list[str], list[str]]]) -> Figure:
     """Draw a panel per mask (t, s): where queries, keys and values come from, and which pairs count.

@@ -1,1 +1,1 @@
-"""What only book/why_attention.ipynb uses: how strongly a source token reaches an output."""
+"""What only book/why_attention.ipynb uses: its networks, its measures and its figures."""

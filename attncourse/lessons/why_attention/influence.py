@@ -1,4 +1,4 @@
-"""How strongly each source token reaches each output character of a sequence-to-sequence model."""
+"""How strongly each source word reaches each output character of a sequence-to-sequence model."""
 
 import torch
 from jaxtyping import Float
@@ -12,10 +12,13 @@ COPIES = 256
 
 
 def influence(model: Seq2Seq, batch: Batch) -> Float[Tensor, "b t s"]:
-    """Return the length of d (logit of the right character i) / d (embedding of source token j);
-    0 for padding on either side.
+    """Return how far character i moves with word j: the length of the gradient of its logit by the word's embedding.
 
     The logit, not the probability: where a model is sure, its softmax is flat and would hide what it relies on.
+
+    Args:
+        model: a sequence-to-sequence model.
+        batch: the b sources and their right answers, which the decoder is given as it writes. Padding on either side gets 0.
     """
     b, t = batch.target[:, 1:].shape
     # A source reaches every character, so each character gets a copy of it: one backward pass serves many.
@@ -27,7 +30,7 @@ def influence(model: Seq2Seq, batch: Batch) -> Float[Tensor, "b t s"]:
 
 
 def _norms(model, batch, rows, steps):
-    """Return, for each pair of a batch row and a step, one row over the source."""
+    """Return for each pair of a batch row and a step one row over the source."""
     embedded = model.encoder.embed(batch.source[rows]).detach().requires_grad_()
     target = batch.target[rows]
     logits = model.from_embedded(embedded, batch.lengths[rows], target[:, :-1])

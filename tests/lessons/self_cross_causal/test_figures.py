@@ -14,6 +14,7 @@ from attncourse._shared.masks import causal_mask
 from attncourse.lessons.self_cross_causal.figures import (
     cheating_by_seed,
     influence_against_distance,
+    learning_curves,
     loss_by_place,
     reach_maps,
     three_kinds,
@@ -99,3 +100,9 @@ def test_every_seed_is_a_dot_and_the_live_one_a_ring():
     assert drawn == 2 * [[1.0, 2.0], [1.5], [3.0, 4.0], [3.5], [5.0, 6.0], [5.5]] + [[3.3, 3.3]]
     assert [list(line.get_ydata()) for line in right.lines] == 2 * [[0.1, 0.2], [0.15]] + [[0.8, 0.8]]
     assert [line.get_fillstyle() for line in right.lines[:2]] == ["full", "none"]
+
+
+def test_learning_curves_are_means_over_spans_of_steps():
+    ax = learning_curves({"one": [float(i) for i in range(1, 51)]}, span=25)
+    assert list(ax.lines[0].get_xdata()) == [12.5, 37.5] and list(ax.lines[0].get_ydata()) == [13.0, 38.0]
+    assert ax.get_yscale() == "log" and ax.get_xlabel() == "training step"
