@@ -2,9 +2,11 @@
 
 import ast
 import re
+from itertools import pairwise
 
 import nbformat
 import pytest
+from markdown_it import MarkdownIt
 
 from attncourse.course.chapters import chapters
 from tests.run_chapters import ROOT
@@ -118,6 +120,41 @@ def test_three_questions_explain_every_choice(cells):
         choices = re.findall(r"<details>\s*<summary>(.+?)</summary>\s*(.+?)\s*</details>", question, flags=re.DOTALL)
         assert len(choices) >= 3, question
         assert all(len(why.split()) >= 4 for _, why in choices), question
+
+
+def taken_for_markup(text: str) -> list[str]:
+    """Return words of prose that Markdown reads otherwise: a wrapped line that begins a list, stars that are left over."""
+    lines = text.split("\n")
+    in_a_list = re.compile(r"\s*(\d+[.)]|[-+*>]) | {2,}\S")
+    begun = [
+        line
+        for before, line in pairwise(lines)
+        if re.match(r" {0,3}(1[.)]|[-+*]) ", line) and before and before[-1] != ":" and not in_a_list.match(before)
+    ]
+    plain = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|```.*?```", "formula", text, flags=re.DOTALL)
+    inline = (token for token in MarkdownIt("commonmark").parse(plain) if token.type == "inline")
+    words = [part.content for token in inline for part in token.children if part.type == "text"]
+    return begun + [word for word in words if "*" in word]
+
+
+@pytest.mark.parametrize("name", chapters(ROOT))
+def test_prose_is_not_taken_for_markup(name):
+    cells = nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4).cells
+    texts = {cell.id: taken_for_markup(cell.source) for cell in cells if cell.cell_type == "markdown"}
+    assert {cell: found for cell, found in texts.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("makes them sum to\n1. So it is", 1),
+        ("*the row of* flag *lies on* blue*, as below.*", 1),
+        ("a list follows:\n- one\n- two\n  more\n- three", 0),
+        ("*a caption* with $a * b$ in it", 0),
+    ],
+)
+def test_words_that_markdown_reads_otherwise_are_seen(text, found):
+    assert len(taken_for_markup(text)) == found
 
 
 def test_no_chapter_is_excused_that_is_none():
