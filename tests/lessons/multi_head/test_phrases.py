@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from attncourse.lessons.multi_head import phrases
+from attncourse.models.decoder import DecoderLM
 
 
 def rng(seed=3):
@@ -30,11 +31,11 @@ def test_after_earlier_marks_what_followed_the_same_letter():
     assert marks.nonzero().tolist() == [[3, 1], [4, 2], [5, 1], [5, 4]]
 
 
-class Copies(nn.Module):
+class Copies(DecoderLM):
     """Names what followed the last letter in the list, as a model that had learned the task."""
 
     def __init__(self):
-        super().__init__()
+        nn.Module.__init__(self)
         self.stack = nn.Module()
         self.stack.blocks = nn.ModuleList([nn.Identity(), nn.Identity()])
 
@@ -49,8 +50,11 @@ def test_the_share_continued_is_of_certain_letters_with_heads_silenced():
     assert phrases.share_continued(Copies(), without=[(1, 0)]) < 0.3
 
 
-class Looks(nn.Module):
+class Looks(DecoderLM):
     """Has one layer of two heads: one looks one back, the other spreads over what an induction head would look at."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
 
     def attention_weights(self, texts):
         previous = torch.diag_embed(torch.ones(texts.shape[1] - 1), offset=-1).expand(len(texts), -1, -1)

@@ -1,8 +1,10 @@
 """Kinds of keys are marked as their names say, and shares are compared with even weights."""
 
 import torch
+from torch import nn
 
 from attncourse.lessons.multi_head import text_heads
+from attncourse.models.decoder import DecoderLM
 from attncourse.models.text import encode
 
 
@@ -21,8 +23,11 @@ def test_kinds_are_of_keys_before_the_query():
     assert marked("the same letter", text, 8) == [1]
 
 
-class Even:
+class Even(DecoderLM):
     """Looks at all that it may, in two layers of eight heads."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
 
     def attention_weights(self, windows):
         n = windows.shape[1]
@@ -40,7 +45,7 @@ def test_even_weights_have_the_share_of_chance():
 def test_curves_silence_heads_from_either_end(monkeypatch):
     costs = dict(enumerate([3.0, 1.0, 2.0] + [4.0 + i for i in range(13)]))
     monkeypatch.setattr(text_heads, "loss_without", lambda model, heads, windows: sum(costs[h] for h in heads))
-    order, curves = text_heads.ablation_curves(None, rng=torch.Generator().manual_seed(2))
+    order, curves = text_heads.ablation_curves(Even(), rng=torch.Generator().manual_seed(2))
     assert order[:4] == [1, 2, 0, 3]
     assert curves["least important first"][:4] == [0, 1.0, 3.0, 6.0]
     assert curves["most important first"][:3] == [0, 16.0, 31.0]

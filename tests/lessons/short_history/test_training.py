@@ -2,19 +2,22 @@
 
 import pytest
 import torch
+from torch import nn
 
 from attncourse.lessons.short_history.study import NAME, SEEDS, _shown, main, shown_alignments
 from attncourse.lessons.short_history.training import SCORES, longest_right, measure, own_item, trained, write
 from attncourse.models.dates import TARGET_VOCABULARY, Example, draw_examples
+from attncourse.models.seq2seq import Seq2Seq
 from attncourse.models.study import read_study
 
 LISTS = [Example(("four", ";", "twenty", "one"), "4;21"), Example(("nine",), "9"), Example(("two", ";", "ten"), "2;10")]
 
 
-class Known:
+class Known(Seq2Seq):
     """Writes given answers, and looks at given words."""
 
     def __init__(self, answers: list[str], looked_at: list[list[int]]):
+        nn.Module.__init__(self)
         self.answers, self.looked_at = answers, looked_at
 
     def decode_greedy(self, source, lengths, *, begin, steps):
