@@ -45,7 +45,7 @@ def problems(paths: list[Path]) -> Iterator[str]:
             page = context.new_page()
             for path in tqdm(paths, desc=scheme, file=sys.stderr):
                 page.goto(path.resolve().as_uri())
-                page.wait_for_load_state("networkidle")
+                page.evaluate("async () => { await window.MathJax?.startup?.promise }")
                 found = axe.run(page, context=seen, options={"resultTypes": ["violations"]}).response["violations"]
                 for violation in (v for v in found if v["impact"] in GRAVE):
                     node = violation["nodes"][0]["html"][:120]
