@@ -12,7 +12,7 @@ from tests.test_chapter_rules import CHAPTERS as REWRITTEN
 
 
 @pytest.fixture(scope="module")
-def cache():
+def executed_chapters():
     return open_cache()
 
 
@@ -46,15 +46,15 @@ def executed(cache, path: Path):
 
 
 @pytest.mark.parametrize("name", chapters(ROOT))
-def test_a_chapter_runs_and_shows_what_is_committed(name, cache):
+def test_a_chapter_runs_and_shows_what_is_committed(name, executed_chapters):
     path = ROOT / "book" / f"{name}.ipynb"
-    assert not differences(nbformat.read(path, as_version=4), executed(cache, path))
+    assert not differences(nbformat.read(path, as_version=4), executed(executed_chapters, path))
 
 
 @pytest.mark.parametrize("name", REWRITTEN)
-def test_a_figure_is_described_for_those_who_do_not_see_it(name, cache):
+def test_a_figure_is_described_for_those_who_do_not_see_it(name, executed_chapters):
     committed = [c for c in nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4).cells if c.cell_type == "code"]
-    ran = executed(cache, ROOT / "book" / f"{name}.ipynb").cells
+    ran = executed(executed_chapters, ROOT / "book" / f"{name}.ipynb").cells
     missing = [
         cell.id
         for cell, seen in zip(committed, ran, strict=True)
@@ -64,9 +64,9 @@ def test_a_figure_is_described_for_those_who_do_not_see_it(name, cache):
     assert missing == []
 
 
-def test_a_chapter_takes_a_minute(cache):
+def test_a_chapter_takes_a_minute(executed_chapters):
     """Beside another one, on two cores; a slow machine is warned, not stopped."""
-    slow = {name: round(taken) for name, taken in seconds(cache).items() if taken > 60}
+    slow = {name: round(taken) for name, taken in seconds(executed_chapters).items() if taken > 60}
     if slow:
         warnings.warn(f"chapters that took longer than 60 s here: {slow}", stacklevel=1)
 
