@@ -7,7 +7,6 @@ the chapter draws it beside one seed that runs live.
 import datetime
 import importlib.metadata
 import json
-import os
 import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 from attncourse.profile.device import cpu_name
 from attncourse.profile.device_facts import versions
+from attncourse.profile.record import write_json
 
 STUDIES = Path(__file__).parents[2] / "book" / "measurements" / "studies"
 
@@ -48,9 +48,8 @@ def write_study(name: str, results: dict[str, Any], *, seconds: float, command: 
     """Write a study of this machine and moment as `<name>.json`, whole or not at all, and return its path."""
     study = Study(results, round(seconds, 1), cpu_name(), versions(), datetime.date.today().isoformat(), command)
     folder.mkdir(parents=True, exist_ok=True)
-    path, partial = folder / f"{name}.json", folder / f"{name}.json.partial"
-    partial.write_text(json.dumps(asdict(study), indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    path = folder / f"{name}.json"
+    write_json(asdict(study), path)
     return path
 
 

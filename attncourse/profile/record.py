@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from .device_facts import DeviceFacts, Printed
 from .limits import Limits
@@ -114,9 +115,13 @@ class Record:
 
 def write_record(record: Record, path: str | os.PathLike) -> None:
     """Write the record as JSON, whole or not at all."""
-    path = Path(path)
+    write_json(asdict(record), Path(path))
+
+
+def write_json(fields: dict[str, Any], path: Path) -> None:
+    """Write a file of JSON whole or not at all: who reads it meets the old one or the new one."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(fields, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
