@@ -74,7 +74,7 @@ def _expect_pairs(learner, t, radius, hubs):
     expect(got == wanted, f"{case}: the number of pairs is wrong")
 
 
-@exercise_check("global_local.mask", function="hub_mask", points=2, section="who-reads-whom")
+@exercise_check("global_local.mask", function="hub_mask", points=2, section="the-pattern-a-window-and-global-tokens")
 def mask(learner, rng):
     """Build the mask of neighbours, global tokens and padding."""
     t, radius = integer(rng, 16, 21), integer(rng, 2, 4)
@@ -119,7 +119,7 @@ def _expect_pattern(seen, t, radius, hubs, length, *, case):
     "global_local.symmetric",
     function="attend",
     points=2,
-    section="who-reads-whom",
+    section="the-pattern-a-window-and-global-tokens",
     forbids=READY_MADE_ATTENTION,
 )
 def symmetric(learner, rng):
@@ -179,7 +179,7 @@ def _layers(t, i, j, radii, hubs):
     return 0
 
 
-@exercise_check("global_local.layers", function="layers_needed", points=2, section="two-hops")
+@exercise_check("global_local.layers", function="layers_needed", points=2, section="two-hops-reach-through-layers")
 def layers(learner, rng):
     """Predict after how many layers one token knows of another."""
     t, radii = 60, [1, 2, 4, 8]
@@ -246,7 +246,7 @@ def _expect_layers(learner, rng, radii):
     "global_local.projections",
     function="longformer_head",
     points=3,
-    section="projections-of-their-own",
+    section="two-softmaxes-two-sets-of-projections",
     forbids=READY_MADE_ATTENTION,
 )
 def projections(learner, rng):
@@ -323,7 +323,7 @@ def _expect_exact_head(learner, rng, t, radius, hubs):
     "global_local.blocks",
     function="attend_in_blocks",
     points=3,
-    section="blocks-and-hubs",
+    section="blocked-computation-in-linear-memory",
     forbids=READY_MADE_ATTENTION,
     not_verified="how many pairs you compute: memory is measured, work is not",
 )
