@@ -16,7 +16,6 @@ NOT_YET = {
     "real_systems",
     "sliding_window",
     "block_sparse",
-    "global_local",
     "linear_attention",
     "kv_cache",
     "grouped_query",

@@ -60,5 +60,5 @@ def test_the_study_records_every_reader_and_seed(monkeypatch):
     monkeypatch.setattr(study, "topics_right", lambda model: model + 0.1234)
     monkeypatch.setattr(study, "values_right", lambda model, *, pairs: model)
     found = study.measure(seeds=2)
-    assert found["topics"] == dict.fromkeys(TOPIC_READERS, [0.123, 1.123])
-    assert found["values"] == dict.fromkeys(LOOKUP_READERS, {str(p): [10 * p, 10 * p + 1] for p in study.PAIRS})
+    assert found["topics"] == {key: [0.123, 1.123] for key in TOPIC_READERS}
+    assert found["values"] == {key: {str(p): [10 * p, 10 * p + 1] for p in study.PAIRS} for key in LOOKUP_READERS}
