@@ -11,6 +11,7 @@ import torch
 from attncourse.plot import (
     alignments,
     memory_against_length,
+    seed_dots,
     signed_heatmap,
     slider,
     weights_heatmap,
@@ -82,3 +83,22 @@ def test_a_schematic_has_a_unit_of_an_inch_and_says_what_it_is_given():
     assert tuple(figure.get_size_inches()) == (4, 2) and ax.get_xlim() == (0, 4) and ax.get_ylim() == (0, 2)
     with pytest.raises(KeyError):
         box(ax, (1, 1), "x", role="queries")
+
+
+def test_every_seed_is_a_dot_in_its_column_and_the_live_one_is_ringed():
+    _, ax = plt.subplots()
+    seed_dots(ax, {"a": [1.0, 1.0], "b": [3.0]}, {"a": 1.0, "b": 4.0}, aside=0.2)
+    assert [list(line.get_ydata()) for line in ax.lines] == [[1.0, 1.0], [1.0], [3.0], [4.0]]
+    places = [x for line in ax.lines[:2] for x in line.get_xdata()]
+    assert len(set(places)) == 3, "dots of equal height hide each other"
+    assert sum(places) / 3 == pytest.approx(0.2)
+    assert [line.get_markeredgewidth() > 1.5 for line in ax.lines] == [False, True, False, True]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b"]
+    assert ax.get_legend_handles_labels()[1] == ["recorded seeds", "trained here"]
+
+
+def test_two_models_stand_next_to_each_other_and_ring_has_one_label():
+    _, ax = plt.subplots()
+    for aside, model in ((-0.2, "one"), (0.2, "two")):
+        seed_dots(ax, {"a": [1.0]}, {"a": 2.0}, aside=aside, label=model)
+    assert ax.get_legend_handles_labels()[1] == ["one", "trained here", "two"]

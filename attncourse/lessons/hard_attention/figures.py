@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from attncourse.plot.heatmap import weights_heatmap
+from attncourse.plot.seeds import seed_dots
 from attncourse.plot.style import COLORS
 
 MARKERS = ("o-", "s--", "^:", "d-.")
@@ -157,12 +158,9 @@ def steps_of_readers(steps: dict[str, list[int | None]], live: dict[str, list[in
 def seeds_as_dots(values: dict[str, Sequence[float]], *, ylabel: str, bound: tuple[float, str] | None = None) -> Axes:
     """Draw a column of dots per name, a dot per seed, and where there is one a bound as a line with what it is."""
     _, ax = plt.subplots(figsize=(6.4, 2.9))
-    for i, seeds in enumerate(values.values()):
-        places = [i + 0.08 * (j - (len(seeds) - 1) / 2) for j in range(len(seeds))]
-        ax.plot(places, list(seeds), "o", color=COLORS[0], markersize=5)
+    seed_dots(ax, {name.replace(", ", ",\n"): seeds for name, seeds in values.items()})
     if bound:
         ax.axhline(bound[0], color=COLORS[1], linestyle="--", linewidth=1)
         ax.text(len(values) - 0.55, bound[0] + 0.02, bound[1], ha="right", fontsize=9, color=COLORS[1])
-    ax.set_xticks(range(len(values)), [name.replace(", ", ",\n") for name in values])
-    ax.set(ylabel=ylabel, ylim=(0, 1.05), xlim=(-0.5, len(values) - 0.5))
+    ax.set(ylabel=ylabel, ylim=(0, 1.05))
     return ax

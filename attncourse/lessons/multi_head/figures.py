@@ -9,10 +9,11 @@ from matplotlib.patches import Arc
 from torch import Tensor
 
 from attncourse.plot.schematic import arrow, canvas, cells, note
+from attncourse.plot.seeds import seed_dots
 from attncourse.plot.style import COLORS
 
 SIDE = 0.2  # of a matrix's entry in the schematic, in inches
-LIVE, RECORDED, BOUND = COLORS[1], COLORS[0], COLORS[6]
+BOUND = COLORS[6]
 
 
 def split_into_heads() -> Figure:
@@ -81,25 +82,10 @@ def two_heads(
     right.axhline(bound, color=BOUND, linewidth=1)
     place = (0.98, bound - 0.01)
     right.annotate("the most that one head can do", place, xycoords=("axes fraction", "data"), ha="right", va="top")
-    _dots(right, recorded, live)
+    seed_dots(right, recorded, live)
     right.set(ylim=(0.45, 1.04), xlabel="heads", ylabel="share of answers that are right")
     right.legend(loc="lower right")
     return figure
-
-
-def _dots(ax: Axes, recorded: Mapping[str, Sequence[float]], live: Mapping[str, float]) -> None:
-    """Draw a dot per recorded seed and a square for the one trained here, side by side in a column per name."""
-    dots, squares = [], []
-    for column, (name, values) in enumerate(recorded.items()):
-        *places, last = (column + 0.09 * (i - len(values) / 2) for i in range(len(values) + 1))
-        dots += ax.plot(places, values, "o", color=RECORDED, markersize=5)
-        if name in live:
-            squares += ax.plot([last], [live[name]], "s", color=LIVE)
-    for drawn, label in ((dots, "recorded seeds"), (squares, "trained here")):
-        if drawn:
-            drawn[0].set_label(label)
-    ax.set_xticks(range(len(recorded)), list(recorded))
-    ax.set_xlim(-0.6, len(recorded) - 0.4)
 
 
 def best_of_each_kind(
@@ -107,7 +93,7 @@ def best_of_each_kind(
 ) -> Axes:
     """Return the largest share that a head of each model has on each kind of key, beside the share of even weights."""
     _, ax = plt.subplots(figsize=(7.6, 3.2))
-    _dots(ax, recorded, live)
+    seed_dots(ax, recorded, live)
     for column, kind in enumerate(recorded):
         label = "even weights" if column == 0 else None
         ax.plot([column - 0.35, column + 0.35], [chance[kind]] * 2, color=BOUND, linewidth=2, label=label)
@@ -165,8 +151,8 @@ def phrase_heads(
         chance: the share that a guess among the list's letters gets.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
-    _dots(left, named, live)
-    _dots(right, silenced, live_silenced)
+    seed_dots(left, named, live)
+    seed_dots(right, silenced, live_silenced)
     for ax in (left, right):
         ax.axhline(chance, color=BOUND, linewidth=1)
     place = (0.98, chance + 0.01)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attncourse.plot.heatmap import weights_heatmap
 from attncourse.plot.schematic import arrow, box, canvas, cells, note
+from attncourse.plot.seeds import seed_dots
 from attncourse.plot.style import COLORS
 
 MARKERS = ("o", "s", "^")
@@ -176,25 +177,21 @@ def cheating_by_seed(results: dict, live: dict[str, dict[str, float]]) -> Figure
         results: of the recorded study, see `study.py`.
         live: the same measures by model, of one seed.
     """
-    measures = {"training": "training", "one call": "held out,\none call", "no future": "held out,\nno future"}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.6, 3.2), width_ratios=[3, 1.3])
-    for place, (model, color) in enumerate(zip(live, COLORS, strict=False)):
-        aside = 0.24 * (place - 0.5)
-        for i, what in enumerate(measures):
-            _dots(left, i + aside, results[model][what], live[model][what], color, model if i == 0 else None)
-        _dots(right, place, results[model]["known words"], live[model]["known words"], color, None)
+    losses = {"training": "training", "one call": "held out,\none call", "no future": "held out,\nno future"}
+    words = {"known words": "held out,\nwritten"}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), width_ratios=[3, 1.3])
+    for aside, color, (model, here) in zip((-0.18, 0.18), COLORS, live.items(), strict=False):
+        for ax, measures in ((left, losses), (right, words)):
+            recorded = {name: results[model][what] for what, name in measures.items()}
+            seed_dots(
+                ax, recorded, {name: here[what] for what, name in measures.items()},
+                color=color, aside=aside, label=model if ax is left else None,
+            )  # fmt: skip
     yardsticks = (left, "by frequency", "frequency table"), (right, "held-out text", "held-out text")
     for ax, key, name in yardsticks:
         ax.axhline(results[key], color=COLORS[6], linestyle=":", linewidth=1.2, label=name)
-    left.set_xticks(range(len(measures)), measures.values())
     left.set(ylabel="loss, nats per character", ylim=(-0.15, 4.9))
     left.legend(loc="upper left", ncols=2)
-    right.set_xticks(range(len(live)), live)
-    right.set(ylabel="words that training knows", xlim=(-0.6, len(live) - 0.4), ylim=(-0.03, 1.13))
+    right.set(ylabel="words that training knows", ylim=(-0.03, 1.25))
     right.legend(loc="upper left")
     return figure
-
-
-def _dots(ax: Axes, x: float, recorded: list[float], live: float, color: str, label: str | None) -> None:
-    ax.plot([x] * len(recorded), recorded, "o", color=color, markersize=4, label=label)
-    ax.plot([x], [live], "o", color=color, markersize=9, fillstyle="none")

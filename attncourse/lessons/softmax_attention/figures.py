@@ -7,6 +7,7 @@ from torch import Tensor
 
 from attncourse.plot.heatmap import signed_heatmap, weights_heatmap
 from attncourse.plot.schematic import INK, ROLES
+from attncourse.plot.seeds import seed_dots
 from attncourse.plot.style import COLORS
 
 SCALED, PLAIN = ("o", COLORS[0]), ("s", COLORS[1])
@@ -66,19 +67,12 @@ def right_by_scale(right: dict[str, dict[str, list[float]]], *, live: dict[str, 
         live: "plain" and "scaled" -> the share found here, at `live_width`.
     """
     _, ax = plt.subplots(figsize=(7.5, 3.1))
-    widths = [*right["plain"]]
-    for name, (marker, color), shift in (("plain", PLAIN, -0.17), ("scaled", SCALED, 0.17)):
-        for i, width in enumerate(widths):
-            values = right[name][width]
-            places = [i + shift + 0.03 * (j - (len(values) - 1) / 2) for j in range(len(values))]
-            ax.plot(places, values, marker, color=color, markersize=5, alpha=0.8, label=name if i == 0 else None)
-        at = widths.index(str(live_width)) + shift
-        ax.plot(at, live[name], marker, color=color, markersize=5)
-        ax.plot(at, live[name], "o", color=INK, fillstyle="none", markersize=13)
+    for name, (marker, color), aside in (("plain", PLAIN, -0.2), ("scaled", SCALED, 0.2)):
+        here = {str(live_width): live[name]}
+        seed_dots(ax, right[name], here, color=color, marker=marker, aside=aside, label=name)
     ax.axhline(0.2, color="#999999", linewidth=1, linestyle=":")
-    ax.annotate("guessing", (len(widths) - 0.52, 0.2), ha="right", va="bottom", fontsize=SMALLEST_TEXT)
-    ax.set(ylim=(0, 1.08), xlim=(-0.5, len(widths) - 0.5), xlabel="width $d_k$", ylabel="share of nouns right")
-    ax.set_xticks(range(len(widths)), widths)
+    ax.annotate("guessing", (len(right["plain"]) - 0.45, 0.2), ha="right", va="bottom", fontsize=SMALLEST_TEXT)
+    ax.set(ylim=(0, 1.08), xlabel="width $d_k$", ylabel="share of nouns right")
     ax.legend(loc="lower left")
     return ax
 
@@ -124,13 +118,7 @@ def loss_by_positions(loss: dict[str, dict[str, list[float]]], *, live: dict[str
     """
     figure, axes = plt.subplots(1, len(loss), figsize=(4.2 * len(loss), 3.0), sharey=True)
     for ax, (steps, by_way) in zip(axes, loss.items(), strict=True):
-        for i, (way, values) in enumerate(by_way.items()):
-            places = [i + 0.06 * (j - (len(values) - 1) / 2) for j in range(len(values))]
-            ax.plot(places, values, "o", color=COLORS[i], markersize=5)
-            if steps == str(live_steps) and way in live:
-                ax.plot(i, live[way], "o", color=COLORS[i], markersize=5)
-                ax.plot(i, live[way], "o", color=INK, fillstyle="none", markersize=13)
-        ax.set(title=f"{steps} steps", xlim=(-0.5, len(by_way) - 0.5))
-        ax.set_xticks(range(len(by_way)), [*by_way])
+        seed_dots(ax, by_way, live if steps == str(live_steps) else None)
+        ax.set(title=f"{steps} steps")
     axes[0].set(ylabel="loss, nats per character")
     return figure

@@ -1,21 +1,9 @@
 """Figures of sparse patterns say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-import pytest
 import torch
 
 from attncourse.block_sparse import dilated, from_mask, local
 from attncourse.lessons.block_sparse.figures import accuracy_by_place, block_pattern_maps, layers_maps
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_a_map_tells_wanted_from_computed_from_dead():

@@ -1,10 +1,5 @@
 """Figures of bandwidth say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 
 from attncourse.lessons.cache_bandwidth.figures import (
@@ -14,12 +9,6 @@ from attncourse.lessons.cache_bandwidth.figures import (
     step_against_context,
     tokens_against_batch,
 )
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def curves_of(ax):

@@ -1,20 +1,8 @@
 """Figures of global and local attention say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-import pytest
 import torch
 
 from attncourse.lessons.global_local.figures import hub_patterns, reach_against_layers
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_a_pattern_tells_rows_of_global_tokens_from_columns_and_from_the_rest():

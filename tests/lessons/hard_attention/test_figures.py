@@ -1,10 +1,5 @@
 """Figures of hard attention carry the numbers they were given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -18,12 +13,6 @@ from attncourse.lessons.hard_attention.figures import (
     steps_of_readers,
 )
 from attncourse.lessons.hard_attention.schematic import marked_sequence, soft_and_hard
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def texts(ax):

@@ -1,11 +1,5 @@
 """Figures of the cache say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-import pytest
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
@@ -22,12 +16,6 @@ from attncourse.lessons.kv_cache.figures import (
 )
 from attncourse.models.generate import Read
 from attncourse.plot import COLORS
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def boxes(ax):

@@ -1,20 +1,8 @@
 """Figures of latent attention say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-import pytest
 from matplotlib.patches import Rectangle
 
 from attncourse.lessons.latent.figures import crossover_of_forms, energy_against_rank, latent_diagram, loss_against_rank
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_boxes_are_as_wide_as_their_vectors():

@@ -1,11 +1,5 @@
 """Figures of memories say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-import pytest
 import torch
 
 from attncourse.lessons.linear_attention.figures import (
@@ -14,12 +8,6 @@ from attncourse.lessons.linear_attention.figures import (
     loss_by_position,
     weights_by_rule,
 )
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_weights_have_a_panel_a_rule_on_one_scale():

@@ -1,24 +1,11 @@
 """Figures of mechanism and implementation say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-import pytest
-
 from attncourse.lessons.mechanism_or_implementation.figures import (
     against_bits,
     day_of_requests,
     differences,
     traffic_against_cache,
 )
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_a_dot_an_item_and_zero_stands_at_the_floor():

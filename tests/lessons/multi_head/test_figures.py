@@ -1,10 +1,5 @@
 """Pictures of heads say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.patches import Arc
@@ -12,12 +7,6 @@ from matplotlib.patches import Arc
 from attncourse.lessons.multi_head import figures
 
 RECORDED, LIVE = {"1": [0.7, 0.75], "2": [1.0, 0.9]}, {"2": 0.95}
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_the_schematic_names_what_every_head_has_of_its_own():

@@ -1,10 +1,5 @@
 """Figures of whole systems say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -16,12 +11,6 @@ from attncourse.lessons.real_systems.figures import (
     shares,
     weight_by_distance,
 )
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_diagrams_draw_the_matrix_and_parts_its_groups():

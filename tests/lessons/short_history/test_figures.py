@@ -1,10 +1,5 @@
 """Figures of the first attentions carry the numbers that they were given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -16,12 +11,6 @@ from attncourse.lessons.short_history.figures import (
     time_and_bytes,
     two_decoders,
 )
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_the_schematic_has_both_decoders_on_its_canvas():

@@ -1,20 +1,8 @@
 """Figures of local attention say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-import pytest
 import torch
 
 from attncourse.lessons.sliding_window.figures import accuracy_by_distance, pattern_maps, reach_by_layers
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_a_map_is_filled_where_a_query_sees_a_key_and_counts_its_pairs():

@@ -1,10 +1,5 @@
 """Figures of reading by similarity say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -18,12 +13,6 @@ from attncourse.lessons.softmax_attention.figures import (
     soft_lookup,
 )
 from attncourse.lessons.softmax_attention.schematic import attention_flow
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def texts_of(figure) -> list[str]:
@@ -70,7 +59,7 @@ def test_every_seed_is_a_dot_and_what_ran_here_is_ringed():
     ax = right_by_scale(right, live={"plain": 0.3, "scaled": 0.95}, live_width=64)
     heights = [y for _, y in dots_of(ax)]
     recorded = [share for by_width in right.values() for shares in by_width.values() for share in shares]
-    assert sorted(heights) == sorted([*recorded, 0.3, 0.3, 0.95, 0.95])
+    assert sorted(heights) == sorted([*recorded, 0.3, 0.95])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["16", "64"]
 
 
@@ -90,5 +79,5 @@ def test_losses_have_a_dot_per_seed_and_a_ring_at_the_steps_that_ran_here():
     loss = {"200": {"none": [3.0, 3.1], "rotary": [2.0, 2.1]}, "800": {"none": [2.5, 2.6], "rotary": [1.5, 1.6]}}
     figure = loss_by_positions(loss, live={"rotary": 2.05}, live_steps=200)
     short, long = ([y for _, y in dots_of(ax)] for ax in figure.axes)
-    assert sorted(short) == [2.0, 2.05, 2.05, 2.1, 3.0, 3.1] and sorted(long) == [1.5, 1.6, 2.5, 2.6]
+    assert sorted(short) == [2.0, 2.05, 2.1, 3.0, 3.1] and sorted(long) == [1.5, 1.6, 2.5, 2.6]
     assert [ax.get_title() for ax in figure.axes] == ["200 steps", "800 steps"]

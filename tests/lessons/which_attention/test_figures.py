@@ -1,20 +1,9 @@
 """Figures of a choice say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
 from attncourse.lessons.which_attention.figures import attributions, least_times, savings, weightings
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_times_are_milliseconds_and_a_design_keeps_its_look():

@@ -1,10 +1,5 @@
 """Figures of the first chapter say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.patches import FancyArrowPatch
@@ -16,12 +11,6 @@ from attncourse.lessons.why_attention.figures import (
     right_by_length,
     two_networks,
 )
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_the_fan_is_as_thick_as_its_weights():

@@ -1,12 +1,5 @@
 """Figures of what a cache costs say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
-import pytest
-
 from attncourse.lessons.why_latent.figures import (
     bars_by_design,
     bounds_and_measured,
@@ -14,12 +7,6 @@ from attncourse.lessons.why_latent.figures import (
     decode_roofline,
     step_times,
 )
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_a_bar_has_its_models_size_and_its_designs_colour():

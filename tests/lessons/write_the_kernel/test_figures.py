@@ -1,22 +1,11 @@
 """Figures of kernels say what they are given."""
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.colors import to_rgba
 
 from attncourse.lessons.write_the_kernel.figures import running_softmax, tile_maps, verdict_grid, weight_maps
 from attncourse.plot import COLORS
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_the_running_maximum_holds_from_edge_to_edge():
