@@ -39,8 +39,8 @@ def tile_walk(*, rows: int = 3, columns: int = 4, at: tuple[int, int] = (1, 2)) 
 
     Beside it stands the state that the block of queries carries on, and its output.
     """
-    side, left, top = 0.7, 1.3, 2.95
-    figure, ax = canvas(6.3, 3.45)
+    side, left, top = 0.7, 1.3, 2.65
+    figure, ax = canvas(6.3, 3.15)
     i, j = at
     names = [[None] * columns for _ in range(rows)]
     cells(ax, (left, top), names, side=side)
@@ -59,7 +59,7 @@ def tile_walk(*, rows: int = 3, columns: int = 4, at: tuple[int, int] = (1, 2)) 
     box(ax, (right + 0.75, y), "state\n$m,\\ \\ell,\\ u$", role="state", width=1.2, height=0.66)
     arrow(ax, (right + 0.75, y - 0.35), (right + 0.75, y - 0.74))
     box(ax, (right + 0.75, y - 0.98), f"$O_{i + 1} = u / \\ell$", role="value", width=1.2, height=0.44)
-    note(ax, (left + columns * side / 2, 0.45), "white tiles: passed, or still to come; none is stored", size=9.5)
+    note(ax, (left + columns * side / 2, 0.25), "white tiles: passed, or still to come; none is stored", size=9.5)
     note(ax, (right + 0.75, y + 0.52), "on the chip", size=9.5)
     return figure
 
