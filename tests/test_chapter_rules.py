@@ -22,7 +22,6 @@ NOT_YET = {
     "grouped_query",
     "latent",
     "why_latent",
-    "mechanism_or_implementation",
     "write_the_kernel",
     "which_attention",
     "cache_bandwidth",
