@@ -150,7 +150,7 @@ def _judge_reset(seen, allowed, step, row, first):
         raise Broken(f"{where} does not see step {place(blind)[0]}, a token of its own text", picture)
 
 
-@exercise_check("kv_cache.pages", function="append_token", points=3, section="pages", may_change=(0,))
+@exercise_check("kv_cache.pages", function="append_token", points=3, section="paged-caches", may_change=(0,))
 def pages(learner, rng):
     """Append to sequences in pages that forks share: find page and slot, take a page, or copy one that others hold."""
     for size in (integer(rng, 3, 6), 2, 1):
@@ -247,7 +247,7 @@ def _judge_pages(state, previous, row, size, n_pages, texts):
     )
 
 
-@exercise_check("kv_cache.quantise", function="quantise", points=2, section="fewer-bits")
+@exercise_check("kv_cache.quantise", function="quantise", points=2, section="quantised-caches")
 def quantise(learner, rng):
     """Store vectors as codes of 4 bits with a scale and a zero point for each group of neighbouring entries."""
     group, rows, groups = primes(rng, 3)
@@ -317,7 +317,7 @@ def _quantised(learner, x, group, groups, case=""):
 
 
 @exercise_check(
-    "kv_cache.prefix", function="attend_after_prefix", points=2, section="pages", forbids=READY_MADE_ATTENTION
+    "kv_cache.prefix", function="attend_after_prefix", points=2, section="prefix-sharing", forbids=READY_MADE_ATTENTION
 )
 def prefix(learner, rng):
     """Attend from many sequences to a prefix that all share and that is kept once, and to what each has of its own."""
@@ -388,7 +388,7 @@ def _attend_both(q, keys, values, k, v):
     "kv_cache.kernel",
     function="gather",
     points=2,
-    section="pages",
+    section="gathered-or-read-in-place",
     not_verified="Neither runs your kernel compiled where there is no GPU: there Triton interprets it.",
     kernel=True,
 )

@@ -21,7 +21,7 @@ def multi_head(width: int = WIDTH, heads: int = HEADS) -> GroupedQueryAttention:
     return GroupedQueryAttention(width, heads, n_kv_heads=heads, rope=RotaryEmbedding(width // heads))
 
 
-def trained_writer(*, seed: int = 0, steps: int = 300) -> DecoderLM:
+def trained_writer(*, seed: int = 0, steps: int = 200) -> DecoderLM:
     """Return a decoder of two blocks that was trained on the documentation of Python, a character per token."""
     torch.manual_seed(seed)
     model = DecoderLM(len(CHARACTERS), d_model=WIDTH, n_layers=LAYERS, context=4096, attention=multi_head)
@@ -44,7 +44,7 @@ def draw_facts(
     return torch.cat([told, NAMES * DIGITS + drawn.asked[:, None]], dim=1), drawn.answers
 
 
-def trained_clerk(*, seed: int = 0, steps: int = 350) -> DecoderLM:
+def trained_clerk(*, seed: int = 0, steps: int = 250) -> DecoderLM:
     """Return a model of one block that has learned to answer from one to nine facts."""
 
     def fact_loss(model, rng):

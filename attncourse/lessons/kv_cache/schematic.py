@@ -46,7 +46,6 @@ def _middle(j: int, s: int) -> float:
 
 def _head(ax: Axes, head: int, top: float, k: Tensor, v: Tensor, weights: Tensor, query: str) -> None:
     """Draw keys, weights and values of one head, its query on the left and what it reads on the right."""
-    s = len(k)
     rows = {
         "keys, kept": ("key", [f"{x:g}" for x in k.tolist()]),
         "weights, now": ("weight", [_share(x) for x in weights.tolist()]),
