@@ -3,10 +3,14 @@
 from sphinx.application import Sphinx
 
 
-def drop_list_role(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+def drop_list_role(
+    app: Sphinx, page: str, template: str, context: dict, doctree
+) -> None:
     """Change the body of a page that has citations."""
     if "body" in context:
-        context["body"] = context["body"].replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+        context["body"] = context["body"].replace(
+            '<div role="list" class="citation-list">', '<div class="citation-list">'
+        )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
