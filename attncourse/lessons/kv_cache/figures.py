@@ -11,10 +11,10 @@ from torch import Tensor
 
 from attncourse.plot import seed_dots
 from attncourse.plot.style import COLORS
+from attncourse.profile.device_facts import KIB, MIB
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 EMPTY = "#f2f2f2"
-KIB, MIB = 2**10, 2**20
 
 
 def cache_slots(positions: Tensor, texts: list[str], *, capacity: int, fresh: list[int]) -> Figure:

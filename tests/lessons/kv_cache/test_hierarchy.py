@@ -1,40 +1,13 @@
-"""The levels of a chip's memory: each is larger and slower than the one before, and the processor's are measured."""
+"""The processor's memory is measured level by level, and stands in one table with the GPUs'."""
 
-import pytest
-
-from attncourse.profile import hierarchy
-from attncourse.profile.device_facts import PRINTED
-from attncourse.profile.hierarchy import (
-    CHIPS,
-    KIB,
-    MIB,
-    Level,
+from attncourse.lessons.kv_cache import hierarchy
+from attncourse.lessons.kv_cache.hierarchy import (
     cache_sizes,
-    chip_levels,
     hierarchy_table,
     machine_levels,
     read_rates,
 )
-
-
-@pytest.mark.parametrize("chip", CHIPS)
-def test_each_level_is_slower_than_the_one_before(chip):
-    levels = chip_levels(chip)
-    assert [level.name for level in levels] == ["registers", "L1", "L2", "memory"]
-    rates = [level.bandwidth for level in levels if level.bandwidth is not None]
-    assert rates == sorted(rates, reverse=True) and len(rates) >= 3
-    assert levels[-1].bandwidth == PRINTED[chip].bandwidth and levels[-1].size > levels[-2].size
-    assert all(level.source for level in levels)
-
-
-def test_rates_follow_from_what_is_printed():
-    """By hand: 108 multiprocessors at 1.41 GHz; 19.5 TFLOP/s are 9.75e12 multiply-adds of 12 bytes."""
-    registers, shared, l2, memory = chip_levels("A100-SXM4-80GB")
-    assert registers.bandwidth == pytest.approx(117e12) and registers.size == 27 * MIB
-    assert shared.bandwidth == pytest.approx(108 * 128 * 1.41e9, rel=1e-2) and shared.size == 108 * 164 * KIB
-    assert l2.bandwidth == pytest.approx(5120 * 1.41e9, rel=1e-2) and l2.size == 40 * MIB
-    assert memory.bandwidth == 2039e9
-    assert chip_levels("H100")[2].bandwidth is None and chip_levels("T4")[2].bandwidth == 1.27e12
+from attncourse.profile.device_facts import KIB, MIB, Level, chip_levels
 
 
 def test_cache_sizes_are_those_of_the_system_without_the_one_of_instructions(tmp_path):

@@ -1,26 +1,16 @@
-"""The memory hierarchy: what each level of a chip holds, and how many bytes per second it delivers.
-
-Of GPUs it is printed or derived from what is printed, of the processor here it is measured. Sources: NVIDIA's architecture
-whitepapers of the T4 (Turing), the A100 (p. 35-43) and the H100 (p. 39-41) for sizes, the A100's L2 rate of 5120 bytes per
-clock (p. 35), and multiprocessors; the CUDA programming guide for shared memory, 32 banks of 4 bytes per clock; Jia et al.
-2019, https://arxiv.org/abs/1903.07486, who measured the T4's shared memory and L2.
-"""
+"""The memory hierarchy of the machine here, measured, and a table of it beside the GPUs' printed ones."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .device_facts import PRINTED, device_facts
-from .timing import median_seconds
+from attncourse.profile import median_seconds
+from attncourse.profile.device_facts import KIB, MIB, Level, device_facts
 
-KIB, MIB = 2**10, 2**20
-OPERANDS = 12  # bytes that a multiply-add reads from registers: three numbers of four bytes
-BANKS = 32 * 4  # bytes per clock that a multiprocessor reads from its shared memory
 READ_IN_ALL = 64 * MIB  # what one timed call reads of a small set, again and again
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 ASSUMED = {"L1": 32 * KIB, "L2": MIB, "L3": 16 * MIB}  # where the system does not say
@@ -33,64 +23,6 @@ LABELS = {
     "L3": "L3 cache",
     "memory": "device or main memory",
 }
-
-
-@dataclass(frozen=True)
-class Level:
-    """A level is one kind of memory of a chip.
-
-    Attributes:
-        name: a key of `LABELS`.
-        size: bytes, of all multiprocessors together; of a processor what one core uses.
-        bandwidth: bytes per second, by all multiprocessors together; of a processor by one thread. None where the
-            vendor prints none.
-        source: where the bandwidth comes from.
-    """
-
-    name: str
-    size: float
-    bandwidth: float | None
-    source: str
-
-
-@dataclass(frozen=True)
-class _Chip:
-    units: int  # multiprocessors
-    lanes: int  # float32 multiply-adds of one per clock
-    shared: int  # bytes of shared memory of one, at most
-    l2: int
-    memory: float
-
-
-CHIPS = {
-    "T4": _Chip(40, 64, 64 * KIB, 4 * MIB, 16e9),
-    "A100-SXM4-80GB": _Chip(108, 64, 164 * KIB, 40 * MIB, 80e9),
-    "H100": _Chip(132, 128, 228 * KIB, 50 * MIB, 80e9),
-}
-MEASURED = {("T4", "L1"): 3.662e12, ("T4", "L2"): 1.27e12}  # by Jia et al., table 3.1
-L2_PER_CLOCK = {"A100-SXM4-80GB": 5120}
-
-
-def chip_levels(chip: str) -> list[Level]:
-    """Return the levels of a GPU, the fastest first; `chip` is a key of `CHIPS`.
-
-    The clock is the one at which the printed float32 rate is reached.
-    """
-    facts, printed = CHIPS[chip], PRINTED[chip]
-    multiply_adds = printed.matmul["float32"] / 2
-    clock = multiply_adds / (facts.lanes * facts.units)
-    shared, l2 = BANKS * facts.units * clock, L2_PER_CLOCK.get(chip, 0) * clock
-    derived = {
-        "L1": (shared, "32 banks of 4 bytes per clock"),
-        "L2": (l2, "bytes per clock, whitepaper") if l2 else (None, "not printed"),
-    }
-    levels = [Level("registers", 256 * KIB * facts.units, OPERANDS * multiply_adds, "operands at the float32 rate")]
-    for name, size in (("L1", facts.shared * facts.units), ("L2", facts.l2)):
-        bandwidth, source = derived[name]
-        if (chip, name) in MEASURED:
-            bandwidth, source = MEASURED[chip, name], "measured, Jia et al. 2019"
-        levels.append(Level(name, size, bandwidth, source))
-    return [*levels, Level("memory", facts.memory, printed.bandwidth, printed.source)]
 
 
 def cache_sizes(folder: Path = CACHES) -> dict[str, int]:
