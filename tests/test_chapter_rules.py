@@ -18,7 +18,6 @@ NOT_YET = {
     "block_sparse",
     "global_local",
     "linear_attention",
-    "kv_cache",
     "grouped_query",
     "latent",
     "why_latent",
