@@ -1,4 +1,4 @@
-"""Pictures of kernels: a softmax that runs over pieces, tiles visited, weights that a broken one used, tests that caught it."""
+"""Pictures of kernels: tiles visited, weights that a broken one used, tests that caught it."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -12,25 +12,6 @@ from attncourse.plot.style import COLORS, WEIGHTS
 # What a kernel does with a tile of scores.
 TILES = {"skipped": "#ffffff", "computed, every pair visible": COLORS[5], "computed, then tested": COLORS[0]}
 OUTCOMES = {True: ("#d9ede5", "holds"), False: (COLORS[1], "fails"), None: ("#ffffff", "–")}
-
-
-def running_softmax(scores: Tensor, tops: Tensor, totals: Tensor, *, block: int) -> Figure:
-    """Draw scores (n,) of one row, with the running maximum after each piece of `block`; below, the running sum."""
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(7.0, 3.8), sharex=True, height_ratios=(2, 1))
-    edges = [*range(0, len(scores), block), len(scores)]
-    upper.plot(scores.tolist(), "o", color=COLORS[0], markersize=3, label="score")
-    upper.stairs(
-        tops.tolist(), [e - 0.5 for e in edges], baseline=None, color=COLORS[1], linewidth=2, label="maximum so far"
-    )
-    lower.stairs(
-        totals.tolist(), [e - 0.5 for e in edges], baseline=None, color=COLORS[2], linewidth=2, label="sum so far"
-    )
-    for ax in (upper, lower):
-        for edge in edges[1:-1]:
-            ax.axvline(edge - 0.5, color="#cccccc", linewidth=0.8, zorder=0)
-        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    lower.set(xlabel="key", ylim=(0, None))
-    return figure
 
 
 def tile_maps(panels: dict[str, Tensor], *, blocks: dict[str, tuple[int, int]]) -> Figure:
@@ -92,7 +73,7 @@ def verdict_grid(verdicts: dict[str, dict[str, bool | None]]) -> Axes:
         for column, test in enumerate(tests):
             color, mark = OUTCOMES[found[test]]
             ax.add_patch(plt.Rectangle((column, row), 1, 1, facecolor=color, edgecolor="white", linewidth=2))
-            ax.text(column + 0.5, row + 0.5, mark, ha="center", va="center", fontsize=8)
+            ax.text(column + 0.5, row + 0.5, mark, ha="center", va="center", fontsize=9)
     ax.set(xlim=(0, len(tests)), ylim=(len(verdicts), 0))
     ax.set_xticks([i + 0.5 for i in range(len(tests))], tests, rotation=35, ha="left", rotation_mode="anchor")
     ax.set_yticks([i + 0.5 for i in range(len(verdicts))], verdicts)

@@ -8,14 +8,6 @@ from attncourse.lessons.write_the_kernel.figures import running_softmax, tile_ma
 from attncourse.plot import COLORS
 
 
-def test_the_running_maximum_holds_from_edge_to_edge():
-    figure = running_softmax(torch.arange(5.0), torch.tensor([1.0, 3.0, 4.0]), torch.tensor([1.4, 1.6, 1.5]), block=2)
-    upper, lower = figure.axes
-    assert upper.patches[0].get_data().values.tolist() == [1.0, 3.0, 4.0]
-    assert upper.patches[0].get_data().edges.tolist() == [-0.5, 1.5, 3.5, 4.5]
-    assert lower.patches[0].get_data().values.max() == pytest.approx(1.6)
-
-
 def test_tiles_are_drawn_with_their_edges_and_the_diagonal():
     kinds = torch.tensor([[2, 2, 0, 0], [1, 1, 2, 2]])
     figure = tile_maps({"two": kinds}, blocks={"two": (1, 2)})
