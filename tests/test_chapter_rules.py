@@ -23,7 +23,6 @@ NOT_YET = {
     "latent",
     "why_latent",
     "mechanism_or_implementation",
-    "write_the_kernel",
     "which_attention",
     "cache_bandwidth",
 }

@@ -55,7 +55,7 @@ def add(learner, rng):
     "write_the_kernel.softmax",
     function="soften",
     points=2,
-    section="a-row-that-does-not-fit",
+    section="online-softmax-a-row-in-pieces",
     not_verified=INTERPRETED,
     kernel=True,
 )
@@ -95,7 +95,7 @@ def softmax(learner, rng):
     "write_the_kernel.product",
     function="multiply",
     points=2,
-    section="a-product-by-tiles",
+    section="a-matrix-product-by-tiles",
     not_verified=INTERPRETED,
     kernel=True,
 )
@@ -131,7 +131,7 @@ def _heads(*tensors):
     "write_the_kernel.flash",
     function="flash",
     points=3,
-    section="flashattention",
+    section="flashattention-online-softmax-over-tiles",
     not_verified=INTERPRETED,
     seconds=60.0,
     kernel=True,

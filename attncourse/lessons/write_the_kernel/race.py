@@ -1,12 +1,17 @@
 """A race: calls on one device, each timed beside the least time that the device's own rates allow."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from attncourse.profile.counts import Count
-from attncourse.profile.limits import Limits
+from attncourse.profile.limits import measure_limits
 from attncourse.profile.roofline import Roofline
-from attncourse.profile.timing import graph_seconds, time_calls
+from attncourse.profile.timing import Timing, graph_seconds, time_calls
+
+SMALL = {"read_bytes": 2**26, "matrix": 512}  # what a processor is measured by
 
 
 @dataclass(frozen=True)
@@ -17,28 +22,31 @@ class Lap:
     share: float
 
 
+def measured_roofline(device: str, dtype: torch.dtype) -> Roofline:
+    """Measure how fast "cuda" or a thread of "cpu" reads and multiplies matrices of a dtype, and return its roofline."""
+    sizes = {} if device == "cuda" else SMALL
+    limits = measure_limits(device, dtypes=(dtype,), clock=time.thread_time, **sizes)
+    return Roofline(limits.read, limits.matmul[str(dtype).removeprefix("torch.")])
+
+
 def race(
-    calls: Mapping[str, Callable[[], object]], *, least: float, device: str, seconds: float = 0.3
+    calls: Mapping[str, Callable[[], object]], count: Count, roofline: Roofline, *, device: str, seconds: float = 0.3
 ) -> dict[str, Lap]:
-    """Time each call for about so many seconds: a replayed graph on "cuda", the host's clock on "cpu".
+    """Time each call: as a replayed graph on "cuda", as processor time of this thread on "cpu".
 
     Args:
         calls: by name; the first run of each, in which Triton compiles, is not timed.
-        least: the seconds that the roofline allows.
+        count: what each of them has to compute and to move.
+        roofline: of the device.
         device: "cuda" or "cpu".
-        seconds: how long each is timed.
+        seconds: for about how long each is timed.
     """
-    laps = {}
-    for name, call in calls.items():
-        clock = graph_seconds([call], seconds=seconds) if device == "cuda" else _on_the_host(call, seconds)
-        laps[name] = Lap(clock.median, least / clock.median)
-    return laps
+    least = roofline.seconds(count)
+    times = {name: _median(call, device=device, seconds=seconds) for name, call in calls.items()}
+    return {name: Lap(timing.median, least / timing.median) for name, timing in times.items()}
 
 
-def _on_the_host(call: Callable[[], object], seconds: float):
-    return time_calls([call], device="cpu", warmup=1, least_runs=3, seconds=seconds)
-
-
-def least_seconds(count: Count, limits: Limits, *, dtype: str) -> float:
-    """Return the roofline's seconds of a count at rates that were measured, for products in this dtype."""
-    return Roofline(limits.read, limits.matmul[dtype]).seconds(count)
+def _median(call: Callable[[], object], *, device: str, seconds: float) -> Timing:
+    if device == "cuda":
+        return graph_seconds([call], seconds=seconds)
+    return time_calls([call], device="cpu", warmup=1, least_runs=3, seconds=seconds, clock=time.thread_time)

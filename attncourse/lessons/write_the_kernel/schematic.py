@@ -25,7 +25,9 @@ def lanes_and_addresses(x: Sequence[int], *, block: int, programs: int, first_ad
     figure, ax = canvas(LEFT + SIDE * count + 0.15, 4.85)
     for program in range(programs):
         left = LEFT + program * block * SIDE
-        box(ax, (left + block * SIDE / 2, 4.5), f"program {program}", role="state", width=block * SIDE - 0.1, height=0.4)
+        box(
+            ax, (left + block * SIDE / 2, 4.5), f"program {program}", role="state", width=block * SIDE - 0.1, height=0.4
+        )
         own = range(program * block, (program + 1) * block)
         for top, row in ((AT, [*own]), (INSIDE, ["yes" if at < n else "no" for at in own])):
             cells(ax, (left, top), [row], role="state", side=SIDE, size=10)

@@ -10,7 +10,13 @@ from attncourse.profile.compiled import Build, Compiled, compile_elsewhere
 
 MODULE = "written_in_a_notebook"
 HEAD = "import triton\nimport triton.language as tl\n"
-SIZES = ("m", "n", "inner", "t", "s")  # what the kernels call sizes; 16 divides them, as in the models that are worth a kernel
+SIZES = (
+    "m",
+    "n",
+    "inner",
+    "t",
+    "s",
+)  # what the kernels call sizes; 16 divides them, as in the models that are worth a kernel
 
 
 @dataclass(frozen=True)
