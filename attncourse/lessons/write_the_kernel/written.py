@@ -10,13 +10,8 @@ from attncourse.profile.compiled import Build, Compiled, compile_elsewhere
 
 MODULE = "written_in_a_notebook"
 HEAD = "import triton\nimport triton.language as tl\n"
-SIZES = (
-    "m",
-    "n",
-    "inner",
-    "t",
-    "s",
-)  # what the kernels call sizes; 16 divides them, as in the models that are worth a kernel
+# What the kernels call their sizes: 16 divides them, as in the models that are worth a kernel.
+SIZES = ("m", "n", "inner", "t", "s")
 
 
 @dataclass(frozen=True)
