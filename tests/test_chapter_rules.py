@@ -18,11 +18,9 @@ NOT_YET = {
     "block_sparse",
     "global_local",
     "linear_attention",
-    "kv_cache",
     "grouped_query",
     "latent",
     "why_latent",
-    "mechanism_or_implementation",
     "which_attention",
     "cache_bandwidth",
 }
