@@ -20,7 +20,6 @@ NOT_YET = {
     "grouped_query",
     "latent",
     "why_latent",
-    "which_attention",
     "cache_bandwidth",
 }
 CHAPTERS = [name for name in chapters(ROOT) if name not in NOT_YET]
