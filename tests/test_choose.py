@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attncourse.__main__ import main
+from attncourse._shared.units import format_seconds
 from attncourse.block_sparse import strided
 from attncourse.choose import DESIGNS, Job, Shape, choose
 from attncourse.choose.designs import global_local_pairs, strided_keys, strided_pairs
@@ -172,10 +173,24 @@ def test_the_times_are_the_rooflines():
     assert found.attention_seconds == max(costs.attention.bytes / 1e9, costs.attention.flops / 1e12)
     assert found.others_seconds == max(costs.others.bytes / 1e9, costs.others.flops / 1e12)
     assert found.step_seconds == found.attention_seconds + found.others_seconds
+    served = of("grouped_query", length=32_768, batch=16, phase="decoding")
+    assert served.bounds == "23.9 ms = 20.5 ms + 3.39 ms" and served.reasons[0].startswith(
+        f"a step takes at least {served.bounds}"
+    )
+    assert of("additive", length=32).bounds == ""
     assert (
         found.limit == "memory"
         and of("latent", length=1000, phase="decoding", device=Roofline(1e12, 1e9)).limit == "compute"
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.00581, "5.81 ms"), (0.5, "500 ms"), (1.0, "1 s"), (39.12, "39.1 s"), (119.0, "119 s"), (834.0, "13.9 min"),
+     (7100.0, "118 min"), (9000.0, "2.5 h")],
+)  # fmt: skip
+def test_times_are_in_the_unit_that_fits(seconds, text):
+    assert format_seconds(seconds) == text
 
 
 def test_a_linear_state_does_not_grow_and_a_window_stops_growing():

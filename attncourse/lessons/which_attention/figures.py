@@ -24,7 +24,7 @@ def relative_times(lengths: list[int], panels: dict[str, dict[str, list[float]]]
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     look = {name: (STYLES[i % len(STYLES)], COLORS[i % len(COLORS)]) for i, name in enumerate(names)}
-    figure, axes = plt.subplots(1, len(panels), figsize=(2.75 * len(panels), 3.9), squeeze=False, sharey=True)
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.75 * len(panels), 3.9), squeeze=False)
     for ax, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for name, seconds in curves.items():
             style, color = look[name]
@@ -68,7 +68,7 @@ def family_dots(
     axes[-1].tick_params(axis="x", rotation=40)
     for label in axes[-1].get_xticklabels():
         label.set(ha="right", rotation_mode="anchor")
-    axes[0].legend(loc="lower left", ncols=3)
+    axes[0].legend(loc="center right")
     return list(axes)
 
 
@@ -85,7 +85,7 @@ def by_place(right: dict[str, list[Tensor]], *, trained: int) -> Axes:
             ax.plot(range(len(shares)), shares, ".-", color=color, linewidth=0.9, label=None if i else name)
     ax.axvspan(-0.5, trained - 0.5, color=COLORS[6], alpha=0.08, label="places asked in training")
     ax.set(xlabel="place that is asked for", ylabel="share right", ylim=(0, 1.05))
-    ax.legend(loc="upper right")
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return ax
 
 
@@ -109,7 +109,7 @@ def weightings(labels: list[str], weights: dict[str, Tensor]) -> Axes:
         places = [place + width * (i - (len(weights) - 1) / 2) for place in range(len(labels))]
         ax.bar(places, values.tolist(), width=width, color=COLORS[i], label=name)
     ax.set_xticks(range(len(labels)), labels)
-    ax.set(ylabel="weight")
+    ax.set(xlabel="token", ylabel="weight")
     ax.legend()
     return ax
 
@@ -120,6 +120,7 @@ def attributions(rows: dict[str, Tensor], *, labels: list[str], marked: int) -> 
     _, ax = plt.subplots(figsize=(1.8 + 0.36 * len(labels), 0.8 + 0.42 * len(rows)))
     weights_heatmap(shares, queries=[*rows], keys=labels, ax=ax)
     ax.figure.colorbar(ax.images[0], ax=ax, label="share", fraction=0.05, pad=0.02)
+    ax.set(xlabel="token", ylabel="method")
     frame = plt.Rectangle(
         (marked - 0.5, -0.5), 1, len(rows), fill=False, edgecolor=COLORS[1], linewidth=2, clip_on=False
     )

@@ -22,7 +22,7 @@ def decision_tree(rules: list[Rule]) -> Figure:
     """Draw the questions from above to below: "yes" leads to the right, "no" to the next question."""
     height = ROW * len(rules) + 0.85
     figure, ax = canvas(7.4, height)
-    for x, title in ((QUESTION, "ask of the job"), (RULE, "the usual rule"), (ANSWER, "`choose` answers")):
+    for x, title in ((QUESTION, "ask of the job"), (RULE, "the usual rule"), (ANSWER, "choose answers")):
         note(ax, (x, height - 0.2), title, size=10.5, bold=True)
     for i, rule in enumerate(rules):
         y = height - 0.75 - i * ROW
