@@ -20,7 +20,6 @@ NOT_YET = {
     "linear_attention",
     "kv_cache",
     "grouped_query",
-    "latent",
     "why_latent",
     "write_the_kernel",
     "which_attention",
