@@ -70,7 +70,7 @@ def _diagram(system, first, second):
     }[system]
 
 
-@exercise_check("real_systems.connect", function="who_reads_whom", points=3, section="one-layer-four-diagrams")
+@exercise_check("real_systems.connect", function="who_reads_whom", points=3, section="who-reads-whom-four-masks")
 def connect(learner, rng):
     """Write down the diagram of each system: which token may read which."""
     few, more = integer(rng, 3, 5), integer(rng, 5, 8)
@@ -100,7 +100,7 @@ def _name(i, first):
     "real_systems.cross",
     function="cross_attend",
     points=3,
-    section="one-layer-four-diagrams",
+    section="encoder-decoder-cross-attention-aligns",
     forbids=READY_MADE_ATTENTION,
 )
 def cross(learner, rng):
@@ -210,7 +210,7 @@ def _scores(counts, query, k1, b):
     return weights[:, query].sum(dim=1)
 
 
-@exercise_check("real_systems.search", function="bm25", points=2, section="look-it-up-then-read-it")
+@exercise_check("real_systems.search", function="bm25", points=2, section="search-bm25")
 def search(learner, rng):
     """Score passages for a query by BM25."""
     counts = _library(rng)
@@ -253,7 +253,7 @@ def search(learner, rng):
     expect_close(got, _scores(full, [0, 2, 5], k1, 1.0), "with b of 1 the scores differ from the formula", **close)
 
 
-@exercise_check("real_systems.fuse", function="read_together", points=3, section="look-it-up-then-read-it")
+@exercise_check("real_systems.fuse", function="read_together", points=3, section="a-reader-of-several-passages")
 def fuse(learner, rng):
     """Repair a reader that reads each passage by itself and averages."""
     p, s, t, dk, dv = primes(rng, 5)
