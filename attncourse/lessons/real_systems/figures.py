@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from attncourse.plot.alignment import alignment
 from attncourse.plot.heatmap import weights_heatmap
 from attncourse.plot.seeds import seed_dots
 from attncourse.plot.style import COLORS, WEIGHTS
@@ -97,8 +98,7 @@ def alignments_side_by_side(panels: dict[str, tuple[Tensor, Sequence[str], str]]
     widths = [len(words) for _, words, _ in panels.values()]
     figure, axes = plt.subplots(1, len(panels), figsize=(6.8, 3.9), width_ratios=widths, squeeze=False)
     for ax, (name, (weights, words, target)) in zip(axes.flat, panels.items(), strict=True):
-        weights_heatmap(weights, queries=list(target), keys=list(words), ax=ax, title=name)
-        ax.set_xticks(range(len(words)), words, rotation=90)
+        alignment(ax, weights, source=list(words), target=target, title=name)
         ax.set_xlabel("word read")
     axes[0, 0].set_ylabel("character written")
     return figure
