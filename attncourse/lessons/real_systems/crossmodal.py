@@ -61,7 +61,7 @@ class CrossReader(nn.Module):
         self.word_stack = Stack(d_model, n_heads, context=words, causal=causal, d_context=d_model, **shape)
         self.to_vocabulary = nn.Linear(d_model, vocabulary)
 
-    def forward(self, pieces: Float[Tensor, "b n width"], words: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+    def forward(self, pieces: Float[Tensor, "b n width"], words: Int[Tensor, "b t"]) -> Float[Tensor, "b t n_words"]:
         """Return logits of what stands at each place of the sentence, or, if causal, of what comes after it."""
         features = self.piece_stack(self.embed_piece(pieces))
         return self.to_vocabulary(self.word_stack(self.embed_word(words), features))
@@ -104,7 +104,7 @@ class OneSequence(nn.Module):
             nn.init.normal_(self.stack.places.weight[:pieces], std=0.5)  # as in CrossReader
         self.to_vocabulary = nn.Linear(d_model, vocabulary)
 
-    def forward(self, pieces: Float[Tensor, "b n width"], words: Int[Tensor, "b t"]) -> Float[Tensor, "b t v"]:
+    def forward(self, pieces: Float[Tensor, "b n width"], words: Int[Tensor, "b t"]) -> Float[Tensor, "b t n_words"]:
         """Return logits at the words' places, as `CrossReader` does."""
         x = torch.cat([self.embed_piece(pieces), self.embed_word(words)], dim=1)
         mask = self.who_reads_whom(words.shape[1]).to(x.device)

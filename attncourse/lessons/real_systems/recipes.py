@@ -57,7 +57,7 @@ def draw_hidden(count: int, *, held_out: bool, rng: torch.Generator) -> tuple[In
     return windows, answers
 
 
-def fill(model: MaskedLM, windows: Int[Tensor, "b 11"], side: str) -> Float[Tensor, "b v"]:
+def fill(model: MaskedLM, windows: Int[Tensor, "b 11"], side: str) -> Float[Tensor, "b characters"]:
     """Return logits of the hidden character; who knows the right side reads backwards."""
     return model(windows.flip(1) if side == "right side" else windows)[:, AROUND]
 
@@ -180,7 +180,9 @@ def picture_questions() -> tuple[scenes.Scenes, scenes.Questions]:
     return scenes.draw_scenes(4000, most=4, seed=1), asked
 
 
-def picture_logits(model: nn.Module, questions: scenes.Questions, *, blind: bool = False) -> Float[Tensor, "b 2 v"]:
+def picture_logits(
+    model: nn.Module, questions: scenes.Questions, *, blind: bool = False
+) -> Float[Tensor, "b 2 n_words"]:
     """Return logits of the two hidden words, from patches of the picture, or of an empty one."""
     patches = cut_patches(questions.images, scenes.CELL)
     return model(0 * patches if blind else patches, questions.words)[:, :2]
