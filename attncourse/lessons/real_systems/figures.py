@@ -143,11 +143,13 @@ def hearing(
         letters: what was written, one per row of weights.
         hertz: the lowest and the highest frequency of the spectrogram.
     """
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.6, 4.2), height_ratios=[1.3, 1], sharex=True)
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(6.6, 4.2), height_ratios=[1.3, 1])
     n = len(frames)
     top.imshow(frames.T.cpu(), cmap="Greys", origin="lower", aspect="auto", extent=(-0.5, n - 0.5, *hertz))
-    top.set(ylabel="frequency, Hz")
+    top.set(ylabel="frequency, Hz", xticks=range(0, n, 4))
     weights_heatmap(weights, queries=list(letters), keys=[""] * n, ax=bottom)
+    bottom.images[0].set_clim(0, 0.5)  # a note lasts some frames, which share its weight
+    figure.colorbar(bottom.images[0], ax=bottom, label="weight", ticks=[0, 0.25, 0.5])
     bottom.set_xticks(range(0, n, 4), [str(i) for i in range(0, n, 4)], rotation=0)
     bottom.set(xlabel="frame read", ylabel="letter written")
     for note in range(int(playing.max()) + 1):

@@ -89,7 +89,7 @@ def test_a_gaze_frames_what_is_meant():
 def test_a_note_is_framed_in_its_letters_row_where_it_sounds():
     playing = torch.tensor([-1, 0, 0, -1, 1, 1, 1, -1])
     weights = torch.rand(3, 8)
-    top, bottom = hearing(torch.rand(8, 5), weights, playing, ["C", "D", "end"], hertz=(100, 200)).axes
+    top, bottom, _ = hearing(torch.rand(8, 5), weights, playing, ["C", "D", "end"], hertz=(100, 200)).axes
     assert top.images[0].get_extent() == [-0.5, 7.5, 100, 200] and top.images[0].get_array().shape == (5, 8)
     frames = [(p.get_xy(), p.get_width()) for p in bottom.patches]
     assert frames == [((0.5, -0.5), 2), ((3.5, 0.5), 3)]
