@@ -15,7 +15,6 @@ from tests.run_chapters import ROOT
 NOT_YET = {
     "sliding_window",
     "block_sparse",
-    "global_local",
     "linear_attention",
     "grouped_query",
     "latent",
