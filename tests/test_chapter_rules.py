@@ -15,7 +15,6 @@ from tests.run_chapters import ROOT
 NOT_YET = {
     "real_systems",
     "sliding_window",
-    "block_sparse",
     "global_local",
     "linear_attention",
     "kv_cache",
