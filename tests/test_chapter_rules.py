@@ -15,7 +15,6 @@ from tests.run_chapters import ROOT
 NOT_YET = {
     "real_systems",
     "sliding_window",
-    "global_local",
     "linear_attention",
     "grouped_query",
     "latent",
