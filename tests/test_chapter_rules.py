@@ -17,7 +17,6 @@ NOT_YET = {
     "sliding_window",
     "block_sparse",
     "global_local",
-    "linear_attention",
     "kv_cache",
     "grouped_query",
     "latent",

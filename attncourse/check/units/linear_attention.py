@@ -45,7 +45,9 @@ def _one_head(q, k, v, **options):
     return linear_attention(q[None, None], k[None, None], v[None, None], **options)[0, 0]
 
 
-@exercise_check("linear_attention.bytes", function="memory_bytes", points=1, section="a-memory-of-fixed-size")
+@exercise_check(
+    "linear_attention.bytes", function="memory_bytes", points=1, section="the-recurrent-form-a-memory-of-fixed-size"
+)
 def memory_bytes(learner, rng):
     """Predict the bytes of a cache of keys and values, and of the state that takes its place."""
     for least in (150, 20, 2):
@@ -77,7 +79,7 @@ def memory_bytes(learner, rng):
     "linear_attention.reassociate",
     function="attend",
     points=2,
-    section="multiply-in-the-other-order",
+    section="associativity-multiply-in-the-other-order",
     forbids=READY_MADE_ATTENTION,
 )
 def reassociate(learner, rng):
@@ -121,7 +123,7 @@ def _expect_associated(learner, q, k, v):
     "linear_attention.stream",
     function="read_piece",
     points=2,
-    section="a-memory-of-fixed-size",
+    section="the-recurrent-form-a-memory-of-fixed-size",
     forbids=READY_MADE_ATTENTION,
     may_change=(0,),
 )
@@ -148,7 +150,7 @@ def stream(learner, rng):
     "linear_attention.chunks",
     function="attend_in_chunks",
     points=3,
-    section="chunks-both-at-once",
+    section="the-chunked-form",
     forbids=READY_MADE_ATTENTION,
 )
 def chunks(learner, rng):
@@ -190,7 +192,7 @@ def _expect_few_steps(learner, rng, n):
     expect_memory(learner, [q, k, v], wanted, at_most=whole // 8, message=message)
 
 
-@exercise_check("linear_attention.decay", function="left_between", points=2, section="forgetting")
+@exercise_check("linear_attention.decay", function="left_between", points=2, section="decay-retention-and-gates")
 def decay(learner, rng):
     """Repair the matrix of what is left between two steps, which divides 0 by 0 over long texts."""
     n = integer(rng, 10, 15)
