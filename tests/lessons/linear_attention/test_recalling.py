@@ -4,7 +4,7 @@ import pytest
 
 from attncourse.lessons.linear_attention.recalling import MEMORIES, PAIRS, train_memory
 from attncourse.lessons.linear_attention.streaming import EDGES
-from attncourse.lessons.linear_attention.study import NAME, REWRITING, SEEDS
+from attncourse.lessons.linear_attention.study import LONG_SEEDS, LONGER, NAME, REWRITING, SEEDS
 from attncourse.models.study import read_study
 
 
@@ -29,3 +29,10 @@ def test_the_study_has_every_seed_and_every_curve():
         assert {len(row) for part in ("recall", "rewritten") for row in seed[part].values()} == {len(PAIRS)}
         assert {len(row) for row in seed["loss"].values()} == {len(EDGES) - 1}
         assert set(seed["afresh"]) < set(seed["loss"])
+
+
+def test_the_longer_study_has_every_memory_but_softmax():
+    results = read_study(LONGER).results
+    assert list(results) == [str(seed) for seed in LONG_SEEDS]
+    for seed in results.values():
+        assert ["softmax", *seed] == list(MEMORIES) and {len(row) for row in seed.values()} == {len(PAIRS)}
