@@ -46,7 +46,16 @@ def _one_head(q, k, v, **options):
 
 
 @exercise_check(
+<<<<<<< HEAD
     "linear_attention.bytes", function="memory_bytes", points=1, section="the-recurrent-form-a-memory-of-fixed-size"
+=======
+    "linear_attention.bytes",
+    function="memory_bytes",
+    difficulty="easy",
+    importance="core",
+    points=1,
+    section="a-memory-of-fixed-size",
+>>>>>>> main
 )
 def memory_bytes(learner, rng):
     """Predict the bytes of a cache of keys and values, and of the state that takes its place."""
@@ -78,6 +87,8 @@ def memory_bytes(learner, rng):
 @exercise_check(
     "linear_attention.reassociate",
     function="attend",
+    difficulty="easy",
+    importance="core",
     points=2,
     section="associativity-multiply-in-the-other-order",
     forbids=READY_MADE_ATTENTION,
@@ -122,6 +133,8 @@ def _expect_associated(learner, q, k, v):
 @exercise_check(
     "linear_attention.stream",
     function="read_piece",
+    difficulty="medium",
+    importance="core",
     points=2,
     section="the-recurrent-form-a-memory-of-fixed-size",
     forbids=READY_MADE_ATTENTION,
@@ -149,6 +162,8 @@ def stream(learner, rng):
 @exercise_check(
     "linear_attention.chunks",
     function="attend_in_chunks",
+    difficulty="hard",
+    importance="useful",
     points=3,
     section="the-chunked-form",
     forbids=READY_MADE_ATTENTION,
@@ -192,7 +207,18 @@ def _expect_few_steps(learner, rng, n):
     expect_memory(learner, [q, k, v], wanted, at_most=whole // 8, message=message)
 
 
+<<<<<<< HEAD
 @exercise_check("linear_attention.decay", function="left_between", points=2, section="decay-retention-and-gates")
+=======
+@exercise_check(
+    "linear_attention.decay",
+    function="left_between",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="forgetting",
+)
+>>>>>>> main
 def decay(learner, rng):
     """Repair the matrix of what is left between two steps, which divides 0 by 0 over long texts."""
     n = integer(rng, 10, 15)
@@ -260,7 +286,14 @@ def _expect_right_over_a_long_text(learner, steep, rng):
     expect_close(slope.double(), exact, f"{case} the matrix is right and its gradient is not", rtol=3e-3, atol=1e-3)
 
 
-@exercise_check("linear_attention.delta", function="delta_step", points=2, section="the-delta-rule")
+@exercise_check(
+    "linear_attention.delta",
+    function="delta_step",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="the-delta-rule",
+)
 def delta(learner, rng):
     """Take one step of the delta rule: write only what the memory does not say already."""
     for _ in range(2):
@@ -299,6 +332,8 @@ def _expect_replacement(learner, rng, S, key, value):
 @exercise_check(
     "linear_attention.kernel",
     function="causal_scan",
+    difficulty="hard",
+    importance="extra",
     points=2,
     section="the-kernel",
     not_verified="Neither runs your kernel compiled where there is no GPU: there Triton interprets it.",
