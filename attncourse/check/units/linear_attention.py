@@ -46,16 +46,12 @@ def _one_head(q, k, v, **options):
 
 
 @exercise_check(
-<<<<<<< HEAD
-    "linear_attention.bytes", function="memory_bytes", points=1, section="the-recurrent-form-a-memory-of-fixed-size"
-=======
     "linear_attention.bytes",
     function="memory_bytes",
     difficulty="easy",
     importance="core",
     points=1,
-    section="a-memory-of-fixed-size",
->>>>>>> main
+    section="the-recurrent-form-a-memory-of-fixed-size",
 )
 def memory_bytes(learner, rng):
     """Predict the bytes of a cache of keys and values, and of the state that takes its place."""
@@ -207,18 +203,14 @@ def _expect_few_steps(learner, rng, n):
     expect_memory(learner, [q, k, v], wanted, at_most=whole // 8, message=message)
 
 
-<<<<<<< HEAD
-@exercise_check("linear_attention.decay", function="left_between", points=2, section="decay-retention-and-gates")
-=======
 @exercise_check(
     "linear_attention.decay",
     function="left_between",
     difficulty="medium",
     importance="useful",
     points=2,
-    section="forgetting",
+    section="decay-retention-and-gates",
 )
->>>>>>> main
 def decay(learner, rng):
     """Repair the matrix of what is left between two steps, which divides 0 by 0 over long texts."""
     n = integer(rng, 10, 15)
