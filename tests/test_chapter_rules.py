@@ -16,7 +16,6 @@ NOT_YET = {
     "real_systems",
     "sliding_window",
     "block_sparse",
-    "global_local",
     "grouped_query",
     "latent",
     "why_latent",
