@@ -19,7 +19,6 @@ NOT_YET = {
     "grouped_query",
     "latent",
     "why_latent",
-    "write_the_kernel",
     "which_attention",
     "cache_bandwidth",
 }
