@@ -15,7 +15,6 @@ from tests.run_chapters import ROOT
 NOT_YET = {
     "real_systems",
     "sliding_window",
-    "linear_attention",
     "grouped_query",
     "latent",
     "why_latent",
