@@ -167,7 +167,7 @@ def _judge_reset(seen, allowed, step, row, first):
     difficulty="hard",
     importance="core",
     points=3,
-    section="pages",
+    section="paged-caches",
     may_change=(0,),
 )
 def pages(learner, rng):
@@ -267,7 +267,12 @@ def _judge_pages(state, previous, row, size, n_pages, texts):
 
 
 @exercise_check(
-    "kv_cache.quantise", function="quantise", difficulty="medium", importance="useful", points=2, section="fewer-bits"
+    "kv_cache.quantise",
+    function="quantise",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="quantised-caches",
 )
 def quantise(learner, rng):
     """Store vectors as codes of 4 bits with a scale and a zero point for each group of neighbouring entries."""
@@ -343,7 +348,7 @@ def _quantised(learner, x, group, groups, case=""):
     difficulty="medium",
     importance="useful",
     points=2,
-    section="pages",
+    section="prefix-sharing",
     forbids=READY_MADE_ATTENTION,
 )
 def prefix(learner, rng):
@@ -417,7 +422,7 @@ def _attend_both(q, keys, values, k, v):
     difficulty="hard",
     importance="extra",
     points=2,
-    section="pages",
+    section="gathered-or-read-in-place",
     not_verified="Neither runs your kernel compiled where there is no GPU: there Triton interprets it.",
     kernel=True,
 )
