@@ -16,7 +16,6 @@ NOT_YET = {
     "sliding_window",
     "grouped_query",
     "latent",
-    "why_latent",
     "which_attention",
     "cache_bandwidth",
 }
