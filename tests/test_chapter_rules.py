@@ -15,7 +15,6 @@ from tests.run_chapters import ROOT
 NOT_YET = {
     "sliding_window",
     "grouped_query",
-    "why_latent",
     "which_attention",
     "cache_bandwidth",
 }
