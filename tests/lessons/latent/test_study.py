@@ -44,7 +44,7 @@ def test_a_model_can_be_had_as_it_was_before_training(monkeypatch):
 
 def test_a_conversion_of_full_rank_adds_nothing(monkeypatch):
     model = study.base_model(seed=0, trained=False)
-    monkeypatch.setattr(study, "held_out_loss", lambda model: float(model.embed.weight.sum()))
+    monkeypatch.setattr(study, "held_out_loss", lambda model: float(model.embed.weight.detach().sum()))
     found = study.losses_of_conversion(model, ranks=(4, 64))
     assert found["added"] == {name: {"4": 0, "64": 0} for name in ("matrices alone", "weighted by text")}
     for missing in found["left out"].values():
