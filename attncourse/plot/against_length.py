@@ -23,7 +23,7 @@ def _against_length(lengths, curves, *, ylabel, device) -> Axes:
     for (name, values), style, color in zip(curves.items(), ("o-", "s--", "^:"), COLORS, strict=False):
         ax.plot(lengths[: len(values)], values, style, label=name, color=color)
     ax.set(xscale="log", yscale="log", xlabel="length", ylabel=ylabel, title=device)
-    ax.title.set_fontsize(8)
+    ax.title.set_fontsize(9)
     ax.set_xticks(lengths, [str(n) for n in lengths])
     ax.minorticks_off()
     ax.legend()

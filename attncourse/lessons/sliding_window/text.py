@@ -43,7 +43,7 @@ def train_text(
         length: characters of a row; a batch has 768 in all.
     """
     torch.manual_seed(seed)
-    model = DecoderLM(len(CHARACTERS), d_model=64, n_heads=4, n_layers=2, context=LONG)
+    model = DecoderLM(len(CHARACTERS), d_model=64, n_heads=2, n_layers=2, context=LONG)
     mask = None if window is None else local_mask(length, length, window=window)
 
     def draw_loss(model, rng):
@@ -80,7 +80,7 @@ def loss_by_place(
 class CappedDistances(nn.Module):
     """A causal layer with the weights of another, in which a key further away than `most` is turned as one at `most`.
 
-    Han et al. 2023, https://arxiv.org/abs/2308.16137, section 3.2: all keys are still seen, at distances that training knows.
+    Han et al. 2023, https://arxiv.org/abs/2308.16137: all keys are still seen, at distances that training knows.
     """
 
     def __init__(self, layer: MultiHeadAttention, most: int):
