@@ -61,7 +61,7 @@ def _expect_pattern(seen, wanted, case):
             raise Broken(message, Picture(seen, wanted))
 
 
-@exercise_check("sliding_window.cost", function="window_cost", points=2, section="block-by-block")
+@exercise_check("sliding_window.cost", function="window_cost", points=2, section="how-far-a-stack-of-layers-hears")
 def cost(learner, rng):
     """Predict the pairs that a causal window leaves, and the positions that a stack of such layers hears."""
     for _ in range(3):
@@ -114,7 +114,7 @@ def _expect_cost(learner, n, window, dilation, layers):
     )
 
 
-@exercise_check("sliding_window.band", function="band_mask", points=3, section="a-neighbourhood-instead-of-everything")
+@exercise_check("sliding_window.band", function="band_mask", points=3, section="a-sliding-window-is-a-band-shaped-mask")
 def band(learner, rng):
     """Build the mask of a window, dilated or with sinks, when the queries are the last of the positions."""
     for s, t, pattern, case in _patterns(rng):
@@ -156,7 +156,7 @@ def _patterns(rng):
     "sliding_window.repair",
     function="window_attend",
     points=2,
-    section="a-neighbourhood-instead-of-everything",
+    section="a-sliding-window-is-a-band-shaped-mask",
     forbids=READY_MADE_ATTENTION,
 )
 def repair(learner, rng):
@@ -195,7 +195,7 @@ def _expect_exact_for_hard_scores(learner, rng, t, s, window):
     "sliding_window.blocks",
     function="attend_in_blocks",
     points=4,
-    section="block-by-block",
+    section="blocks-of-queries-time-linear-in-the-length",
     forbids=READY_MADE_ATTENTION,
     not_verified="how many pairs you compute: memory is measured, work is not",
 )
@@ -249,7 +249,7 @@ def _windowed(learner, q, k, window):
     "sliding_window.ring",
     function="ring_step",
     points=3,
-    section="a-text-without-end",
+    section="a-text-without-end-the-ring-buffer",
     forbids=READY_MADE_ATTENTION,
     may_change=(0,),
 )

@@ -17,7 +17,7 @@ from .text import LENGTH, LONG, STEPS, WINDOW, loss_by_place, losses_on_long_row
 NAME = "sliding_window_training"
 COMMAND = "python -m attncourse.lessons.sliding_window.study"
 FEWER = 3  # seeds of what takes longest
-LONGER = 3  # times as many steps as the others
+LONGER = 2  # times as many steps as the others
 
 
 def on_text(model, *, window: int | None = None, cap: int | None = None) -> dict[str, float]:
