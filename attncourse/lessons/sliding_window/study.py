@@ -85,7 +85,7 @@ PARTS: tuple[Callable[[int], dict], ...] = (text_study, recall_study)
 def main() -> None:
     """Run the study and write it."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
+    parser.add_argument("--seeds", type=int, default=4, help="how many (default: 4)")
     options = parser.parse_args()
     began = time.perf_counter()
     results = {name: found for part in PARTS for name, found in part(options.seeds).items()}
