@@ -13,11 +13,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def defects(page: Path) -> list[str]:
-    """Return what a reader would trip over: a traceback, text on stderr, a missing picture, a script from elsewhere."""
+    """Return what a reader would trip over: a traceback, text on stderr, a missing picture, a script from elsewhere, a chapter
+    whose terms lead nowhere.
+    """
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     found = []
     if soup.select(".output.traceback, .nboutput .stderr, .output.stderr"):
         found.append("an output cell shows a traceback or text on stderr")
+    if (ROOT / "book" / f"{page.stem}.ipynb").exists() and not soup.select("a.glossary-term[title]"):
+        found.append("no term leads to the glossary")
     for tag, attribute in (("img", "src"), ("script", "src"), ("link[rel=stylesheet]", "href")):
         for element in soup.select(tag):
             target = urlparse(element.get(attribute, ""))

@@ -22,6 +22,7 @@ def build_book_of(folder: Path, *cells: str) -> subprocess.CompletedProcess:
     (folder / "_build" / "offline").mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copy(ROOT / "book" / "references.bib", folder / "book")
+    shutil.copytree(ROOT / "book" / "_extensions", folder / "book" / "_extensions", dirs_exist_ok=True)
     (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n", encoding="utf-8")
     title = nbformat.v4.new_markdown_cell("# Title", id="title")
     code = [nbformat.v4.new_code_cell(source, id=f"cell-{i}") for i, source in enumerate(cells)]

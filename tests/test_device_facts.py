@@ -5,7 +5,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from attncourse.profile.device_facts import DRIVER_NAMES, PRINTED, device_facts, printed_rates
+from attncourse.profile.device_facts import (
+    CHIPS,
+    DRIVER_NAMES,
+    KIB,
+    MIB,
+    PRINTED,
+    chip_levels,
+    device_facts,
+    printed_rates,
+)
 
 KNOWN = {
     "NVIDIA H200": "H200",
@@ -51,3 +60,23 @@ def test_the_facts_of_a_gpu_are_those_of_its_name(monkeypatch):
     assert device_facts("cuda").printed is None and device_facts("cuda").capability == "8.9"
     gpu.name = "NVIDIA L4"
     assert device_facts("cuda").printed is PRINTED["L4"]
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_each_level_is_slower_than_the_one_before(chip):
+    levels = chip_levels(chip)
+    assert [level.name for level in levels] == ["registers", "L1", "L2", "memory"]
+    rates = [level.bandwidth for level in levels if level.bandwidth is not None]
+    assert rates == sorted(rates, reverse=True) and len(rates) >= 3
+    assert levels[-1].bandwidth == PRINTED[chip].bandwidth and levels[-1].size > levels[-2].size
+    assert all(level.source for level in levels)
+
+
+def test_rates_follow_from_what_is_printed():
+    """By hand: 108 multiprocessors at 1.41 GHz; 19.5 TFLOP/s are 9.75e12 multiply-adds of 12 bytes."""
+    registers, shared, l2, memory = chip_levels("A100-SXM4-80GB")
+    assert registers.bandwidth == pytest.approx(117e12) and registers.size == 27 * MIB
+    assert shared.bandwidth == pytest.approx(108 * 128 * 1.41e9, rel=1e-2) and shared.size == 108 * 164 * KIB
+    assert l2.bandwidth == pytest.approx(5120 * 1.41e9, rel=1e-2) and l2.size == 40 * MIB
+    assert memory.bandwidth == 2039e9
+    assert chip_levels("H100")[2].bandwidth is None and chip_levels("T4")[2].bandwidth == 1.27e12

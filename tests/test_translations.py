@@ -8,7 +8,7 @@ import pytest
 import torch
 
 PAGE = (Path(__file__).parents[1] / "book" / "translations.md").read_text(encoding="utf-8")
-COMMON = "Here"
+COMMON = "This course's conventions"
 NOT_RUN = ("FlashAttention", "flash-linear-attention (fla)", "FlashInfer", "vLLM")
 
 
@@ -23,18 +23,20 @@ def code_of(text: str) -> str:
     return "\n".join(re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL))
 
 
-def rows_of(text: str) -> list[tuple[str, str]]:
-    """Ours and theirs of each row of a section's tables."""
-    return re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| .+ \|$", text, flags=re.MULTILINE)
+def pairs_of(text: str) -> list[tuple[str, str]]:
+    """Ours and theirs of each pair of code blocks of a section."""
+    block = r"```\{code-block\} (?:python|text)\n:caption: %s\n(.*?)\n```"
+    pairs = re.findall(block % "attncourse" + r"\n\n" + block % r"[^\n]+", text, flags=re.DOTALL)
+    return [(ours, theirs) for ours, theirs in pairs]
 
 
 SECTIONS = sections()
 RUN = [name for name in SECTIONS if name != COMMON and name not in NOT_RUN]
 SAME, DIFFERENT = [], []
 for name in RUN:
-    same, _, different = SECTIONS[name].partition("\nLooks alike:\n")
-    SAME += [(name, *row) for row in rows_of(same)]
-    DIFFERENT += [(name, *row) for row in rows_of(different)]
+    same, _, different = SECTIONS[name].partition("\n### Looks alike, and is not")
+    SAME += [(name, *pair) for pair in pairs_of(same)]
+    DIFFERENT += [(name, *pair) for pair in pairs_of(different)]
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +71,21 @@ def test_what_looks_alike_is_not_the_same(section, here, there, namespaces):
     assert not (ours - theirs).abs().max() < 0.05, "NaN differs too"
 
 
-def test_no_row_of_a_table_escapes():
-    rows = [line for line in PAGE.splitlines() if line.startswith("| `")]
-    assert len(rows) == len(SAME) + len(DIFFERENT) + sum(len(rows_of(SECTIONS[name])) for name in NOT_RUN)
+def test_no_pair_escapes():
+    blocks = re.findall(r"^:caption: (.+)$", PAGE, flags=re.MULTILINE)
+    assert blocks[::2] == ["attncourse"] * (len(blocks) // 2) and "attncourse" not in blocks[1::2]
+    assert len(blocks) // 2 == len(SAME) + len(DIFFERENT) + sum(len(pairs_of(SECTIONS[name])) for name in NOT_RUN)
     assert (
         len(SAME) >= 30
         and len(DIFFERENT) >= 5
-        and all(rows_of(text) for name, text in SECTIONS.items() if name != COMMON)
+        and all(pairs_of(text) for name, text in SECTIONS.items() if name != COMMON)
     )
 
 
 @pytest.mark.parametrize("name", NOT_RUN)
 def test_what_was_not_run_says_so_and_where_it_is_from(name):
     assert "Not run: " in SECTIONS[name] and "https://" in SECTIONS[name]
-    for _, there in rows_of(SECTIONS[name]):
+    for _, there in pairs_of(SECTIONS[name]):
         ast.parse(there)
 
 

@@ -109,6 +109,8 @@ class Check:
     forbids: tuple[str, ...] = ()
     may_change: tuple[int, ...] = ()
     kernel: bool | str = False
+    difficulty: str = "medium"
+    importance: str = "useful"
 
     @property
     def unit(self) -> str:
@@ -165,6 +167,9 @@ class Verdict:
         return None if self.picture is None else png(expected_beside_got(self.picture))
 
 
+DIFFICULTIES = ("easy", "medium", "hard")
+IMPORTANCES = ("core", "useful", "extra")
+
 CHECKS: dict[str, Check] = {}
 UNITS: dict[str, Unit] = {}
 
@@ -206,6 +211,8 @@ def exercise_check(
     forbids: tuple[str, ...] = (),
     may_change: tuple[int, ...] = (),
     kernel: bool | str = False,
+    difficulty: str = "medium",
+    importance: str = "useful",
 ):
     """Register the decorated `judge(learner, rng)` as the check of an exercise.
 
@@ -221,12 +228,30 @@ def exercise_check(
         may_change: positions of arguments that the function may change in place: what it is to fill, or its own state.
         kernel: the work is to be done by Triton kernels of the learner's, which stay inside their tensors; "merged":
             PyTorch may go on from what these wrote, and from nothing else.
+        difficulty: among the exercises of the course, one of DIFFICULTIES.
+        importance: one of IMPORTANCES: what later chapters stand on is "core", what goes further "extra".
     """
+    for value, allowed in ((difficulty, DIFFICULTIES), (importance, IMPORTANCES)):
+        if value not in allowed:
+            raise ValueError(f"exercise {name!r} must be one of {', '.join(allowed)}, and says {value!r}")
 
     def register(judge):
         if name in CHECKS:
             raise ValueError(f"a check named {name!r} exists already")
-        CHECKS[name] = Check(name, function, points, judge, not_verified, seconds, section, forbids, may_change, kernel)
+        CHECKS[name] = Check(
+            name,
+            function,
+            points,
+            judge,
+            not_verified,
+            seconds,
+            section,
+            forbids,
+            may_change,
+            kernel,
+            difficulty,
+            importance,
+        )
         return judge
 
     return register

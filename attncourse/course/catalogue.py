@@ -60,7 +60,15 @@ def described(unit: Unit) -> dict[str, Any]:
         "prerequisites": list(unit.prerequisites),
         "points": sum(check.points for check in checks),
         "exercises": [
-            {"name": c.name, "function": c.function, "points": c.points, "section": c.section, "asks": asks(c)}
+            {
+                "name": c.name,
+                "function": c.function,
+                "points": c.points,
+                "section": c.section,
+                "difficulty": c.difficulty,
+                "importance": c.importance,
+                "asks": asks(c),
+            }
             for c in checks
         ],
     }

@@ -7,6 +7,7 @@ from attncourse.rooms import Room, rooms
 
 from .catalogue import checks_of
 from .chapters import title_of
+from .exercises_page import anchor
 
 BEGIN, END = "<!-- mechanisms -->", "<!-- end of mechanisms -->"
 
@@ -71,7 +72,7 @@ def _asked(unit: str) -> str:
 
 def _page_of(unit: str) -> str:
     """Return the unit's section in the book's page of exercises."""
-    return f"exercises.md#{UNITS[unit].title.lower().replace(' ', '-')}-exercises"
+    return f"exercises.md#{anchor(UNITS[unit])}"
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""What a device is: its name and size, and the peak rates that its vendor prints."""
+"""What a device is: its name and size, the peak rates that its vendor prints, and the levels of its memory."""
 
 import contextlib
 import importlib.metadata
@@ -68,6 +68,72 @@ def printed_rates(name: str) -> Printed | None:
     """
     chip = name.removeprefix("NVIDIA ").removeprefix("Tesla ")
     return PRINTED[DRIVER_NAMES[chip]] if chip in DRIVER_NAMES else None
+
+
+KIB, MIB = 2**10, 2**20
+OPERANDS = 12  # bytes that a multiply-add reads from registers: three numbers of four bytes
+BANKS = 32 * 4  # bytes per clock that a multiprocessor reads from its shared memory (CUDA programming guide: 32 banks)
+
+
+@dataclass(frozen=True)
+class Level:
+    """A level is one kind of memory of a chip.
+
+    Attributes:
+        name: "registers", "L1" (a GPU's shared memory), "L2", "L3" or "memory".
+        size: bytes, of all multiprocessors together; of a processor what one core uses.
+        bandwidth: bytes per second, by all multiprocessors together; of a processor by one thread. None where the
+            vendor prints none.
+        source: where the bandwidth comes from.
+    """
+
+    name: str
+    size: float
+    bandwidth: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class _Chip:
+    units: int  # multiprocessors
+    lanes: int  # float32 multiply-adds of one per clock
+    shared: int  # bytes of shared memory of one, at most
+    l2: int
+    memory: float
+
+
+# NVIDIA's whitepapers of the Turing architecture, of the A100 (p. 35-43) and of the H100 (p. 39-41).
+CHIPS = {
+    "T4": _Chip(40, 64, 64 * KIB, 4 * MIB, 16e9),
+    "A100-SXM4-80GB": _Chip(108, 64, 164 * KIB, 40 * MIB, 80e9),
+    "H100": _Chip(132, 128, 228 * KIB, 50 * MIB, 80e9),
+}
+L2_PER_CLOCK = {"A100-SXM4-80GB": 5120}  # bytes: the A100's whitepaper, p. 35; the others' is not printed
+# Jia et al. 2019, https://arxiv.org/abs/1903.07486.
+MICROBENCHMARKS = {("T4", "L1"): 3.662e12, ("T4", "L2"): 1.27e12}
+
+
+def chip_levels(chip: str) -> list[Level]:
+    """Return the memory hierarchy of a GPU, the fastest level first; `chip` is a key of `CHIPS`.
+
+    The clock is the one at which the printed float32 rate is reached.
+    """
+    facts, printed = CHIPS[chip], PRINTED[chip]
+    multiply_adds = printed.matmul["float32"] / 2
+    clock = multiply_adds / (facts.lanes * facts.units)
+    derived = {
+        "L1": (BANKS * facts.units * clock, "32 banks of 4 bytes per clock"),
+        "L2": (L2_PER_CLOCK[chip] * clock, "bytes per clock, whitepaper")
+        if chip in L2_PER_CLOCK
+        else (None, "not printed"),
+    }
+    levels = [Level("registers", 256 * KIB * facts.units, OPERANDS * multiply_adds, "operands at the float32 rate")]
+    for name, size in (("L1", facts.shared * facts.units), ("L2", facts.l2)):
+        bandwidth, source = derived[name]
+        if (chip, name) in MICROBENCHMARKS:
+            bandwidth, source = MICROBENCHMARKS[chip, name], "measured, Jia et al. 2019"
+        levels.append(Level(name, size, bandwidth, source))
+    return [*levels, Level("memory", facts.memory, printed.bandwidth, printed.source)]
 
 
 @dataclass(frozen=True)

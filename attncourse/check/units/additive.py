@@ -31,7 +31,14 @@ def _scores(q, k, w_q, w_k, w_score):
     return additive_scores(q[None, None], k[None, None], w_q, w_k, w_score)[0, 0]
 
 
-@exercise_check("additive.score", function="additive_score", points=3, section="additive-attention")
+@exercise_check(
+    "additive.score",
+    function="additive_score",
+    difficulty="easy",
+    importance="core",
+    points=3,
+    section="additive-attention",
+)
 def score(learner, rng):
     """Score every pair of query and key by w_score . tanh(w_q q + w_k k)."""
     t, s, dq, dk, a = unlike_sizes(rng, 5)
@@ -95,7 +102,14 @@ def _far_scores(queries, memory, flags, parameters, *, signs, level, flagged):
     return queries, memory, w_q, w_k, torch.cat([w_score, w_score.new_tensor([level, flagged])])
 
 
-@exercise_check("additive.context", function="additive_context", points=3, section="additive-attention")
+@exercise_check(
+    "additive.context",
+    function="additive_context",
+    difficulty="easy",
+    importance="useful",
+    points=3,
+    section="additive-attention",
+)
 def context(learner, rng):
     """Read the values by the alignment, as if padded keys did not exist."""
     b, t, s, dq, dk, a = unlike_sizes(rng, 6, high=17)
@@ -143,7 +157,9 @@ def context(learner, rng):
             expect_close_far(x, truth, what)
 
 
-@exercise_check("additive.cost", function="additive_cost", points=2, section="what-it-costs")
+@exercise_check(
+    "additive.cost", function="additive_cost", difficulty="easy", importance="extra", points=2, section="what-it-costs"
+)
 def cost(learner, rng):
     """Predict the multiplications and the bytes of the hidden layer, from the shapes."""
     for _ in range(6):
@@ -178,7 +194,14 @@ def _alignment(scores, lengths):
     return masks.masked_softmax(masks.apply_mask(scores, masks.length_mask(lengths, scores.shape[-1])[:, 0]))
 
 
-@exercise_check("additive.repair", function="masked_alignment", points=2, section="where-it-fails")
+@exercise_check(
+    "additive.repair",
+    function="masked_alignment",
+    difficulty="easy",
+    importance="useful",
+    points=2,
+    section="where-it-fails",
+)
 def repair(learner, rng):
     """Repair an alignment whose mask comes after the softmax."""
     b, t, s = unlike_sizes(rng, 3, low=5)

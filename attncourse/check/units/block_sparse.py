@@ -29,7 +29,14 @@ def _as_mask(sets, n):
     return mask
 
 
-@exercise_check("block_sparse.strided", function="strided_set", points=2, section="strided-fixed-dilated-random")
+@exercise_check(
+    "block_sparse.strided",
+    function="strided_set",
+    difficulty="easy",
+    importance="core",
+    points=2,
+    section="strided-fixed-dilated-random",
+)
 def strided(learner, rng):
     """Write the strided pattern as the sorted list of the positions that one query sees."""
     n = integer(rng, 20, 26)
@@ -66,7 +73,12 @@ def _integers(positions, case):
 
 
 @exercise_check(
-    "block_sparse.computed", function="pairs", points=2, section="blocks-because-machines-do-not-do-single-pairs"
+    "block_sparse.computed",
+    function="pairs",
+    difficulty="medium",
+    importance="core",
+    points=2,
+    section="blocks-because-machines-do-not-do-single-pairs",
 )
 def computed(learner, rng):
     """Predict what a pattern costs: pairs that are wanted, and pairs that its live blocks compute."""
@@ -107,7 +119,14 @@ def _expect_counts(learner, mask, n, block):
     expect(paid == truth, f"{case}: the number of computed pairs is wrong")
 
 
-@exercise_check("block_sparse.compose", function="big_bird", points=2, section="strided-fixed-dilated-random")
+@exercise_check(
+    "block_sparse.compose",
+    function="big_bird",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="strided-fixed-dilated-random",
+)
 def compose(learner, rng):
     """Compose a band, random blocks and global blocks into one grid of live blocks."""
     drawn = (torch.randperm(4, generator=rng) + 1).tolist()
@@ -138,7 +157,14 @@ def compose(learner, rng):
         expect(torch.equal(got, whole), "a block that two parts share is dead: a union keeps what is in either")
 
 
-@exercise_check("block_sparse.layers", function="layers_needed", points=3, section="how-far-does-it-reach")
+@exercise_check(
+    "block_sparse.layers",
+    function="layers_needed",
+    difficulty="medium",
+    importance="extra",
+    points=3,
+    section="how-far-does-it-reach",
+)
 def layers(learner, rng):
     """Count layers until every position depends on its whole past; None where that never happens."""
     for name, mask in _causal_patterns(rng):
@@ -211,6 +237,8 @@ def _rows_of(live):
 @exercise_check(
     "block_sparse.gather",
     function="attend_live",
+    difficulty="hard",
+    importance="useful",
     points=3,
     section="gather-what-is-live",
     forbids=READY_MADE_ATTENTION,
@@ -309,7 +337,12 @@ def _whole_blocks(q, k, v, live, block):
 
 
 @exercise_check(
-    "block_sparse.kinds", function="kinds", points=2, section="blocks-because-machines-do-not-do-single-pairs"
+    "block_sparse.kinds",
+    function="kinds",
+    difficulty="medium",
+    importance="extra",
+    points=2,
+    section="blocks-because-machines-do-not-do-single-pairs",
 )
 def kinds(learner, rng):
     """Repair a function that tells dead, partial and whole blocks apart, and errs at the edge."""

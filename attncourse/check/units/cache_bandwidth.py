@@ -36,7 +36,14 @@ def _step_seconds(batch, n_heads, n_kv_heads, head_dim, context, window, itemsiz
     return read / bandwidth, 4 * batch * n_heads * head_dim * tokens / flops
 
 
-@exercise_check("cache_bandwidth.step_seconds", function="step_seconds", points=2, section="predict")
+@exercise_check(
+    "cache_bandwidth.step_seconds",
+    function="step_seconds",
+    difficulty="easy",
+    importance="core",
+    points=2,
+    section="predict",
+)
 def step_seconds(learner, rng):
     """Predict the time of one step of decoding from what it reads and computes."""
     # In the first cases lies a factor between the bounds that no mistake crosses; in the last ones they are close.
@@ -99,7 +106,12 @@ def _judge_seconds(got, batch, n_heads, n_kv_heads, head_dim, context, window, i
 
 
 @exercise_check(
-    "cache_bandwidth.splits", function="choose_splits", points=3, section="one-program-a-head-starves-the-chip"
+    "cache_bandwidth.splits",
+    function="choose_splits",
+    difficulty="medium",
+    importance="useful",
+    points=3,
+    section="one-program-a-head-starves-the-chip",
 )
 def splits(learner, rng):
     """Choose the fewest splits that give every slot of a chip a program, without splits that are too short."""
@@ -167,7 +179,12 @@ TURNING = {
 
 
 @exercise_check(
-    "cache_bandwidth.turning", function="compute_bound_batch", points=3, section="tokens-a-second-of-a-whole-model"
+    "cache_bandwidth.turning",
+    function="compute_bound_batch",
+    difficulty="medium",
+    importance="core",
+    points=3,
+    section="tokens-a-second-of-a-whole-model",
 )
 def turning(learner, rng):
     """Find the smallest batch that is bound by computing, if there is one and it fits."""
@@ -336,7 +353,14 @@ def _row(mechanism: str, form: str, b: int, s: int, times: tuple[float, float, f
     return replace(row, seconds=median, low=low, high=high, peak_bytes=10)
 
 
-@exercise_check("cache_bandwidth.verdicts", function="beyond_the_noise", points=3, section="make-a-record")
+@exercise_check(
+    "cache_bandwidth.verdicts",
+    function="beyond_the_noise",
+    difficulty="medium",
+    importance="extra",
+    points=3,
+    section="make-a-record",
+)
 def verdicts(learner, rng):
     """Read two records of measurements, and say which rows differ by more than the noise."""
     for _ in range(2):

@@ -45,7 +45,14 @@ def _placed_hubs(rng, t):
     return [t - 1, 0], [0], [i + j, i], [far, 1, i]
 
 
-@exercise_check("global_local.pairs", function="count_pairs", points=2, section="count-the-pairs")
+@exercise_check(
+    "global_local.pairs",
+    function="count_pairs",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="count-the-pairs",
+)
 def pairs(learner, rng):
     """Predict how many pairs the pattern has."""
     t = integer(rng, 60, 200)
@@ -74,7 +81,9 @@ def _expect_pairs(learner, t, radius, hubs):
     expect(got == wanted, f"{case}: the number of pairs is wrong")
 
 
-@exercise_check("global_local.mask", function="hub_mask", points=2, section="who-reads-whom")
+@exercise_check(
+    "global_local.mask", function="hub_mask", difficulty="easy", importance="core", points=2, section="who-reads-whom"
+)
 def mask(learner, rng):
     """Build the mask of neighbours, global tokens and padding."""
     t, radius = integer(rng, 16, 21), integer(rng, 2, 4)
@@ -118,6 +127,8 @@ def _expect_pattern(seen, t, radius, hubs, length, *, case):
 @exercise_check(
     "global_local.symmetric",
     function="attend",
+    difficulty="easy",
+    importance="useful",
     points=2,
     section="who-reads-whom",
     forbids=READY_MADE_ATTENTION,
@@ -179,7 +190,14 @@ def _layers(t, i, j, radii, hubs):
     return 0
 
 
-@exercise_check("global_local.layers", function="layers_needed", points=2, section="two-hops")
+@exercise_check(
+    "global_local.layers",
+    function="layers_needed",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="two-hops",
+)
 def layers(learner, rng):
     """Predict after how many layers one token knows of another."""
     t, radii = 60, [1, 2, 4, 8]
@@ -245,6 +263,8 @@ def _expect_layers(learner, rng, radii):
 @exercise_check(
     "global_local.projections",
     function="longformer_head",
+    difficulty="medium",
+    importance="extra",
     points=3,
     section="projections-of-their-own",
     forbids=READY_MADE_ATTENTION,
@@ -322,6 +342,8 @@ def _expect_exact_head(learner, rng, t, radius, hubs):
 @exercise_check(
     "global_local.blocks",
     function="attend_in_blocks",
+    difficulty="hard",
+    importance="extra",
     points=3,
     section="blocks-and-hubs",
     forbids=READY_MADE_ATTENTION,

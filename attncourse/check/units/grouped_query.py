@@ -18,7 +18,14 @@ exercise_unit(
 )
 
 
-@exercise_check("grouped_query.cost", function="decode_cost", points=2, section="what-is-saved-bytes")
+@exercise_check(
+    "grouped_query.cost",
+    function="decode_cost",
+    difficulty="easy",
+    importance="core",
+    points=2,
+    section="what-is-saved-bytes",
+)
 def cost(learner, rng):
     """Predict the bytes of a cache, and the operations that each byte read is worth."""
     for itemsize, g, r in ((4, 5, 3), (2, 7, 4), (1, 4, 7), (2, 1, 6), (1, 6, 1), (4, 3, 8)):
@@ -46,6 +53,8 @@ def cost(learner, rng):
 @exercise_check(
     "grouped_query.share",
     function="attend_shared",
+    difficulty="medium",
+    importance="core",
     points=3,
     section="who-reads-whose-keys",
     forbids=READY_MADE_ATTENTION,
@@ -90,7 +99,14 @@ def share(learner, rng):
     expect_memory(learner, [q, k, v], wanted, at_most=copies // 3, message=message)
 
 
-@exercise_check("grouped_query.pool", function="pool_heads", points=2, section="from-a-trained-model-to-fewer-heads")
+@exercise_check(
+    "grouped_query.pool",
+    function="pool_heads",
+    difficulty="easy",
+    importance="useful",
+    points=2,
+    section="from-a-trained-model-to-fewer-heads",
+)
 def pool(learner, rng):
     """Turn a projection to many heads into one to fewer: the mean of each group."""
     for g, r in ((1, 3), (2, 3), (3, 2), (4, 1)):
@@ -112,7 +128,14 @@ def pool(learner, rng):
         expect_close(got, wanted, f"{case}: the projection is not the mean of each group's heads")
 
 
-@exercise_check("grouped_query.split", function="merge_splits", points=3, section="what-is-saved-time")
+@exercise_check(
+    "grouped_query.split",
+    function="merge_splits",
+    difficulty="medium",
+    importance="useful",
+    points=3,
+    section="what-is-saved-time",
+)
 def split(learner, rng):
     """Merge the outputs of any number of splits by their log-sum-exps."""
     r, dk, dv = primes(rng, 3, most=11)
@@ -196,6 +219,8 @@ def _judge_empty_splits(learner, scores, v):
 @exercise_check(
     "grouped_query.kernel",
     function="decode",
+    difficulty="hard",
+    importance="extra",
     points=3,
     section="what-is-saved-time",
     not_verified="Neither runs your kernel compiled where there is no GPU: there Triton interprets it.",

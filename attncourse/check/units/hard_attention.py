@@ -51,6 +51,8 @@ def _expect_index(got, rows):
 @exercise_check(
     "hard_attention.mislead",
     function="soft_alone_is_right",
+    difficulty="medium",
+    importance="useful",
     points=2,
     section="soft-attention-mixes-hard-attention-draws",
 )
@@ -75,7 +77,14 @@ def mislead(learner, rng):
     )
 
 
-@exercise_check("hard_attention.sample", function="sample", points=3, section="gumbel-max-a-draw-is-a-maximum")
+@exercise_check(
+    "hard_attention.sample",
+    function="sample",
+    difficulty="easy",
+    importance="core",
+    points=3,
+    section="gumbel-max-a-draw-is-a-maximum",
+)
 def sample(learner, rng):
     """Draw from softmax by the Gumbel-max trick, from uniform numbers that are given."""
     largest = [_chooses_largest(learner, rng, s) for s in sizes(rng, 2)]
@@ -131,6 +140,8 @@ def _expect_no_known_mistake(got, row, uniform):
 @exercise_check(
     "hard_attention.expectation",
     function="expected_cost",
+    difficulty="medium",
+    importance="useful",
     points=2,
     section="the-choice-has-no-gradient-the-expected-cost-has-one",
 )
@@ -167,6 +178,8 @@ def _expect_balanced(gradient):
 @exercise_check(
     "hard_attention.score_function",
     function="score_function_gradient",
+    difficulty="medium",
+    importance="core",
     points=2,
     section="the-score-function-estimator-reinforce",
 )
@@ -208,6 +221,8 @@ def _expect_estimate(learner, scores, index, paid, baseline):
 @exercise_check(
     "hard_attention.straight_through",
     function="straight_through",
+    difficulty="medium",
+    importance="useful",
     points=2,
     section="gumbel-softmax-and-the-straight-through-estimator",
 )
@@ -254,7 +269,12 @@ def _expect_straight_through(learner, scores, noise, temperature, rng):
 
 
 @exercise_check(
-    "hard_attention.variance", function="estimator_variance", points=3, section="a-baseline-lowers-the-variance"
+    "hard_attention.variance",
+    function="estimator_variance",
+    difficulty="hard",
+    importance="extra",
+    points=3,
+    section="a-baseline-lowers-the-variance",
 )
 def variance(learner, rng):
     """Predict the variance of the score-function estimate of one draw, from scores, costs and baseline."""

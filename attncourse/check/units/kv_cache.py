@@ -19,7 +19,14 @@ exercise_unit(
 )
 
 
-@exercise_check("kv_cache.bytes", function="token_bytes", points=1, section="what-decoding-costs")
+@exercise_check(
+    "kv_cache.bytes",
+    function="token_bytes",
+    difficulty="easy",
+    importance="core",
+    points=1,
+    section="what-decoding-costs",
+)
 def token_bytes(learner, rng):
     """Predict the bytes that a model's cache takes for a token, in bfloat16 and in codes of 4 bits."""
     for g, r, words in ((integer(rng, 6, 9), 5, 1), (1, integer(rng, 5, 9), 3), (integer(rng, 5, 9), 1, 2), (7, 2, 5)):
@@ -47,6 +54,8 @@ def token_bytes(learner, rng):
 @exercise_check(
     "kv_cache.step",
     function="decode_step",
+    difficulty="medium",
+    importance="core",
     points=2,
     section="keep-the-keys-and-values",
     forbids=READY_MADE_ATTENTION,
@@ -94,6 +103,8 @@ def _stepped(got, shape, what="the output"):
 @exercise_check(
     "kv_cache.reset",
     function="serve_step",
+    difficulty="medium",
+    importance="useful",
     points=2,
     section="the-forgotten-reset",
     forbids=READY_MADE_ATTENTION,
@@ -150,7 +161,15 @@ def _judge_reset(seen, allowed, step, row, first):
         raise Broken(f"{where} does not see step {place(blind)[0]}, a token of its own text", picture)
 
 
-@exercise_check("kv_cache.pages", function="append_token", points=3, section="pages", may_change=(0,))
+@exercise_check(
+    "kv_cache.pages",
+    function="append_token",
+    difficulty="hard",
+    importance="core",
+    points=3,
+    section="paged-caches",
+    may_change=(0,),
+)
 def pages(learner, rng):
     """Append to sequences in pages that forks share: find page and slot, take a page, or copy one that others hold."""
     for size in (integer(rng, 3, 6), 2, 1):
@@ -247,7 +266,14 @@ def _judge_pages(state, previous, row, size, n_pages, texts):
     )
 
 
-@exercise_check("kv_cache.quantise", function="quantise", points=2, section="fewer-bits")
+@exercise_check(
+    "kv_cache.quantise",
+    function="quantise",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="quantised-caches",
+)
 def quantise(learner, rng):
     """Store vectors as codes of 4 bits with a scale and a zero point for each group of neighbouring entries."""
     group, rows, groups = primes(rng, 3)
@@ -317,7 +343,13 @@ def _quantised(learner, x, group, groups, case=""):
 
 
 @exercise_check(
-    "kv_cache.prefix", function="attend_after_prefix", points=2, section="pages", forbids=READY_MADE_ATTENTION
+    "kv_cache.prefix",
+    function="attend_after_prefix",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="prefix-sharing",
+    forbids=READY_MADE_ATTENTION,
 )
 def prefix(learner, rng):
     """Attend from many sequences to a prefix that all share and that is kept once, and to what each has of its own."""
@@ -387,8 +419,10 @@ def _attend_both(q, keys, values, k, v):
 @exercise_check(
     "kv_cache.kernel",
     function="gather",
+    difficulty="hard",
+    importance="extra",
     points=2,
-    section="pages",
+    section="gathered-or-read-in-place",
     not_verified="Neither runs your kernel compiled where there is no GPU: there Triton interprets it.",
     kernel=True,
 )

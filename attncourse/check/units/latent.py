@@ -19,7 +19,14 @@ exercise_unit(
 )
 
 
-@exercise_check("latent.bytes", function="cache_bytes", points=2, section="what-a-token-leaves-behind")
+@exercise_check(
+    "latent.bytes",
+    function="cache_bytes",
+    difficulty="easy",
+    importance="core",
+    points=2,
+    section="what-a-token-leaves-behind",
+)
 def cache_bytes(learner, rng):
     """Predict the bytes that a token leaves behind in all layers, with multi-head and with latent attention."""
     for heads in (integer(rng, 61, 90), integer(rng, 5, 7), integer(rng, 7, 60)):
@@ -43,7 +50,14 @@ def cache_bytes(learner, rng):
         expect(latent == 2 * layers * (rank + rope), f"{case}: the bytes of latent attention are wrong")
 
 
-@exercise_check("latent.compress", function="compress", points=2, section="low-rank-found-in-real-keys")
+@exercise_check(
+    "latent.compress",
+    function="compress",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="low-rank-found-in-real-keys",
+)
 def compress(learner, rng):
     """Replace the projections of keys and values by a shared latent of a given rank, as close as can be."""
     dk, dv = 11, 7
@@ -105,6 +119,8 @@ def _draw(rng, *, h, s, n, p, r, dv):
 @exercise_check(
     "latent.absorb",
     function="absorbed_attend",
+    difficulty="hard",
+    importance="core",
     points=3,
     section="absorbed-equals-expanded",
     forbids=READY_MADE_ATTENTION,
@@ -159,7 +175,14 @@ def _absorbed(q, latent, w_uk, w_uv, **options):
     return latent_attention_absorbed(q[None, :, None], *nothing, w_uk, w_uv, **options)[0, :, 0]
 
 
-@exercise_check("latent.rotary", function="decoupled_scores", points=3, section="decoupled-rotary")
+@exercise_check(
+    "latent.rotary",
+    function="decoupled_scores",
+    difficulty="hard",
+    importance="useful",
+    points=3,
+    section="decoupled-rotary",
+)
 def rotary(learner, rng):
     """Score with decoupled rotary keys: turn what may be turned, and nothing else."""
     h, s = primes(rng, 2)
@@ -212,6 +235,8 @@ def rotary(learner, rng):
 @exercise_check(
     "latent.decode",
     function="decode_step",
+    difficulty="hard",
+    importance="useful",
     points=4,
     section="what-a-token-leaves-behind",
     forbids=READY_MADE_ATTENTION,

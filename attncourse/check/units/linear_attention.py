@@ -45,7 +45,14 @@ def _one_head(q, k, v, **options):
     return linear_attention(q[None, None], k[None, None], v[None, None], **options)[0, 0]
 
 
-@exercise_check("linear_attention.bytes", function="memory_bytes", points=1, section="a-memory-of-fixed-size")
+@exercise_check(
+    "linear_attention.bytes",
+    function="memory_bytes",
+    difficulty="easy",
+    importance="core",
+    points=1,
+    section="a-memory-of-fixed-size",
+)
 def memory_bytes(learner, rng):
     """Predict the bytes of a cache of keys and values, and of the state that takes its place."""
     for least in (150, 20, 2):
@@ -76,6 +83,8 @@ def memory_bytes(learner, rng):
 @exercise_check(
     "linear_attention.reassociate",
     function="attend",
+    difficulty="easy",
+    importance="core",
     points=2,
     section="multiply-in-the-other-order",
     forbids=READY_MADE_ATTENTION,
@@ -120,6 +129,8 @@ def _expect_associated(learner, q, k, v):
 @exercise_check(
     "linear_attention.stream",
     function="read_piece",
+    difficulty="medium",
+    importance="core",
     points=2,
     section="a-memory-of-fixed-size",
     forbids=READY_MADE_ATTENTION,
@@ -147,6 +158,8 @@ def stream(learner, rng):
 @exercise_check(
     "linear_attention.chunks",
     function="attend_in_chunks",
+    difficulty="hard",
+    importance="useful",
     points=3,
     section="chunks-both-at-once",
     forbids=READY_MADE_ATTENTION,
@@ -190,7 +203,14 @@ def _expect_few_steps(learner, rng, n):
     expect_memory(learner, [q, k, v], wanted, at_most=whole // 8, message=message)
 
 
-@exercise_check("linear_attention.decay", function="left_between", points=2, section="forgetting")
+@exercise_check(
+    "linear_attention.decay",
+    function="left_between",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="forgetting",
+)
 def decay(learner, rng):
     """Repair the matrix of what is left between two steps, which divides 0 by 0 over long texts."""
     n = integer(rng, 10, 15)
@@ -258,7 +278,14 @@ def _expect_right_over_a_long_text(learner, steep, rng):
     expect_close(slope.double(), exact, f"{case} the matrix is right and its gradient is not", rtol=3e-3, atol=1e-3)
 
 
-@exercise_check("linear_attention.delta", function="delta_step", points=2, section="the-delta-rule")
+@exercise_check(
+    "linear_attention.delta",
+    function="delta_step",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="the-delta-rule",
+)
 def delta(learner, rng):
     """Take one step of the delta rule: write only what the memory does not say already."""
     for _ in range(2):
@@ -297,6 +324,8 @@ def _expect_replacement(learner, rng, S, key, value):
 @exercise_check(
     "linear_attention.kernel",
     function="causal_scan",
+    difficulty="hard",
+    importance="extra",
     points=2,
     section="the-kernel",
     not_verified="Neither runs your kernel compiled where there is no GPU: there Triton interprets it.",

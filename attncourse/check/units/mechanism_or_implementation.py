@@ -27,6 +27,8 @@ def _step_expected(top, total, mixed, scores, values):
 @exercise_check(
     "mechanism_or_implementation.rescale",
     function="take_tile",
+    difficulty="medium",
+    importance="core",
     points=2,
     section="the-online-softmax",
     may_change=(0, 1, 2),  # the running state
@@ -162,7 +164,14 @@ WHY_NOT = {
 }
 
 
-@exercise_check("mechanism_or_implementation.separate", function="separate", points=3, section="a-test-that-decides")
+@exercise_check(
+    "mechanism_or_implementation.separate",
+    function="separate",
+    difficulty="hard",
+    importance="core",
+    points=3,
+    section="a-test-that-decides",
+)
 def separate(learner, rng):
     """Construct inputs that tell two functions apart, or say that there are none."""
     names = ("window", "whole blocks", "from the start", "no maximum", "reordered")
@@ -200,7 +209,14 @@ def _why_not(name: str, q, k, v) -> str:
     return "all your values are equal, so that every mixture is" if bool((v == v[0]).all()) else WHY_NOT[name]
 
 
-@exercise_check("mechanism_or_implementation.traffic", function="keys_outside", points=3, section="traffic-counted")
+@exercise_check(
+    "mechanism_or_implementation.traffic",
+    function="keys_outside",
+    difficulty="hard",
+    importance="useful",
+    points=3,
+    section="traffic-counted",
+)
 def traffic(learner, rng):
     """Count the bytes that tiled attention moves when the keys' loop is the outer one."""
     for itemsize in (2, *_shuffled(rng, [1, 4, 8])):
@@ -231,7 +247,12 @@ def traffic(learner, rng):
 
 
 @exercise_check(
-    "mechanism_or_implementation.served", function="served_at_once", points=2, section="layouts-a-day-of-requests"
+    "mechanism_or_implementation.served",
+    function="served_at_once",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="layouts-a-day-of-requests",
 )
 def served(learner, rng):
     """Count the requests that fit a memory at once, in stretches for the longest and in pages."""
@@ -322,7 +343,7 @@ NAMED = (5, 6, 7)  # numbers of bits that no two mistakes take for the same numb
 
 
 @exercise_check(
-    "mechanism_or_implementation.bits", function="fewest_bits", points=2,
+    "mechanism_or_implementation.bits", function="fewest_bits", difficulty="medium", importance="extra", points=2,
     section="few-bits-an-approximation-and-its-bound",
 )  # fmt: skip
 def bits(learner, rng):

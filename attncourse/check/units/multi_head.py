@@ -31,7 +31,9 @@ def _matrices(rng, *, d, h, dk, dv):
     return normal(rng, h * dk, d), normal(rng, h * dk, d), normal(rng, h * dv, d), normal(rng, d, h * dv)
 
 
-@exercise_check("multi_head.cost", function="layer_cost", points=2, section="what-it-costs")
+@exercise_check(
+    "multi_head.cost", function="layer_cost", difficulty="medium", importance="core", points=2, section="what-it-costs"
+)
 def cost(learner, rng):
     """Predict a layer's parameters, multiplications and cache bytes, and what the number of heads changes."""
     for _ in range(6):
@@ -63,7 +65,14 @@ def cost(learner, rng):
         expect(cache == 4 * b * t * d, f"{case}: the bytes of the cached keys and values in float16 are wrong")
 
 
-@exercise_check("multi_head.merge", function="merge_heads", points=2, section="one-projection-for-all-heads")
+@exercise_check(
+    "multi_head.merge",
+    function="merge_heads",
+    difficulty="easy",
+    importance="useful",
+    points=2,
+    section="one-projection-for-all-heads",
+)
 def merge(learner, rng):
     """Repair the merging of heads that runs, trains, and mixes tokens."""
     b, h, t, dv = unlike_sizes(rng, 4)
@@ -124,6 +133,8 @@ def _far_layer(x, matrices, h, *, rows, columns):
 @exercise_check(
     "multi_head.attend",
     function="multi_head",
+    difficulty="medium",
+    importance="core",
     points=3,
     section="multi-head-attention-in-eight-lines",
     forbids=READY_MADE_ATTENTION,
@@ -168,7 +179,14 @@ def attend(learner, rng):
     expect_gradients(learner, [x, *matrices, h], _layer, wrt=names, rng=rng)
 
 
-@exercise_check("multi_head.prune", function="prune_head", points=2, section="pruning-heads")
+@exercise_check(
+    "multi_head.prune",
+    function="prune_head",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="pruning-heads",
+)
 def prune(learner, rng):
     """Cut a head out of the four matrices, so that the others say what they said."""
     few, d, *widths = sorted(unlike_sizes(rng, 4))
@@ -205,7 +223,14 @@ def _without(matrices, head, h):
     return [*kept, matrices[3].unflatten(1, (h, -1))[:, rows].flatten(1, 2)]
 
 
-@exercise_check("multi_head.rotary", function="rotate", points=2, section="positions-rotary-or-learned")
+@exercise_check(
+    "multi_head.rotary",
+    function="rotate",
+    difficulty="medium",
+    importance="core",
+    points=2,
+    section="positions-rotary-or-learned",
+)
 def rotary(learner, rng):
     """Repair a rotary embedding that turns the wrong pairs."""
     t = integer(rng, 5, 9)
@@ -243,7 +268,12 @@ def _judge_rotary(learner, rng, t, dk, base):
 
 
 @exercise_check(
-    "multi_head.differ", function="differ_weights", points=3, section="what-one-head-cannot-do-compare-two-tokens"
+    "multi_head.differ",
+    function="differ_weights",
+    difficulty="hard",
+    importance="extra",
+    points=3,
+    section="what-one-head-cannot-do-compare-two-tokens",
 )
 def differ(learner, rng):
     """Build two heads that together tell whether two bits differ, which no single head can."""

@@ -18,7 +18,14 @@ def _general(q, k, weight):
     return general_scores(q[None, None], k[None, None], weight)[0, 0]
 
 
-@exercise_check("multiplicative.general", function="general_score", points=2, section="multiplicative-attention")
+@exercise_check(
+    "multiplicative.general",
+    function="general_score",
+    difficulty="easy",
+    importance="core",
+    points=2,
+    section="multiplicative-attention",
+)
 def general(learner, rng):
     """Score queries against keys of another width by q W k."""
     t, s, dq, dk = unlike_sizes(rng, 4)
@@ -41,7 +48,14 @@ def general(learner, rng):
     expect_gradients(learner, [q, k, weight], _general, wrt=dict(enumerate(("q", "k", "W"))), rng=rng)
 
 
-@exercise_check("multiplicative.split", function="split_concat", points=2, section="multiplicative-attention")
+@exercise_check(
+    "multiplicative.split",
+    function="split_concat",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="multiplicative-attention",
+)
 def split(learner, rng):
     """Cut concat's one matrix in two, so that no pair is ever concatenated."""
     t, s, a = unlike_sizes(rng, 3, low=10, high=24)
@@ -92,7 +106,12 @@ def _draw_positions(rng, t, s):
 
 
 @exercise_check(
-    "multiplicative.local", function="local_weights", points=3, section="local-attention-looking-at-a-window"
+    "multiplicative.local",
+    function="local_weights",
+    difficulty="medium",
+    importance="extra",
+    points=3,
+    section="local-attention-looking-at-a-window",
 )
 def local(learner, rng):
     """Weigh by local-p: softmax within the window, times a Gaussian about the predicted position."""
@@ -149,7 +168,14 @@ def _judge_local(learner, rng, t, s, radius):
     expect_close_far(got, wanted, "scores outside the window thousands above all others")
 
 
-@exercise_check("multiplicative.break_dot", function="where_dot_fails", points=3, section="multiplicative-attention")
+@exercise_check(
+    "multiplicative.break_dot",
+    function="where_dot_fails",
+    difficulty="hard",
+    importance="extra",
+    points=3,
+    section="multiplicative-attention",
+)
 def break_dot(learner, rng):
     """Build queries and keys that no dot product can align, and a W with which the general score does."""
     for n in (6, 3, 5, 4):

@@ -20,7 +20,14 @@ exercise_unit(
 )
 
 
-@exercise_check("real_systems.cost", function="block_operations", points=2, section="what-it-costs")
+@exercise_check(
+    "real_systems.cost",
+    function="block_operations",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="what-it-costs",
+)
 def cost(learner, rng):
     """Predict the operations of one layer of a decoder alone, and of an encoder with its decoder."""
     for i in range(4):
@@ -70,7 +77,14 @@ def _diagram(system, first, second):
     }[system]
 
 
-@exercise_check("real_systems.connect", function="who_reads_whom", points=3, section="one-layer-four-diagrams")
+@exercise_check(
+    "real_systems.connect",
+    function="who_reads_whom",
+    difficulty="medium",
+    importance="core",
+    points=3,
+    section="one-layer-four-diagrams",
+)
 def connect(learner, rng):
     """Write down the diagram of each system: which token may read which."""
     few, more = integer(rng, 3, 5), integer(rng, 5, 8)
@@ -99,6 +113,8 @@ def _name(i, first):
 @exercise_check(
     "real_systems.cross",
     function="cross_attend",
+    difficulty="easy",
+    importance="core",
     points=3,
     section="one-layer-four-diagrams",
     forbids=READY_MADE_ATTENTION,
@@ -210,7 +226,14 @@ def _scores(counts, query, k1, b):
     return weights[:, query].sum(dim=1)
 
 
-@exercise_check("real_systems.search", function="bm25", points=2, section="look-it-up-then-read-it")
+@exercise_check(
+    "real_systems.search",
+    function="bm25",
+    difficulty="medium",
+    importance="extra",
+    points=2,
+    section="look-it-up-then-read-it",
+)
 def search(learner, rng):
     """Score passages for a query by BM25."""
     counts = _library(rng)
@@ -253,7 +276,14 @@ def search(learner, rng):
     expect_close(got, _scores(full, [0, 2, 5], k1, 1.0), "with b of 1 the scores differ from the formula", **close)
 
 
-@exercise_check("real_systems.fuse", function="read_together", points=3, section="look-it-up-then-read-it")
+@exercise_check(
+    "real_systems.fuse",
+    function="read_together",
+    difficulty="medium",
+    importance="useful",
+    points=3,
+    section="look-it-up-then-read-it",
+)
 def fuse(learner, rng):
     """Repair a reader that reads each passage by itself and averages."""
     p, s, t, dk, dv = primes(rng, 5)

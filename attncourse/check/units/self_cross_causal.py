@@ -49,7 +49,14 @@ def _expect_count(got, wanted, mistakes, message):
         raise Broken(mistakes.get(got, message))
 
 
-@exercise_check("self_cross_causal.pairs", function="visible_pairs", points=2, section="what-it-costs")
+@exercise_check(
+    "self_cross_causal.pairs",
+    function="visible_pairs",
+    difficulty="easy",
+    importance="useful",
+    points=2,
+    section="what-it-costs",
+)
 def pairs(learner, rng):
     """Predict how many pairs of query and key each connectivity leaves."""
     for ahead in (integer(rng, 5, 40), 1, integer(rng, 5, 40), 0):
@@ -125,6 +132,8 @@ def _far_cross(x, memory, lengths, w_q, w_k, w_v, *, rows, on_padding):
 @exercise_check(
     "self_cross_causal.cross",
     function="cross_attend",
+    difficulty="easy",
+    importance="core",
     points=3,
     section="cross-attention",
     forbids=READY_MADE_ATTENTION,
@@ -256,7 +265,14 @@ def _nan(before, first):
     return before.where(_features(before, first)[:, 0] == 0, torch.nan)
 
 
-@exercise_check("self_cross_causal.leaks", function="find_leaks", points=3, section="a-leak-test")
+@exercise_check(
+    "self_cross_causal.leaks",
+    function="find_leaks",
+    difficulty="medium",
+    importance="core",
+    points=3,
+    section="a-leak-test",
+)
 def leaks(learner, rng):
     """Write a leak test: from outputs before and after each token was replaced, say who saw its future."""
     n = integer(rng, 9, 12)
@@ -318,7 +334,14 @@ def _draw_packed(rng, n):
     return torch.stack(rows)[torch.randperm(5, generator=rng)]
 
 
-@exercise_check("self_cross_causal.packed", function="packed_mask", points=3, section="causal-attention")
+@exercise_check(
+    "self_cross_causal.packed",
+    function="packed_mask",
+    difficulty="medium",
+    importance="useful",
+    points=3,
+    section="causal-attention",
+)
 def packed(learner, rng):
     """Build the mask of a packed batch: causal within a document, nothing across, nothing for padding."""
     n = integer(rng, 15, 20)
@@ -355,6 +378,8 @@ def _judge_packed(got, documents):
 @exercise_check(
     "self_cross_causal.shift",
     function="next_token_batch",
+    difficulty="easy",
+    importance="core",
     points=2,
     section="teacher-forcing-one-row-is-many-predictions",
 )

@@ -61,7 +61,14 @@ def _expect_pattern(seen, wanted, case):
             raise Broken(message, Picture(seen, wanted))
 
 
-@exercise_check("sliding_window.cost", function="window_cost", points=2, section="how-far-a-stack-of-layers-hears")
+@exercise_check(
+    "sliding_window.cost",
+    function="window_cost",
+    difficulty="easy",
+    importance="core",
+    points=2,
+    section="how-far-a-stack-of-layers-hears",
+)
 def cost(learner, rng):
     """Predict the pairs that a causal window leaves, and the positions that a stack of such layers hears."""
     for _ in range(3):
@@ -114,7 +121,14 @@ def _expect_cost(learner, n, window, dilation, layers):
     )
 
 
-@exercise_check("sliding_window.band", function="band_mask", points=3, section="a-sliding-window-is-a-band-shaped-mask")
+@exercise_check(
+    "sliding_window.band",
+    function="band_mask",
+    difficulty="medium",
+    importance="core",
+    points=3,
+    section="a-sliding-window-is-a-band-shaped-mask",
+)
 def band(learner, rng):
     """Build the mask of a window, dilated or with sinks, when the queries are the last of the positions."""
     for s, t, pattern, case in _patterns(rng):
@@ -155,6 +169,8 @@ def _patterns(rng):
 @exercise_check(
     "sliding_window.repair",
     function="window_attend",
+    difficulty="easy",
+    importance="useful",
     points=2,
     section="a-sliding-window-is-a-band-shaped-mask",
     forbids=READY_MADE_ATTENTION,
@@ -194,6 +210,8 @@ def _expect_exact_for_hard_scores(learner, rng, t, s, window):
 @exercise_check(
     "sliding_window.blocks",
     function="attend_in_blocks",
+    difficulty="hard",
+    importance="useful",
     points=4,
     section="blocks-of-queries-time-linear-in-the-length",
     forbids=READY_MADE_ATTENTION,
@@ -248,6 +266,8 @@ def _windowed(learner, q, k, window):
 @exercise_check(
     "sliding_window.ring",
     function="ring_step",
+    difficulty="hard",
+    importance="useful",
     points=3,
     section="a-text-without-end-the-ring-buffer",
     forbids=READY_MADE_ATTENTION,

@@ -56,7 +56,14 @@ def _expect_far(learner, q, k, v, *, causal=False, case=""):
         expect_close_far(learner(*far), _attention(*far, causal=causal), what)
 
 
-@exercise_check("softmax_attention.cost", function="attention_cost", points=2, section="what-it-costs")
+@exercise_check(
+    "softmax_attention.cost",
+    function="attention_cost",
+    difficulty="easy",
+    importance="core",
+    points=2,
+    section="what-it-costs",
+)
 def cost(learner, rng):
     """Predict the multiplications of attention and the bytes of its weights, from the shapes."""
     for _ in range(6):
@@ -79,6 +86,8 @@ def cost(learner, rng):
 @exercise_check(
     "softmax_attention.attend",
     function="attend",
+    difficulty="easy",
+    importance="core",
     points=3,
     section="from-a-loop-to-two-products",
     forbids=READY_MADE_ATTENTION,
@@ -111,6 +120,8 @@ def attend(learner, rng):
 @exercise_check(
     "softmax_attention.causal",
     function="causal_attend",
+    difficulty="medium",
+    importance="core",
     points=3,
     section="who-may-look-where",
     forbids=READY_MADE_ATTENTION,
@@ -163,7 +174,14 @@ def _weights(scores, visible):
     return masks.masked_softmax(masks.apply_mask(scores, visible))
 
 
-@exercise_check("softmax_attention.repair", function="masked_softmax", points=2, section="who-may-look-where")
+@exercise_check(
+    "softmax_attention.repair",
+    function="masked_softmax",
+    difficulty="easy",
+    importance="useful",
+    points=2,
+    section="who-may-look-where",
+)
 def repair(learner, rng):
     """Repair a masked softmax that gives NaN where a row sees nothing."""
     t, s = (n + 4 for n in unlike_sizes(rng, 2))
@@ -215,7 +233,14 @@ def _expect_merged(got, out, lse, case):
     expect_close(got[1], lse, f"{case} gives a wrong log-sum-exp")
 
 
-@exercise_check("softmax_attention.merge", function="merge", points=3, section=ONLINE_SOFTMAX)
+@exercise_check(
+    "softmax_attention.merge",
+    function="merge",
+    difficulty="medium",
+    importance="core",
+    points=3,
+    section=ONLINE_SOFTMAX,
+)
 def merge(learner, rng):
     """Merge attention over two halves of the keys, from the outputs and log-sum-exps alone."""
     t, cut, dk, dv = unlike_sizes(rng, 4)
@@ -300,6 +325,8 @@ def _pieces(rng, count, at_most):
 @exercise_check(
     "softmax_attention.stream",
     function="read_piece",
+    difficulty="hard",
+    importance="useful",
     points=3,
     section=ONLINE_SOFTMAX,
     forbids=READY_MADE_ATTENTION,
@@ -349,6 +376,8 @@ def stream(learner, rng):
 @exercise_check(
     "softmax_attention.tiles",
     function="attend_in_tiles",
+    difficulty="medium",
+    importance="useful",
     points=2,
     section=ONLINE_SOFTMAX,
     forbids=READY_MADE_ATTENTION,

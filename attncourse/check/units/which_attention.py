@@ -22,7 +22,12 @@ exercise_unit(
 
 
 @exercise_check(
-    "which_attention.step", function="step_cost", points=2, section="efficient-methods-solve-the-same-problem"
+    "which_attention.step",
+    function="step_cost",
+    difficulty="medium",
+    importance="core",
+    points=2,
+    section="efficient-methods-solve-the-same-problem",
 )
 def step(learner, rng):
     """Predict the bytes that one step of decoding reads, and the operations that it makes with them."""
@@ -119,7 +124,14 @@ STORIES = (
 )  # fmt: skip
 
 
-@exercise_check("which_attention.pick", function="pick", points=3, section="from-a-job-to-a-ranked-list")
+@exercise_check(
+    "which_attention.pick",
+    function="pick",
+    difficulty="medium",
+    importance="core",
+    points=3,
+    section="from-a-job-to-a-ranked-list",
+)
 def pick(learner, rng):
     """Pick a design for a server by memory, time, and what is given up."""
     for kinds, others, right, broken in STORIES:
@@ -135,7 +147,12 @@ def pick(learner, rng):
 
 
 @exercise_check(
-    "which_attention.weights", function="same_output", points=3, section="attention-weights-explain-the-output"
+    "which_attention.weights",
+    function="same_output",
+    difficulty="hard",
+    importance="useful",
+    points=3,
+    section="attention-weights-explain-the-output",
 )
 def weights(learner, rng):
     """Build other weights that mix the same output."""
@@ -155,7 +172,14 @@ def weights(learner, rng):
         )
 
 
-@exercise_check("which_attention.rollout", function="rollout", points=2, section="following-the-weights-through-layers")
+@exercise_check(
+    "which_attention.rollout",
+    function="rollout",
+    difficulty="medium",
+    importance="extra",
+    points=2,
+    section="following-the-weights-through-layers",
+)
 def rollout(learner, rng):
     """Follow weights through layers: how much of each input does each output hold?"""
     for layers, causal in ((3, True), (4, False), (2, True), (5, False)):
@@ -193,7 +217,14 @@ def _visible(pair: tuple[int, int], n: int) -> torch.Tensor:
     return ((ahead >= -left) | (left < 0)) & ((ahead <= right) | (right < 0))
 
 
-@exercise_check("which_attention.translate", function="window_size", points=2, section="in-the-words-of-a-library")
+@exercise_check(
+    "which_attention.translate",
+    function="window_size",
+    difficulty="medium",
+    importance="useful",
+    points=2,
+    section="in-the-words-of-a-library",
+)
 def translate(learner, rng):
     """Say windows, radii and causal masks as FlashAttention's pair."""
     n, windows, radii = 14, (integer(rng, 2, 6), integer(rng, 7, 13)), (integer(rng, 1, 4), integer(rng, 5, 10))

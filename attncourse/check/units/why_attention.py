@@ -37,7 +37,12 @@ def _draw_recurrences(rng):
 
 
 @exercise_check(
-    "why_attention.influence", function="largest_influence", points=2, section="fading-gradients-in-recurrent-networks"
+    "why_attention.influence",
+    function="largest_influence",
+    difficulty="easy",
+    importance="useful",
+    points=2,
+    section="fading-gradients-in-recurrent-networks",
 )
 def influence(learner, rng):
     """Predict how far the largest effect of one word travels through a linear recurrence."""
@@ -92,7 +97,12 @@ def _final_state(weight, source):
 
 
 @exercise_check(
-    "why_attention.collision", function="collide", points=3, section="fading-gradients-in-recurrent-networks"
+    "why_attention.collision",
+    function="collide",
+    difficulty="medium",
+    importance="extra",
+    points=3,
+    section="fading-gradients-in-recurrent-networks",
 )
 def collision(learner, rng):
     """Break a fixed vector: two different sources that one recurrence cannot tell apart."""
@@ -136,7 +146,14 @@ def collision(learner, rng):
         expect(gap < 1e-6, f"for a weight without an inverse the two sources end in different states, {gap:.2g} apart")
 
 
-@exercise_check("why_attention.read", function="read_memory", points=3, section="attention-the-decoder-looks-back")
+@exercise_check(
+    "why_attention.read",
+    function="read_memory",
+    difficulty="easy",
+    importance="core",
+    points=3,
+    section="attention-the-decoder-looks-back",
+)
 def read(learner, rng):
     """Turn scores into a weighted mixture of the tokens that exist."""
     t, s, d = primes(rng, 3, most=13)
@@ -244,7 +261,14 @@ def _expect_report(got, buckets):
     return [tuple(pair) for pair in got]
 
 
-@exercise_check("why_attention.accuracy", function="accuracy_by_length", points=3, section="path-or-room-two-controls")
+@exercise_check(
+    "why_attention.accuracy",
+    function="accuracy_by_length",
+    difficulty="easy",
+    importance="useful",
+    points=3,
+    section="path-or-room-two-controls",
+)
 def accuracy(learner, rng):
     """Repair a report of exact matches by source length."""
     written, wanted, lengths, edges = _draw_report(rng)

@@ -26,7 +26,14 @@ def _expect_integer(got, case: str, *, what: str) -> int:
     return int(number)
 
 
-@exercise_check("why_latent.latent", function="latent_cost", points=2, section="what-a-token-costs-in-each-design")
+@exercise_check(
+    "why_latent.latent",
+    function="latent_cost",
+    difficulty="easy",
+    importance="core",
+    points=2,
+    section="what-a-token-costs-in-each-design",
+)
 def latent(learner, rng):
     """Predict the bytes of a token as a latent, and as the keys and values that it stands for."""
     for _ in range(4):
@@ -71,7 +78,14 @@ def _draw_mixed(rng, kinds: str) -> dict:
     }
 
 
-@exercise_check("why_latent.mixed", function="sequence_bytes", points=3, section="layers-of-two-kinds")
+@exercise_check(
+    "why_latent.mixed",
+    function="sequence_bytes",
+    difficulty="medium",
+    importance="useful",
+    points=3,
+    section="layers-of-two-kinds",
+)
 def mixed(learner, rng):
     """Compute the bytes of a sequence from a published config whose layers are of two kinds."""
     jobs = [
@@ -134,7 +148,14 @@ def _draw_shares(rng):
     return [cases[i] for i in torch.randperm(len(cases), generator=rng).tolist()]
 
 
-@exercise_check("why_latent.shard", function="stored_heads", points=3, section="several-devices")
+@exercise_check(
+    "why_latent.shard",
+    function="stored_heads",
+    difficulty="medium",
+    importance="extra",
+    points=3,
+    section="several-devices",
+)
 def shard(learner, rng):
     """Say which stored heads each device needs when devices share out the query heads."""
     for n_kv_heads, queries, devices in _draw_shares(rng):
@@ -195,7 +216,14 @@ def _draw_server(rng, kind: str) -> tuple[dict, int]:
     return _grouped(rng, n_kv_heads, 2 * max(1, devices // n_kv_heads)), devices
 
 
-@exercise_check("why_latent.server", function="sequences_that_fit", points=3, section="a-server")
+@exercise_check(
+    "why_latent.server",
+    function="sequences_that_fit",
+    difficulty="medium",
+    importance="core",
+    points=3,
+    section="a-server",
+)
 def server(learner, rng):
     """Size a server: how many sequences fit into the memory of its devices, beside the weights."""
     for kind in ("shared out", "latent", "few heads", "one head", "one each", "one device"):
@@ -239,7 +267,14 @@ TURNS = {
 }
 
 
-@exercise_check("why_latent.turning_batch", function="turning_batch", points=3, section="more-work-for-each-byte")
+@exercise_check(
+    "why_latent.turning_batch",
+    function="turning_batch",
+    difficulty="medium",
+    importance="useful",
+    points=3,
+    section="more-work-for-each-byte",
+)
 def turning_batch(learner, rng):
     """Find the batch from which a decoding step is held up by its products and no longer by reading."""
     for what, kind in [*TURNS.items(), *TURNS.items()]:

@@ -27,6 +27,8 @@ SAME = dict(rtol=1e-3, atol=1e-3)  # float32, in another order
 @exercise_check(
     "write_the_kernel.add",
     function="add_into",
+    difficulty="easy",
+    importance="core",
     points=1,
     section="a-program-and-its-tile",
     not_verified=INTERPRETED,
@@ -54,6 +56,8 @@ def add(learner, rng):
 @exercise_check(
     "write_the_kernel.softmax",
     function="soften",
+    difficulty="medium",
+    importance="core",
     points=2,
     section="a-row-that-does-not-fit",
     not_verified=INTERPRETED,
@@ -94,6 +98,8 @@ def softmax(learner, rng):
 @exercise_check(
     "write_the_kernel.product",
     function="multiply",
+    difficulty="medium",
+    importance="useful",
     points=2,
     section="a-product-by-tiles",
     not_verified=INTERPRETED,
@@ -130,6 +136,8 @@ def _heads(*tensors):
 @exercise_check(
     "write_the_kernel.flash",
     function="flash",
+    difficulty="hard",
+    importance="core",
     points=3,
     section="flashattention",
     not_verified=INTERPRETED,
@@ -261,6 +269,8 @@ def _weighted(q, k, v, weigh):
 @exercise_check(
     "write_the_kernel.formula_test",
     function="formula_test",
+    difficulty="easy",
+    importance="useful",
     points=2,
     section="tests-that-catch-them",
 )
@@ -289,6 +299,8 @@ def formula_test(learner, rng):
 @exercise_check(
     "write_the_kernel.future_test",
     function="future_test",
+    difficulty="medium",
+    importance="useful",
     points=2,
     section="tests-that-catch-them",
 )
@@ -330,6 +342,8 @@ def future_test(learner, rng):
 @exercise_check(
     "write_the_kernel.window_test",
     function="window_test",
+    difficulty="medium",
+    importance="useful",
     points=2,
     section="tests-that-catch-them",
 )
@@ -383,6 +397,8 @@ def _with_gradients(attention, change=lambda grads, dout, leaves: grads):
 @exercise_check(
     "write_the_kernel.gradient_test",
     function="gradient_test",
+    difficulty="medium",
+    importance="useful",
     points=2,
     section="tests-that-catch-them",
 )
@@ -436,7 +452,14 @@ def gradient_test(learner, rng):
     _expect_told_apart(learner, right, broken)
 
 
-@exercise_check("write_the_kernel.overflow", function="first_lost_head", points=1, section="a-museum-of-broken-kernels")
+@exercise_check(
+    "write_the_kernel.overflow",
+    function="first_lost_head",
+    difficulty="medium",
+    importance="extra",
+    points=1,
+    section="a-museum-of-broken-kernels",
+)
 def overflow(learner, rng):
     """Work out from which head on an address in 32 bits is wrong, and where it points."""
     shapes = [(2 ** integer(rng, 6, 13), 2 ** integer(rng, 4, 8)) for _ in range(2)]

@@ -1,14 +1,17 @@
 """Pictures of the key-value cache: its slots, its pages, its bytes, who uses them when, and what a step costs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from attncourse.plot import seed_dots
 from attncourse.plot.style import COLORS
+from attncourse.profile.device_facts import KIB, MIB
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 EMPTY = "#f2f2f2"
@@ -24,7 +27,7 @@ def cache_slots(positions: Tensor, texts: list[str], *, capacity: int, fresh: li
         fresh: how many tokens of each row the last pass wrote.
     """
     b, s = positions.shape
-    figure, ax = plt.subplots(figsize=(0.6 + 0.22 * capacity, 0.7 + 0.3 * b))
+    figure, ax = plt.subplots(figsize=(0.7 + 0.2 * capacity, 0.7 + 0.3 * b))
     for row, (places, text) in enumerate(zip(positions.tolist(), texts, strict=True)):
         newest = max(places, default=-1) - fresh[row]
         for slot, place in enumerate([*places, *[-1] * (capacity - s)]):
@@ -34,7 +37,7 @@ def cache_slots(positions: Tensor, texts: list[str], *, capacity: int, fresh: li
             if place >= 0:
                 strong = place > newest
                 ax.text(
-                    slot + 0.5, row + 0.5, text[place].replace("\n", "¶"), ha="center", va="center", fontsize=8,
+                    slot + 0.5, row + 0.5, text[place].replace("\n", "¶"), ha="center", va="center", fontsize=9,
                     color="white" if strong else "black", family="monospace",
                 )  # fmt: skip
     ax.set(xlim=(0, capacity), ylim=(b, 0), xlabel="slot")
@@ -45,15 +48,15 @@ def cache_slots(positions: Tensor, texts: list[str], *, capacity: int, fresh: li
 
 
 def step_time(
-    positions: list[int], measured: dict[str, list[float]], fitted: dict[str, list[float]], *, device: str
+    positions: list[int], measured: Mapping[str, list[float]], fitted: Mapping[str, Callable[[np.ndarray], np.ndarray]]
 ) -> Axes:
     """Draw seconds of one step against how many tokens stand before it: points, and the fitted growth as a line."""
-    _, ax = plt.subplots(figsize=(5.6, 3.4))
+    _, ax = plt.subplots(figsize=(6.2, 3.4))
+    places = np.linspace(positions[0], positions[-1], 100)
     for (name, seconds), marker, color in zip(measured.items(), MARKERS, COLORS, strict=False):
         ax.plot(positions, [1e3 * t for t in seconds], marker, color=color, label=name)
-        ax.plot(positions, [1e3 * t for t in fitted[name]], color=color, linewidth=1)
-    ax.set(xlabel="position of the token", ylabel="time of a step, ms", ylim=(0, None), title=device)
-    ax.title.set_fontsize(8)
+        ax.plot(places, 1e3 * fitted[name](places), color=color, linewidth=1)
+    ax.set(xlabel="position of the token", ylabel="time of a step, ms", ylim=(0, None))
     ax.legend()
     return ax
 
@@ -138,50 +141,77 @@ def bytes_over_passes(curves: dict[str, list[int]]) -> Axes:
     return ax
 
 
-def error_and_loss(points: dict[str, tuple[float, float, float]]) -> Figure:
-    """Draw bits per number against the relative error of keys and values,
-    and against the loss that the model gains by it.
+def leaks(found: Mapping[str, Sequence[float]], *, chance: float) -> Axes:
+    """Draw, for each question that was put to several clerks, the share of what was asked for, a dot per clerk."""
+    _, ax = plt.subplots(figsize=(6.4, 3.0))
+    seed_dots(ax, found, label=None)
+    ax.axhline(chance, color=COLORS[-1], linewidth=1, linestyle="--", zorder=0)
+    ax.text(-0.55, chance + 0.02, "a guess", fontsize=9)
+    ax.set(ylabel="share of answers", ylim=(0, 1.05))
+    return ax
+
+
+def error_and_loss(
+    recorded: Mapping[str, Mapping[str, Sequence[float]]], live: Mapping[str, Mapping[str, float]]
+) -> Figure:
+    """Draw for each way to store how far keys and values are off, and below how much the loss changes, a dot per model.
+
+    Args:
+        recorded: "error" and "change of the loss" -> way to store -> a number per seed.
+        live: the same, of the seed that was trained here.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.2))
-    for (name, (bits, error, loss)), marker, color in zip(points.items(), MARKERS, COLORS, strict=False):
-        axes[0].plot([bits], [error], marker, color=color, label=name)
-        axes[1].plot([bits], [loss], marker, color=color)
-    axes[0].set(yscale="log", ylabel="relative error", title="keys and values")
-    axes[0].set_yticks([0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2], ["0.2%", "0.5%", "1%", "2%", "5%", "10%", "20%"])
-    axes[0].minorticks_off()
-    errors = [error for _, error, _ in points.values()]
-    axes[0].set_ylim(min(errors) / 1.5, max(errors) * 1.5)
-    axes[1].set(ylabel="change, nats per character", title="loss on held-out text")
-    axes[1].axhline(0, color=COLORS[-1], linewidth=0.8, zorder=0)
-    for ax in axes:
-        ax.set(xlabel="bits a number, scales included")
-    figure.legend(loc="outside right center")
+    figure, (above, below) = plt.subplots(2, 1, figsize=(7.4, 5.0), sharex=True)
+    seed_dots(above, recorded["error"], live["error"])
+    above.set(yscale="log", ylabel="relative error of\nkeys and values", ylim=(0.001, 0.3))
+    above.set_yticks([0.001, 0.003, 0.01, 0.03, 0.1, 0.3], ["0.1%", "0.3%", "1%", "3%", "10%", "30%"])
+    above.minorticks_off()
+    above.legend(loc="upper left")
+    seed_dots(below, recorded["change of the loss"], live["change of the loss"])
+    below.axhline(0, color=COLORS[-1], linewidth=0.8, zorder=0)
+    below.set(ylabel="change of the loss,\nnats per character")
+    below.set_xticks(range(len(live["error"])), [name.replace(", ", ",\n") for name in live["error"]])
     return figure
 
 
-def roofline(points: dict[str, tuple[float, float]], *, bandwidth: float, rate: float, device: str) -> Axes:
+def read_ladder(rates: Mapping[int, float], caches: Mapping[str, int]) -> Axes:
+    """Draw bytes per second against the bytes of the set that is read again and again; dotted where a cache is full."""
+    _, ax = plt.subplots(figsize=(6.4, 3.2))
+    ax.plot(list(rates), [rate / 1e9 for rate in rates.values()], "o-", color=COLORS[0])
+    for name, size in caches.items():
+        ax.axvline(size, color=COLORS[-1], linewidth=1, linestyle=":", zorder=0)
+        ax.text(size, 1.01, name, transform=ax.get_xaxis_transform(), ha="center", fontsize=9)
+    ax.set_xscale("log", base=2)
+    ticks = [size for i, size in enumerate(rates) if i % 2 == 0]
+    ax.set_xticks(ticks, [f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB" for size in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="size of what is read", ylabel="GB/s", ylim=(0, None))
+    return ax
+
+
+def roofline(points: Mapping[str, tuple[float, float]], *, bandwidth: float, rate: float) -> Axes:
     """Draw operations per second against operations per byte:
     what a machine allows as a line, what was reached as points.
 
     Williams et al. 2009, https://doi.org/10.1145/1498765.1498785.
 
     Args:
-        points: name -> (operations a byte, operations a second).
-        bandwidth: bytes a second that the machine reads.
-        rate: operations a second that it does.
+        points: name -> (operations per byte, operations per second).
+        bandwidth: bytes per second that the machine reads.
+        rate: operations per second that it does.
     """
-    _, ax = plt.subplots(figsize=(5.8, 3.6))
+    _, ax = plt.subplots(figsize=(6.2, 3.8))
     ridge = rate / bandwidth
     ends = [min(ridge, *(x for x, _ in points.values())) / 2, max(ridge, *(x for x, _ in points.values())) * 2]
     roof = [ends[0], ridge, ends[1]]
-    ax.plot(roof, [min(rate, bandwidth * x) / 1e9 for x in roof], color=COLORS[-1])
-    for (name, (intensity, reached)), color in zip(points.items(), COLORS * 2, strict=False):
-        ax.plot([intensity], [reached / 1e9], "o", color=color)
-        ax.annotate(name, (intensity, reached / 1e9), xytext=(4, -10), textcoords="offset points", fontsize=8)
+    ax.plot(roof, [min(rate, bandwidth * x) / 1e9 for x in roof], color=COLORS[-1], label="roof")
     ax.axvline(ridge, color="#999999", linewidth=1, linestyle=":", zorder=0)
-    ax.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="billion operations a second", title=device)
-    ax.set_ylim(min(ax.get_ylim()[0], min(y for _, y in points.values()) / 2e9))
-    ax.title.set_fontsize(8)
+    for name, (intensity, reached) in points.items():
+        ax.plot([intensity], [reached / 1e9], "o", color=COLORS[0])
+        ax.annotate(
+            name, (intensity, reached / 1e9), xytext=(0, -15), textcoords="offset points", ha="center", fontsize=9
+        )
+    ax.set(xscale="log", yscale="log", xlabel="FLOP per byte read", ylabel="GFLOP per second")
+    ax.set_ylim(min(y for _, y in points.values()) / 3e9, 2 * rate / 1e9)
     return ax
 
 

@@ -10,6 +10,7 @@ from attncourse._shared.validate import require
 
 Form = Callable[..., Tensor]
 DrawInputs = Callable[..., tuple[Tensor, ...]]
+NEAR = 0.2  # of the largest entry; between what eight or four bits change and what a mechanism does
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,21 @@ class Comparison:
     tolerance: float
 
     @property
+    def apart(self) -> float:
+        """Return the largest difference, of results or of gradients."""
+        return max(self.output, self.gradient or 0.0)
+
+    @property
     def same(self) -> bool:
         """Return whether no draw told the two apart."""
-        return max(self.output, self.gradient or 0.0) <= self.tolerance
+        return self.apart <= self.tolerance
+
+    @property
+    def verdict(self) -> str:
+        """Return the place in words: "same function", "near" below a difference of `NEAR`, or "another function"."""
+        if self.same:
+            return "same function"
+        return "near" if self.apart < NEAR else "another function"
 
 
 def same_function(

@@ -9,6 +9,7 @@ import heapq
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import NamedTuple, Protocol
 
 import torch
@@ -141,6 +142,26 @@ class Day:
     taken: list[int] = field(default_factory=list)
     finished: int = 0
     evictions: int = 0
+
+
+class Busy(NamedTuple):
+    """This is a mean over the looks at which somebody waited: shares of the memory, and requests."""
+
+    taken: float
+    tokens: float
+    running: float
+
+
+def while_somebody_waits(day: Day, *, capacity: int) -> Busy:
+    """Return how much of the memory was taken, how much held tokens, and how many ran, whenever somebody waited.
+
+    Raises:
+        ValueError: nobody ever waited.
+    """
+    looks = [i for i, waiting in enumerate(day.waiting) if waiting]
+    require(bool(looks), "nobody ever waited")
+    taken, tokens, running = (mean(values[i] for i in looks) for values in (day.taken, day.tokens, day.running))
+    return Busy(taken / capacity, tokens / capacity, running)
 
 
 @dataclass

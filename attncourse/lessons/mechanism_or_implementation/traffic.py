@@ -5,7 +5,7 @@ them, and a cache that forgets the least recently used tile says which of them r
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -114,6 +114,12 @@ def largest_block(n: int, d: int, *, capacity: int, itemsize: int) -> int:
     fitting = [b for b in (2**i for i in range(n.bit_length())) if itemsize * (4 * b * d + b * b) <= capacity]
     require(bool(fitting), f"a cache of {capacity} bytes does not hold a row each of Q, K, V and O of width {d}")
     return fitting[-1]
+
+
+def bytes_moved(algorithm: Callable[..., Iterator[Access]], n: int, d: int, *, capacity: int, itemsize: int = 2) -> int:
+    """Return the traffic both ways of an algorithm with the largest tiles that fit a cache of `capacity` bytes."""
+    block = largest_block(n, d, capacity=capacity, itemsize=itemsize)
+    return simulate_cache(algorithm(n, d, block=block, itemsize=itemsize), capacity=capacity).total
 
 
 def _check_blocks(n: int, d: int, block: int) -> None:

@@ -1,5 +1,6 @@
 """Figures of the cache say what they are given."""
 
+import numpy as np
 import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
@@ -10,11 +11,18 @@ from attncourse.lessons.kv_cache.figures import (
     bytes_over_passes,
     cache_slots,
     error_and_loss,
+    leaks,
+    read_ladder,
     roofline,
     slot_timeline,
     step_time,
 )
+from attncourse.lessons.kv_cache.growing import growing_cache
+from attncourse.lessons.kv_cache.models import multi_head
+from attncourse.lessons.kv_cache.schematic import cached_step
+from attncourse.models.decoder import DecoderLM
 from attncourse.models.generate import Read
+from attncourse.models.text import CHARACTERS
 from attncourse.plot import COLORS
 
 
@@ -36,12 +44,13 @@ def test_slots_hold_the_characters_of_their_positions():
     assert {drawn[place] for place in ((3, 0), (1, 1), (2, 1), (3, 1))} == {(EMPTY.upper(), 1.0)}
 
 
-def test_a_line_stands_for_the_fit_and_points_for_the_measurement():
-    ax = step_time(
-        [1, 2], {"a": [0.001, 0.003], "b": [0.002, 0.002]}, {"a": [0.0, 0.004], "b": [0.002] * 2}, device="x"
-    )
-    assert [list(line.get_ydata()) for line in ax.lines] == [[1, 3], [0, 4], [2, 2], [2, 2]]
-    assert [line.get_linestyle() for line in ax.lines] == ["None", "-"] * 2 and ax.get_title() == "x"
+def test_the_fit_is_drawn_where_nothing_was_measured():
+    """A parabola has to bend between its three points, so it is drawn at many places."""
+    ax = step_time([1, 2, 3], {"a": [0.001, 0.004, 0.009]}, {"a": lambda n: n**2 / 1000})
+    points, line = ax.lines
+    np.testing.assert_allclose(points.get_ydata(), [1, 4, 9])
+    assert len(line.get_xdata()) > 20 and (line.get_xdata()[0], line.get_xdata()[-1]) == (1, 3)
+    np.testing.assert_allclose(line.get_ydata(), line.get_xdata() ** 2)
 
 
 def test_a_timeline_leaves_idle_slots_empty():
@@ -67,18 +76,62 @@ def test_a_page_shows_all_who_hold_it():
     assert {p.get_height() for p in by_page[2]} == {0.4} and by_page[0][0].get_height() == 0.8
 
 
-def test_lines_and_points_carry_their_values():
+def test_lines_carry_their_values():
     ax = bytes_over_passes({"a": [1000, 3000], "b": [500, 500]})
     assert [list(line.get_ydata()) for line in ax.lines] == [[1, 3], [0.5, 0.5]]
-    figure = error_and_loss({"int8": (10, 0.01, -0.001), "int4": (6, 0.1, 0.02)})
-    left, right = figure.axes
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in left.lines] == [(10, 0.01), (6, 0.1)]
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in right.lines[:2]] == [(10, -0.001), (6, 0.02)]
+
+
+def heights(ax):
+    """All that is drawn as points, from left to right."""
+    places = [place for line in ax.lines if line.get_linestyle() == "None" for place in line.get_xydata().tolist()]
+    return [y for _, y in sorted(places)]
+
+
+def test_a_dot_stands_for_each_model_that_was_recorded_and_for_the_one_here():
+    recorded = {"error": {"int8": [0.01, 0.02], "int4": [0.1]}, "change of the loss": {"int8": [0, 1], "int4": [2]}}
+    live = {"error": {"int8": 0.03, "int4": 0.2}, "change of the loss": {"int8": 3, "int4": 4}}
+    above, below = error_and_loss(recorded, live).axes
+    assert heights(above) == [0.01, 0.02, 0.03, 0.1, 0.2] and above.get_yscale() == "log"
+    assert heights(below) == [0, 1, 3, 2, 4]
+    assert [label.get_text() for label in below.get_xticklabels()] == ["int8", "int4"]
+
+
+def test_each_clerk_is_a_dot_over_the_line_of_a_guess():
+    ax = leaks({"no reset": [0.9, 1.0], "reset": [0.1]}, chance=0.125)
+    assert heights(ax) == [0.9, 1.0, 0.1]
+    assert [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [0.125]
+
+
+def test_the_ladder_marks_where_a_cache_ends():
+    ax = read_ladder({2**14: 2e11, 2**20: 1e11, 2**27: 2e10}, {"L1": 2**15, "L2": 2**20})
+    assert list(ax.lines[0].get_ydata()) == [200, 100, 20]
+    assert [line.get_xdata()[0] for line in ax.lines[1:]] == [2**15, 2**20]
+    assert [t.get_text() for t in ax.texts] == ["L1", "L2"]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["16 KiB", "128 MiB"]
 
 
 def test_the_roof_bends_where_the_two_speeds_meet():
-    ax = roofline({"decode": (0.5, 1e9), "prefill": (100, 40e9)}, bandwidth=10e9, rate=50e9, device="x")
+    ax = roofline({"decode": (0.5, 1e9), "prefill": (100, 40e9)}, bandwidth=10e9, rate=50e9)
     roof = ax.lines[0]
     assert list(roof.get_xdata()) == [0.25, 5, 200] and list(roof.get_ydata()) == [2.5, 50, 50]
-    assert [line.get_ydata()[0] for line in ax.lines[1:3]] == [1, 40]
+    assert heights(ax) == [1, 40]
     assert [t.get_text() for t in ax.texts] == ["decode", "prefill"] and ax.get_ylim()[0] < 1
+
+
+def test_the_schematic_writes_the_numbers_that_it_is_given():
+    keys, values = torch.tensor([[1.0, 5, 2, 0], [0, 1, 0, 7]]), torch.tensor([[4.0, 8, 2, 0], [8, 0, 8, 6]])
+    weights = torch.tensor([[0.25, 0.125, 0.5, 0.125], [0.125, 0.375, 0.125, 0.375]])
+    (ax,) = cached_step(keys, values, weights, ["a", "b"]).axes
+    texts = [t.get_text() for t in ax.texts]
+    assert {"5", "7", "6", "3/8", "q = a", "q = b", "output 3", "output 4.25"} <= set(texts)
+    assert texts.count("1/8") == 4
+
+
+def test_a_picture_of_the_slots_after_each_of_the_first_passes():
+    torch.manual_seed(0)
+    model = DecoderLM(len(CHARACTERS), d_model=8, n_layers=1, context=20, attention=lambda: multi_head(8, 2))
+    prompts = [torch.tensor([40, 41, 42]), torch.tensor([50])]
+    frames = growing_cache(model, prompts, steps=3, capacity=6)
+    assert list(frames) == ["the prompts are read", "step 1", "step 2"]
+    filled = [len(figure.axes[0].texts) for figure in frames.values()]
+    assert filled == [4, 6, 8], "two slots more per pass"

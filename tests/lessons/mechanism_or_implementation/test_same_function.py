@@ -26,6 +26,14 @@ def test_the_difference_is_relative_to_the_largest_entry():
     assert found.output == pytest.approx(0.25) and found.gradient == pytest.approx(0.25)
 
 
+def test_the_verdict_has_three_places_and_counts_gradients():
+    factors = {"same function": 1 + 1e-12, "near": 1.1, "another function": 1.3}
+    verdicts = [compare(lambda x, c=c: c * x, lambda x: x).verdict for c in factors.values()]
+    assert verdicts == list(factors)
+    stopped = compare(lambda x: 2 * x.detach() + 0 * x, lambda x: 2 * x)
+    assert stopped.verdict == "another function" and stopped.apart == stopped.gradient
+
+
 def test_the_worst_size_is_told():
     found = compare(lambda x: x + 0.1 * (len(x) == 5), lambda x: x, sizes=[(1,), (5,), (7,)])
     assert not found.same and found.size == (5,)
@@ -69,13 +77,12 @@ def test_a_window_is_invisible_to_short_texts():
 def test_every_item_has_its_place(name):
     item = ITEMS[name]
     found = item.place(draws=1)
-    apart = max(found.output, found.gradient or 0.0)
     if name.startswith("quantised"):
-        assert 1e-3 < apart < 0.2 and not found.same
+        assert found.apart > 1e-3 and found.verdict == "near"
     elif item.listed == "mechanism":
-        assert apart > 0.2 and not found.same
+        assert found.verdict == "another function"
     else:
-        assert apart < 1e-13 and found.same
+        assert found.apart < 1e-13 and found.verdict == "same function"
 
 
 def test_fewer_bits_are_further_away():

@@ -8,11 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attncourse.lessons.mechanism_or_implementation.serving_day import (
+    Busy,
+    Day,
     Pages,
     Request,
     Stretches,
     draw_requests,
     simulate_day,
+    while_somebody_waits,
 )
 
 SMALL = [Request(0, 1, 3), Request(1, 2, 2), Request(1, 1, 1)]
@@ -54,6 +57,11 @@ def test_an_exact_stretch_goes_where_it_first_fits_and_gaps_may_be_too_small():
     memory.leave(c)
     assert memory.enter(Request(0, 4, 1), 4) is None, "six tokens are free, but no five in a row"
     assert memory.enter(Request(0, 1, 1), 1) == (0, 2) and memory.taken == 6
+
+
+def test_the_looks_count_at_which_somebody_waits():
+    day = simulate_day(SMALL, Pages(8, 2), steps=4, every=1)  # somebody waits at steps 1 and 2
+    assert while_somebody_waits(day, capacity=8) == Busy(taken=1.0, tokens=5 / 8, running=2)
 
 
 def naive_day(requests, n_pages, size, steps):
@@ -121,6 +129,7 @@ def test_requests_follow_the_rule():
         (lambda: simulate_day(SMALL, Stretches(8, lambda r: 9), steps=1, every=1), "must hold the whole request"),
         (lambda: simulate_day(SMALL, Pages(8, 2), steps=1, every=0), "every must be an integer of at least 1, got 0"),
         (lambda: Stretches(8, len).grow((0, 4)), "as long as it ever will be"),
+        (lambda: while_somebody_waits(Day(waiting=[0]), capacity=1), "nobody ever waited"),
         (lambda: draw_requests(steps=9, mean_gap=0, longest=4, rng=torch.Generator()), "give a positive gap"),
     ],
 )

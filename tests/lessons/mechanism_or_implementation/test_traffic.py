@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from attncourse.lessons.mechanism_or_implementation.traffic import (
     Access,
+    bytes_moved,
     flash_attention_accesses,
     largest_block,
     simulate_cache,
@@ -86,6 +87,14 @@ def test_the_largest_block_fits_and_twice_as_much_does_not():
         block = largest_block(1024, 16, capacity=capacity, itemsize=2)
         assert 2 * (4 * 16 * block + block**2) <= capacity and 1024 % block == 0
         assert block == 1024 or 2 * (4 * 16 * 2 * block + (2 * block) ** 2) > capacity
+
+
+@pytest.mark.parametrize("accesses", [standard_attention_accesses, flash_attention_accesses])
+def test_bytes_moved_takes_the_largest_block(accesses):
+    capacity = 2 * (4 * 16 * 8 + 16**2)  # blocks of 16 rows of width 8, two bytes per number
+    wanted = simulate_cache(accesses(64, 8, block=16, itemsize=2), capacity=capacity).total
+    assert bytes_moved(accesses, 64, 8, capacity=capacity) == wanted
+    assert bytes_moved(accesses, 64, 8, capacity=capacity - 1) > wanted
 
 
 @pytest.mark.bad_input
