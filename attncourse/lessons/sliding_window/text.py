@@ -1,6 +1,7 @@
 """Character models that see everything or a window, and what they lose: at each place of a row, and without their sink."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -20,11 +21,16 @@ STEPS = 400
 FIRST = 0  # the token of padding, which no text holds
 
 
+@functools.cache
+def _text(*, held_out: bool) -> Int[Tensor, " n"]:
+    return encode(read_text(held_out=held_out))
+
+
 def text_rows(
     count: int, length: int, rng: torch.Generator, *, held_out: bool, first_token: bool = False
 ) -> Int[Tensor, "count length"]:
     """Return pieces of the documentation; with `first_token` each begins with one and the same token, in place of its own."""
-    rows = draw_windows(encode(read_text(held_out=held_out)), count=count, length=length, rng=rng)
+    rows = draw_windows(_text(held_out=held_out), count=count, length=length, rng=rng)
     if first_token:
         rows[:, 0] = FIRST
     return rows
