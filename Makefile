@@ -43,7 +43,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c $(VENV)/constraints.txt --editable '.[book,grade,cluster,cpu,dev]'
 	@touch $@
 
-$(OFFLINE)/.ready: $(INSTALLED) book/references.bib book/exercises.md attncourse/plot/timeline.py attncourse/course/prerequisite_map.py
+$(OFFLINE)/.ready: $(INSTALLED) book/references.bib book/exercises.md attncourse/plot/timeline.py attncourse/course/prerequisite_map.py attncourse/course/poster.py $(wildcard attncourse/*/picture.py attncourse/*/room.py)
 	rm -rf $(OFFLINE)
 	mkdir -p $(OFFLINE)/mathjax/output/chtml/fonts
 	mathjax=$$($(BIN)/python -c 'import mathjax; print(mathjax.__path__[0])')/static/mathjax/es5 && \
@@ -51,6 +51,8 @@ $(OFFLINE)/.ready: $(INSTALLED) book/references.bib book/exercises.md attncourse
 	  cp -r $$mathjax/output/chtml/fonts/woff-v2 $(OFFLINE)/mathjax/output/chtml/fonts/
 	$(BIN)/python -m attncourse.plot.timeline book/references.bib $(OFFLINE)/timeline.svg
 	$(BIN)/python -m attncourse.course.prerequisite_map $(OFFLINE)/prerequisites.svg
+	$(BIN)/python -m attncourse poster $(OFFLINE)/poster.svg
+	$(BIN)/python -m attncourse poster $(OFFLINE)/poster.pdf
 	@touch $@
 
 # Side by side, a thread each. Tests and book take what they show from one cache: nothing is executed twice.

@@ -25,6 +25,7 @@ COMMANDS = {
         "regenerate first cells, badges and the tables of mechanisms and exercises",
     ),
     "point-at": ("attncourse.course.origin", "point launch buttons, first cells and README at a fork and tag"),
+    "poster": ("attncourse.course.poster", "draw every mechanism on one sheet of A3"),
     "new-exercise": ("attncourse.course.new_exercise", "lay down a new unit of exercises, or one exercise more"),
     "profile": ("attncourse.profile.command", "predict and measure every mechanism on this device"),
     "compare": ("attncourse.profile.command", "set two records of measurements side by side"),

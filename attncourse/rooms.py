@@ -16,6 +16,8 @@ class Room:
 
     Attributes:
         title: its name in words.
+        idea: what it does, in a sentence or two.
+        formula: the line of mathematics that tells it from others, in TeX as matplotlib sets it.
         papers: where it comes from, each as (authors and year, address).
         chapter: the page of the book that teaches it, without ending.
         kernels: what its kernels do, in a few words.
@@ -24,6 +26,8 @@ class Room:
     """
 
     title: str
+    idea: str
+    formula: str
     papers: tuple[tuple[str, str], ...]
     chapter: str
     kernels: str

@@ -2,7 +2,8 @@
 
 Beltagy et al. 2020, Longformer, https://arxiv.org/abs/2004.05150, section 3.1. Every token reads its neighbours and the
 global tokens; a global token reads every token, through queries, keys and values projected for it alone. Here padding
-neither reads nor is read: its rows give zeros. There is no causal form, since a global token reads the whole sequence.
+neither reads nor is read: its rows give zeros. The room computes the two-sided form alone; a causal one, whose global tokens
+read their own past, is a pattern of `block_sparse`.
 """
 
 import torch

@@ -82,7 +82,12 @@ def _expect_pairs(learner, t, radius, hubs):
 
 
 @exercise_check(
-    "global_local.mask", function="hub_mask", difficulty="easy", importance="core", points=2, section="who-reads-whom"
+    "global_local.mask",
+    function="hub_mask",
+    difficulty="easy",
+    importance="core",
+    points=2,
+    section="the-pattern-a-window-and-global-tokens",
 )
 def mask(learner, rng):
     """Build the mask of neighbours, global tokens and padding."""
@@ -130,7 +135,7 @@ def _expect_pattern(seen, t, radius, hubs, length, *, case):
     difficulty="easy",
     importance="useful",
     points=2,
-    section="who-reads-whom",
+    section="the-pattern-a-window-and-global-tokens",
     forbids=READY_MADE_ATTENTION,
 )
 def symmetric(learner, rng):
@@ -196,7 +201,7 @@ def _layers(t, i, j, radii, hubs):
     difficulty="medium",
     importance="useful",
     points=2,
-    section="two-hops",
+    section="two-hops-reach-through-layers",
 )
 def layers(learner, rng):
     """Predict after how many layers one token knows of another."""
@@ -266,7 +271,7 @@ def _expect_layers(learner, rng, radii):
     difficulty="medium",
     importance="extra",
     points=3,
-    section="projections-of-their-own",
+    section="two-softmaxes-two-sets-of-projections",
     forbids=READY_MADE_ATTENTION,
 )
 def projections(learner, rng):
@@ -345,7 +350,7 @@ def _expect_exact_head(learner, rng, t, radius, hubs):
     difficulty="hard",
     importance="extra",
     points=3,
-    section="blocks-and-hubs",
+    section="blocked-computation-in-linear-memory",
     forbids=READY_MADE_ATTENTION,
     not_verified="how many pairs you compute: memory is measured, work is not",
 )

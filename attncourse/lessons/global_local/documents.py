@@ -1,6 +1,6 @@
 """An encoder for long documents, and two tasks by rule whose evidence is far away: classify, and look up.
 
-Blocks of global and local attention with a radius a layer, as Beltagy et al. 2020, https://arxiv.org/abs/2004.05150,
+Blocks of global and local attention with a radius per layer, as Beltagy et al. 2020, https://arxiv.org/abs/2004.05150,
 section 4.1, stack them; normalized before each sublayer as the course's other blocks.
 """
 
@@ -15,12 +15,19 @@ from attncourse.models.blocks import FeedForward, init_embeddings
 
 
 class DocumentBlock(nn.Module):
-    """A block is global and local attention, then a feed-forward, each added to x."""
+    """A block is global and local attention, then a feed-forward, each added to x.
 
-    def __init__(self, d_model: int, n_heads: int, *, radius: int, impl: str = "blocked"):
+    Args:
+        shared: whether global tokens read through the matrices of all others.
+        d_model, n_heads, radius, impl: as in `GlobalLocalAttention`.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, *, radius: int, impl: str = "blocked", shared: bool = False):
         super().__init__()
         self.norm_attention, self.norm_feed = nn.LayerNorm(d_model), nn.LayerNorm(d_model)
-        self.attention = GlobalLocalAttention(d_model, n_heads, radius=radius, impl=impl)
+        self.attention = layer = GlobalLocalAttention(d_model, n_heads, radius=radius, impl=impl)
+        if shared:
+            layer.w_q_global, layer.w_k_global, layer.w_v_global = layer.w_q, layer.w_k, layer.w_v
         self.feed_forward = FeedForward(d_model)
 
     def forward(self, x: Float[Tensor, "b t d"], **reading) -> Float[Tensor, "b t d"]:
@@ -34,10 +41,11 @@ class DocumentEncoder(nn.Module):
 
     Args:
         vocabulary: how many tokens there are.
-        outputs: how many logits a token gets.
+        outputs: how many logits each token gets.
         radii: the radius of each block.
         context: the longest document.
         global_indices: positions of the global tokens (default: none).
+        shared: whether global tokens read through the matrices of all others.
         d_model, n_heads, impl: as in `GlobalLocalAttention`.
     """
 
@@ -52,14 +60,15 @@ class DocumentEncoder(nn.Module):
         d_model: int = 32,
         n_heads: int = 4,
         impl: str = "blocked",
+        shared: bool = False,
     ):
         super().__init__()
         check_widths(vocabulary=vocabulary, outputs=outputs, context=context)
-        require(len(radii) >= 1, f"a radius a block: there must be at least one, got {radii}")
+        require(len(radii) >= 1, f"a radius per block: there must be at least one, got {radii}")
         self.embed = nn.Embedding(vocabulary, d_model)
         init_embeddings(self.embed)
         self.places = LearnedPositions(context, d_model)
-        self.blocks = nn.ModuleList(DocumentBlock(d_model, n_heads, radius=r, impl=impl) for r in radii)
+        self.blocks = nn.ModuleList(DocumentBlock(d_model, n_heads, radius=r, impl=impl, shared=shared) for r in radii)
         self.norm, self.to_outputs = nn.LayerNorm(d_model), nn.Linear(d_model, outputs)
         self.register_buffer("global_indices", torch.tensor(global_indices, dtype=torch.long), persistent=False)
 
@@ -115,7 +124,7 @@ def draw_recall(
     """Draw rows, the places of their questions, and the answers:
     pairs of a name and a value first, then, `gap` later, the names.
 
-    A pair is one token and a question is one; all else is one filler, and token 0 is free for a hub.
+    A pair is one token and a question is one; all else is one filler, and token 0 is free to be global.
 
     Raises:
         ValueError: more pairs than names, or than places in either part.
