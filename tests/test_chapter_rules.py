@@ -15,7 +15,6 @@ from tests.run_chapters import ROOT
 NOT_YET = {
     "grouped_query",
     "latent",
-    "why_latent",
     "which_attention",
     "cache_bandwidth",
 }
