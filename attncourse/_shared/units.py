@@ -30,7 +30,7 @@ def format_bytes(size: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a time in the unit that people say it in: "5.81 ms", "12.3 s", "13.9 min", "2.5 h"."""
+    """Return `seconds` in the unit that people say it in: "5.81 ms", "12.3 s", "13.9 min", "2.5 h"."""
     for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
         if seconds >= size * (2 if size > 1 else 1):
             return f"{seconds / size:,.3g} {unit}"
