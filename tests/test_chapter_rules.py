@@ -17,7 +17,6 @@ NOT_YET = {
     "sliding_window",
     "block_sparse",
     "linear_attention",
-    "grouped_query",
     "latent",
     "why_latent",
     "write_the_kernel",
