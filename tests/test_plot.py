@@ -11,6 +11,7 @@ import torch
 from attncourse.plot import (
     alignments,
     memory_against_length,
+    seconds_against_length,
     seed_dots,
     signed_heatmap,
     slider,
@@ -57,6 +58,12 @@ def test_alignments_draw_a_panel_a_model():
 def test_lines_carry_the_values_they_were_given():
     ax = memory_against_length([1, 2], {"a": [10**6, 3 * 10**6], "b": [2, 4]}, device="here")
     assert list(ax.lines[0].get_ydata()) == [1.0, 3.0] and ax.get_title() == "here"
+
+
+def test_a_logarithmic_height_is_named_more_than_once():
+    for seconds, names in (([0.001, 0.004], ["1", "2"]), ([0.001, 0.3], ["1", "3", "10", "30", "100", "300"])):
+        ax = seconds_against_length([1, 2], {"a": seconds}, device="here")
+        assert [label.get_text() for label in ax.get_yticklabels()] == names
 
 
 def test_a_slider_holds_every_frame_and_needs_no_network():

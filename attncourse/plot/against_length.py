@@ -26,5 +26,16 @@ def _against_length(lengths, curves, *, ylabel, device) -> Axes:
     ax.title.set_fontsize(9)
     ax.set_xticks(lengths, [str(n) for n in lengths])
     ax.minorticks_off()
+    _name_heights(ax)
     ax.legend()
     return ax
+
+
+def _name_heights(ax: Axes) -> None:
+    """Name several heights of each power of ten where the axis spans few of them: it would name one or two alone."""
+    low, high = ax.get_ylim()
+    digits = (1, 2, 5) if high < 50 * low else (1, 3)
+    if high < 3000 * low:
+        ticks = [digit * 10.0**power for power in range(-6, 7) for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])

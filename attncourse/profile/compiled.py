@@ -222,13 +222,19 @@ def _count(lines: list[str]) -> Loop:
     )
 
 
-def compile_elsewhere(builds: Sequence[Build]) -> list[Compiled]:
+def compile_elsewhere(builds: Sequence[Build], *, folder: str | None = None) -> list[Compiled]:
     """Compile all of these in one process of their own, in which Triton compiles.
+
+    Args:
+        builds: what to compile.
+        folder: where modules are looked for first (default: nowhere beside the usual places).
 
     Raises:
         RuntimeError: one of them does not compile.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")} | {"TRITON_INTERPRET": "0"}
+    places = [place for place in (folder, environment.get("PYTHONPATH")) if place]
+    environment["PYTHONPATH"] = os.pathsep.join(places)
     asked = json.dumps([asdict(build) for build in builds])
     command = [sys.executable, "-m", "attncourse.profile.compiled"]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, env=environment)

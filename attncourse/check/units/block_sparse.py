@@ -35,7 +35,7 @@ def _as_mask(sets, n):
     difficulty="easy",
     importance="core",
     points=2,
-    section="strided-fixed-dilated-random",
+    section="strided-fixed-dilated-and-random-patterns",
 )
 def strided(learner, rng):
     """Write the strided pattern as the sorted list of the positions that one query sees."""
@@ -78,7 +78,7 @@ def _integers(positions, case):
     difficulty="medium",
     importance="core",
     points=2,
-    section="blocks-because-machines-do-not-do-single-pairs",
+    section="block-sparsity-whole-partial-and-dead-blocks",
 )
 def computed(learner, rng):
     """Predict what a pattern costs: pairs that are wanted, and pairs that its live blocks compute."""
@@ -125,7 +125,7 @@ def _expect_counts(learner, mask, n, block):
     difficulty="medium",
     importance="useful",
     points=2,
-    section="strided-fixed-dilated-random",
+    section="strided-fixed-dilated-and-random-patterns",
 )
 def compose(learner, rng):
     """Compose a band, random blocks and global blocks into one grid of live blocks."""
@@ -163,7 +163,7 @@ def compose(learner, rng):
     difficulty="medium",
     importance="extra",
     points=3,
-    section="how-far-does-it-reach",
+    section="reach-how-many-layers-a-path-takes",
 )
 def layers(learner, rng):
     """Count layers until every position depends on its whole past; None where that never happens."""
@@ -240,7 +240,7 @@ def _rows_of(live):
     difficulty="hard",
     importance="useful",
     points=3,
-    section="gather-what-is-live",
+    section="block-sparse-attention-gather-the-live-blocks",
     forbids=READY_MADE_ATTENTION,
     not_verified="how many pairs you compute: memory is measured, work is not",
 )
@@ -342,7 +342,7 @@ def _whole_blocks(q, k, v, live, block):
     difficulty="medium",
     importance="extra",
     points=2,
-    section="blocks-because-machines-do-not-do-single-pairs",
+    section="block-sparsity-whole-partial-and-dead-blocks",
 )
 def kinds(learner, rng):
     """Repair a function that tells dead, partial and whole blocks apart, and errs at the edge."""

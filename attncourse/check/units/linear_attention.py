@@ -51,7 +51,7 @@ def _one_head(q, k, v, **options):
     difficulty="easy",
     importance="core",
     points=1,
-    section="a-memory-of-fixed-size",
+    section="the-recurrent-form-a-memory-of-fixed-size",
 )
 def memory_bytes(learner, rng):
     """Predict the bytes of a cache of keys and values, and of the state that takes its place."""
@@ -86,7 +86,7 @@ def memory_bytes(learner, rng):
     difficulty="easy",
     importance="core",
     points=2,
-    section="multiply-in-the-other-order",
+    section="associativity-multiply-in-the-other-order",
     forbids=READY_MADE_ATTENTION,
 )
 def reassociate(learner, rng):
@@ -132,7 +132,7 @@ def _expect_associated(learner, q, k, v):
     difficulty="medium",
     importance="core",
     points=2,
-    section="a-memory-of-fixed-size",
+    section="the-recurrent-form-a-memory-of-fixed-size",
     forbids=READY_MADE_ATTENTION,
     may_change=(0,),
 )
@@ -161,7 +161,7 @@ def stream(learner, rng):
     difficulty="hard",
     importance="useful",
     points=3,
-    section="chunks-both-at-once",
+    section="the-chunked-form",
     forbids=READY_MADE_ATTENTION,
 )
 def chunks(learner, rng):
@@ -209,7 +209,7 @@ def _expect_few_steps(learner, rng, n):
     difficulty="medium",
     importance="useful",
     points=2,
-    section="forgetting",
+    section="decay-retention-and-gates",
 )
 def decay(learner, rng):
     """Repair the matrix of what is left between two steps, which divides 0 by 0 over long texts."""

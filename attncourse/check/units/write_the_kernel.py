@@ -59,7 +59,7 @@ def add(learner, rng):
     difficulty="medium",
     importance="core",
     points=2,
-    section="a-row-that-does-not-fit",
+    section="online-softmax-a-row-in-pieces",
     not_verified=INTERPRETED,
     kernel=True,
 )
@@ -101,7 +101,7 @@ def softmax(learner, rng):
     difficulty="medium",
     importance="useful",
     points=2,
-    section="a-product-by-tiles",
+    section="a-matrix-product-by-tiles",
     not_verified=INTERPRETED,
     kernel=True,
 )
@@ -139,7 +139,7 @@ def _heads(*tensors):
     difficulty="hard",
     importance="core",
     points=3,
-    section="flashattention",
+    section="flashattention-online-softmax-over-tiles",
     not_verified=INTERPRETED,
     seconds=60.0,
     kernel=True,

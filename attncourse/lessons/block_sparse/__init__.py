@@ -1,1 +1,1 @@
-"""What only book/block_sparse.ipynb uses: its figures."""
+"""What only book/block_sparse.ipynb uses: its pictures, its two tasks, and their recorded study."""

@@ -1,4 +1,6 @@
-"""Pictures of kernels: a softmax that runs over pieces, tiles visited, weights that a broken one used, tests that caught it."""
+"""Pictures of kernels: tiles visited, weights that a broken one used, tests that caught it."""
+
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -14,32 +16,13 @@ TILES = {"skipped": "#ffffff", "computed, every pair visible": COLORS[5], "compu
 OUTCOMES = {True: ("#d9ede5", "holds"), False: (COLORS[1], "fails"), None: ("#ffffff", "–")}
 
 
-def running_softmax(scores: Tensor, tops: Tensor, totals: Tensor, *, block: int) -> Figure:
-    """Draw scores (n,) of one row, with the running maximum after each piece of `block`; below, the running sum."""
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(7.0, 3.8), sharex=True, height_ratios=(2, 1))
-    edges = [*range(0, len(scores), block), len(scores)]
-    upper.plot(scores.tolist(), "o", color=COLORS[0], markersize=3, label="score")
-    upper.stairs(
-        tops.tolist(), [e - 0.5 for e in edges], baseline=None, color=COLORS[1], linewidth=2, label="maximum so far"
-    )
-    lower.stairs(
-        totals.tolist(), [e - 0.5 for e in edges], baseline=None, color=COLORS[2], linewidth=2, label="sum so far"
-    )
-    for ax in (upper, lower):
-        for edge in edges[1:-1]:
-            ax.axvline(edge - 0.5, color="#cccccc", linewidth=0.8, zorder=0)
-        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    lower.set(xlabel="key", ylim=(0, None))
-    return figure
-
-
 def tile_maps(panels: dict[str, Tensor], *, blocks: dict[str, tuple[int, int]]) -> Figure:
     """Draw one map per case, of integers (t, s):
     a pair's tile is 0 skipped, 1 computed without a test, 2 computed and tested.
 
     `blocks` are the tiles' heights and widths; their edges and the diagonal are drawn.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.0 * len(panels), 3.3), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.35 * len(panels), 2.9), squeeze=False)
     for ax, (name, kinds) in zip(axes.flat, panels.items(), strict=True):
         t, s = kinds.shape
         ax.imshow(kinds.cpu().numpy(), cmap=ListedColormap([*TILES.values()]), vmin=0, vmax=2)
@@ -47,7 +30,8 @@ def tile_maps(panels: dict[str, Tensor], *, blocks: dict[str, tuple[int, int]]) 
             for edge in range(size, count, size):
                 axis(edge - 0.5, color="#555555", linewidth=0.8)
         ax.plot([s - t - 0.5, s - 0.5], [-0.5, t - 0.5], color=COLORS[1], linewidth=1.2)
-        ax.set(title=name, xlabel="key", xlim=(-0.5, s - 0.5), ylim=(t - 0.5, -0.5))
+        ax.set_title(fill(name, 18), fontsize=10)
+        ax.set(xlabel="key", xlim=(-0.5, s - 0.5), ylim=(t - 0.5, -0.5))
     axes[0, 0].set(ylabel="query")
     handles = [Patch(facecolor=color, edgecolor="#999999", label=kind) for kind, color in TILES.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(TILES))
@@ -57,14 +41,14 @@ def tile_maps(panels: dict[str, Tensor], *, blocks: dict[str, tuple[int, int]]) 
 def weight_maps(got: dict[str, Tensor], right: dict[str, Tensor], *, columns: int = 3) -> Figure:
     """Draw one map per attention of the weights (t, s) it used; where they are wrong, orange, and black for NaN."""
     rows = -(-len(got) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.9 * columns, 3.2 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.8 * columns, 2.4 * rows), squeeze=False)
     for ax, (name, weights) in zip(axes.flat, got.items(), strict=False):
         colors = plt.get_cmap(WEIGHTS)(weights.cpu().nan_to_num().sqrt().numpy())  # the root shows small weights too
         colors[differing(weights, right[name]).numpy()] = to_rgba(COLORS[1])
         colors[weights.isnan().cpu().numpy()] = (0, 0, 0, 1)
         ax.imshow(colors)
-        ax.set(title=name, xlabel="key", xticks=[0, 10, 20, 30], yticks=[0, 10, 20, 30])
-        ax.title.set_fontsize(9.5)
+        ax.set_title(fill(name, 20), fontsize=9.5)
+        ax.set(xlabel="key", xticks=[0, 10, 20, 30], yticks=[0, 10, 20, 30])
     for ax in axes[:, 0]:
         ax.set(ylabel="query")
     for ax in axes.flat[len(got) :]:
@@ -87,14 +71,14 @@ def verdict_grid(verdicts: dict[str, dict[str, bool | None]]) -> Axes:
     a dash where it does not apply.
     """
     tests = list(next(iter(verdicts.values())))
-    _, ax = plt.subplots(figsize=(0.8 * len(tests) + 3.2, 0.42 * len(verdicts) + 1.9))
+    _, ax = plt.subplots(figsize=(0.55 * len(tests) + 3.0, 0.38 * len(verdicts) + 2.1))
     for row, found in enumerate(verdicts.values()):
         for column, test in enumerate(tests):
             color, mark = OUTCOMES[found[test]]
             ax.add_patch(plt.Rectangle((column, row), 1, 1, facecolor=color, edgecolor="white", linewidth=2))
-            ax.text(column + 0.5, row + 0.5, mark, ha="center", va="center", fontsize=8)
+            ax.text(column + 0.5, row + 0.5, mark, ha="center", va="center", fontsize=9)
     ax.set(xlim=(0, len(tests)), ylim=(len(verdicts), 0))
-    ax.set_xticks([i + 0.5 for i in range(len(tests))], tests, rotation=35, ha="left", rotation_mode="anchor")
+    ax.set_xticks([i + 0.5 for i in range(len(tests))], tests, rotation=45, ha="left", rotation_mode="anchor")
     ax.set_yticks([i + 0.5 for i in range(len(verdicts))], verdicts)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)

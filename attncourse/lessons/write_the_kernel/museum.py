@@ -57,10 +57,11 @@ class Exhibit:
         return np.errstate(invalid="ignore")(_entry(module))
 
     def diff(self) -> str:
-        """Return the line as it should be and as it is, the way `diff` writes it."""
+        """Return the line as it should be and as it is, without comments, the way `diff` writes it."""
         before, after = self._source().splitlines(), self._broken().splitlines()
-        ((right, wrong),) = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
-        return f"- {right.strip()}\n+ {wrong.strip()}"
+        (changed,) = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+        right, wrong = (line.partition("  # ")[0].strip() for line in changed)
+        return f"- {right}\n+ {wrong}"
 
     def _source(self) -> str:
         source = inspect.getsource(importlib.import_module(self.module))

@@ -1,19 +1,20 @@
 """Figures of kernels say what they are given."""
 
-import pytest
 import torch
 from matplotlib.colors import to_rgba
 
-from attncourse.lessons.write_the_kernel.figures import running_softmax, tile_maps, verdict_grid, weight_maps
+from attncourse.lessons.write_the_kernel.figures import tile_maps, verdict_grid, weight_maps
+from attncourse.lessons.write_the_kernel.schematic import lanes_and_addresses
 from attncourse.plot import COLORS
 
 
-def test_the_running_maximum_holds_from_edge_to_edge():
-    figure = running_softmax(torch.arange(5.0), torch.tensor([1.0, 3.0, 4.0]), torch.tensor([1.4, 1.6, 1.5]), block=2)
-    upper, lower = figure.axes
-    assert upper.patches[0].get_data().values.tolist() == [1.0, 3.0, 4.0]
-    assert upper.patches[0].get_data().edges.tolist() == [-0.5, 1.5, 3.5, 4.5]
-    assert lower.patches[0].get_data().values.max() == pytest.approx(1.6)
+def test_lanes_stand_over_their_addresses_and_the_last_reaches_none():
+    (ax,) = lanes_and_addresses([5, 6, 7], block=2, programs=2, first_address=100, itemsize=8).axes
+    said = [text.get_text() for text in ax.texts]
+    assert said[:2] == ["program 0", "0"] and said.count("yes") == 3 and said.count("no") == 1
+    assert [text for text in said if text in ("100", "108", "116", "124")] == ["100", "108", "116", "124"]
+    assert said.count("×") == 1 and said.count("?") == 2  # behind the end of x and of out
+    assert {"6", "7", "8"} <= set(said)
 
 
 def test_tiles_are_drawn_with_their_edges_and_the_diagonal():
