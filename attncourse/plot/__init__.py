@@ -7,14 +7,12 @@ from .against_length import memory_against_length, seconds_against_length
 from .alignment import alignments
 from .heatmap import signed_heatmap, weights_heatmap
 from .seeds import seed_dots
-from .sharing import loss_against_cache
 from .slider import slider
 from .style import COLORS, use_style
 
 __all__ = [
     "COLORS",
     "alignments",
-    "loss_against_cache",
     "memory_against_length",
     "seconds_against_length",
     "seed_dots",
