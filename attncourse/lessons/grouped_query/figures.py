@@ -122,5 +122,5 @@ def losses_of_conversion(
         ax.set_title("right after conversion" if steps == "0" else f"after {steps} more steps")
         ax.tick_params(axis="x", labelsize=9)
     axes[0].set(ylabel="held-out loss, nats per character")
-    axes[0].legend(loc="upper left")
+    axes[0].legend(loc="lower right")
     return figure

@@ -12,7 +12,12 @@ from attncourse.lessons.grouped_query.schematic import three_designs
 def test_the_schematic_has_an_arrow_per_query_head_and_says_what_is_kept():
     (ax,) = three_designs({"own": 4, "two": 2, "one": 1}, heads=4).axes
     texts = [text.get_text() for text in ax.texts]
-    assert sum(isinstance(patch, FancyArrowPatch) for patch in ax.patches) == 12
+    arrows = [patch._posA_posB[1][0] for patch in ax.patches if isinstance(patch, FancyArrowPatch)]
+    keys = sorted(
+        text.get_position()[0] for text in ax.texts if text.get_text().startswith("k") and len(text.get_text()) == 2
+    )
+    read = [min(range(len(keys)), key=lambda i: abs(keys[i] - end)) for end in arrows]
+    assert read == [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 6]
     assert [texts.count(key) for key in ("q4", "k1", "k2", "v4")] == [3, 3, 2, 1]
     assert {f"kept per token: {what}" for what in ("4 keys, 4 values", "2 keys, 2 values", "1 key, 1 value")} <= {
         *texts
