@@ -19,7 +19,6 @@ NOT_YET = {
     "latent",
     "why_latent",
     "which_attention",
-    "cache_bandwidth",
 }
 CHAPTERS = [name for name in chapters(ROOT) if name not in NOT_YET]
 COLUMNS = 88

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from attncourse.plot.style import COLORS
 
@@ -24,6 +26,14 @@ _LOOKS = {
 GREY = "#777777"
 
 Curves = Mapping[str, Mapping[int, float]]  # design -> context -> a number
+
+
+def _plain_numbers(axis: Axis, *, minor: bool = False) -> None:
+    """Label a logarithmic axis with numbers as they are read, not with powers of ten."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    if minor:  # few powers of ten are in sight
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _thousands(ax: Axes, values: Sequence[int], *, most: int = 6) -> None:
@@ -65,8 +75,10 @@ def step_panels(predicted: Curves, measured: Curves | None = None) -> Figure:
             _draw(ax, family, measured, unit=1e-3)
         ax.set(xscale="log", yscale="log", xlabel="tokens in the cache")
         _thousands(ax, sorted({n for seconds in predicted.values() for n in seconds}))
-        ax.legend(loc="upper left")
+        if ax.lines:
+            ax.legend(loc="upper left")
     axes[0][0].set_ylabel("milliseconds per step")
+    _plain_numbers(axes[0][0].yaxis)
     _headroom(axes[0][0])
     return figure
 
@@ -96,14 +108,16 @@ def bandwidth_reached(rows: Mapping[str, Curves], *, read: float, calls: Mapping
         calls: the same by calls from Python where `rows` is by replayed graphs, drawn thin with hollow marks.
     """
     figure, axes = _families(len(rows), height=2.5)
+    contexts = sorted({n for curves in rows.values() for steps in curves.values() for n in steps})
     for line, (name, curves) in zip(axes, rows.items(), strict=True):
         for ax, family in zip(line, FAMILIES, strict=True):
             ax.axhline(read / 1e9, color=GREY, ls=":", label="plain read")
             _draw(ax, family, curves, unit=1e9)
             _draw(ax, family, (calls or {}).get(name, {}), unit=1e9, mfc="none", lw=0.7, alpha=0.6, label=None)
             ax.set(xscale="log", yscale="log")
-            _thousands(ax, sorted({n for rates in curves.values() for n in rates}), most=4)
+            _thousands(ax, contexts, most=3)
         line[0].set_ylabel(f"GB per second,\n{name}")
+        _plain_numbers(line[0].yaxis, minor=True)
     for ax in axes[-1]:
         ax.set_xlabel("tokens in the cache")
     found: dict[str, Line2D] = {}
@@ -145,6 +159,8 @@ def floor_and_wall(
             xs, seconds = calls[name]
             ax.plot([x / 1e6 for x in xs], [1e6 * t for t in seconds], **look, mfc="none", alpha=0.6)
     ax.set(xscale="log", yscale="log", xlabel="MB that a step reads", ylabel="microseconds per step")
+    _plain_numbers(ax.xaxis)
+    _plain_numbers(ax.yaxis)
     handles, _ = ax.get_legend_handles_labels()
     ax.figure.legend(handles=handles + (_by_clock("") if calls else []), loc="outside right center")
     return ax
@@ -164,6 +180,7 @@ def two_programs(seconds: Mapping[str, tuple[float, float]]) -> Axes:
     ax.plot(after, rows, "o", color=COLORS[0], ms=7, label="kernel that reads in place")
     ax.set_yticks(rows, [*seconds])
     ax.set(xscale="log", xlabel="milliseconds per step", ylim=(len(seconds) - 0.5, -0.5))
+    _plain_numbers(ax.xaxis, minor=True)
     ax.figure.legend(loc="outside upper right", ncols=2)
     return ax
 
@@ -214,6 +231,7 @@ def tokens_against_batch(
         if turning[name] in tokens:
             ax.plot(turning[name], tokens[turning[name]], "*", color=color, ms=11, mec="black", mew=0.6)
     ax.set(xscale="log", yscale="log", xlabel="sequences in the batch", ylabel="tokens per second, all together")
+    _plain_numbers(ax.yaxis)
     _thousands(ax, [b for b in next(iter(curves.values())) if b & (b - 1) == 0], most=7)
     ax.figure.legend(loc="outside right center")
     return ax
