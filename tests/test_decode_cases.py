@@ -305,7 +305,7 @@ def made_up_record(*, kind="cuda", name="MADE-UP GPU, not a measurement", capabi
             seconds = 1e-5 + b * s * 1e-6
             told = dict(flops=10, bytes=b * s * 1000, predicted=b * s * 1e-7, limit="memory", peak_bytes=8)
             times = dict(seconds=seconds, low=0.9 * seconds, high=1.1 * seconds)
-            for which in (form, "torch"):
+            for which in (form, "torch", *["numba"] * (kind == "cpu")):
                 rows.append(Measurement(mechanism, which, "w", dataclasses.asdict(size), "float16", **told, **times))
     rows[0] = dataclasses.replace(rows[0], seconds=None, low=None, high=None, peak_bytes=None, problem="out of memory")
     limits = Limits(1e10, 1e10, {"float16": 1e12})
@@ -402,7 +402,7 @@ def test_what_runs_here_is_measured_and_else_the_newest_record_is_taken(tmp_path
     write_record(made_up_record(date="2026-04-01"), tmp_path / "gpu.json")
     record, how = live_or_recorded(GRIDS["cpu"], here=False, **asked)
     assert (record.date, how) == ("2026-03-01", "recorded")
-    none, how = live_or_recorded(GRIDS["cpu"], here=False, **asked | dict(form="numba"))
+    none, how = live_or_recorded(GRIDS["cpu"], here=False, **asked | dict(form="triton"))
     assert none is None and how.startswith("neither")
     monkeypatch.setattr("attncourse.lessons.cache_bandwidth.decode_record.live_record", lambda grid, **options: options)
     options, how = live_or_recorded(GRIDS["cpu"], here=True, **asked)

@@ -75,7 +75,7 @@ def step_panels(predicted: Curves, measured: Curves | None = None) -> Figure:
             _draw(ax, family, measured, unit=1e-3)
         ax.set(xscale="log", yscale="log", xlabel="tokens in the cache")
         _thousands(ax, sorted({n for seconds in predicted.values() for n in seconds}))
-        if ax.lines:
+        if ax.get_legend_handles_labels()[0]:
             ax.legend(loc="upper left")
     axes[0][0].set_ylabel("milliseconds per step")
     _plain_numbers(axes[0][0].yaxis)
@@ -115,7 +115,7 @@ def bandwidth_reached(rows: Mapping[str, Curves], *, read: float, calls: Mapping
             _draw(ax, family, curves, unit=1e9)
             _draw(ax, family, (calls or {}).get(name, {}), unit=1e9, mfc="none", lw=0.7, alpha=0.6, label=None)
             ax.set(xscale="log", yscale="log")
-            _thousands(ax, contexts, most=3)
+            _thousands(ax, contexts, most=4)
         line[0].set_ylabel(f"GB per second,\n{name}")
         _plain_numbers(line[0].yaxis, minor=True)
     for ax in axes[-1]:
