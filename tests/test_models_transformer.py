@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from attncourse.lessons.real_systems.crossmodal import CrossReader, OneSequence, cut_patches
 from attncourse.lessons.real_systems.encoder import NOT_ASKED, Classifier, Encoder, MaskedLM, hide_tokens, masked_loss
 from attncourse.lessons.real_systems.encoder_decoder import EncoderDecoder
-from attncourse.lessons.real_systems.scenes import CELL, SIDE, WORDS, draw_questions, draw_scenes, glyph
-from attncourse.lessons.real_systems.two_tower import TwoTower, answer_loss, cut_patches
+from attncourse.lessons.real_systems.recipes import picture_logits
+from attncourse.lessons.real_systems.scenes import CELL, SIDE, WORDS, all_different, draw_questions, draw_scenes, glyph
 from attncourse.models.blocks import Block, Stack, watch_weights
 from attncourse.models.dates import SOURCE_VOCABULARY, TARGET_VOCABULARY, draw_examples
 from attncourse.models.decoder import DecoderLM, next_token_loss
@@ -191,16 +192,35 @@ def test_the_decoder_of_a_pair_sees_what_it_wrote_and_the_whole_source():
     assert torch.equal(got, (torch.arange(5) < 4).expand(6, 5))
 
 
-def test_words_see_words_and_patches():
-    model = randomized(TwoTower(7, side=6, patch=2, words=4, d_model=12, n_heads=3))
-    image = torch.randn(6, 6, generator=torch.Generator().manual_seed(0)).double()
-    words = draw_tokens(1, 4, high=7)
-    jacobian = torch.autograd.functional.jacobian(lambda x: model(x[None], words)[0], image)  # (t, n, y, x)
-    assert (jacobian.abs().sum(dim=1) > 0).all()
-    got = depends_on(
-        lambda x: model.text_tower(x[None], model.see(image[None]))[0], model.embed_word(words[0]).detach()
+def test_words_see_words_and_pieces_in_both_ways_and_a_causal_one_no_later_words():
+    pieces, words = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).double(), draw_tokens(1, 3, high=7)
+    for kind in (CrossReader, OneSequence):
+        for causal in (False, True):
+            model = randomized(kind(7, width=5, pieces=4, words=3, causal=causal, d_model=12, n_heads=3))
+            from_pieces = torch.autograd.functional.jacobian(lambda x, model=model: model(x[None], words)[0], pieces)
+            assert (from_pieces.abs().sum(dim=1) > 0).all()
+            moved = torch.stack([dependence_on_word(model, pieces, words, j) for j in range(3)], dim=1)
+            assert torch.equal(moved, torch.ones(3, 3).tril().bool() if causal else torch.ones(3, 3).bool())
+
+
+def dependence_on_word(model, pieces, words, j):
+    """Which places (t) change when word j does."""
+    other = words.clone()
+    other[0, j] = (words[0, j] + 1) % 7
+    with torch.no_grad():
+        return (model(pieces[None], words) != model(pieces[None], other))[0].any(dim=-1)
+
+
+def test_no_piece_reads_a_word_and_cross_weights_sum_to_one():
+    pieces, words = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0)).double(), draw_tokens(2, 3, high=7)
+    cross, one = (
+        randomized(kind(7, width=5, pieces=4, words=3, d_model=12, n_heads=3)) for kind in (CrossReader, OneSequence)
     )
-    assert got.all()
+    for model in (cross, one):
+        assert model.weights_on_pieces(pieces, words).shape == (2, 3, 3, 4)
+    torch.testing.assert_close(cross.weights_on_pieces(pieces, words).sum(dim=-1), torch.ones(2, 3, 3).double())
+    assert (one.weights_on_pieces(pieces, words).sum(dim=-1) < 1).all()
+    assert not one.who_reads_whom(3)[:4, 4:].any() and one.who_reads_whom(3)[:, :4].all()
 
 
 # Padding, positions, heads, weights.
@@ -341,6 +361,14 @@ def test_questions_hide_what_they_ask_and_point_at_it():
     assert (residue.sqrt() - 0.15).abs().max() < 0.03
 
 
+def test_questions_that_are_shown_differ_in_digit_and_place():
+    questions = draw_questions(draw_scenes(200, most=3, seed=1), count=100, rng=torch.Generator().manual_seed(0))
+    chosen = all_different(questions, 6)
+    digits, places = questions.answers[chosen, 1].tolist(), questions.words[chosen, 2:].tolist()
+    assert len(set(digits)) == 6 == len(set(map(tuple, places)))
+    assert chosen[0] == 0 and chosen == sorted(chosen)
+
+
 def test_patches_are_squares_row_by_row():
     image = torch.arange(24.0).view(1, 4, 6)
     patches = cut_patches(image, 2)
@@ -399,15 +427,20 @@ def test_a_pair_learns_dates_with_the_chapters_own_loop():
     assert all(exact_matches(model, examples))
 
 
-def test_two_towers_learn_a_batch_by_heart_and_need_the_picture():
+@pytest.mark.parametrize("kind", [CrossReader, OneSequence])
+def test_words_learn_a_batch_of_pictures_by_heart_and_need_the_picture(kind):
     torch.manual_seed(0)
     questions = draw_questions(draw_scenes(20, most=2, seed=0), count=16, rng=torch.Generator().manual_seed(0))
-    model = TwoTower(len(WORDS), side=SIDE, patch=8, words=4, d_model=32, n_heads=2)
-    _, after = overfit(model, lambda m: answer_loss(m, questions))
+    model = kind(len(WORDS), width=64, pieces=9, words=4, d_model=32, n_heads=2)
+
+    def loss(model, *, blind=False):
+        logits = picture_logits(model, questions, blind=blind)
+        return nn.functional.cross_entropy(logits.flatten(0, 1), questions.answers.flatten())
+
+    _, after = overfit(model, loss)
     assert after < 0.02
-    blank = type(questions)(torch.zeros_like(questions.images), questions.words, questions.answers, questions.boxes)
     with torch.no_grad():
-        assert answer_loss(model, blank) > 1.0
+        assert loss(model, blind=True) > 1.0
 
 
 # Errors.
@@ -437,7 +470,8 @@ def test_two_towers_learn_a_batch_by_heart_and_need_the_picture():
         ),
         (lambda: glyph(10, bold=True), r"a digit must lie in 0\.\.9, got 10"),
         (lambda: draw_scenes(1, most=10, seed=0), r"most lie in 1\.\.9, the cells, got 1, 10"),
-        (lambda: TwoTower(5, side=24, patch=7, words=4), "patches of 7 must tile the image, got 24 x 24"),
+        (lambda: CrossReader(5, width=0, pieces=4, words=4), "width must be an integer of at least 1, got 0"),
+        (lambda: OneSequence(5, width=3, pieces=0, words=4), "pieces must be an integer of at least 1, got 0"),
         (lambda: cut_patches(torch.ones(1, 6, 4), 3), "patches of 3 must tile the image, got 6 x 4"),
     ],
 )

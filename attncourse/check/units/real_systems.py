@@ -83,7 +83,7 @@ def _diagram(system, first, second):
     difficulty="medium",
     importance="core",
     points=3,
-    section="one-layer-four-diagrams",
+    section="who-reads-whom-four-masks",
 )
 def connect(learner, rng):
     """Write down the diagram of each system: which token may read which."""
@@ -116,7 +116,7 @@ def _name(i, first):
     difficulty="easy",
     importance="core",
     points=3,
-    section="one-layer-four-diagrams",
+    section="encoder-decoder-cross-attention-aligns",
     forbids=READY_MADE_ATTENTION,
 )
 def cross(learner, rng):
@@ -232,7 +232,7 @@ def _scores(counts, query, k1, b):
     difficulty="medium",
     importance="extra",
     points=2,
-    section="look-it-up-then-read-it",
+    section="search-bm25",
 )
 def search(learner, rng):
     """Score passages for a query by BM25."""
@@ -282,7 +282,7 @@ def search(learner, rng):
     difficulty="medium",
     importance="useful",
     points=3,
-    section="look-it-up-then-read-it",
+    section="a-reader-of-several-passages",
 )
 def fuse(learner, rng):
     """Repair a reader that reads each passage by itself and averages."""

@@ -67,7 +67,7 @@ def _expect_pattern(seen, wanted, case):
     difficulty="easy",
     importance="core",
     points=2,
-    section="block-by-block",
+    section="how-far-a-stack-of-layers-hears",
 )
 def cost(learner, rng):
     """Predict the pairs that a causal window leaves, and the positions that a stack of such layers hears."""
@@ -127,7 +127,7 @@ def _expect_cost(learner, n, window, dilation, layers):
     difficulty="medium",
     importance="core",
     points=3,
-    section="a-neighbourhood-instead-of-everything",
+    section="a-sliding-window-is-a-band-shaped-mask",
 )
 def band(learner, rng):
     """Build the mask of a window, dilated or with sinks, when the queries are the last of the positions."""
@@ -172,7 +172,7 @@ def _patterns(rng):
     difficulty="easy",
     importance="useful",
     points=2,
-    section="a-neighbourhood-instead-of-everything",
+    section="a-sliding-window-is-a-band-shaped-mask",
     forbids=READY_MADE_ATTENTION,
 )
 def repair(learner, rng):
@@ -213,7 +213,7 @@ def _expect_exact_for_hard_scores(learner, rng, t, s, window):
     difficulty="hard",
     importance="useful",
     points=4,
-    section="block-by-block",
+    section="blocks-of-queries-time-linear-in-the-length",
     forbids=READY_MADE_ATTENTION,
     not_verified="how many pairs you compute: memory is measured, work is not",
 )
@@ -269,7 +269,7 @@ def _windowed(learner, q, k, window):
     difficulty="hard",
     importance="useful",
     points=3,
-    section="a-text-without-end",
+    section="a-text-without-end-the-ring-buffer",
     forbids=READY_MADE_ATTENTION,
     may_change=(0,),
 )

@@ -1,1 +1,1 @@
-"""What only book/latent.ipynb uses: a trained decoder's conversion to latent attention, and its figures."""
+"""What only book/latent.ipynb uses: small designs, a trained decoder's conversion, recorded studies, and figures."""

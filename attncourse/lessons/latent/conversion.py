@@ -45,3 +45,35 @@ def with_latent_attention(
     for block, seen in zip(blocks, inputs, strict=True):
         block.self_attention = latent_from_grouped(block.self_attention, kv_lora_rank, inputs=seen)
     return converted
+
+
+@torch.no_grad()
+def keys_and_values(model: DecoderLM, tokens: Int[Tensor, "b t"]) -> list[Float[Tensor, "bt m"]]:
+    """Return what each block's heads make of the tokens, keys beside values, before any conversion."""
+    layers = [block.self_attention for block in model.stack.blocks]
+    weights = [torch.cat([layer.w_k.weight, layer.w_v.weight]) for layer in layers]
+    return [x @ weight.T for x, weight in zip(attention_inputs(model, tokens), weights, strict=True)]
+
+
+@torch.no_grad()
+def left_out(model: DecoderLM, converted: DecoderLM, *, tokens: Int[Tensor, "b t"]) -> float:
+    """Return the share of the squared length of a multi-head model's keys and values that its conversion leaves out.
+
+    Each converted layer reads what the layer that it replaces reads in the model, so errors do not add up. The result is
+    the mean over layers.
+    """
+    shares = []
+    for block, x, wanted in zip(
+        converted.stack.blocks, attention_inputs(model, tokens), keys_and_values(model, tokens), strict=True
+    ):
+        latent = block.self_attention.kv_a(x)
+        keys, values = (torch.einsum("nr,hwr->nhw", latent, w).flatten(1) for w in block.self_attention.up_projections)
+        missing = wanted - torch.cat([keys, values], dim=1)
+        shares.append(float(missing.square().sum() / wanted.square().sum()))
+    return sum(shares) / len(shares)
+
+
+def directions(x: Float[Tensor, "n m"], *, share: float = 0.95) -> int:
+    """Return how many directions hold this share of the squared length of the rows of x, their mean taken off."""
+    squares = torch.linalg.svdvals((x - x.mean(dim=0)).double()).square()
+    return 1 + int((squares.cumsum(dim=0) < share * squares.sum()).sum())

@@ -111,3 +111,15 @@ def draw_questions(scenes: Scenes, *, count: int, rng: torch.Generator) -> Quest
     words = scenes.words[which, meant]
     hidden = torch.cat([torch.full((count, 2), _INDEX[HIDDEN]), words[:, 2:]], dim=1)
     return Questions(scenes.images[which] + NOISE * noise, hidden, words[:, :2], scenes.boxes[which, meant])
+
+
+def all_different(questions: Questions, count: int) -> list[int]:
+    """Return the first `count` questions of which no two ask for the same digit, or about the same place."""
+    chosen, digits, places = [], set(), set()
+    for i, (answer, words) in enumerate(zip(questions.answers.tolist(), questions.words.tolist(), strict=True)):
+        digit, place = answer[1], tuple(words[2:])
+        if len(chosen) < count and digit not in digits and place not in places:
+            chosen.append(i)
+            digits.add(digit)
+            places.add(place)
+    return chosen

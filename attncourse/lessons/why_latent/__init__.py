@@ -1,1 +1,1 @@
-"""What only book/why_latent.ipynb uses: its figures."""
+"""What only book/why_latent.ipynb uses: its schematic and its figures."""

@@ -7,7 +7,13 @@ from attncourse._shared.rope import RotaryEmbedding
 from attncourse.grouped_query import GroupedQueryAttention
 from attncourse.kv_cache import ContiguousCache, PagedCache, PagePool
 from attncourse.latent import LatentAttention
-from attncourse.lessons.latent.conversion import attention_inputs, with_latent_attention
+from attncourse.lessons.latent.conversion import (
+    attention_inputs,
+    directions,
+    keys_and_values,
+    left_out,
+    with_latent_attention,
+)
 from attncourse.models.decoder import DecoderLM
 
 
@@ -44,16 +50,24 @@ def test_calibration_keeps_the_keys_of_its_text_better():
     with torch.no_grad():
         model.embed.weight.mul_(torch.linspace(0.1, 20, 16))  # inputs that are far from alike in all directions
     tokens = torch.randint(11, (8, 20), generator=torch.Generator().manual_seed(1))
-    seen = attention_inputs(model, tokens)
-    keys = [x @ block.self_attention.w_k.weight.T for x, block in zip(seen, model.stack.blocks, strict=True)]
-    errors = []
-    for calibration in (None, tokens):
-        converted = with_latent_attention(model, 5, tokens=calibration)
-        layer = converted.stack.blocks[0].self_attention
-        w_uk, _ = layer.up_projections
-        got = torch.einsum("ns,hks->nhk", seen[0] @ layer.kv_a.weight.T, w_uk).flatten(1)
-        errors.append((got - keys[0]).norm())
-    assert errors[1] < 0.9 * errors[0]
+    missing = [left_out(model, with_latent_attention(model, 5, tokens=x), tokens=tokens) for x in (None, tokens)]
+    assert 0 < missing[1] < 0.9 * missing[0] < 1
+
+
+def test_what_is_left_out_of_keys_and_values_is_what_the_missing_directions_hold():
+    model = model_of()
+    tokens = torch.randint(11, (8, 20), generator=torch.Generator().manual_seed(1))
+    squares = [torch.linalg.svdvals(x).square() for x in keys_and_values(model, tokens)]
+    wanted = sum(float(x[5:].sum() / x.sum()) for x in squares) / 2
+    found = left_out(model, with_latent_attention(model, 5, tokens=tokens), tokens=tokens)
+    assert abs(found - wanted) < 1e-9
+    assert left_out(model, with_latent_attention(model, 16), tokens=tokens) < 1e-20
+
+
+def test_directions_are_counted_without_the_mean():
+    x = torch.tensor([[3.0, 0, 0], [-3, 0, 0], [0, 1, 0], [0, -1, 0]])  # squares 18 and 2
+    moved = x + torch.tensor([0, 0, 100.0])
+    assert [directions(moved, share=share) for share in (0.5, 0.89, 0.91)] == [1, 1, 2]
 
 
 @pytest.mark.bad_input
