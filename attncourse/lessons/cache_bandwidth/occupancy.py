@@ -5,7 +5,10 @@ head leaves most of a GPU idle at small batches; cutting the keys into splits ma
 what no scheduler can beat: programs of equal length, so many at once, the last round perhaps not full.
 """
 
+from attncourse._shared.launch import choose_splits
 from attncourse._shared.validate import check_widths
+
+__all__ = ["busy_share", "choose_splits", "full_from", "rounds"]
 
 
 def rounds(programs: int, *, slots: int) -> int:
