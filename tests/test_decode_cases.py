@@ -419,6 +419,8 @@ def test_points_and_rates_are_of_all_steps_by_the_clock_that_is_asked_for():
     found = rates(record, form="torch", clock="call")
     assert list(found) == ["1 sequence", "8 sequences"] and set(found["1 sequence"]["MQA"]) == {1024, 4096}
     assert found["8 sequences"]["MQA"][1024] == pytest.approx(8_192_000 / (1e-5 + 8_192_000 * 1e-9))
+    replays = rates(record)["8 sequences"]["MQA"][1024]
+    assert replays == pytest.approx(5 * found["8 sequences"]["MQA"][1024])
 
 
 def test_a_record_says_by_which_clock_its_steps_are_held_to_a_limit():
