@@ -11,11 +11,7 @@ from markdown_it import MarkdownIt
 from attncourse.course.chapters import chapters
 from tests.run_chapters import ROOT
 
-# Chapters that are still to be rewritten under these rules.
-NOT_YET = {
-    "cache_bandwidth",
-}
-CHAPTERS = [name for name in chapters(ROOT) if name not in NOT_YET]
+CHAPTERS = chapters(ROOT)
 COLUMNS = 88
 HIDDEN = {"hide-input", "hide-cell", "remove-input"}
 
@@ -143,7 +139,3 @@ def test_prose_is_not_taken_for_markup(name):
 )
 def test_words_that_markdown_reads_otherwise_are_seen(text, found):
     assert len(taken_for_markup(text)) == found
-
-
-def test_no_chapter_is_excused_that_is_none():
-    assert set(chapters(ROOT)) >= NOT_YET

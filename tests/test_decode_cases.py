@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import re
 import subprocess
 import warnings
@@ -20,10 +19,14 @@ from attncourse.kv_cache import ContiguousCache, Fp8, Int8, PagedCache, PagePool
 from attncourse.latent import latent_attention_absorbed
 from attncourse.lessons.cache_bandwidth.decode_record import (
     DESIGNS,
+    bytes_and_seconds,
     clock_in_words,
     decode_batches,
     decode_steps,
+    live_or_recorded,
     live_record,
+    own_form,
+    rates,
     remark,
     replayed,
 )
@@ -302,7 +305,7 @@ def made_up_record(*, kind="cuda", name="MADE-UP GPU, not a measurement", capabi
             seconds = 1e-5 + b * s * 1e-6
             told = dict(flops=10, bytes=b * s * 1000, predicted=b * s * 1e-7, limit="memory", peak_bytes=8)
             times = dict(seconds=seconds, low=0.9 * seconds, high=1.1 * seconds)
-            for which in (form, "torch"):
+            for which in (form, "torch", *["numba"] * (kind == "cpu")):
                 rows.append(Measurement(mechanism, which, "w", dataclasses.asdict(size), "float16", **told, **times))
     rows[0] = dataclasses.replace(rows[0], seconds=None, low=None, high=None, peak_bytes=None, problem="out of memory")
     limits = Limits(1e10, 1e10, {"float16": 1e12})
@@ -327,47 +330,47 @@ def test_records_of_a_folder_come_by_date_and_none_from_no_folder(tmp_path):
 
 
 def replay(tmp_path, monkeypatch, capsys):
-    """The chapter's cells on records, run without the rest of it: the titles of their figures, and what they print."""
+    """The chapter's cells on records, run without the rest of it: their captions, how many figures, what they print."""
     import matplotlib.pyplot as plt
 
     from attncourse.lessons.cache_bandwidth.figures import bandwidth_reached, floor_and_wall
 
     cells = json.loads((ROOT / "book" / "cache_bandwidth.ipynb").read_text(encoding="utf-8"))["cells"]
     source = {cell["id"]: "".join(cell["source"]) for cell in cells}
+    captions = []
     names = dict(
-        attncourse=attncourse, math=math, Path=Path, read_records=read_records, live_record=live_record, GRIDS=GRIDS, remark=remark,
-        bandwidth_reached=bandwidth_reached, floor_and_wall=floor_and_wall, fit_floor=fit_floor,
-        decode_batches=decode_batches, decode_steps=decode_steps, DECODE_CASES=DECODE_CASES, replayed=replayed,
-        clock_in_words=clock_in_words,
+        attncourse=attncourse, RECORDS=Path("measurements"), read_records=read_records, remark=remark, GRIDS=GRIDS,
+        live_or_recorded=live_or_recorded, own_form=own_form, replace=dataclasses.replace, grid=GRIDS["cpu"],
+        bandwidth_reached=bandwidth_reached, floor_and_wall=floor_and_wall, fit_floor=fit_floor, rates=rates,
+        bytes_and_seconds=bytes_and_seconds, DECODE_CASES=DECODE_CASES, replayed=replayed,
+        clock_in_words=clock_in_words, Markdown=captions.append,
     )  # fmt: skip
     monkeypatch.chdir(tmp_path)
     plt.close("all")
-    for name in ("reached", "floor-figure"):
-        functions = source[name].split("\n\n\n")[0]
-        exec(functions, names)
     for name in ("gpu-record", "gpu-floor", "cpu-records"):
         exec(source[name], names)
-    figures = [plt.figure(n) for n in plt.get_fignums()]
-    titles = [f.get_suptitle() or f.axes[0].get_title() for f in figures]
+    figures = len(plt.get_fignums())
     plt.close("all")
-    return titles, capsys.readouterr().out
+    return captions, figures, capsys.readouterr().out
 
 
 @pytest.mark.skipif(attncourse.device() == "cuda", reason="with a GPU the chapter measures")
 def test_the_replay_shows_what_was_recorded_and_says_what_was_not(tmp_path, monkeypatch, capsys):
-    assert replay(tmp_path, monkeypatch, capsys)[0] == []
+    captions, figures, printed = replay(tmp_path, monkeypatch, capsys)
+    assert figures == 0 and printed == "" and captions[1] == "*Recorded: nothing.*"
+    assert "neither measured nor recorded" in captions[0] and captions[0].endswith(": 0.*")
     (tmp_path / "measurements").mkdir()
     cpu = made_up_record(kind="cpu", name="MADE-UP CPU, not a measurement", capability=None)
     write_record(cpu, tmp_path / "measurements" / "cpu.json")
-    titles, printed = replay(tmp_path, monkeypatch, capsys)
-    assert titles == [f"recorded: {cpu.caption}"] and "no record of one in book/measurements" in printed
+    captions, figures, _ = replay(tmp_path, monkeypatch, capsys)
+    assert figures == 1 and captions[1] == f"*Recorded: {cpu.caption}.*" and captions[0].endswith(": 0.*")
     gpu = made_up_record(capability="7.5")
     write_record(gpu, tmp_path / "measurements" / "gpu.json")
-    titles, printed = replay(tmp_path, monkeypatch, capsys)
-    assert titles == [f"recorded, one call from Python\n{gpu.caption}"] * 2 + [f"recorded: {cpu.caption}"]
-    for part in ("MADE-UP GPU", "driver 1.2.3", "2026-01-02", torch.__version__):
-        assert part in titles[0]
-    assert "no record of one" not in printed and "overhead   10.0 us" in printed and "no matrix instructions" in printed
+    captions, figures, printed = replay(tmp_path, monkeypatch, capsys)
+    assert figures == 3 and "steps: recorded; records of a GPU in measurements/: 1" in captions[0]
+    for part in ("one call from Python", "MADE-UP GPU", "driver 1.2.3", "2026-01-02", torch.__version__):
+        assert part in captions[0]
+    assert "overhead   10.0 us" in printed and "no matrix instructions" in captions[0]
 
 
 def with_graphs(record):
@@ -386,11 +389,38 @@ def test_the_replay_shows_both_clocks_and_says_which_is_which(tmp_path, monkeypa
     (tmp_path / "measurements").mkdir()
     gpu = with_graphs(made_up_record())
     write_record(gpu, tmp_path / "measurements" / "gpu.json")
-    titles, printed = replay(tmp_path, monkeypatch, capsys)
-    assert titles == [f"recorded, a step of a replayed CUDA graph\n{gpu.caption}"] * 2
-    assert (
-        "overhead    2.0 us (10.0 us called from Python)" in printed and "1 of the steps take turns in less" in printed
-    )
+    captions, figures, printed = replay(tmp_path, monkeypatch, capsys)
+    assert figures == 2 and "a step of a replayed CUDA graph" in captions[0]
+    assert "the chip's own cache: 1." in captions[0]
+    assert "overhead    2.0 us (10.0 us called from Python)" in printed
+
+
+def test_what_runs_here_is_measured_and_else_the_newest_record_is_taken(tmp_path, monkeypatch):
+    asked = dict(device="cpu", form="blocked", folder=tmp_path)
+    for date in ("2026-01-01", "2026-03-01"):
+        write_record(made_up_record(kind="cpu", date=date), tmp_path / f"{date}.json")
+    write_record(made_up_record(date="2026-04-01"), tmp_path / "gpu.json")
+    record, how = live_or_recorded(GRIDS["cpu"], here=False, **asked)
+    assert (record.date, how) == ("2026-03-01", "recorded")
+    none, how = live_or_recorded(GRIDS["cpu"], here=False, **asked | dict(form="triton"))
+    assert none is None and how.startswith("neither")
+    monkeypatch.setattr("attncourse.lessons.cache_bandwidth.decode_record.live_record", lambda grid, **options: options)
+    options, how = live_or_recorded(GRIDS["cpu"], here=True, **asked)
+    assert how == "measured now" and options["form"] == "blocked"
+
+
+def test_points_and_rates_are_of_all_steps_by_the_clock_that_is_asked_for():
+    record = with_graphs(made_up_record())
+    sizes, seconds = bytes_and_seconds(record)["MQA"]
+    assert sizes == [1_024_000, 4_096_000, 8_192_000]
+    assert seconds == pytest.approx([(1e-5 + n * 1e-9) / 5 for n in sizes])
+    assert bytes_and_seconds(record, clock="call")["MQA"][1] == pytest.approx([5 * t for t in seconds])
+    assert len(bytes_and_seconds(record)["MHA"][0]) == 2, "a step that did not run has no point"
+    found = rates(record, form="torch", clock="call")
+    assert list(found) == ["1 sequence", "8 sequences"] and set(found["1 sequence"]["MQA"]) == {1024, 4096}
+    assert found["8 sequences"]["MQA"][1024] == pytest.approx(8_192_000 / (1e-5 + 8_192_000 * 1e-9))
+    replays = rates(record)["8 sequences"]["MQA"][1024]
+    assert replays == pytest.approx(5 * found["8 sequences"]["MQA"][1024])
 
 
 def test_a_record_says_by_which_clock_its_steps_are_held_to_a_limit():

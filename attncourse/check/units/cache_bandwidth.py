@@ -18,7 +18,7 @@ from ..expect import expect, expect_no_mistake, expect_number
 
 exercise_unit(
     "cache_bandwidth",
-    title="Profiling KV-cache bandwidth on a GPU",
+    title="Profiling KV-cache bandwidth",
     chapter="cache_bandwidth",
     minutes=70,
     prerequisites=("kv_cache", "latent"),
@@ -111,7 +111,7 @@ def _judge_seconds(got, batch, n_heads, n_kv_heads, head_dim, context, window, i
     difficulty="medium",
     importance="useful",
     points=3,
-    section="one-program-a-head-starves-the-chip",
+    section="one-program-per-head-starves-the-chip",
 )
 def splits(learner, rng):
     """Choose the fewest splits that give every slot of a chip a program, without splits that are too short."""
@@ -184,7 +184,7 @@ TURNING = {
     difficulty="medium",
     importance="core",
     points=3,
-    section="tokens-a-second-of-a-whole-model",
+    section="tokens-per-second-of-a-whole-model",
 )
 def turning(learner, rng):
     """Find the smallest batch that is bound by computing, if there is one and it fits."""

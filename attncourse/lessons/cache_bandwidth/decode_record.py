@@ -2,7 +2,8 @@
 
 import datetime
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import torch
 
@@ -11,7 +12,7 @@ from attncourse.profile.decode_cases import DECODE_CASES
 from attncourse.profile.device_facts import DeviceFacts, device_facts, versions
 from attncourse.profile.limits import measure_limits
 from attncourse.profile.measure import USUAL_DTYPE, measure_form, measure_work
-from attncourse.profile.record import Measurement, Record
+from attncourse.profile.record import Measurement, Record, read_records
 
 DESIGNS = {
     "decode_mha": "MHA",
@@ -54,6 +55,22 @@ def live_record(
     return Record(device_facts(device), limits, versions(), datetime.date.today().isoformat(), command, measured)
 
 
+def live_or_recorded(
+    grid: Grid, *, device: str, form: str, here: bool, folder: Path, clock: Callable[[], float] = time.perf_counter
+) -> tuple[Record | None, str]:
+    """Return the grid's steps by one form, measured now where it runs here, and how they came about; else the newest
+    record of a folder that has this form's steps on such a device, and None where there is none.
+    """
+    if here:
+        return live_record(grid, device=device, form=form, clock=clock), "measured now"
+    found = [r for r in read_records(folder) if r.device.kind == device and _has(r, form)]
+    return (found[-1], "recorded") if found else (None, "neither measured nor recorded")
+
+
+def _has(record: Record, form: str) -> bool:
+    return any(m.mechanism in DESIGNS and m.form == form for m in record.measurements)
+
+
 def own_form(device: str) -> str:
     """Return what the course's figures show of a device:
     a CPU's blocked form, which is plain PyTorch, and a GPU's kernel.
@@ -72,6 +89,35 @@ def decode_steps(record: Record, *, batch: int, form: str | None = None) -> dict
         if m.mechanism in DESIGNS and m.form == form and m.size["b"] == batch and m.seconds is not None:
             steps.setdefault(DESIGNS[m.mechanism], {})[m.size["s"]] = m
     return steps
+
+
+def bytes_and_seconds(
+    record: Record, *, form: str | None = None, clock: str = "step"
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Return by design the bytes and the median seconds of all its steps, of all contexts and batches.
+
+    Args:
+        form: default: the course's own.
+        clock: "step", what is held against a limit, "call" from Python, or "graph".
+    """
+    points: dict[str, tuple[list[float], list[float]]] = {}
+    for batch in decode_batches(record):
+        for name, steps in decode_steps(record, batch=batch, form=form).items():
+            sizes, seconds = points.setdefault(name, ([], []))
+            sizes += [m.bytes for m in steps.values()]
+            seconds += [getattr(m, clock).median for m in steps.values()]
+    return points
+
+
+def rates(record: Record, *, form: str | None = None, clock: str = "step") -> dict[str, Mapping[str, dict[int, float]]]:
+    """Return bytes per second of each step, as rows of `bandwidth_reached`; arguments as of `bytes_and_seconds`."""
+    return {
+        f"{batch} sequence{'s' * (batch > 1)}": {
+            name: {n: m.bytes / getattr(m, clock).median for n, m in steps.items()}
+            for name, steps in decode_steps(record, batch=batch, form=form).items()
+        }
+        for batch in decode_batches(record)
+    }
 
 
 def decode_batches(record: Record) -> list[int]:

@@ -1,11 +1,14 @@
 """How much of a chip a step of decoding keeps busy, by counting programs against multiprocessors.
 
-Dao et al. 2023, Flash-Decoding (https://crfm.stanford.edu/2023/10/12/flashdecoding.html): one program a sequence and stored
+Dao et al. 2023, Flash-Decoding (https://crfm.stanford.edu/2023/10/12/flashdecoding.html): one program per sequence and stored
 head leaves most of a GPU idle at small batches; cutting the keys into splits makes more programs of the same work. Counted is
 what no scheduler can beat: programs of equal length, so many at once, the last round perhaps not full.
 """
 
+from attncourse._shared.launch import choose_splits
 from attncourse._shared.validate import check_widths
+
+__all__ = ["busy_share", "choose_splits", "full_from", "rounds"]
 
 
 def rounds(programs: int, *, slots: int) -> int:

@@ -1,7 +1,7 @@
-"""Tokens a second that a whole model can reach, from its weights, its cache and a device's two rates.
+"""Tokens per second that a whole model can reach, from its weights, its cache and a device's two rates.
 
 Pope et al. 2022, https://arxiv.org/abs/2211.05102, section 2: one step reads the weights once for the batch and each sequence's
-cache once, and computes two operations a parameter and token beside attention's.
+cache once, and computes two operations per parameter and token beside attention's.
 """
 
 import math
