@@ -27,3 +27,11 @@ def format_bytes(size: float) -> str:
             return f"{size:,.0f} B" if unit == "B" else f"{size:.3f} {unit}"
         size /= 1000
     return f"{size:,.3f} TB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return `seconds` in the unit that people say it in: "5.81 ms", "12.3 s", "13.9 min", "2.5 h"."""
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= size * (2 if size > 1 else 1):
+            return f"{seconds / size:,.3g} {unit}"
+    return f"{1e3 * seconds:,.3g} ms"

@@ -4,7 +4,7 @@ import argparse
 
 from tabulate import tabulate
 
-from attncourse._shared.units import format_bytes, parse_bytes
+from attncourse._shared.units import format_bytes, format_seconds, parse_bytes
 from attncourse._shared.validate import require
 from attncourse.profile.device_facts import PRINTED
 from attncourse.profile.limits import Limits
@@ -18,11 +18,13 @@ EXAMPLE = """\
 examples:
   python -m attncourse choose --length 4096
   python -m attncourse choose --length 131072 --locality 1024
-  python -m attncourse choose --length 32768 --batch 16 --phase decoding --own-heads --memory 40GB --latency 0.02
+  python -m attncourse choose --length 32768 --batch 16 --phase decoding --may-share 1 --memory 40GB --latency 0.02
+  python -m attncourse choose --length 32768 --batch 16 --phase decoding --tensor-parallel 8 --why
   python -m attncourse choose --length 65536 --inexact --device A100 --why
   python -m attncourse choose --length 128 --source-length 512 --bandwidth 10GB/s --tflops 0.1 --dtype float32
 
-KB is 1000 bytes, KiB 1024. Times are bounds: what has to be moved and computed, at the device's rates.
+KB is 1000 bytes, KiB 1024. Times are bounds: what has to be moved and computed, at the device's rates. A step's time is
+the sum of two of them, that of attention and that of the others: projections and feed-forward.
 """
 
 
@@ -42,8 +44,22 @@ def add_parsers(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--both-sides", action="store_true", help="a token may see what comes after it")
     parser.add_argument("--locality", type=int, metavar="TOKENS", help="what a token needs stands among so many")
     parser.add_argument("--inexact", action="store_true", help="leaving pairs or softmax out is allowed")
-    parser.add_argument("--own-heads", action="store_true", help="each head must have its own keys and values")
-    parser.add_argument("--memory", help="for caches, or in training for what the backward pass needs: 40GB")
+    parser.add_argument(
+        "--may-share",
+        type=int,
+        metavar="HEADS",
+        help="query heads that may share a key/value head (default: any number)",
+    )
+    parser.add_argument(
+        "--tensor-parallel",
+        type=int,
+        default=1,
+        metavar="DEVICES",
+        help="that share out one model's heads (default: 1)",
+    )
+    parser.add_argument(
+        "--memory", help="on each device, for caches, or in training for what the backward pass needs: 40GB"
+    )
     parser.add_argument("--latency", type=float, metavar="SECONDS", help="that a step may take")
     shape = Shape()
     parser.add_argument("--d-model", type=int, default=shape.d_model, help="(default: %(default)s)")
@@ -63,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
     """Rank and print."""
     found = choose(
         length=args.length, batch=args.batch, phase=args.phase, source_length=args.source_length,
-        causal=not args.both_sides, locality=args.locality, exact=not args.inexact, own_heads=args.own_heads,
-        memory=parse_bytes(args.memory) if args.memory else None, latency=args.latency, dtype=args.dtype,
+        causal=not args.both_sides, locality=args.locality, exact=not args.inexact, may_share=args.may_share,
+        tensor_parallel=args.tensor_parallel, memory=parse_bytes(args.memory) if args.memory else None,
+        latency=args.latency, dtype=args.dtype,
         shape=Shape(args.d_model, args.heads, args.layers, args.kv_heads), device=_device(args),
     )  # fmt: skip
     print(describe(found, why=args.why))
@@ -88,13 +105,13 @@ def describe(choices: list[Choice], *, why: bool = False) -> str:
     admitted = [choice for choice in choices if choice.admitted]
     rows = [
         [
-            rank, choice.design, f"{1e3 * choice.step_seconds:.3g}", f"{1e3 * choice.attention_seconds:.3g}", choice.limit,
-            format_bytes(choice.costs.held_bytes), f"{choice.costs.cache_bytes_per_token:,}", choice.gives_up,
+            rank, choice.design, format_seconds(choice.step_seconds), format_seconds(choice.attention_seconds),
+            format_seconds(choice.others_seconds), choice.limit, format_bytes(choice.costs.held_bytes), f"{choice.costs.cache_bytes_per_token:,}", choice.gives_up,
         ]
         for rank, choice in enumerate(admitted, 1)
     ]  # fmt: skip
-    headers = ["", "design", "step, ms", "attention, ms", "limit", "keeps", "cache B a token", "gives up"]
-    sides = ["right", "left", "right", "right", "left", "right", "right", "left"]
+    headers = ["", "design", "step =", "attention +", "others", "limit", "keeps", "cache B a token", "gives up"]
+    sides = ["right", "left", "right", "right", "right", "left", "right", "right", "left"]
     table = tabulate(rows, headers=headers, disable_numparse=True, colalign=sides) if rows else "nothing is admitted"
     reasons = [f"{choice.design}: {'; '.join(choice.reasons)}" for choice in admitted] if why else []
     excluded = [f"not {c.design}: {'; '.join(c.excluded_by)}" for c in choices if not c.admitted]

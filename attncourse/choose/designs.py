@@ -4,6 +4,7 @@ Decoding is counted by `attncourse.kv_cache.cost`, training by `attncourse.profi
 and computes. A training step is counted as three forward passes: the gradient of a product is two products of its size.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,7 +65,13 @@ def _step(job: Job, attention: Count, projections: Count, *, held: int, per_toke
     feed = projection_count(job.rows, shape.d_model, shape.d_feed, itemsize=job.itemsize, bias=False)
     feed += projection_count(job.rows, shape.d_feed, shape.d_model, itemsize=job.itemsize, bias=False)
     factor = passes * shape.n_layers
-    return Costs(_times(attention, factor), _times(projections + feed, factor), per_token, held)
+    others = _on_device(job, _times(projections + feed, factor))
+    return Costs(_times(attention, factor), others, per_token, held)
+
+
+def _on_device(job: Job, count: Count) -> Count:
+    """Return each device's share of what is split evenly: heads, and with them the columns of every matrix."""
+    return Count(count.flops // job.tensor_parallel, count.bytes // job.tensor_parallel)
 
 
 def _projections(job: Job, *widths: tuple[int, int], rows: int | None = None) -> Count:
@@ -97,10 +104,12 @@ def _decode(job: Job, config: dict, projections: Count) -> Costs:
     """Return the costs of decoding from a cache, by the calculator:
     the cache is read once, and each query head meets each token.
     """
-    cached = cost(config, context=job.length, batch=job.batch, dtype=job.dtype)
+    devices = job.tensor_parallel
+    cached = cost(config, context=job.length, batch=job.batch, dtype=job.dtype, tensor_parallel=devices)
     full = all(layer.window is None or layer.window > job.length for layer in cached.layers)
-    step = _step(job, Count(0, 0), projections, held=cached.bytes_total, per_token=full * cached.bytes_per_token)
-    attention = Count(cached.flops_per_step, cached.bytes_read_on_device)
+    per_token = sum(layer.on_device(layer.bytes_per_token, devices) for layer in cached.layers)
+    step = _step(job, Count(0, 0), projections, held=cached.bytes_on_device, per_token=full * per_token)
+    attention = Count(cached.flops_per_step // devices, cached.bytes_read_on_device)
     return Costs(attention, step.others, step.cache_bytes_per_token, step.held_bytes)
 
 
@@ -126,7 +135,7 @@ def _train(job: Job, n_kv_heads: int, pairs: int, projections: Count) -> Costs:
 
 def _latent_costs(job: Job) -> Costs:
     """Return the costs of latent attention:
-    expanded in training, with keys and values for each head, and absorbed in decoding. Absorbed in decoding.
+    expanded in training, with keys and values for each head, and absorbed in decoding.
     """
     shape = job.shape
     heads, width, rope, rank = shape.n_heads, shape.head_dim, shape.qk_rope_head_dim, shape.kv_lora_rank
@@ -146,7 +155,10 @@ def _latent_costs(job: Job) -> Costs:
 
 def strided_pairs(length: int, stride: int) -> int:
     """Return the pairs of `block_sparse.strided`: itself, the `stride` tokens before, and every stride-th before these."""
-    return sum(strided_keys(p, stride) for p in range(length))
+    blocks, rest = divmod(length, stride)  # the queries of block b see every stride-th of b - 1 blocks before theirs
+    near = length + math.comb(min(length, stride), 2) + max(length - stride, 0) * stride
+    far = stride * math.comb(max(blocks - 1, 0), 2) + rest * max(blocks - 1, 0)
+    return near + far
 
 
 def strided_keys(position: int, stride: int) -> int:
@@ -196,7 +208,8 @@ def _linear_costs(job: Job) -> Costs:
     state = 4 * job.batch * shape.n_heads * shape.head_dim * (shape.head_dim + 1)
     one = Size(job.batch, shape.n_heads, shape.n_heads, 1, 1, shape.head_dim, shape.head_dim)
     flops = linear_attention_count(one, itemsize=job.itemsize).flops
-    return _step(job, Count(flops, 2 * state), projections, held=shape.n_layers * state)
+    count = _on_device(job, Count(flops, 2 * state))
+    return _step(job, count, projections, held=shape.n_layers * state // job.tensor_parallel)
 
 
 def _cross_costs(job: Job, attention: Callable[[Size], Count]) -> Costs:
@@ -210,8 +223,11 @@ def _cross_costs(job: Job, attention: Callable[[Size], Count]) -> Costs:
         projections += _projections(job, keys, values, rows=job.batch * job.source_length)
     per_token = 2 * shape.n_heads * shape.head_dim * shape.n_layers * job.itemsize
     count = attention(_size(job, shape.n_heads))
-    held = shape.n_layers * count.bytes if training else job.batch * job.source_length * per_token
-    return _step(job, count, projections, held=held, per_token=0 if training else per_token)
+    if training:
+        return _step(job, count, projections, held=shape.n_layers * count.bytes)
+    per_token //= job.tensor_parallel
+    held = job.batch * job.source_length * per_token
+    return _step(job, _on_device(job, count), projections, held=held, per_token=per_token)
 
 
 def _cross_attention(job: Job, size: Size) -> Count:
@@ -239,13 +255,20 @@ def _reads_another(job: Job) -> list[str]:
     return ["it reads a second sequence, and here there is none"] if job.source_length is None else []
 
 
-def _shares_heads(job: Job) -> list[str]:
-    shares = ["its heads read the same keys and values, and each must have its own"] if job.own_heads else []
-    return _reads_itself(job) + shares
+def _groups_heads(job: Job) -> list[str]:
+    same = ["with a key/value head for each query head it is multi-head attention"]
+    return _reads_itself(job) + (same if job.n_kv_heads == job.shape.n_heads else [])
 
 
-def _keeps_a_cache(job: Job) -> list[str]:
-    return _reads_itself(job) + ([] if job.causal else ["it is causal, and here each token reads both sides"])
+def _shares_one_head(job: Job) -> list[str]:
+    heads, most = job.shape.n_heads, job.may_share
+    shares = [f"all its {heads} query heads share a key/value head, and at most {most} may"]
+    return _reads_itself(job) + (shares if most is not None and heads > most else [])
+
+
+def _shrinks_a_cache(job: Job) -> list[str]:
+    no_cache = ["it shrinks the cache of a decoder, and what reads both sides keeps no cache"]
+    return _reads_itself(job) + ([] if job.causal else no_cache)
 
 
 def _sees_a_window(job: Job) -> list[str]:
@@ -266,21 +289,22 @@ def _has_no_softmax(job: Job) -> list[str]:
     return _reads_itself(job) + (["it is not softmax attention, and here exactness is asked for"] if job.exact else [])
 
 
-# From the one that gives up least: where costs are alike, the earlier is preferred.
+# From the one that gives up least: where costs are alike, the earlier is preferred. Grouped-query attention changes one number
+# of a multi-head layer; latent attention changes the layer, its positions and the form in which it decodes.
 DESIGNS = (
     Design(
         "multi_head", "nothing: every pair is weighed, by each head in its own way", _reads_itself,
         lambda job: _softmax_costs(job, job.shape.n_heads),
     ),
     Design(
-        "latent", "simplicity: keys and values of a low rank, a position apart, two forms of one layer", _keeps_a_cache,
-        _latent_costs,
+        "grouped_query", "some of the heads' own keys and values", _groups_heads,
+        lambda job: _softmax_costs(job, job.n_kv_heads),
     ),
     Design(
-        "grouped_query", "some of the heads' own keys and values", _shares_heads,
-        lambda job: _softmax_costs(job, job.shape.n_kv_heads),
+        "latent", "simplicity: keys and values of a low rank, a position apart, two forms of one layer", _shrinks_a_cache,
+        _latent_costs,
     ),
-    Design("multi_query", "all of the heads' own keys and values", _shares_heads, lambda job: _softmax_costs(job, 1)),
+    Design("multi_query", "all of the heads' own keys and values", _shares_one_head, lambda job: _softmax_costs(job, 1)),
     Design(
         "sliding_window", "everything beyond the window", _sees_a_window,
         lambda job: _softmax_costs(job, job.shape.n_heads, before=job.near - 1),

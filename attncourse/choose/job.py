@@ -73,7 +73,8 @@ class Job:
     causal: bool
     locality: int | None
     exact: bool
-    own_heads: bool
+    may_share: int | None
+    tensor_parallel: int
     memory: float | None
     latency: float | None
     shape: Shape
@@ -81,13 +82,22 @@ class Job:
     roofline: Roofline
 
     def __post_init__(self):
-        told = {"source_length": self.source_length, "locality": self.locality}
-        check_widths(length=self.length, batch=self.batch, **{n: size for n, size in told.items() if size is not None})
+        told = {"source_length": self.source_length, "locality": self.locality, "may_share": self.may_share}
+        sizes = {"length": self.length, "batch": self.batch, "tensor_parallel": self.tensor_parallel}
+        check_widths(**sizes, **{name: size for name, size in told.items() if size is not None})
         require(self.phase in PHASES, f"phase must be one of {', '.join(PHASES)}, got {self.phase!r}")
         require(self.causal or self.phase == "training", "decoding is causal: it writes what is not there yet")
         require(
             self.locality is None or self.source_length is None,
             "locality is a distance within one sequence: leave it out where another sequence is read",
+        )
+        require(
+            self.tensor_parallel == 1 or self.phase == "decoding",
+            f"only decoding is counted on several devices, got tensor_parallel={self.tensor_parallel} in training",
+        )
+        require(
+            self.shape.n_heads % self.tensor_parallel == 0,
+            f"the {self.tensor_parallel} devices must divide the {self.shape.n_heads} heads",
         )
         for name, unit in (("memory", "bytes"), ("latency", "seconds")):
             bound = getattr(self, name)
@@ -107,6 +117,14 @@ class Job:
     def queries(self) -> int:
         """Return the tokens of a sequence that one step computes."""
         return self.length if self.phase == "training" else 1
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Return the key/value heads of grouped-query attention: the shape's, or more where fewer heads may share one."""
+        heads = self.shape.n_heads
+        most = heads if self.may_share is None else min(self.may_share, heads)
+        share = max(share for share in range(1, most + 1) if heads % share == 0)
+        return max(self.shape.n_kv_heads, heads // share)
 
     @property
     def near(self) -> int:

@@ -7,5 +7,5 @@ from .module import LatentAttention
 
 def kept() -> CacheShape:
     """Return what one token leaves behind in a layer of width 512 with 8 query heads."""
-    sizes = {"kv_lora_rank": 64, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64}
-    return LatentAttention(512, 8, **sizes).cache_shape
+    layer = LatentAttention(512, 8, kv_lora_rank=64, qk_nope_head_dim=64, qk_rope_head_dim=32, v_head_dim=64)
+    return layer.cache_shape

@@ -7,22 +7,17 @@ from .against_length import memory_against_length, seconds_against_length
 from .alignment import alignments
 from .heatmap import signed_heatmap, weights_heatmap
 from .seeds import seed_dots
-from .sharing import conversion_losses, head_sharing, loss_against_cache, step_against_heads
 from .slider import slider
 from .style import COLORS, use_style
 
 __all__ = [
     "COLORS",
     "alignments",
-    "conversion_losses",
-    "head_sharing",
-    "loss_against_cache",
     "memory_against_length",
     "seconds_against_length",
     "seed_dots",
     "signed_heatmap",
     "slider",
-    "step_against_heads",
     "use_style",
     "weights_heatmap",
 ]

@@ -56,7 +56,7 @@ def cost(learner, rng):
     difficulty="medium",
     importance="core",
     points=3,
-    section="who-reads-whose-keys",
+    section="multi-query-and-grouped-query-attention",
     forbids=READY_MADE_ATTENTION,
 )
 def share(learner, rng):
@@ -105,7 +105,7 @@ def share(learner, rng):
     difficulty="easy",
     importance="useful",
     points=2,
-    section="from-a-trained-model-to-fewer-heads",
+    section="uptraining-from-a-trained-model-to-fewer-heads",
 )
 def pool(learner, rng):
     """Turn a projection to many heads into one to fewer: the mean of each group."""

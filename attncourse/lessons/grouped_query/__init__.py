@@ -1,1 +1,1 @@
-"""What only book/grouped_query.ipynb uses: a trained model's conversion to fewer key/value heads."""
+"""What only book/grouped_query.ipynb uses: its figures, its models on text, their conversion to fewer key/value heads."""

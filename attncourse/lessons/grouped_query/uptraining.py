@@ -11,6 +11,8 @@ import torch
 from attncourse.grouped_query import grouped_from_multi_head
 from attncourse.models.decoder import DecoderLM
 
+WAYS = ("not converted", "mean", "first", "random")
+
 
 def with_grouped_heads(
     model: DecoderLM, n_kv_heads: int, *, by: str = "mean", rng: torch.Generator | None = None

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attncourse._shared.cache import CacheShape
 from attncourse._shared.heads import merge_heads, split_heads
 from attncourse.additive import AdditiveAttention
 from attncourse.block_sparse import BlockSparseAttention, strided
@@ -18,7 +19,6 @@ from attncourse.linear_attention import LinearAttention
 from attncourse.multi_head import MultiHeadAttention
 from attncourse.multiplicative import MultiplicativeAttention
 from attncourse.sliding_window import SlidingWindowAttention
-from attncourse.softmax_attention import softmax_attention_torch
 
 
 class SelfReading(nn.Module):
@@ -109,9 +109,12 @@ class Decoder:
 def family_decoders(d_model: int, n_heads: int, *, length: int, window: int, seed: int = 0) -> dict[str, Decoder]:
     """Return layers that decode one sequence, all of one width, after `length` random tokens, in float32.
 
-    Left out are attention to both sides, global and local attention among it, which cannot write, and block-sparse
-    attention, of which the course has no step. Cross-attention and the older families read a memory of that length.
-    Latent attention keeps half the width and half a head's rotated key.
+    Like for like: each projects its token to a query, a key, a value and an output, all of the full width but for the keys
+    and values that a design shares or compresses, and adds the token to what it keeps. So additive and multiplicative
+    scores are asked of a sequence's own past here, a head's width each. Left out are attention to both sides, global and
+    local attention among it, which cannot write; block-sparse attention, of which the course has no step; and
+    cross-attention, whose step is multi-head attention's without the new token's key and value. Latent attention keeps
+    half the width and half a head's rotated key.
     """
     rng, width = torch.Generator().manual_seed(seed), d_model // n_heads
     cached = {
@@ -127,11 +130,13 @@ def family_decoders(d_model: int, n_heads: int, *, length: int, window: int, see
     decoders = {name: _from_cache(layer, length, rng) for name, layer in cached.items()}
     decoders["sliding_window"] = _from_window(SlidingWindowAttention(d_model, n_heads, window=window), length, rng)
     decoders["linear_attention"] = _from_state(LinearAttention(d_model, n_heads, causal=True), length, rng)
-    memory = torch.randn(1, length, d_model, generator=rng)
-    decoders["cross_attention"] = _from_other(MultiHeadAttention(d_model, n_heads), memory)
-    layer = MultiplicativeAttention(d_model, d_model)
-    decoders["multiplicative"] = Decoder(lambda x: layer(x, memory), 4 * d_model, memory.nbytes)
-    decoders["additive"] = _from_memory(AdditiveAttention(d_model, d_model, hidden_dim=d_model), memory)
+    mix, w_score = torch.randn(width, width, generator=rng) / width, torch.randn(width, generator=rng) / width**0.5
+    decoders["multiplicative"] = _from_scores(
+        lambda q, k: (q @ mix) @ k.mT, MultiHeadAttention(d_model, n_heads), length, rng
+    )
+    decoders["additive"] = _from_scores(
+        lambda q, k: torch.tanh(q + k) @ w_score, MultiHeadAttention(d_model, n_heads), length, rng
+    )
     return decoders
 
 
@@ -164,23 +169,20 @@ def _from_state(layer: LinearAttention, length: int, rng: torch.Generator) -> De
     return Decoder(step, 0, sum(part.nbytes for part in state))
 
 
-def _from_other(layer: MultiHeadAttention, memory: Float[Tensor, "1 s d"]) -> Decoder:
-    """Return a decoder of another sequence, whose keys and values are computed once."""
-    k, v = (split_heads(project(memory), layer.n_heads).contiguous() for project in (layer.w_k, layer.w_v))
+def _from_scores(
+    score: Callable[[Tensor, Tensor], Tensor], layer: MultiHeadAttention, length: int, rng: torch.Generator
+) -> Decoder:
+    """Return a decoder like multi-head attention's with another score, `score(q, k)` of a head's query and its keys."""
+    width = layer.d_model // layer.n_heads
+    cache = ContiguousCache(1, CacheShape(layer.n_heads, (width, width)), capacity=length + 1024)
+    cache.append(*torch.randn(2, 1, layer.n_heads, length, width, generator=rng))
 
     def step(x: Float[Tensor, "1 1 d"]) -> Float[Tensor, "1 1 d"]:
-        q = split_heads(layer.w_q(x), layer.n_heads)
-        return layer.w_o(merge_heads(softmax_attention_torch(q, k, v)))
+        q, k, v = (split_heads(project(x), layer.n_heads) for project in (layer.w_q, layer.w_k, layer.w_v))
+        cache.append(k, v)
+        keys, values = cache.view()
+        weights = torch.softmax(score(q, keys).view(1, layer.n_heads, 1, -1), dim=-1)
+        return layer.w_o(merge_heads(weights @ values))
 
-    return Decoder(step, 4 * 2 * memory.shape[2], k.nbytes + v.nbytes)
-
-
-def _from_memory(layer: AdditiveAttention, memory: Float[Tensor, "1 s d"]) -> Decoder:
-    """Return a decoder whose memory's part of the hidden layer is computed once, and kept beside it."""
-    hidden = memory @ layer.w_k.T
-
-    def step(x: Float[Tensor, "1 1 d"]) -> Float[Tensor, "1 1 d"]:
-        scores = torch.tanh(x @ layer.w_q.T + hidden) @ layer.w_score
-        return torch.softmax(scores, dim=-1)[:, None] @ memory
-
-    return Decoder(step, 4 * (memory.shape[2] + hidden.shape[2]), memory.nbytes + hidden.nbytes)
+    per_token = 4 * 2 * layer.d_model
+    return Decoder(step, per_token, length * per_token)

@@ -4,15 +4,22 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from attncourse.additive import AdditiveAttention
+from attncourse._shared.heads import merge_heads, split_heads
+from attncourse.additive import additive_attention
 from attncourse.choose import DESIGNS
 from attncourse.lessons.which_attention.evidence import CLASSES, EvidenceReader, draw_evidence, evidence_loss
 from attncourse.lessons.which_attention.explain import blanking, gradient_attribution, other_weights, rollout
-from attncourse.lessons.which_attention.families import _from_memory, _from_other, family_decoders, family_layers
+from attncourse.lessons.which_attention.families import _from_scores, family_decoders, family_layers
+from attncourse.lessons.which_attention.parts import answers_without, margin_by_part, named_parts
+from attncourse.lessons.which_attention.pointer import PointerReader, pointer_loss, right_at_each_place
+from attncourse.lessons.which_attention.recall import train_family
+from attncourse.lessons.which_attention.study import measure
 from attncourse.models.decoder import DecoderLM
 from attncourse.models.training import train
 from attncourse.multi_head import MultiHeadAttention
+from attncourse.multiplicative import multiplicative_attention
 from attncourse.sliding_window import local_mask
+from attncourse.softmax_attention import softmax_attention
 
 LAYERS = family_layers(12, 3, near=4, longest=20)
 
@@ -21,7 +28,7 @@ def test_families_have_the_names_of_designs():
     names = {design.name for design in DESIGNS}
     assert set(LAYERS) == names | {"self_attention", "causal_attention"}
     decoders = family_decoders(12, 3, length=5, window=3)
-    assert set(decoders) == (names | {"causal_attention"}) - {"global_local", "block_sparse"}
+    assert set(decoders) == (names | {"causal_attention"}) - {"global_local", "block_sparse", "cross_attention"}
 
 
 def seen_by_the_last(layer, t: int) -> torch.Tensor:
@@ -49,12 +56,11 @@ def test_decoders_keep_what_they_say(length):
     decoders = family_decoders(16, 4, length=length, window=8)
     per_token = {
         "causal_attention": 128,
-        "cross_attention": 128,
         "multi_head": 128,
         "grouped_query": 32,
         "multi_query": 32,
         "latent": 40,
-        "multiplicative": 64,
+        "multiplicative": 128,
         "additive": 128,
     }
     for name, decoder in decoders.items():
@@ -81,11 +87,49 @@ def test_a_decoder_reads_what_it_has_read(name):
     assert not torch.allclose(outs[0], outs[2]) and not torch.allclose(outs[0], outs[3])
 
 
-def test_decoding_from_a_memory_is_the_layers_reading():
-    memory, x = torch.randn(1, 7, 6), torch.randn(1, 1, 6)
-    additive, cross = AdditiveAttention(6, 6, hidden_dim=5), MultiHeadAttention(6, 3)
-    torch.testing.assert_close(_from_memory(additive, memory).step(x), additive(x, memory))
-    torch.testing.assert_close(_from_other(cross, memory).step(x), cross(x, memory))
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["additive", "multiplicative", "dot"])
+def test_a_decoder_with_another_score_is_that_attention_over_the_past(name):
+    rng, w, mix = torch.Generator().manual_seed(0), torch.randn(4), torch.randn(4, 4)
+    layer, past, x = MultiHeadAttention(12, 3), torch.Generator().manual_seed(0), torch.randn(1, 1, 12)
+    scores = {
+        "additive": lambda q, k: torch.tanh(q + k) @ w,
+        "multiplicative": lambda q, k: (q @ mix) @ k.mT,
+        "dot": lambda q, k: q @ k.mT / 2,
+    }
+    attend = {
+        "additive": lambda q, k, v: additive_attention(q, k, v, torch.eye(4), torch.eye(4), w),
+        "multiplicative": lambda q, k, v: multiplicative_attention(q, k, v, mix),
+        "dot": softmax_attention,
+    }
+    got = _from_scores(scores[name], layer, 7, rng).step(x)
+    held = torch.randn(2, 1, 3, 7, 4, generator=past)
+    new = (split_heads(project(x), 3) for project in (layer.w_k, layer.w_v))
+    k, v = (torch.cat([old, one], dim=2) for old, one in zip(held, new, strict=True))
+    q = split_heads(layer.w_q(x), 3)
+    torch.testing.assert_close(got, layer.w_o(merge_heads(attend[name](q, k, v))))
+
+
+def test_a_pointer_reader_reads_the_place_that_is_asked_for():
+    torch.manual_seed(0)
+    reader = PointerReader()
+    train(reader, pointer_loss, steps=150, learning_rate=1e-2, progress=False)
+    right = right_at_each_place(reader, length=10, rows=100)
+    assert right.shape == (10,) and right.mean() > 0.8
+    with pytest.raises(ValueError, match="64 places, got rows of 65"):
+        right_at_each_place(reader, length=65)
+
+
+def test_a_family_is_asked_near_far_and_for_more():
+    shares, milliseconds = train_family("sliding_window", seed=0, steps=80)
+    assert list(shares) == ["near", "far", "more"] and milliseconds > 0
+    assert shares["near"] > shares["far"] + 0.3, "a window sees what is near"
+
+
+def test_the_study_has_a_number_per_seed():
+    found = measure(seeds=1, steps=1)
+    assert set(found) == set(LAYERS)
+    assert all(len(values) == 1 for columns in found.values() for values in columns.values())
 
 
 @pytest.mark.parametrize(("s", "dv"), [(24, 6), (10, 2), (41, 5), (2, 1), (5, 8), (1, 3)])
@@ -174,3 +218,31 @@ def test_a_reader_learns_and_takes_other_weights(encoder):
     torch.testing.assert_close(reader(texts), reader(texts, weights))
     first = one_hot(torch.zeros(4, dtype=torch.long), 24).float()
     torch.testing.assert_close(reader(texts, first), reader.to_class(values[:, 0]))
+
+
+def test_the_parts_of_a_margin_sum_to_it():
+    torch.manual_seed(0)
+    model, tokens = DecoderLM(11, d_model=8, n_heads=2, n_layers=2, context=9), torch.randint(11, (3, 9))
+    for norm in (model.stack.norm, model.stack.blocks[0].norm_self):
+        torch.nn.init.normal_(norm.weight)
+        torch.nn.init.normal_(norm.bias)
+    logits = model(tokens)[:, -1]
+    parts = margin_by_part(model, tokens)
+    assert list(parts) == ["embedding", "attention 1", "feed-forward 1", "attention 2", "feed-forward 2", "bias"]
+    torch.testing.assert_close(sum(parts.values()), logits.max(dim=-1).values - logits.mean(dim=-1))
+
+
+def test_a_part_that_is_taken_away_does_nothing():
+    torch.manual_seed(0)
+    model, tokens = DecoderLM(11, d_model=8, n_heads=2, n_layers=2, context=9), torch.randint(11, (40, 9))
+    whole = model(tokens)[:, -1].argmax(dim=-1)
+    for part in ("attention 1", "feed-forward 2"):
+        torch.nn.init.zeros_(
+            named_parts(model)[part].narrow.weight
+            if "feed" in part
+            else model.stack.blocks[0].self_attention.w_o.weight
+        )
+        assert torch.equal(answers_without(model, tokens, part), model(tokens)[:, -1].argmax(dim=-1)), "it is constant"
+    for part in ("attention 2", "residual 1", "normalisation"):
+        assert not torch.equal(answers_without(model, tokens, part), whole), part
+    assert not any(module._forward_hooks for module in model.modules())
