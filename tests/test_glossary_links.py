@@ -18,7 +18,8 @@ KV cache
   Keys and values, kept.
 
 Head
-  One attention. Taught in [](index.md).
+  One attention. Taught in
+  [](index.md).
 ```
 """
 PAGE = """# A KV cache

@@ -18,7 +18,7 @@ def glossary_entries(doctree: nodes.document) -> dict[str, tuple[str, str]]:
     """Return (anchor, meaning) by term in lower case, from the glossary's page."""
     entries = {}
     for item in doctree.findall(nodes.definition_list_item):
-        meaning = item[-1].astext().split(" Taught in ")[0]
+        meaning = re.split(r"\sTaught in\s", item[-1].astext())[0]
         for term in item.findall(nodes.term):
             entries[term.astext().lower()] = term["ids"][0], " ".join(meaning.split())
     return entries
