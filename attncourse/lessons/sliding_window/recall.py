@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from attncourse.models.decoder import DecoderLM
@@ -59,7 +59,7 @@ def train_recall(name: str, *, seed: int = 0, steps: int = STEPS) -> DecoderLM:
 
 
 @torch.no_grad()
-def recall_accuracy(model: DecoderLM) -> list[float]:
+def recall_accuracy(model: nn.Module) -> list[float]:
     """Return the share of right answers at distances 1, 2, ..., ROW - 1 between question and answer."""
     rng, shares = torch.Generator().manual_seed(1), []
     with one_thread():
