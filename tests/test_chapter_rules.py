@@ -54,6 +54,24 @@ def test_the_first_screen_says_question_aims_time_and_what_comes_before(cells):
     assert "?" in question, question
 
 
+END = [
+    "What we found",
+    "What it costs",
+    "Where it fails",
+    "Check yourself",
+    "Change this",
+    "Exercises",
+    "References",
+    "What comes next",
+]
+
+
+def test_every_chapter_ends_with_the_same_sections(cells):
+    headings = re.findall(r"^## (.+)$", text_of(cells), flags=re.MULTILINE)
+    end = END if headings[-1] == END[-1] else END[:-1]  # the last chapter has nothing to come
+    assert headings[-len(end) :] == end
+
+
 def test_a_picture_stands_above_any_code(cells):
     first = next(i for i, cell in enumerate(cells) if has_figure(cell))
     assert first <= 4 and not any(visible(cell) for cell in cells[: first + 1])
