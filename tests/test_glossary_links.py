@@ -42,13 +42,14 @@ def page(tmp_path_factory) -> str:
     source = tmp_path_factory.mktemp("book")
     (source / "conf.py").write_text(
         f"import sys\nsys.path.insert(0, {str(EXTENSIONS)!r})\n"
-        "extensions = ['myst_parser', 'glossary_links']\nmyst_enable_extensions = ['dollarmath']\n"
+        "extensions = ['myst_parser', 'glossary_links']\nmyst_enable_extensions = ['dollarmath']\n",
+        encoding="utf-8",
     )
-    (source / "glossary.md").write_text(GLOSSARY)
-    (source / "index.md").write_text(PAGE)
+    (source / "glossary.md").write_text(GLOSSARY, encoding="utf-8")
+    (source / "index.md").write_text(PAGE, encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "-b", "html", str(source), str(source / "html")]
     subprocess.run(command, check=True, capture_output=True, text=True)
-    return (source / "html" / "index.html").read_text()
+    return (source / "html" / "index.html").read_text(encoding="utf-8")
 
 
 def links(page: str) -> list[tuple[str, str, str]]:
@@ -65,8 +66,8 @@ def test_each_term_is_linked_once_with_its_meaning(page):
 
 
 def test_every_chapter_uses_terms_of_the_glossary():
-    terms = re.findall(r"^(\S.*)\n  ", (ROOT / "book" / "glossary.md").read_text(), flags=re.MULTILINE)
+    terms = re.findall(r"^(\S.*)\n  ", (ROOT / "book" / "glossary.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert len(terms) > 50 and terms == sorted(terms, key=str.lower), "in the order in which a reader looks them up"
     for name in chapters(ROOT):
-        text = Path(ROOT / "book" / f"{name}.ipynb").read_text().lower()
+        text = Path(ROOT / "book" / f"{name}.ipynb").read_text(encoding="utf-8").lower()
         assert sum(term.lower() in text for term in terms) > 4, name

@@ -1,5 +1,6 @@
 """The book's page of exercises, written from the solutions and their checks."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def _section(root: Path, unit: Unit, *, colab: str, source: str) -> str:
 
 def anchor(unit: Unit) -> str:
     """Return where a unit's section stands on the page."""
-    return f"{unit.title.lower().replace(' ', '-')}-exercises"
+    words = re.sub(r"[^a-z0-9 -]", "", unit.title.lower())  # as MyST makes an address of a heading
+    return f"{words.replace(' ', '-')}-exercises"
 
 
 def _where(root: Path, check: Check) -> str:

@@ -1,10 +1,11 @@
 """Several texts in one sequence, packet by packet in turn: a task whose structure is known and can be the pattern."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from attncourse.block_sparse import BlockPattern, from_blocks, local
@@ -44,7 +45,7 @@ def draw_loss(*, held_out: bool, count: int = 4) -> DrawLoss:
     """Return the loss of predicting each connection's next character, over so many fresh sequences."""
     tokens = _texts()[held_out]
 
-    def loss(model: nn.Module, rng: torch.Generator) -> Float[Tensor, ""]:
+    def loss(model: Callable[[Tensor], Tensor], rng: torch.Generator) -> Float[Tensor, ""]:
         windows = draw_windows(tokens, count=count * STREAMS, length=LENGTH // STREAMS + 1, rng=rng)
         windows = windows.unflatten(0, (count, STREAMS))
         logits, targets = model(in_turn(windows[..., :-1])), in_turn(windows[..., 1:])

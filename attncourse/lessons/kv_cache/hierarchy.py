@@ -29,7 +29,7 @@ def cache_sizes(folder: Path = CACHES) -> dict[str, int]:
     """Return the bytes of this processor's data caches by level, "L1" first; assumed ones where the system says none."""
     found = {}
     for index in sorted(folder.glob("index*")):
-        kind, level, size = ((index / name).read_text().strip() for name in ("type", "level", "size"))
+        kind, level, size = ((index / name).read_text(encoding="utf-8").strip() for name in ("type", "level", "size"))
         if kind != "Instruction":
             found[f"L{level}"] = int(size[:-1]) * {"K": KIB, "M": MIB}[size[-1]]
     return found or ASSUMED

@@ -98,7 +98,7 @@ def held_out_stream(count: int = 3) -> Int[Tensor, "count n"]:
 
 
 @torch.no_grad()
-def loss_between(reader: nn.Module, stream: Int[Tensor, "b n"], **masking) -> list[float]:
+def loss_between(reader: Callable[..., Tensor], stream: Int[Tensor, "b n"], **masking) -> list[float]:
     """Return the mean loss, in nats per character, between neighbouring `EDGES` of what is read at once."""
     losses = [
         cross_entropy(reader(row[None, :-1], **masking)[0], row[1:], reduction="none") for row in stream
@@ -108,7 +108,7 @@ def loss_between(reader: nn.Module, stream: Int[Tensor, "b n"], **masking) -> li
 
 
 @torch.no_grad()
-def loss_read_afresh(reader: nn.Module, stream: Int[Tensor, "b n"]) -> float:
+def loss_read_afresh(reader: Callable[..., Tensor], stream: Int[Tensor, "b n"]) -> float:
     """Return the mean loss of the very characters of the last bucket of `EDGES`, each read from 65 to 128 before it alone.
 
     So much did the reader see in training. What it loses beyond this by reading from the beginning is lost to the length.

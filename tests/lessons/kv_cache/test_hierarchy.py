@@ -14,7 +14,7 @@ def test_cache_sizes_are_those_of_the_system_without_the_one_of_instructions(tmp
     for i, (kind, level, size) in enumerate([("Data", 1, "48K"), ("Instruction", 1, "32K"), ("Unified", 2, "2M")]):
         (tmp_path / f"index{i}").mkdir()
         for name, text in (("type", kind), ("level", level), ("size", size)):
-            (tmp_path / f"index{i}" / name).write_text(f"{text}\n")
+            (tmp_path / f"index{i}" / name).write_text(f"{text}\n", encoding="utf-8")
     assert cache_sizes(tmp_path) == {"L1": 48 * KIB, "L2": 2 * MIB}
     assert cache_sizes(tmp_path / "absent") == hierarchy.ASSUMED
 
