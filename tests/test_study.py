@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from attncourse.models.study import STUDIES, read_study, write_study
+from attncourse.models.study import STUDIES, read_study, record_over_seeds, write_study
 
 
 def test_a_study_comes_back_with_its_machine_and_command(tmp_path):
@@ -17,6 +17,18 @@ def test_a_study_comes_back_with_its_machine_and_command(tmp_path):
     assert study.results == {"seed": [0, 1], "right": [0.5, 0.75]}
     assert study.machine in study.caption and "torch" in study.caption and "`python -m x`, 2 minutes" in study.caption
     assert [path.name for path in tmp_path.iterdir()] == ["trained.json"]
+
+
+@pytest.mark.parametrize(("said", "seeds"), [([], 2), (["--seeds", "3"], 3)])
+def test_a_command_over_seeds_records_how_many_it_took(said, seeds, tmp_path, monkeypatch, capsys):
+    def measure(*, seeds):
+        return {"right": list(range(seeds))}
+
+    monkeypatch.setattr("sys.argv", ["study.py", *said])
+    record_over_seeds("s", measure, command="python -m x", about="One line.\nMore.", seeds=2, folder=tmp_path)
+    study = read_study("s", folder=tmp_path)
+    assert study.results == {"right": list(range(seeds))} and study.command == f"python -m x --seeds {seeds}"
+    assert str(tmp_path / "s.json") in capsys.readouterr().out
 
 
 def test_what_is_no_study_is_said_so(tmp_path):

@@ -4,11 +4,14 @@ A chapter's lesson measures one (`python -m attncourse.lessons.<chapter>.study`)
 the chapter draws it beside one seed that runs live.
 """
 
+import argparse
 import datetime
 import importlib.metadata
 import json
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +54,26 @@ def write_study(name: str, results: dict[str, Any], *, seconds: float, command: 
     path = folder / f"{name}.json"
     write_json(asdict(study), path)
     return path
+
+
+def record_over_seeds(
+    name: str, measure: Callable[..., dict[str, Any]], *, command: str, about: str, seeds: int, folder: Path = STUDIES
+) -> None:
+    """Be the command of a study whose only option is how many seeds: measure, and write what came out.
+
+    Args:
+        measure: called with seeds=...; its results are written.
+        command: what the user typed before the options; the record names it with them.
+        about: the first line of its docstring; `--help` shows that.
+        seeds: how many there are by default.
+    """
+    parser = argparse.ArgumentParser(prog=command, description=about.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=seeds, help="how many (default: %(default)s)")
+    seeds = parser.parse_args().seeds
+    began = time.perf_counter()
+    results = measure(seeds=seeds)
+    seconds = time.perf_counter() - began
+    print("written:", write_study(name, results, seconds=seconds, command=f"{command} --seeds {seeds}", folder=folder))
 
 
 def read_study(name: str, *, folder: Path = STUDIES) -> Study:

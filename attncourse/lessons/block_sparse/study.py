@@ -1,11 +1,8 @@
 """The recorded study of the chapter: both tasks over several seeds, as `python -m attncourse.lessons.block_sparse.study`."""
 
-import argparse
-import time
-
 from tqdm import tqdm
 
-from attncourse.models.study import write_study
+from attncourse.models.study import record_over_seeds
 from attncourse.models.training import one_thread
 
 from .lookup import accuracy_of_layers, by_group
@@ -22,6 +19,7 @@ def lookup_columns(accuracies: dict[str, dict[str, float]]) -> dict[str, float]:
     return {f"{layers}, {group}": x for layers, groups in accuracies.items() for group, x in groups.items()}
 
 
+@one_thread()
 def measure(seeds: int) -> dict:
     """Return the held-out loss of each pattern after few and many steps, and the accuracy of each depth, per seed."""
     streams = {
@@ -39,16 +37,5 @@ def measure(seeds: int) -> dict:
     return {"streams": streams, "lookup": lookup}
 
 
-def main() -> None:
-    """Measure and write the study."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Train both tasks' models and record how well they do.")
-    parser.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
-    asked = parser.parse_args()
-    start = time.perf_counter()
-    with one_thread():
-        results = measure(asked.seeds)
-    print(write_study(NAME, results, seconds=time.perf_counter() - start, command=f"{COMMAND} --seeds {asked.seeds}"))
-
-
 if __name__ == "__main__":
-    main()
+    record_over_seeds(NAME, measure, command=COMMAND, about=__doc__, seeds=5)

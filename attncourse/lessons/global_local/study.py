@@ -3,12 +3,9 @@
 Run as `python -m attncourse.lessons.global_local.study`; it takes some minutes of one core.
 """
 
-import argparse
-import time
-
 from tqdm import tqdm
 
-from attncourse.models.study import write_study
+from attncourse.models.study import record_over_seeds
 
 from .readers import LOOKUP_READERS, TOPIC_READERS, topics_right, train_lookup, train_topic, values_right
 
@@ -30,16 +27,5 @@ def measure(*, seeds: int) -> dict:
     return {"topics": topics, "values": values}
 
 
-def main() -> None:
-    """Run the study and write it."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3, help="how many (default: 3)")
-    options = parser.parse_args()
-    began = time.perf_counter()
-    results = measure(seeds=options.seeds)
-    command = f"{COMMAND} --seeds {options.seeds}"
-    print("written:", write_study(NAME, results, seconds=time.perf_counter() - began, command=command))
-
-
 if __name__ == "__main__":
-    main()
+    record_over_seeds(NAME, measure, command=COMMAND, about=__doc__, seeds=3)

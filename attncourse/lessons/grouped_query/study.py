@@ -3,14 +3,11 @@
 Run as `python -m attncourse.lessons.grouped_query.study`; it takes some minutes of one core.
 """
 
-import argparse
-import time
-
 import torch
 from tqdm import tqdm
 
 from attncourse.models.decoder import DecoderLM
-from attncourse.models.study import write_study
+from attncourse.models.study import record_over_seeds
 
 from .sharing import DESIGNS, STEPS, held_out_loss, train_on_text, trained
 from .uptraining import WAYS, with_grouped_heads
@@ -46,16 +43,5 @@ def measure(*, seeds: int, steps: int = STEPS) -> dict:
     return {"losses": losses, "converted": after}
 
 
-def main() -> None:
-    """Run the study and write it."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=10, help="how many (default: 10)")
-    options = parser.parse_args()
-    began = time.perf_counter()
-    results = measure(seeds=options.seeds)
-    command = f"{COMMAND} --seeds {options.seeds}"
-    print("written:", write_study(NAME, results, seconds=time.perf_counter() - began, command=command))
-
-
 if __name__ == "__main__":
-    main()
+    record_over_seeds(NAME, measure, command=COMMAND, about=__doc__, seeds=10)

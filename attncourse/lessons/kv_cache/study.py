@@ -1,11 +1,8 @@
 """The study of fewer bits: several writers, each read through every codec, as `python -m attncourse.lessons.kv_cache.study`."""
 
-import argparse
-import time
-
 from tqdm import tqdm
 
-from attncourse.models.study import write_study
+from attncourse.models.study import record_over_seeds
 
 from .codecs import STORED, measure_codecs
 from .models import trained_writer
@@ -26,15 +23,5 @@ def study(seeds: int) -> dict:
     return found
 
 
-def main() -> None:
-    """Measure and write the study."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Train writers and record what fewer bits cost them.")
-    parser.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
-    asked = parser.parse_args()
-    start = time.perf_counter()
-    results = study(asked.seeds)
-    print(write_study(NAME, results, seconds=time.perf_counter() - start, command=f"{COMMAND} --seeds {asked.seeds}"))
-
-
 if __name__ == "__main__":
-    main()
+    record_over_seeds(NAME, study, command=COMMAND, about=__doc__, seeds=5)

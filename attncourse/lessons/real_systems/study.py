@@ -3,13 +3,11 @@
 Run as `python -m attncourse.lessons.real_systems.study`; it takes some minutes of one core.
 """
 
-import argparse
-import time
 from collections.abc import Callable
 
 from tqdm import tqdm
 
-from attncourse.models.study import write_study
+from attncourse.models.study import record_over_seeds
 
 from .recipes import (
     SIDES,
@@ -71,16 +69,5 @@ def study(seeds: int) -> dict[str, dict[str, list[float]]]:
     return results
 
 
-def main() -> None:
-    """Run the study and write it."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3, help="per system (default: 3)")
-    seeds = parser.parse_args().seeds
-    began = time.perf_counter()
-    results = study(seeds)
-    command = f"{COMMAND} --seeds {seeds}"
-    print("written:", write_study(NAME, results, seconds=time.perf_counter() - began, command=command))
-
-
 if __name__ == "__main__":
-    main()
+    record_over_seeds(NAME, study, command=COMMAND, about=__doc__, seeds=3)

@@ -1,11 +1,8 @@
 """The study of the model that cheats: both decoders over several seeds, as `python -m attncourse.lessons.self_cross_causal.study`."""
 
-import argparse
-import time
-
 from tqdm import tqdm
 
-from attncourse.models.study import write_study
+from attncourse.models.study import record_over_seeds
 from attncourse.models.text import read_text
 
 from .cheating import (
@@ -35,15 +32,5 @@ def study(seeds: int) -> dict:
     return found | {name: round(value, 4) for name, value in yardsticks.items()}
 
 
-def main() -> None:
-    """Measure and write the study."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Train both decoders and record what they can do.")
-    parser.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
-    asked = parser.parse_args()
-    start = time.perf_counter()
-    results = study(asked.seeds)
-    print(write_study(NAME, results, seconds=time.perf_counter() - start, command=f"{COMMAND} --seeds {asked.seeds}"))
-
-
 if __name__ == "__main__":
-    main()
+    record_over_seeds(NAME, study, command=COMMAND, about=__doc__, seeds=5)

@@ -3,13 +3,11 @@
 Run as `python -m attncourse.lessons.sliding_window.study`; it takes about seven minutes of one idle core.
 """
 
-import argparse
-import time
 from collections.abc import Callable
 
 from tqdm import tqdm
 
-from attncourse.models.study import write_study
+from attncourse.models.study import record_over_seeds
 
 from .recall import STACKS, recall_accuracy, train_recall
 from .text import LENGTH, LONG, STEPS, WINDOW, loss_by_place, losses_on_long_rows, sink_measures, train_text
@@ -82,15 +80,10 @@ def recall_study(seeds: int) -> dict:
 PARTS: tuple[Callable[[int], dict], ...] = (text_study, recall_study)
 
 
-def main() -> None:
-    """Run the study and write it."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=4, help="how many (default: 4)")
-    options = parser.parse_args()
-    began = time.perf_counter()
-    results = {name: found for part in PARTS for name, found in part(options.seeds).items()}
-    print("written:", write_study(NAME, results, seconds=time.perf_counter() - began, command=COMMAND))
+def measure(seeds: int) -> dict:
+    """Return what all parts of the study found, by part."""
+    return {name: found for part in PARTS for name, found in part(seeds).items()}
 
 
 if __name__ == "__main__":
-    main()
+    record_over_seeds(NAME, measure, command=COMMAND, about=__doc__, seeds=4)

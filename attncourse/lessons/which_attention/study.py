@@ -3,12 +3,9 @@
 Run as `python -m attncourse.lessons.which_attention.study`; it takes two minutes of one core.
 """
 
-import argparse
-import time
-
 from tqdm import tqdm
 
-from attncourse.models.study import write_study
+from attncourse.models.study import record_over_seeds
 
 from .families import family_layers
 from .recall import D_MODEL, HEADS, NEAR, PAIRS, QUESTIONS, STEPS, train_family
@@ -29,16 +26,5 @@ def measure(*, seeds: int, steps: int = STEPS) -> dict[str, dict[str, list[float
     return found
 
 
-def main() -> None:
-    """Run the study and write it."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=5, help="how many (default: 5)")
-    options = parser.parse_args()
-    began = time.perf_counter()
-    results = measure(seeds=options.seeds)
-    command = f"{COMMAND} --seeds {options.seeds}"
-    print("written:", write_study(NAME, results, seconds=time.perf_counter() - began, command=command))
-
-
 if __name__ == "__main__":
-    main()
+    record_over_seeds(NAME, measure, command=COMMAND, about=__doc__, seeds=5)
