@@ -4,9 +4,11 @@ Notebooks keep plain words, which read well outside the book too. Headings, code
 """
 
 import re
+from functools import cache
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 GLOSSARY = "glossary"
 UNTOUCHED = (
@@ -14,10 +16,11 @@ UNTOUCHED = (
 )  # fmt: skip
 
 
-def glossary_entries(doctree: nodes.document) -> dict[str, tuple[str, str]]:
-    """Return (anchor, meaning) by term in lower case, from the glossary's page."""
+@cache
+def glossary_entries(env: BuildEnvironment) -> dict[str, tuple[str, str]]:
+    """Return (anchor, meaning) by term in lower case, read once per build."""
     entries = {}
-    for item in doctree.findall(nodes.definition_list_item):
+    for item in env.get_doctree(GLOSSARY).findall(nodes.definition_list_item):
         meaning = re.split(r"\sTaught in\s", item[-1].astext())[0]
         for term in item.findall(nodes.term):
             entries[term.astext().lower()] = term["ids"][0], " ".join(meaning.split())
@@ -28,28 +31,26 @@ def link_first_uses(app: Sphinx, doctree: nodes.document, page: str) -> None:
     """Replace the first use of each term on a page by a link."""
     if page == GLOSSARY or GLOSSARY not in app.env.found_docs:
         return
-    left = glossary_entries(app.env.get_doctree(GLOSSARY))
+    left = dict(glossary_entries(app.env))
+    longest_first = sorted(map(re.escape, left), key=len, reverse=True)
+    terms = re.compile(rf"\b({'|'.join(longest_first)})s?\b", re.IGNORECASE)
     target = app.builder.get_relative_uri(page, GLOSSARY)
     for text in list(doctree.findall(nodes.Text)):
-        if left and not _stands_in(text, UNTOUCHED):
-            pieces = _linked(text.astext(), left, target)
+        if not _stands_in(text, UNTOUCHED):
+            pieces = _linked(text.astext(), terms, left, target)
             if len(pieces) > 1:
                 text.parent.replace(text, pieces)
 
 
 def _linked(
-    text: str, left: dict[str, tuple[str, str]], target: str
+    text: str, terms: re.Pattern, left: dict[str, tuple[str, str]], target: str
 ) -> list[nodes.Node]:
-    """Return the text in pieces, terms among them as links, and take those terms out of `left`."""
-    longest_first = sorted(map(re.escape, left), key=len, reverse=True)
+    """Return text in pieces, terms that are left as links; these are left no more."""
     pieces, end = [], 0
-    for match in re.finditer(
-        rf"\b({'|'.join(longest_first)})s?\b", text, flags=re.IGNORECASE
-    ):
-        term = match[1].lower()
-        if term not in left:
+    for match in terms.finditer(text):
+        if match[1].lower() not in left:
             continue
-        anchor, meaning = left.pop(term)
+        anchor, meaning = left.pop(match[1].lower())
         link = nodes.reference(
             "", match[0], internal=True, refuri=f"{target}#{anchor}", reftitle=meaning
         )
