@@ -1,8 +1,8 @@
 """What kernels for processors share, as numba compiles them: a cache's vectors where they lie, products, online softmax.
 
-As in a Triton kernel a tile of keys meets all queries of a group at once: queries as (rows, dk), scores as (rows, TILE),
-outputs as (rows, dv). What lies next to each other in a row lies in the lanes of vectors (see `lanes`), so widths are padded
-with zeros to whole vectors, and rows to whole blocks of them.
+As in a Triton kernel a tile of keys meets all queries of a group: queries as (rows, dk), scores as (rows, TILE), outputs as
+(rows, dv). So many rows as fit meet a key `together`, in the lanes of one vector (see `lanes`): of one row alone a vector has
+LANES entries, of LANES rows one entry each. So widths are padded with zeros to whole vectors, and rows to whole groups.
 """
 
 import ctypes
@@ -35,34 +35,36 @@ from .lanes import (
     LANES,
     ROWS,
     add,
-    add_mixtures,
-    add_products,
     address,
+    any_larger,
     at_least,
     copy,
     fill,
     integer,
-    largest,
+    keys_of_block,
+    largest_of_each,
     load,
     load_bfloat16,
     load_float16,
     load_fp8,
     load_int4,
     load_int8,
-    load_mixtures,
+    mixtures_of,
     multiply,
     multiply_add,
     nearest,
     number,
+    parts_of_block,
+    place,
     pointer,
     prefetch,
+    products_of,
     spread,
     store,
-    store_mixtures,
     store_number,
+    store_place,
     subtract,
     take,
-    total,
     two_to,
 )
 from .launch import check_dtype
@@ -71,6 +73,7 @@ TILE = 64  # keys that are scored, weighted and mixed before the next are read
 ITEMS_EACH = 2  # for a thread, where it can be chosen: who begins late or is slower does fewer
 FEW = 16  # values that are mixed at once: as many as the nearest cache holds some lines of, however far apart they are
 LINE = 64  # bytes of a cache line
+LEAD = 8192  # bytes of a stream that are asked for before they are needed: two pages of memory
 FAR = 2**62  # more than any distance
 LOWEST = -3.0e38  # what a maximum starts from: minus infinity less itself would be NaN
 LOG2E, LN2 = 1 / math.log(2), math.log(2)
@@ -140,17 +143,16 @@ STREAM = np.dtype(
 )
 
 
-def stream_of(x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None) -> tuple:
-    """Return a STREAM (blocks, g, tokens, width) whose vectors' entries are neighbours, plain or coded, without a copy.
+def stream_of(x: Tensor, scale: Tensor | None = None) -> tuple:
+    """Return the STREAM of vectors like these, but for addresses.
 
     Args:
-        x: vectors, or their codes.
-        scale, zero: what the codes are multiplied by, and what is added (default: none, the vectors are plain).
+        x: vectors (blocks, g, tokens, width), or their codes; entries are neighbours.
+        scale: what codes are multiplied by (default: the vectors are plain). Zero points lie as scales do.
     """
     codec = CODECS[x.dtype]
     return (
-        x.data_ptr(),
-        *(0 if s is None else s.data_ptr() for s in (scale, zero)),
+        *(0, 0, 0),
         tuple(x.element_size() * n for n in x.stride()[:3]),
         (0, 0, 0) if scale is None else tuple(4 * n for n in scale.stride()[:3]),
         codec,
@@ -163,10 +165,12 @@ def stream_of(x: Tensor, scale: Tensor | None = None, zero: Tensor | None = None
 # What threads share of a step: who does what, where queries see which keys, and where results go. Rooms add their inputs.
 STEP = [
     ("next", np.int64),  # where the number of the next item lies that nobody has taken
-    ("finished", np.int64),  # where it lies how many of each sequence's splits are done
+    ("merged", np.int64),  # where it lies how many sequences are done
+    ("finished", np.int64),  # where it lies how many of each sequence's splits are
     ("sequences", np.int64),  # with heads of their own each counts as one
     ("splits", np.int64),  # of a sequence
     ("rows", np.int64),  # queries of a sequence
+    ("together", np.int64),  # rows that meet a key at once
     ("width", np.int64),  # of an output
     ("parts", np.int64),  # (items, rows * width) mixtures of padded rows and widths
     ("part_lse", np.int64),  # (items, rows) their log-sum-exps to base 2
@@ -175,7 +179,7 @@ STEP = [
     ("t", np.int64),  # tokens of a sequence that ask
     ("lengths", np.int64),  # (b,) tokens that a sequence has; 0 where all have all that there is room for
     ("capacity", np.int64),
-    ("tables", np.int64),  # (b, pages) blocks of each sequence; 0 where each has one
+    ("block_table", np.int64),  # (b, pages) blocks of each sequence; 0 where each has one
     ("pages", np.int64),
     ("size", np.int64),  # tokens of a block
 ]
@@ -198,15 +202,19 @@ def next_item(work):
 @inlined
 def length_of(work, batch):
     """Return how many tokens a sequence has."""
-    return integer(work.lengths + 8 * batch) if work.lengths else work.capacity
+    return integer(work.lengths + 4 * batch) if work.lengths else work.capacity
 
 
 @inlined
-def load_rows(to, at, rows, width, factor):
-    """Copy float32 rows, by a factor, to where each has its padded width."""
+def load_rows(to, at, rows, width, together, factor):
+    """Copy float32 rows, by a factor, to where `score` reads them:
+    of each group of rows the first entries, the next ones, ...
+    """
+    each = LANES // together
     for row in range(rows):
+        group, lane = row // together * together * padded(width), row % together * each
         for i in range(width):
-            to[row * padded(width) + i] = number(at + 4 * (row * width + i)) * factor
+            to[group + i // each * LANES + lane + i % each] = number(at + 4 * (row * width + i)) * factor
 
 
 @inlined
@@ -220,21 +228,21 @@ def keys_of(split, splits, length, positions, window):
 
 
 @inlined
-def hide(scores, key, count, rows, positions, window):
+def hide(scores, key, count, together, positions, window):
     """Write -inf where a tile of `count` keys ends, and where a query stands before one or too far behind it.
 
     Args:
-        scores: (rows, TILE), flat.
+        scores: (rows, TILE), as `score` leaves them.
         key: the tile's first.
         positions: (t,) of the queries; row i is at positions[i % t].
         window: more than any distance where there is none.
     """
-    for row in range(rows):
-        position = positions[row % len(positions)]
-        for j in range(TILE):
-            behind = position - (key + j)
-            if j >= count or behind < 0 or behind >= window:
-                scores[row * TILE + j] = -np.inf
+    each = LANES // together
+    for i in range(len(scores)):
+        row, j = i // (TILE * together) * together + i % LANES // each, i % (TILE * together) // LANES * each + i % each
+        behind = positions[row % len(positions)] - (key + j)
+        if j >= count or behind < 0 or behind >= window:
+            scores[i] = -np.inf
 
 
 @inlined
@@ -250,7 +258,7 @@ def locate(at, base, strides, work, batch, head, start, count):
     size = work.size
     page, slot, i = start // size, start % size, 0
     while i < count:
-        block = integer(work.tables + 8 * (batch * work.pages + page)) if work.tables else batch
+        block = integer(work.block_table + 4 * (batch * work.pages + page)) if work.block_table else batch
         here = base + block * strides[0] + head * strides[1] + slot * strides[2]
         last = min(count, i + size - slot)
         for n in range(i, last):
@@ -261,15 +269,40 @@ def locate(at, base, strides, work, batch, head, start, count):
 
 
 @inlined
+def note_runs(runs, n, at, stream, work, start, first, last):
+    """Note where vectors first, ..., last - 1 of a tile lie, for `ask`; return how many runs are noted.
+
+    Args:
+        runs: three places for what `ask` remembers, then begin and end of each run of bytes, flat.
+        n: how many there are already.
+        at: (TILE,) where the tile's vectors begin.
+        start: the token of the first one.
+    """
+    i, slot = first, (start + first) % work.size
+    while i < last:
+        together = min(last - i, work.size - slot) if stream.strides[2] == stream.nbytes else 1
+        runs[3 + 2 * n], runs[4 + 2 * n] = at[i], at[i] + together * stream.nbytes
+        n, i, slot = n + 1, i + together, slot + together
+        if slot == work.size:
+            slot = 0
+    return n
+
+
+@inlined
 def move_on(at, next_at):
     """Let the next tile's vectors become this one's."""
     copy(address(at), address(next_at), 8 * TILE)
 
 
-def _widening(entries: Callable, narrower: int) -> Callable:
-    """Return what makes float32 of a tile of codes that `entries` loads, so many times `narrower` than float32.
+def _widening(entries: Callable, narrower: int, times: float = 1.0) -> Callable:
+    """Return what makes float32 of a tile of codes.
 
     Groups of whole vectors of LANES share a scale.
+
+    Args:
+        entries: loads codes.
+        narrower: how many times halved float32 is as wide as a code.
+        times: factor on what is loaded.
     """
 
     @numba.njit(error_model="numpy")
@@ -278,16 +311,19 @@ def _widening(entries: Callable, narrower: int) -> Callable:
         for i in range(count):
             to = address(tile) + 4 * i * stream.width
             for group in range(stream.groups):
-                step = spread(scale_at[i] + 4 * group) if stream.scale else fill(np.float32(1.0))
-                origin = spread(scale_at[i] + zero + 4 * group) if stream.zero else fill(np.float32(0.0))
+                step, origin = fill(np.float32(times)), fill(np.float32(0.0))
+                if stream.scale:
+                    step = multiply(step, spread(scale_at[i] + 4 * group))
+                if stream.zero:
+                    origin = multiply(spread(scale_at[i] + zero + 4 * group), subtract(origin, step))
                 for n in range(4 * group * each, 4 * (group + 1) * each, 4 * LANES):
-                    store(to + n, multiply(subtract(entries(at[i] + (n >> narrower)), origin), step))
+                    store(to + n, multiply_add(entries(at[i] + (n >> narrower)), step, origin))
 
     return widen
 
 
 widen_bfloat16, widen_float16 = _widening(load_bfloat16, 1), _widening(load_float16, 1)
-widen_int8, widen_fp8, widen_int4 = _widening(load_int8, 2), _widening(load_fp8, 2), _widening(load_int4, 3)
+widen_int8, widen_int4, widen_fp8 = _widening(load_int8, 2), _widening(load_int4, 3), _widening(load_fp8, 2, 256.0)
 
 
 @inlined
@@ -298,7 +334,7 @@ def widened(at, i, codec):
     if codec == INT4:
         return load_int4(at + i // 2)
     if codec == FP8:
-        return load_fp8(at + i)
+        return multiply(load_fp8(at + i), fill(np.float32(256.0)))
     if codec == FLOAT16:
         return load_float16(at + 2 * i)
     if codec == BFLOAT16:
@@ -324,18 +360,20 @@ def widen_any(tile, at, scale_at, stream, count):
 
 
 @inlined
-def bring(at, tile, scale_at, stream, count):
-    """Bring vectors as float32: where they are stored otherwise they are widened into the tile, and at[i] says where.
+def bring(at, tile, tile_at, scale_at, stream, count):
+    """Bring vectors as float32, and return the address of their places:
+    where they are stored otherwise they are widened into the tile.
 
     Args:
         at, scale_at: (TILE,) where the codes and scales of `count` vectors begin.
         tile: room for TILE vectors of padded width, which a near cache holds.
+        tile_at: (TILE,) where each of them begins.
     """
-    codec, width = stream.codec, padded(stream.width)
+    codec = stream.codec
     if stream.width // stream.groups % LANES != 0:
         widen_any(tile, at, scale_at, stream, count)
     elif codec == FLOAT32:
-        return
+        return address(at)
     elif codec == FLOAT16:
         widen_float16(tile, at, scale_at, stream, count)
     elif codec == BFLOAT16:
@@ -346,8 +384,7 @@ def bring(at, tile, scale_at, stream, count):
         widen_fp8(tile, at, scale_at, stream, count)
     else:
         widen_int4(tile, at, scale_at, stream, count)
-    for i in range(TILE):
-        at[i] = address(tile) + 4 * min(i, count - 1) * width
+    return address(tile_at)
 
 
 @register_jitable
@@ -357,17 +394,15 @@ def padded(n, step=LANES):
 
 
 @inlined
-def asked_at_once(rows):
-    """Return how many vectors of the next tile are asked for with a block of scores:
-    after all blocks of KEYS keys, half as many.
-    """
-    return -(-KEYS // 2 * ROWS // rows)
-
-
-@inlined
 def new_places():
     """Return room for where each vector of a tile begins."""
     return np.zeros(TILE, np.int64)
+
+
+@inlined
+def places_in(tile, width):
+    """Return where each vector of a tile of this padded width begins."""
+    return address(tile) + 4 * width * np.arange(TILE)
 
 
 @inlined
@@ -379,68 +414,36 @@ def room(n):
 
 
 @inlined
-def ask_ahead(k, v, first, last, k_bytes, v_bytes):
-    """Ask for the bytes of vectors first, ..., last - 1 of a tile of keys and values, or of any two streams."""
-    for i in range(first, min(last, TILE)):
-        ask(k[i], k_bytes)
-        ask(v[i], v_bytes)
+def begin_asking(runs, n):
+    """Let `ask` begin with the first of n runs; return how many turns they take."""
+    runs[0], runs[1], runs[2], runs[3 + 2 * n] = 0, 0, address(runs) + 24, 0
+    turns = n
+    for run in range(n):
+        turns += (runs[4 + 2 * run] - runs[3 + 2 * run]) // (4 * LINE)
+    return turns
 
 
 @inlined
-def ask(at, nbytes):
-    """Ask for so many bytes, four lines a turn: a turn for each line would cost more than what it asks for."""
-    whole = nbytes - nbytes % (4 * LINE)
-    for byte in range(0, whole, 4 * LINE):
-        prefetch(at + byte)
-        prefetch(at + byte + LINE)
-        prefetch(at + byte + 2 * LINE)
-        prefetch(at + byte + 3 * LINE)
-    for byte in range(whole, nbytes, LINE):
-        prefetch(at + byte)
-
-
-@inlined
-def add_all_products(sums, q, k, first, width):
-    """Add the products of whole vectors, as `add_products`: ROWS queries from address q on, KEYS keys from k[first] on."""
-    for offset in range(0, 4 * width, 4 * LANES):
-        sums = add_products(sums, q + offset, 4 * width, k, first, offset)
-    return sums
-
-
-@inlined
-def add_mixture(acc, weights, v, count, width, next_k, next_v, k_bytes, v_bytes):
-    """Add to acc the mixture of a tile's values:
-    what ROWS rows mix of some of the entries stays in registers meanwhile.
-
-    Args:
-        acc: (rows, width).
-        weights: (rows, TILE).
-        v: where each value begins.
-        count: of the tile's keys, those that exist: a weight of 0 times what may stand elsewhere could be NaN.
-        next_k, next_v, k_bytes, v_bytes: the next tile, of which the second half is asked for meanwhile (`ask_ahead`).
-    """
-    rows, at_once = len(acc) // width, COLUMNS * LANES
-    whole = width - width % at_once
-    asked, blocks = TILE // 2, max(1, rows // ROWS * (whole // at_once) * (TILE // FEW))
-    each = -(-asked // blocks)
-    for first in range(0, count, FEW):
-        last = min(first + FEW, count)
-        for i in range(0, whole, at_once):
-            for row in range(0, rows, ROWS):
-                ask_ahead(next_k, next_v, asked, asked + each, k_bytes, v_bytes)
-                asked += each
-                to, weight = address(acc) + 4 * (row * width + i), address(weights) + 4 * row * TILE
-                mixed = load_mixtures(to, 4 * width)
-                for j in range(first, last):
-                    mixed = add_mixtures(mixed, weight + 4 * j, 4 * TILE, v[j] + 4 * i)
-                store_mixtures(to, 4 * width, mixed)
-        for i in range(whole, width, LANES):
-            for row in range(rows):
-                to, weight = address(acc) + 4 * (row * width + i), address(weights) + 4 * row * TILE
-                mixed = load(to)
-                for j in range(first, last):
-                    mixed = multiply_add(spread(weight + 4 * j), load(v[j] + 4 * i), mixed)
-                store(to, mixed)
+def ask(runs, turns):
+    """Ask for more of the runs: four lines a turn, since a turn for each would cost more than what it asks for."""
+    at, end = place(runs), place(runs + 8)
+    for _ in range(turns):
+        if end - at >= 4 * LINE:
+            prefetch(at)
+            prefetch(at + LINE)
+            prefetch(at + 2 * LINE)
+            prefetch(at + 3 * LINE)
+            at += 4 * LINE
+        else:
+            for line in range(at, end, LINE):
+                prefetch(line)
+            run = place(runs + 16)
+            at, end = place(run), place(run + 8)
+            if at == 0:
+                break
+            store_place(runs + 16, run + 16)
+    store_place(runs, at)
+    store_place(runs + 8, end)
 
 
 @inlined
@@ -461,72 +464,219 @@ def exp2(x):
     return multiply(multiply_add(p, rest, fill(np.float32(1.0))), two_to(n))
 
 
+def _phases(together: int) -> tuple[Callable, Callable, Callable]:
+    """Return what is done with a tile where so many rows meet a key at once: `score`, `weigh` and `mix`."""
+    each, rows_at_once, vector = LANES // together, min(together, ROWS), 4 * LANES
+    no_products, add_part, add_parts, store_sums = products_of(together)
+    keys_at_once, step = keys_of_block(together), parts_of_block(together) * each
+    load_mixtures, add_mixtures, store_mixtures = mixtures_of(rows_at_once, 4 * each)
+    largest = largest_of_each(together)
+
+    @inlined
+    def add_all_products(sums, q, keys, width, runs, turns):
+        for i in range(0, width, step):
+            ask(runs, turns)
+            if i + step <= width:
+                sums = add_parts(sums, q + 4 * together * i, keys, 4 * i)
+            else:
+                for n in range(i, width, each):
+                    sums = add_part(sums, q + 4 * together * n, keys, 4 * n)
+        return sums
+
+    @numba.njit(error_model="numpy")
+    def score(scores, groups, q, keys, width, more_q, more_keys, more_width, runs, turns):
+        pieces = TILE // keys_at_once * groups * (-(-width // step) - (-more_width // step))
+        turns = -(-turns // pieces)
+        for j in range(0, TILE, keys_at_once):
+            for group in range(groups):
+                row = 4 * group * together
+                sums = add_all_products(no_products(), q + row * width, keys + 8 * j, width, runs, turns)
+                sums = add_all_products(sums, more_q + row * more_width, more_keys + 8 * j, more_width, runs, turns)
+                store_sums(scores + row * TILE + 4 * together * j, sums)
+
+    @numba.njit(error_model="numpy")
+    def weigh(scores, groups, top, sums, acc, width):
+        for group in range(groups):
+            here, end = scores + 4 * TILE * together * group, scores + 4 * TILE * together * (group + 1)
+            peaks = load(here)
+            for at in range(here + vector, end, vector):
+                peaks = at_least(peaks, load(at))
+            before, summed = load(top + vector * group), load(sums + vector * group)
+            highest = at_least(largest(peaks), before)
+            if any_larger(highest, before):
+                shrink = exp2(subtract(before, highest))
+                summed = multiply(summed, shrink)
+                store(top + vector * group, highest)
+                store(sums + vector * group, shrink)  # where each row's factor is found
+                for row in range(together):
+                    factor = spread(sums + vector * group + 4 * each * row)
+                    multiply_row(acc + 4 * width * (group * together + row), width, factor)
+            for at in range(here, end, vector):
+                weight = exp2(subtract(load(at), highest))
+                store(at, weight)
+                summed = add(summed, weight)
+            store(sums + vector * group, summed)
+
+    @numba.njit(error_model="numpy")
+    def mix(acc, groups, weights, values, count, width, runs, turns):
+        rows, columns = groups * together, COLUMNS * LANES
+        whole = width - width % columns
+        pieces = TILE // FEW * (rows // rows_at_once * (whole // columns) * (FEW // KEYS) if whole > 0 else 1)
+        turns = -(-turns // pieces)
+        for first in range(0, count, FEW):
+            last = min(first + FEW, count)
+            if whole == 0:
+                ask(runs, turns)
+            for i in range(0, whole, columns):
+                for row in range(0, rows, rows_at_once):
+                    to, weight = acc + 4 * (row * width + i), weights + 4 * weights_of(row)
+                    mixed = load_mixtures(to, 4 * width)
+                    for few in range(first, last, KEYS):
+                        ask(runs, turns)
+                        for n in range(few, min(few + KEYS, last)):
+                            mixed = add_mixtures(mixed, weight + 4 * weight_of(n), place(values + 8 * n) + 4 * i)
+                    store_mixtures(to, 4 * width, mixed)
+            for i in range(whole, width, LANES):
+                for row in range(rows):
+                    to, weight = acc + 4 * (row * width + i), weights + 4 * weights_of(row)
+                    mixed = load(to)
+                    for n in range(first, last):
+                        mixed = multiply_add(
+                            spread(weight + 4 * weight_of(n)), load(place(values + 8 * n) + 4 * i), mixed
+                        )
+                    store(to, mixed)
+
+    @inlined
+    def weight_of(n):
+        return n * together - (n & (each - 1)) * (together - 1)
+
+    @inlined
+    def weights_of(row):
+        return row // together * together * TILE + row % together * each
+
+    return score, weigh, mix
+
+
+def _by_number(functions: dict[int, Callable]) -> Callable:
+    """Return a function of a number and of integers, which it gives to the number's function."""
+    (number, function), *others = functions.items()
+    other = _by_number(dict(others)) if others else None
+
+    @numba.njit(error_model="numpy")
+    def last(_, integers):
+        function(*integers)
+
+    @numba.njit(error_model="numpy")
+    def chosen(n, integers):
+        if n == number:
+            function(*integers)
+        else:
+            other(n, integers)
+
+    return chosen if others else last
+
+
+_TOGETHER = [2**i for i in range(LANES.bit_length())]
+_score, _weigh, _mix = (
+    _by_number(dict(zip(_TOGETHER, functions, strict=True))) for functions in zip(*map(_phases, _TOGETHER), strict=True)
+)
+
+
+def together_of(rows: int) -> int:
+    """Return how many rows meet a key at once: the power of two that holds all, or a vector's lanes."""
+    return min(LANES, 1 << (rows - 1).bit_length())
+
+
 @inlined
-def online_softmax(scores, top, sums, acc):
-    """Take one tile's step: scores become weights, 2 ** (score - top), under the new top;
+def score(scores, q, keys, width, more_q, more_keys, more_width, together, runs, turns):
+    """Write the products of all rows and a tile's keys; a key may be in two parts.
+
+    Args:
+        scores: (rows, TILE), flat: of each group of rows for the first keys, the next ones, ...
+        q, more_q: rows, flat, as `load_rows` leaves them.
+        keys, more_keys: address of where the addresses of keys' parts lie.
+        width, more_width: padded, of each part.
+        together: rows of a group.
+        runs, turns: `ask` has so many meanwhile.
+    """
+    groups = len(scores) // (TILE * together)
+    _score(
+        together,
+        (address(scores), groups, address(q), keys, width, address(more_q), more_keys, more_width, address(runs), turns),
+    )  # fmt: skip
+
+
+@inlined
+def weigh(scores, top, sums, acc, width, together):
+    """Take the online softmax's step: scores become weights, 2 ** (score - top), under the new top;
     what was summed before shrinks to it.
 
     Args:
         scores: (rows, TILE), flat, exponents to base 2; -inf where a query does not look.
-        top: (rows,) the largest so far, LOWEST before any.
-        sums: (rows, LANES), flat; a row's add up to the sum of weights under it.
+        top: (groups, LANES), flat, each row's largest so far, LOWEST before any, in all of its lanes.
+        sums: (groups, LANES), flat; those of a row's lanes add up to the sum of its weights under it.
         acc: (rows, width), flat, the mixture of values under it.
     """
-    vector, width = 4 * LANES, len(acc) // len(top)
-    for row in range(len(top)):
-        here, end = address(scores) + 4 * row * TILE, address(scores) + 4 * (row + 1) * TILE
-        peaks = load(here)
-        for at in range(here + vector, end, vector):
-            peaks = at_least(peaks, load(at))
-        before, top[row] = top[row], max(top[row], largest(peaks))
-        highest, summed = fill(top[row]), load(address(sums) + vector * row)
-        if top[row] > before:
-            shrink = exp2(subtract(fill(before), highest))
-            summed = multiply(summed, shrink)
-            multiply_row(acc, row, width, shrink)
-        for at in range(here, end, vector):
-            weight = exp2(subtract(load(at), highest))
-            store(at, weight)
-            summed = add(summed, weight)
-        store(address(sums) + vector * row, summed)
+    groups = len(scores) // (TILE * together)
+    _weigh(together, (address(scores), groups, address(top), address(sums), address(acc), width))
 
 
 @inlined
-def multiply_row(acc, row, width, factor):
-    """Multiply a row of acc (rows, width) by what lies in all lanes of factor."""
-    for i in range(row * width, (row + 1) * width, LANES):
-        store(address(acc) + 4 * i, multiply(load(address(acc) + 4 * i), factor))
+def mix(acc, weights, values, count, width, together, runs, turns):
+    """Add to acc the mixture of a tile's values:
+    what some rows mix of some of the entries stays in registers meanwhile.
+
+    Args:
+        acc: (rows, width), flat.
+        weights: as `weigh` leaves them.
+        values: address of where the addresses of values lie.
+        count: of the tile's keys, those that exist: a weight of 0 times what may stand elsewhere could be NaN.
+        runs, turns: as `score`.
+    """
+    groups = len(weights) // (TILE * together)
+    _mix(together, (address(acc), groups, address(weights), values, count, width, address(runs), turns))
 
 
 @inlined
-def finish_softmax(acc, top, sums, lse):
+def multiply_row(at, width, factor):
+    """Multiply a row of numbers by what lies in all lanes of factor."""
+    for here in range(at, at + 4 * width, 4 * LANES):
+        store(here, multiply(load(here), factor))
+
+
+@inlined
+def finish(acc, top, sums, lse, width, together):
     """Divide the mixtures by the sum of weights, and write log-sum-exps to base 2;
     a query that saw nothing gets zeros and -inf.
     """
-    for row in range(len(top)):
-        summed = total(load(address(sums) + 4 * row * LANES))
-        lse[row] = top[row] + np.log2(summed)
+    each = LANES // together
+    for row in range(len(lse)):
+        first = row // together * LANES + row % together * each
+        summed = np.float32(0.0)
+        for i in range(first, first + each):
+            summed += sums[i]
+        lse[row] = top[first] + np.log2(summed)
         share = np.float32(1.0) / summed if summed != 0 else np.float32(0.0)
-        multiply_row(acc, row, len(acc) // len(top), fill(share))
+        multiply_row(address(acc) + 4 * row * width, width, fill(share))
 
 
-def in_threads(kernel: Callable[[], Callable], work: np.ndarray) -> None:
+def in_threads(kernel: ctypes._CFuncPtr, work: int) -> None:
     """Run the kernel on this work in as many threads as PyTorch uses, which take item after item.
 
     PyTorch's own threads: for a while after their last work they spin, and would slow down others.
 
     Args:
-        kernel: what `compiled` made.
-        work: one record of the kernel's type.
+        kernel: compiled.
+        work: address of a record of the kernel's type.
     """
-    call, threads, parallel = kernel(), torch.get_num_threads(), _openmp()
+    threads, parallel = torch.get_num_threads(), _openmp()
     if threads > 1 and parallel is not None:
-        parallel(call, work.ctypes.data, threads, 0)
+        parallel(kernel, work, threads, 0)
     else:
-        others = [threading.Thread(target=call, args=(work.ctypes.data,)) for _ in range(threads - 1)]
+        others = [threading.Thread(target=kernel, args=(work,)) for _ in range(threads - 1)]
         for other in others:
             other.start()
-        call(work.ctypes.data)
+        kernel(work)
         for other in others:
             other.join()
 
@@ -588,74 +738,90 @@ def address_of(x: Tensor | None) -> int:
 
 
 def integers(x: Tensor | None) -> Tensor | None:
-    """Return x as a kernel reads integers: of 64 bits, one after another."""
-    return None if x is None else x.to(torch.int64).contiguous()
+    """Return x as a kernel reads integers: of 32 bits, one after another."""
+    return None if x is None else x.to(torch.int32).contiguous()
 
 
 def numbers(x: Tensor) -> Tensor:
     """Return x as a kernel reads queries: float32, one after another."""
-    return x.float().contiguous()
+    return x if x.dtype == torch.float32 and x.is_contiguous() else x.float().contiguous()
 
 
-def run_step(
-    kernel: Callable[[], Callable],
-    dtype: np.dtype,
-    inputs: tuple,
-    *,
-    sequences: int,
-    splits: int,
-    rows: int,
-    width: int,
-    t: int,
-    lengths: Tensor | None,
-    capacity: int,
-    block_table: Tensor | None,
-    size: int,
-) -> tuple[Tensor, Tensor]:
-    """Return all splits of all sequences, merged: outputs (sequences, rows, width) and log-sum-exps (sequences, rows).
+class Step:
+    """A step is a kernel and its work, of which all is decided but where the tensors are.
 
-    Args:
-        kernel: what `compiled` made.
-        dtype, inputs: the record that the kernel takes, and what stands in it after the fields of STEP.
-        sequences, splits, rows, width, t: sequences times key/value heads; parts of each; query rows, their width;
-            queries.
-        lengths: integers, tokens of each sequence (default: capacity).
-        capacity: tokens for which there is room.
-        block_table: integers, which block holds which part of a sequence; None where each lies in one piece.
-        size: tokens of a block.
-
-    Raises:
-        MemoryError: a thread had no room for a tile.
+    Between splits and their merge it has buffers of its own, so its runs follow one another.
     """
-    lengths, block_table = integers(lengths), integers(block_table)
-    counters = np.zeros(1 + sequences, np.int64)
-    empty = functools.partial(torch.empty, dtype=torch.float32, device="cpu")  # begins where a cache line does
-    parts = empty(sequences * splits, padded(rows, ROWS), padded(width))
-    part_lse = empty(sequences * splits, padded(rows, ROWS))
-    out, lse = empty(sequences, rows, width), empty(sequences, rows)
-    if out.numel() == 0:
-        return out, lse
-    work = np.array(
-        (
-            counters.ctypes.data, counters[1:].ctypes.data, sequences, splits, rows, width,
-            parts.data_ptr(), part_lse.data_ptr(), out.data_ptr(), lse.data_ptr(),
-            t, address_of(lengths), capacity, address_of(block_table),
-            0 if block_table is None else block_table.shape[1], max(size, 1), *inputs,
-        ),
-        dtype,
-    )  # fmt: skip
-    in_threads(kernel, work)
-    if (counters[1:] != splits).any():
-        raise MemoryError(
-            f"a thread had no room for its tiles: {counters[1:].sum()} of {sequences * splits} splits were done"
+
+    def __init__(
+        self,
+        kernel: Callable[[], ctypes._CFuncPtr],
+        dtype: np.dtype,
+        *,
+        sequences: int,
+        splits: int,
+        rows: int,
+        width: int,
+        **fields: int | float | tuple,
+    ):
+        """Args:
+        kernel: what `compiled` made.
+        dtype: the record that it takes, with the fields of STEP.
+        sequences, splits, rows, width: sequences times key/value heads; parts of each; query rows, their width.
+        fields: the record's others, but for addresses.
+        """
+        together = together_of(rows)
+        empty = functools.partial(torch.empty, dtype=torch.float32, device="cpu")  # begins where a cache line does
+        self.kernel = kernel()
+        self.counters, self.sequences = np.zeros(2 + sequences, np.int64), sequences
+        self.buffers = (
+            empty(sequences * splits, padded(rows, together), padded(width)),
+            empty(sequences * splits, padded(rows, together)),
         )
-    return out, lse
+        self.work = np.zeros(1, dtype)
+        self.address = self.work.ctypes.data
+        parts, part_lse = self.buffers
+        fields |= dict(
+            next=self.counters.ctypes.data, merged=self.counters[1:].ctypes.data,
+            finished=self.counters[2:].ctypes.data, sequences=sequences, splits=splits, rows=rows, together=together,
+            width=width, parts=parts.data_ptr(), part_lse=part_lse.data_ptr(),
+        )  # fmt: skip
+        for name, x in fields.items():
+            self.work[name] = x
+        self.places = _places(self.work)
+
+    def run(self, **tensors: Tensor | None) -> None:
+        """Run the kernel on tensors, by the names of the fields that hold their addresses,
+        and of a STREAM's codes, scales and zeros as `k`, `k_scale`, `k_zero`.
+
+        Raises:
+            MemoryError: a thread had no room for a tile.
+        """
+        self.counters.fill(0)
+        for name, x in tensors.items():
+            self.places[name][0] = address_of(x)
+        in_threads(self.kernel, self.address)
+        done = self.counters[1]
+        if done < self.sequences:
+            raise MemoryError(f"a thread had no room for its tiles: {done} of {self.sequences} sequences were done")
+
+
+def _places(work: np.ndarray) -> dict[str, np.ndarray]:
+    """Return where in a record addresses stand."""
+    places = {}
+    for name in work.dtype.names:
+        if work.dtype[name] == STREAM:
+            stream = work[name]
+            places |= {name: stream["codes"], f"{name}_scale": stream["scale"], f"{name}_zero": stream["zero"]}
+        else:
+            places[name] = work[name]
+    return places
 
 
 @inlined
 def part_of(work, item):
     """Return an item's mixture (rows * width) and log-sum-exps (rows,), of padded rows and widths."""
-    rows = padded(work.rows, ROWS)
+    rows = padded(work.rows, work.together)
     numbers = rows * padded(work.width)
     part = carray(pointer(work.parts + 4 * item * numbers), numbers, np.float32)
     return part, carray(pointer(work.part_lse + 4 * item * rows), rows, np.float32)
@@ -667,6 +833,7 @@ def hand_in(work, item):
     sequence = item // work.splits
     if take(work.finished + 8 * sequence) == work.splits - 1:
         merge(work, sequence)
+        take(work.merged)
 
 
 @numba.njit(error_model="numpy")

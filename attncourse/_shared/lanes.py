@@ -5,6 +5,8 @@ vectors where LLVM finds how. Here the kernel says what lies in the lanes, and w
 by its address, in bytes, as a Triton kernel names it by pointers: nobody checks it.
 """
 
+from collections.abc import Callable
+
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import types
@@ -13,9 +15,9 @@ from numba.extending import intrinsic, models, register_model
 
 # What a register holds: of AVX-512 sixteen numbers, of AVX2 eight. Where it holds four, the compiler takes two.
 LANES = 16 if get_host_cpu_features().get("avx512f") else 8
-# Of AVX-512's 32 registers 16 hold sums, of the 16 that others have 8: what sums are made of has to be in registers too.
-ROWS = LANES // 4  # queries that meet a number of the cache while it is in a register
-KEYS = LANES // ROWS  # keys whose products with them are summed at once: a vector of sums
+# Of AVX-512's 32 registers, and of the 16 that others have, at most half hold sums: what they are made of is there, too.
+KEYS = LANES // 2  # whose products are summed at once, where their sums fill a vector
+ROWS = LANES // 4  # mixtures that meet a value while it is in a register
 COLUMNS = 4  # vectors of a value that are mixed at once
 
 FLOAT, INT = ir.FloatType(), ir.IntType(32)
@@ -41,7 +43,6 @@ class Block(types.Type):
 
 
 vector = Vector()
-products, mixtures = Block(ROWS * KEYS), Block(ROWS * COLUMNS)
 
 
 @register_model(Vector)
@@ -71,9 +72,14 @@ def _store(builder, at, x):
     builder.store(x, _pointer(builder, at, x.type)).align = 1
 
 
+def _plus(builder, at, nbytes):
+    """Return the address so many bytes further on."""
+    return builder.add(at, ir.Constant(at.type, nbytes))
+
+
 def _behind(builder, at, vectors):
     """Return the address some vectors further on."""
-    return builder.add(at, ir.Constant(at.type, 4 * LANES * vectors))
+    return _plus(builder, at, 4 * LANES * vectors)
 
 
 def _in_all_lanes(builder, x):
@@ -116,12 +122,33 @@ def store_number(typing_context, at, x):
 
 @intrinsic
 def integer(typing_context, at):
-    """Return the integer of 64 bits at an address."""
+    """Return the integer of 32 bits at an address."""
+
+    def generate(context, builder, signature, args):
+        return builder.sext(_load(builder, *args, INT), ir.IntType(64))
+
+    return types.int64(types.intp), generate
+
+
+@intrinsic
+def place(typing_context, at):
+    """Return the address that stands at an address."""
 
     def generate(context, builder, signature, args):
         return _load(builder, *args, ir.IntType(64))
 
-    return types.int64(types.intp), generate
+    return types.intp(types.intp), generate
+
+
+@intrinsic
+def store_place(typing_context, at, x):
+    """Write an address to an address."""
+
+    def generate(context, builder, signature, args):
+        _store(builder, *args)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), generate
 
 
 @intrinsic
@@ -190,12 +217,12 @@ def load_int4(typing_context, at):
     """Return LANES integers of 4 bits that begin at an address; a byte's low half comes first."""
 
     def generate(context, builder, signature, args):
-        half = ir.VectorType(ir.IntType(8), LANES // 2)
-        both = _load(builder, *args, half)
-        low = builder.and_(both, ir.Constant(half, [15] * (LANES // 2)))
-        high = builder.lshr(both, ir.Constant(half, [4] * (LANES // 2)))
-        turns = [i // 2 + i % 2 * (LANES // 2) for i in range(LANES)]
-        return builder.uitofp(builder.shuffle_vector(low, high, ir.Constant(INTS, turns)), FLOATS)
+        half = ir.VectorType(ir.IntType(16), LANES // 2)
+        both = builder.zext(_load(builder, *args, ir.VectorType(ir.IntType(8), LANES // 2)), half)
+        # A byte's high half moves on to a byte of its own.
+        apart = builder.or_(both, builder.shl(both, ir.Constant(half, [4] * (LANES // 2))))
+        alone = builder.and_(apart, ir.Constant(half, [0x0F0F] * (LANES // 2)))
+        return builder.sitofp(builder.bitcast(alone, BYTES), FLOATS)
 
     return vector(types.intp), generate
 
@@ -223,23 +250,20 @@ def load_float16(typing_context, at):
 
 @intrinsic
 def load_fp8(typing_context, at):
-    """Return LANES numbers of float8_e4m3fn that begin at an address.
+    """Return a 256th of LANES numbers of float8_e4m3fn that begin at an address.
 
-    Exponent and mantissa, moved to where float16 has them, say 1 / 256 of the number, since the exponents' biases
-    differ by 8; but the largest code is no number.
+    Exponent and mantissa, moved to where float16 has them, say that, since the exponents' biases differ by 8; but the
+    largest code is no number.
     """
 
     def generate(context, builder, signature, args):
         def all_lanes(n):
             return ir.Constant(HALVES, [n] * LANES)
 
-        bits = builder.zext(_load(builder, *args, BYTES), HALVES)
-        size = builder.and_(bits, all_lanes(0x7F))
-        sign = builder.shl(builder.and_(bits, all_lanes(0x80)), all_lanes(8))
-        half = builder.or_(sign, builder.shl(size, all_lanes(7)))
-        number = builder.fmul(_from_half(builder, half), ir.Constant(FLOATS, [256.0] * LANES))
-        none = builder.icmp_unsigned("==", size, all_lanes(0x7F))
-        return builder.select(none, ir.Constant(FLOATS, [float("nan")] * LANES), number)
+        bits = builder.sext(_load(builder, *args, BYTES), HALVES)
+        half = builder.and_(builder.shl(bits, all_lanes(7)), all_lanes(0xBFFF))  # of two bits of sign the first
+        none = builder.icmp_unsigned("==", builder.and_(half, all_lanes(0x7FFF)), all_lanes(0x7F << 7))
+        return _from_half(builder, builder.select(none, all_lanes(0x7E00), half))
 
     return vector(types.intp), generate
 
@@ -270,67 +294,98 @@ def _plus_product(builder, total, x, y):
     return builder.fadd(total, builder.fmul(x, y, flags=FUSED), flags=FUSED)
 
 
-@intrinsic
-def no_products(typing_context):
-    """Return zeros, to which `add_products` adds."""
-
-    def generate(context, builder, signature, args):
-        return _block(builder, [ir.Constant(FLOATS, [0.0] * LANES)] * products.vectors)
-
-    return products(), generate
+def _repeated(builder, at, n):
+    """Return the n numbers from an address on, again and again until all lanes have one."""
+    numbers = _load(builder, at, ir.VectorType(FLOAT, n))
+    turns = ir.Constant(INTS, [i % n for i in range(LANES)])
+    return builder.shuffle_vector(numbers, ir.Constant(numbers.type, ir.Undefined), turns)
 
 
-@intrinsic
-def add_products(typing_context, block, q, next_q, k, first, offset):
-    """Return the block plus products of LANES entries of ROWS queries and KEYS keys.
+def keys_of_block(together: int) -> int:
+    """Return with how many keys so many queries are multiplied at once."""
+    return max(KEYS, LANES // together)
+
+
+def parts_of_block(together: int) -> int:
+    """Return how many parts of a key are multiplied before the next key's:
+    memory is read fastest in its order, and LANES entries are of one line of a cache.
+    """
+    return 4 * min(together, 4)
+
+
+def products_of(together: int) -> tuple[Callable, ...]:
+    """Return what is done with a block of products of so many queries that meet a key at once: a function begins it
+    with zeros, one adds a part of each key, one several parts, and one writes the sums.
+
+    A vector has LANES / together neighbouring entries of each query: query 0's first. A part of a key, as many
+    entries, is repeated for each of them; so every instruction multiplies LANES entries, however few queries there are.
 
     Args:
-        q, next_q: where the first query's entries begin, and how far behind them the next one's do.
-        k, first: where keys begin, and of which on they are taken.
-        offset: of the entries in keys.
+        together: 1, 2, 4, ... or LANES; of LANES each lane is a query.
     """
+    each, keys_at_once = LANES // together, keys_of_block(together)
+    products = Block(keys_at_once)
 
-    def generate(context, builder, signature, args):
-        block, q, next_q, k, first, offset = args
-        begins = builder.gep(context.make_array(signature.args[3])(context, builder, k).data, [first])
-        begins = [builder.load(builder.gep(begins, [ir.Constant(INT, n)])) for n in range(KEYS)]
-        keys = [_load(builder, builder.add(begin, offset)) for begin in begins]
-        sums = _vectors(builder, block, products.vectors)
-        for n in range(ROWS):
-            query = _load(builder, q)
-            q = builder.add(q, next_q)
-            for i, key in enumerate(keys, n * KEYS):
-                sums[i] = _plus_product(builder, sums[i], key, query)
-        return _block(builder, sums)
+    @intrinsic
+    def no_products(typing_context):
+        """Return zeros, to which products are added."""
 
-    return products(products, types.intp, types.intp, k, types.intp, types.intp), generate
+        def generate(context, builder, signature, args):
+            return _block(builder, [ir.Constant(FLOATS, [0.0] * LANES)] * keys_at_once)
 
+        return products(), generate
 
-@intrinsic
-def store_sums(typing_context, at, stride, block):
-    """Write the sum of each vector: of the first KEYS one after another from `at` on,
-    of the next from `stride` bytes behind.
-    """
+    def adding(parts):
+        @intrinsic
+        def add_products(typing_context, block, q, keys, offset):
+            """Return the block plus products of parts of queries and keys: a vector of sums for each key.
 
-    def generate(context, builder, signature, args):
-        at, stride, block = args
-        sums = _sums(builder, _vectors(builder, block, products.vectors))
-        for n in range(ROWS):
-            lanes = ir.Constant(ir.VectorType(INT, KEYS), [n * KEYS + i for i in range(KEYS)])
-            _store(builder, at, builder.shuffle_vector(sums, ir.Constant(FLOATS, ir.Undefined), lanes))
-            at = builder.add(at, stride)
-        return context.get_dummy_value()
+            Args:
+                q: where vectors of queries lie.
+                keys: where the addresses of keys lie.
+                offset: of the parts in keys, in bytes.
+            """
 
-    return types.void(types.intp, types.intp, products), generate
+            def generate(context, builder, signature, args):
+                block, q, keys, offset = args
+                queries = [_load(builder, _behind(builder, q, i)) for i in range(parts)]
+                sums = _vectors(builder, block, keys_at_once)
+                for n in range(keys_at_once):
+                    part = builder.add(_load(builder, _plus(builder, keys, 8 * n), ir.IntType(64)), offset)
+                    for i, query in enumerate(queries):
+                        entries = _repeated(builder, _plus(builder, part, 4 * each * i), each)
+                        sums[n] = _plus_product(builder, sums[n], entries, query)
+                return _block(builder, sums)
+
+            return products(products, types.intp, types.intp, types.intp), generate
+
+        return add_products
+
+    @intrinsic
+    def store_sums(typing_context, at, block):
+        """Write the sums for `each` keys to a vector, for the next ones to the next:
+        of query 0 with each key, of query 1, ...
+        """
+
+        def generate(context, builder, signature, args):
+            at, block = args
+            vectors = _vectors(builder, block, keys_at_once)
+            for i in range(keys_at_once // each):
+                _store(builder, _behind(builder, at, i), _sums(builder, vectors[i * each : (i + 1) * each]))
+            return context.get_dummy_value()
+
+        return types.void(types.intp, products), generate
+
+    return no_products, adding(1), adding(parts_of_block(together)), store_sums
 
 
 def _sums(builder, vectors):
-    """Return a vector of the sums of LANES vectors, in their order.
+    """Return in each run of as many lanes as there are vectors the sums over these lanes, in the vectors' order.
 
-    Half of a vector's lanes and half of another's are put into one, and the other halves, and both are added: one
-    vector has what was in two. So with each half as many vectors hold twice as many sums, of half as many lanes each.
+    Half of a run's lanes in a vector and half in another are put into one, and the other halves, and both are added:
+    one vector has what was in two. So with each half as many vectors hold sums of half as many lanes each.
     """
-    lanes = LANES // 2
+    lanes = len(vectors) // 2
     while len(vectors) > 1:
         low = [s + x + i for s in range(0, LANES, 2 * lanes) for x in (0, LANES) for i in range(lanes)]
         firsts, seconds = ir.Constant(INTS, low), ir.Constant(INTS, [i + lanes for i in low])
@@ -342,65 +397,83 @@ def _sums(builder, vectors):
     return vectors[0]
 
 
-@intrinsic
-def load_mixtures(typing_context, at, stride):
-    """Return COLUMNS vectors of each of ROWS rows, which are `stride` bytes apart."""
+def mixtures_of(rows: int, apart: int) -> tuple[Callable, Callable, Callable]:
+    """Return three functions for a block of mixtures, COLUMNS vectors of each of so many rows: one reads it, one adds
+    a value by each row's weight, one writes it.
 
-    def generate(context, builder, signature, args):
-        at, stride = args
-        vectors = []
-        for _ in range(ROWS):
-            vectors += [_load(builder, _behind(builder, at, i)) for i in range(COLUMNS)]
-            at = builder.add(at, stride)
-        return _block(builder, vectors)
-
-    return mixtures(types.intp, types.intp), generate
-
-
-@intrinsic
-def add_mixtures(typing_context, block, weights, stride, v):
-    """Return the block plus COLUMNS vectors of a value by a weight of each of ROWS rows,
-    which are `stride` bytes apart.
+    Args:
+        rows: of the block.
+        apart: bytes from a row's weight to the next one's.
     """
+    mixtures = Block(rows * COLUMNS)
 
-    def generate(context, builder, signature, args):
-        block, weights, stride, v = args
-        sums = _vectors(builder, block, mixtures.vectors)
-        values = [_load(builder, _behind(builder, v, i)) for i in range(COLUMNS)]
-        for n in range(ROWS):
-            weight = _in_all_lanes(builder, _load(builder, weights, FLOAT))
-            weights = builder.add(weights, stride)
-            for i, value in enumerate(values, n * COLUMNS):
-                sums[i] = _plus_product(builder, sums[i], weight, value)
-        return _block(builder, sums)
+    @intrinsic
+    def load_mixtures(typing_context, at, stride):
+        """Return COLUMNS vectors of each row, which are `stride` bytes apart."""
 
-    return mixtures(mixtures, types.intp, types.intp, types.intp), generate
+        def generate(context, builder, signature, args):
+            at, stride = args
+            vectors = []
+            for _ in range(rows):
+                vectors += [_load(builder, _behind(builder, at, i)) for i in range(COLUMNS)]
+                at = builder.add(at, stride)
+            return _block(builder, vectors)
+
+        return mixtures(types.intp, types.intp), generate
+
+    @intrinsic
+    def add_mixtures(typing_context, block, weights, v):
+        """Return the block plus COLUMNS vectors of a value by a weight of each row."""
+
+        def generate(context, builder, signature, args):
+            block, weights, v = args
+            sums = _vectors(builder, block, mixtures.vectors)
+            values = [_load(builder, _behind(builder, v, i)) for i in range(COLUMNS)]
+            for n in range(rows):
+                weight = _in_all_lanes(builder, _load(builder, _plus(builder, weights, apart * n), FLOAT))
+                for i, value in enumerate(values, n * COLUMNS):
+                    sums[i] = _plus_product(builder, sums[i], weight, value)
+            return _block(builder, sums)
+
+        return mixtures(mixtures, types.intp, types.intp), generate
+
+    @intrinsic
+    def store_mixtures(typing_context, at, stride, block):
+        """Write what `load_mixtures` reads."""
+
+        def generate(context, builder, signature, args):
+            at, stride, block = args
+            vectors = iter(_vectors(builder, block, mixtures.vectors))
+            for _ in range(rows):
+                for i in range(COLUMNS):
+                    _store(builder, _behind(builder, at, i), next(vectors))
+                at = builder.add(at, stride)
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp, mixtures), generate
+
+    return load_mixtures, add_mixtures, store_mixtures
 
 
-@intrinsic
-def store_mixtures(typing_context, at, stride, block):
-    """Write what `load_mixtures` reads."""
+def largest_of_each(together: int) -> Callable:
+    """Return what finds the largest of a vector's LANES / together neighbouring numbers, in all of their lanes."""
+    each = LANES // together
 
-    def generate(context, builder, signature, args):
-        at, stride, block = args
-        vectors = iter(_vectors(builder, block, mixtures.vectors))
-        for _ in range(ROWS):
-            for i in range(COLUMNS):
-                _store(builder, _behind(builder, at, i), next(vectors))
-            at = builder.add(at, stride)
-        return context.get_dummy_value()
+    @intrinsic
+    def largest(typing_context, x):
+        """Return, in each lane, the largest of its neighbours and itself; which one is not said where one is NaN."""
 
-    return types.void(types.intp, types.intp, mixtures), generate
+        def generate(context, builder, signature, args):
+            (x,), lanes = args, each
+            while lanes > 1:
+                lanes //= 2
+                others = ir.Constant(INTS, [i ^ lanes for i in range(LANES)])
+                x = _larger(builder, x, builder.shuffle_vector(x, x, others))
+            return x
 
+        return vector(vector), generate
 
-@intrinsic
-def largest(typing_context, x):
-    """Return the largest of a vector's numbers; which one is not said where one is NaN."""
-
-    def generate(context, builder, signature, args):
-        return _across(builder, *args, _larger)
-
-    return types.float32(vector), generate
+    return largest
 
 
 def _larger(builder, x, y):
@@ -408,23 +481,15 @@ def _larger(builder, x, y):
 
 
 @intrinsic
-def total(typing_context, x):
-    """Return the sum of a vector's numbers."""
+def any_larger(typing_context, x, y):
+    """Return whether x is larger than y in any lane."""
 
     def generate(context, builder, signature, args):
-        return _across(builder, *args, ir.IRBuilder.fadd)
+        lanes = builder.fcmp_ordered(">", *args)
+        bits = builder.bitcast(lanes, ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
 
-    return types.float32(vector), generate
-
-
-def _across(builder, x, operation):
-    """Return what an operation makes of all numbers of a vector: half of them with the other half, and again."""
-    lanes = LANES
-    while lanes > 1:
-        lanes //= 2
-        halves = ir.Constant(INTS, [(i + lanes) % LANES for i in range(LANES)])
-        x = operation(builder, x, builder.shuffle_vector(x, x, halves))
-    return builder.extract_element(x, ir.Constant(INT, 0))
+    return types.boolean(vector, vector), generate
 
 
 @intrinsic

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .validate import require
-
 
 @dataclass(frozen=True)
 class Layout:
@@ -22,6 +20,16 @@ class Layout:
     strides: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+
+    def fits(self, x: Tensor | None) -> bool:
+        """Return whether x lies so."""
+        return (
+            x is not None
+            and x.shape == self.shape
+            and x.stride() == self.strides
+            and x.dtype == self.dtype
+            and x.device == self.device
+        )
 
     def __str__(self) -> str:
         return f"{self.shape} with strides {self.strides}, {self.dtype} on {self.device}"
@@ -60,11 +68,12 @@ class Plan:
         """
         given = dict.fromkeys(self.layouts) | dict(zip(self.layouts, tensors, strict=False)) | named
         for name, x in given.items():
-            require(name in self.layouts, f"{self.name} takes {', '.join(self.layouts)}, got {name}")
-            planned, got = self.layouts[name], layout_of(x)
-            if got != planned:
+            if name not in self.layouts:
+                raise ValueError(f"{self.name} takes {', '.join(self.layouts)}, got {name}")
+            planned = self.layouts[name]
+            if not (x is None if planned is None else planned.fits(x)):
                 raise ValueError(
-                    f"this plan of {self.name} was made for {name} {planned}, got {got}: make another plan"
+                    f"this plan of {self.name} was made for {name} {planned}, got {layout_of(x)}: make another plan"
                 )
         return self.launch(**given)
 
