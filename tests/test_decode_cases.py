@@ -98,13 +98,14 @@ def test_the_kernels_decode_as_float64_does(name):
 
 
 @pytest.mark.parametrize("name", DECODE_CASES)
-def test_a_plan_for_some_inputs_decodes_others_that_lie_alike(name):
+@pytest.mark.parametrize("form", ["triton", "numba"])
+def test_a_plan_for_some_inputs_decodes_others_that_lie_alike(form, name):
     size = Size(b=2, h=4, g=4, t=1, s=37, dk=16, dv=16)
     planned, others = (DECODE_CASES[name](size, Draw(seed=seed)) for seed in (0, 1))
-    assert isinstance(planned.forms["triton"], Planned)
+    assert isinstance(planned.forms[form], Planned)
     clones = tuple(x.clone() for x in others.inputs)  # what takes turns
     with torch.no_grad():
-        run = planned.forms["triton"].plan(*planned.inputs)
+        run = planned.forms[form].plan(*planned.inputs)
         for inputs in (clones, planned.inputs):
             torch.testing.assert_close(run(*inputs).double(), expected(name, inputs), rtol=1e-3, atol=1e-4)
 
@@ -228,6 +229,20 @@ def test_a_step_is_measured_like_any_form():
     one = measure_form("decode_paged", "blocked", size=SIZE, device="cpu", dtype="float32", limits=LIMITS, seconds=0.0)
     assert one.problem is None and 0 < one.low <= one.seconds <= one.high and one.size["s"] == 1040
     assert one.predicted == Roofline(1e10, 1e11).seconds(Count(one.flops, one.bytes))
+
+
+def test_on_a_processor_a_plan_is_made_once_and_its_runs_are_timed(monkeypatch):
+    from attncourse.grouped_query import cpu_kernel
+
+    plans, real = [], cpu_kernel.plan_grouped_query_decode_numba
+
+    def plan(*inputs, **named):
+        plans.append(real(*inputs, **named))
+        return plans[-1]
+
+    monkeypatch.setattr(cpu_kernel, "plan_grouped_query_decode_numba", plan)
+    one = measure_form("decode_mqa", "numba", size=SIZE, device="cpu", dtype="float32", limits=LIMITS, seconds=0.0)
+    assert one.problem is None and one.seconds > 0 and len(plans) == 1
 
 
 def small_bench(monkeypatch):

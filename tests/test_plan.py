@@ -49,29 +49,47 @@ def latents(device, *, s=40):
     return *(x.to(device) for x in inputs), torch.tensor([7, s], dtype=torch.int32, device=device)
 
 
+@pytest.fixture(params=["triton", "numba"])
+def rooms(request, device):
+    """A plan and a launcher of grouped-query decoding, and of latents."""
+    if request.param == "triton":
+        grouped = plan_grouped_query_decode, grouped_query_decode_triton
+        return grouped, (plan_latent_decode, latent_attention_triton)
+    if device != "cpu":
+        pytest.skip("numba's kernel runs on processors")
+    grouped = pytest.importorskip("attncourse.grouped_query.cpu_kernel")
+    latent = pytest.importorskip("attncourse.latent.cpu_kernel")
+    return (
+        (grouped.plan_grouped_query_decode_numba, grouped.grouped_query_decode_numba),
+        (latent.plan_latent_decode_numba, latent.latent_attention_numba),
+    )
+
+
 @pytest.mark.dry
-def test_a_plan_serves_growing_sequences_and_other_values(device):
+def test_a_plan_serves_growing_sequences_and_other_values(device, rooms):
     """What a run gives is what a call of its own gives, and stays when the plan runs again."""
+    (plan_decode, decode), _ = rooms
     q, k, v, lengths = decoding(device)
-    plan = plan_grouped_query_decode(q, k, v, cache_seqlens=lengths)
+    plan = plan_decode(q, k, v, cache_seqlens=lengths)
     outs, wanted = [], []
     for step in range(3):
         grown, values = lengths - 3 + step, v + step
         outs.append(plan.run(q, k, values, cache_seqlens=grown))
-        wanted.append(grouped_query_decode_triton(q, k, values, cache_seqlens=grown))
+        wanted.append(decode(q, k, values, cache_seqlens=grown))
     for (out, _), right in zip(outs, wanted, strict=True):
         assert torch.equal(out, right)
     assert not torch.equal(outs[0][0], outs[2][0])
 
 
 @pytest.mark.dry
-def test_a_plan_of_latents_serves_growing_sequences(device):
+def test_a_plan_of_latents_serves_growing_sequences(device, rooms):
+    _, (plan_decode, decode) = rooms
     *inputs, lengths = latents(device)
-    plan = plan_latent_decode(*inputs, key_lengths=lengths)
+    plan = plan_decode(*inputs, key_lengths=lengths)
     first = plan.run(*inputs, key_lengths=lengths - 3)
     kept = first.clone()
-    assert torch.equal(plan.run(*inputs, key_lengths=lengths), latent_attention_triton(*inputs, key_lengths=lengths))
-    assert torch.equal(first, kept) and not torch.equal(first, latent_attention_triton(*inputs, key_lengths=lengths))
+    assert torch.equal(plan.run(*inputs, key_lengths=lengths), decode(*inputs, key_lengths=lengths))
+    assert torch.equal(first, kept) and not torch.equal(first, decode(*inputs, key_lengths=lengths))
 
 
 def test_without_lengths_and_starts_a_cache_is_full(device):
@@ -81,27 +99,30 @@ def test_without_lengths_and_starts_a_cache_is_full(device):
     assert torch.equal(grouped_query_decode_triton(q, k, v, **told), grouped_query_decode_triton(q, k, v))
 
 
-def test_a_length_that_nobody_checked_reads_nothing_behind_the_cache(device):
+def test_a_length_that_nobody_checked_reads_nothing_behind_the_cache(device, rooms):
     """The row after the cache holds NaN, as does the next sequence's."""
+    (plan_grouped, decode), (plan_latents, decode_latents) = rooms
     q, k, v, _ = decoding(device, s=41)
     k[:, :, 40:] = v[:, :, 40:] = torch.nan
     too_long = torch.tensor([41, 1000], dtype=torch.int32, device=device)
     cut = [x[:, :, :40] for x in (k, v)]
-    got = grouped_query_decode_triton(q, *cut, cache_seqlens=too_long, starts=too_long * 0 + 39, check_values=False)
-    torch.testing.assert_close(got, grouped_query_decode_triton(q, *(x.contiguous() for x in cut)))
+    named = dict(cache_seqlens=too_long, starts=too_long * 0 + 39)
+    got, _ = plan_grouped(q, *cut, **named, check_values=False).run(q, *cut, **named)
+    torch.testing.assert_close(got, decode(q, *(x.contiguous() for x in cut)))
     *inputs, _ = latents(device, s=41)
     for i in (2, 3):
         inputs[i][:, :, 40:] = torch.nan
         inputs[i] = inputs[i][:, :, :40]
-    got = latent_attention_triton(*inputs, key_lengths=too_long, check_values=False)
-    torch.testing.assert_close(got, latent_attention_triton(*inputs))
+    plan = plan_latents(*inputs, key_lengths=too_long, check_values=False)
+    torch.testing.assert_close(plan.run(*inputs, key_lengths=too_long), decode_latents(*inputs))
 
 
 @pytest.mark.bad_input
-def test_a_run_on_other_tensors_is_refused(device):
+def test_a_run_on_other_tensors_is_refused(device, rooms):
+    (plan_decode, decode), _ = rooms
     q, k, v, lengths = decoding(device)
-    plan = plan_grouped_query_decode(q, k, v, cache_seqlens=lengths)
-    lies = "this plan of grouped_query_decode_triton was made for"
+    plan = plan_decode(q, k, v, cache_seqlens=lengths)
+    lies = f"this plan of {decode.__name__} was made for"
     strided = k.transpose(1, 2).contiguous().transpose(1, 2)
     for wrong, message in (
         (lambda: plan.run(q[:1], k, v, cache_seqlens=lengths), rf"{lies} q \(2, 4, 1, 16\) .* got \(1, 4, 1, 16\)"),
@@ -118,15 +139,16 @@ def test_a_run_on_other_tensors_is_refused(device):
 
 
 @pytest.mark.bad_input
-def test_a_plan_looks_at_lengths_unless_told_otherwise(device):
+def test_a_plan_looks_at_lengths_unless_told_otherwise(device, rooms):
+    (plan_grouped, _), (plan_latents, _) = rooms
     q, k, v, lengths = decoding(device)
     with pytest.raises(ValueError, match=r"must lie in 0..40, got 8..41"):
-        plan_grouped_query_decode(q, k, v, cache_seqlens=lengths + 1)
-    plan_grouped_query_decode(q, k, v, cache_seqlens=lengths + 1, check_values=False)
+        plan_grouped(q, k, v, cache_seqlens=lengths + 1)
+    plan_grouped(q, k, v, cache_seqlens=lengths + 1, check_values=False)
     *inputs, lengths = latents(device)
     with pytest.raises(ValueError, match=r"must lie in 0..40, got 8..41"):
-        plan_latent_decode(*inputs, key_lengths=lengths + 1)
-    plan_latent_decode(*inputs, key_lengths=lengths + 1, check_values=False)
+        plan_latents(*inputs, key_lengths=lengths + 1)
+    plan_latents(*inputs, key_lengths=lengths + 1, check_values=False)
 
 
 # Nothing is read back

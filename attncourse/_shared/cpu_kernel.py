@@ -163,6 +163,7 @@ def stream_of(x: Tensor, scale: Tensor | None = None) -> tuple:
 
 
 # What threads share of a step: who does what, where queries see which keys, and where results go. Rooms add their inputs.
+# All fields are of 64 bits.
 STEP = [
     ("next", np.int64),  # where the number of the next item lies that nobody has taken
     ("merged", np.int64),  # where it lies how many sequences are done
@@ -201,8 +202,8 @@ def next_item(work):
 
 @inlined
 def length_of(work, batch):
-    """Return how many tokens a sequence has."""
-    return integer(work.lengths + 4 * batch) if work.lengths else work.capacity
+    """Return how many tokens a sequence has; a length that nobody checked is cut to what there is room for."""
+    return min(integer(work.lengths + 4 * batch), work.capacity) if work.lengths else work.capacity
 
 
 @inlined
@@ -237,12 +238,32 @@ def hide(scores, key, count, together, positions, window):
         positions: (t,) of the queries; row i is at positions[i % t].
         window: more than any distance where there is none.
     """
-    each = LANES // together
-    for i in range(len(scores)):
-        row, j = i // (TILE * together) * together + i % LANES // each, i % (TILE * together) // LANES * each + i % each
-        behind = positions[row % len(positions)] - (key + j)
-        if j >= count or behind < 0 or behind >= window:
-            scores[i] = -np.inf
+    for row in range(len(scores) // TILE):
+        first, position = first_score(row, together), positions[row % len(positions)]
+        for j in range(TILE):
+            behind = position - (key + j)
+            if j >= count or behind < 0 or behind >= window:
+                scores[first + score_of(j, together)] = -np.inf
+
+
+@inlined
+def first_score(row, together):
+    """Return where among a tile's scores a row's first one is."""
+    return row // together * together * TILE + row % together * (LANES // together)
+
+
+@inlined
+def score_of(j, together):
+    """Return how far behind a row's first score that of the tile's key j is: LANES / together keys share a vector."""
+    return j * together - j % (LANES // together) * (together - 1)
+
+
+@inlined
+def place_of(token, work):
+    """Return the page that holds a token, and the token's place in it."""
+    if work.block_table:
+        return token // work.size, token % work.size
+    return 0, token
 
 
 @inlined
@@ -255,12 +276,11 @@ def locate(at, base, strides, work, batch, head, start, count):
         base: where the first of all vectors begins.
         batch: the sequence, whose blocks lie anywhere.
     """
-    size = work.size
-    page, slot, i = start // size, start % size, 0
+    i, (page, slot) = 0, place_of(start, work)
     while i < count:
         block = integer(work.block_table + 4 * (batch * work.pages + page)) if work.block_table else batch
         here = base + block * strides[0] + head * strides[1] + slot * strides[2]
-        last = min(count, i + size - slot)
+        last = min(count, i + work.size - slot)
         for n in range(i, last):
             at[n] = here + (n - i) * strides[2]
         page, slot, i = page + 1, 0, last
@@ -278,7 +298,7 @@ def note_runs(runs, n, at, stream, work, start, first, last):
         at: (TILE,) where the tile's vectors begin.
         start: the token of the first one.
     """
-    i, slot = first, (start + first) % work.size
+    i, (_, slot) = first, place_of(start + first, work)
     while i < last:
         together = min(last - i, work.size - slot) if stream.strides[2] == stream.nbytes else 1
         runs[3 + 2 * n], runs[4 + 2 * n] = at[i], at[i] + together * stream.nbytes
@@ -529,30 +549,24 @@ def _phases(together: int) -> tuple[Callable, Callable, Callable]:
                 ask(runs, turns)
             for i in range(0, whole, columns):
                 for row in range(0, rows, rows_at_once):
-                    to, weight = acc + 4 * (row * width + i), weights + 4 * weights_of(row)
+                    to, weight = acc + 4 * (row * width + i), weights + 4 * first_score(row, together)
                     mixed = load_mixtures(to, 4 * width)
                     for few in range(first, last, KEYS):
                         ask(runs, turns)
                         for n in range(few, min(few + KEYS, last)):
-                            mixed = add_mixtures(mixed, weight + 4 * weight_of(n), place(values + 8 * n) + 4 * i)
+                            mixed = add_mixtures(
+                                mixed, weight + 4 * score_of(n, together), place(values + 8 * n) + 4 * i
+                            )
                     store_mixtures(to, 4 * width, mixed)
             for i in range(whole, width, LANES):
                 for row in range(rows):
-                    to, weight = acc + 4 * (row * width + i), weights + 4 * weights_of(row)
+                    to, weight = acc + 4 * (row * width + i), weights + 4 * first_score(row, together)
                     mixed = load(to)
                     for n in range(first, last):
                         mixed = multiply_add(
-                            spread(weight + 4 * weight_of(n)), load(place(values + 8 * n) + 4 * i), mixed
+                            spread(weight + 4 * score_of(n, together)), load(place(values + 8 * n) + 4 * i), mixed
                         )
                     store(to, mixed)
-
-    @inlined
-    def weight_of(n):
-        return n * together - (n & (each - 1)) * (together - 1)
-
-    @inlined
-    def weights_of(row):
-        return row // together * together * TILE + row % together * each
 
     return score, weigh, mix
 
@@ -751,6 +765,12 @@ class Step:
     """A step is a kernel and its work, of which all is decided but where the tensors are.
 
     Between splits and their merge it has buffers of its own, so its runs follow one another.
+
+    Args:
+        kernel: what `compiled` made.
+        dtype: the record that it takes, with the fields of STEP.
+        sequences, splits, rows, width: sequences times key/value heads; parts of each; query rows, their width.
+        fields: the record's others, but for addresses.
     """
 
     def __init__(
@@ -764,31 +784,23 @@ class Step:
         width: int,
         **fields: int | float | tuple,
     ):
-        """Args:
-        kernel: what `compiled` made.
-        dtype: the record that it takes, with the fields of STEP.
-        sequences, splits, rows, width: sequences times key/value heads; parts of each; query rows, their width.
-        fields: the record's others, but for addresses.
-        """
         together = together_of(rows)
         empty = functools.partial(torch.empty, dtype=torch.float32, device="cpu")  # begins where a cache line does
-        self.kernel = kernel()
-        self.counters, self.sequences = np.zeros(2 + sequences, np.int64), sequences
-        self.buffers = (
+        self.kernel, self.sequences, self.places = kernel(), sequences, _places(dtype)
+        self.counters = np.zeros(2 + sequences, np.int64)
+        self.buffers = parts, part_lse = (
             empty(sequences * splits, padded(rows, together), padded(width)),
             empty(sequences * splits, padded(rows, together)),
         )
-        self.work = np.zeros(1, dtype)
-        self.address = self.work.ctypes.data
-        parts, part_lse = self.buffers
+        work, counters = np.zeros(1, dtype), self.counters.ctypes.data
         fields |= dict(
-            next=self.counters.ctypes.data, merged=self.counters[1:].ctypes.data,
-            finished=self.counters[2:].ctypes.data, sequences=sequences, splits=splits, rows=rows, together=together,
-            width=width, parts=parts.data_ptr(), part_lse=part_lse.data_ptr(),
+            next=counters, merged=counters + 8, finished=counters + 16, sequences=sequences, splits=splits, rows=rows,
+            together=together, width=width, parts=parts.data_ptr(), part_lse=part_lse.data_ptr(),
         )  # fmt: skip
         for name, x in fields.items():
-            self.work[name] = x
-        self.places = _places(self.work)
+            work[name] = x
+        self.words = work.view(np.int64)
+        self.address = self.words.ctypes.data
 
     def run(self, **tensors: Tensor | None) -> None:
         """Run the kernel on tensors, by the names of the fields that hold their addresses,
@@ -799,22 +811,23 @@ class Step:
         """
         self.counters.fill(0)
         for name, x in tensors.items():
-            self.places[name][0] = address_of(x)
+            self.words[self.places[name]] = address_of(x)
         in_threads(self.kernel, self.address)
         done = self.counters[1]
         if done < self.sequences:
             raise MemoryError(f"a thread had no room for its tiles: {done} of {self.sequences} sequences were done")
 
 
-def _places(work: np.ndarray) -> dict[str, np.ndarray]:
-    """Return where in a record addresses stand."""
+@functools.cache
+def _places(dtype: np.dtype) -> dict[str, int]:
+    """Return in which word of a record each field is, and of streams codes, scale and zero."""
     places = {}
-    for name in work.dtype.names:
-        if work.dtype[name] == STREAM:
-            stream = work[name]
-            places |= {name: stream["codes"], f"{name}_scale": stream["scale"], f"{name}_zero": stream["zero"]}
+    for name, (kind, offset, *_) in dtype.fields.items():
+        if kind == STREAM:
+            inside = {which: (offset + place) // 8 for which, (_, place, *_) in STREAM.fields.items()}
+            places |= {name: inside["codes"], f"{name}_scale": inside["scale"], f"{name}_zero": inside["zero"]}
         else:
-            places[name] = work[name]
+            places[name] = offset // 8
     return places
 
 

@@ -302,12 +302,12 @@ def _repeated(builder, at, n):
 
 
 def keys_of_block(together: int) -> int:
-    """Return with how many keys so many queries are multiplied at once."""
+    """Return with how many keys the queries that meet a key `together` are multiplied at once."""
     return max(KEYS, LANES // together)
 
 
 def parts_of_block(together: int) -> int:
-    """Return how many parts of a key are multiplied before the next key's:
+    """Return how many parts of a key queries that meet it `together` are multiplied with before the next key's:
     memory is read fastest in its order, and LANES entries are of one line of a cache.
     """
     return 4 * min(together, 4)

@@ -76,8 +76,8 @@ WORK = np.dtype(
         ("g", np.int64),
         ("starts", np.int64),  # (b,) positions of first queries; 0 where the last one is at a sequence's end
         ("window", np.int64),  # more than any distance where there is none
-        ("scale", np.float32),  # what makes of scores exponents to base 2, or where they are bounded parts of softcap
-        ("softcap", np.float32),  # 0 for none
+        ("scale", np.float64),  # what makes of scores exponents to base 2, or where they are bounded parts of softcap
+        ("softcap", np.float64),  # 0 for none
     ]
 )
 
@@ -95,6 +95,8 @@ def grouped_query_split_kernel(address_of_work):
     k_at, v_at, next_k, next_v, scale_at = new_places(), new_places(), new_places(), new_places(), new_places()
     k_in_tile, v_in_tile = places_in(tile, dk), places_in(tile, dv)
     seen_from = np.zeros(work.t, np.int64)
+    lead = LEAD // k.nbytes
+    k_lead, v_lead = min(lead, TILE), min(max(lead - TILE, 0), TILE)
     q[:] = 0.0
     item = next_item(work)
     while item < work.sequences * work.splits:
@@ -115,13 +117,13 @@ def grouped_query_split_kernel(address_of_work):
             count, left = min(TILE, end - key), min(TILE, end - key - TILE)
             move_on(k_at, next_k)
             move_on(v_at, next_v)
-            lead = LEAD // k.nbytes
-            n = note_runs(runs, 0, k_at, k, work, key, min(lead, count), count)
-            n = note_runs(runs, n, v_at, v, work, key, 0, count)
+            n = note_runs(runs, 0, k_at, k, work, key, min(k_lead, count), count)
+            n = note_runs(runs, n, v_at, v, work, key, min(v_lead, count), count)
             if left > 0:
                 locate(next_k, k.codes, k.strides, work, batch, head, key + TILE, left)
                 locate(next_v, v.codes, v.strides, work, batch, head, key + TILE, left)
-                n = note_runs(runs, n, next_k, k, work, key + TILE, 0, min(lead, left))
+                n = note_runs(runs, n, next_k, k, work, key + TILE, 0, min(k_lead, left))
+                n = note_runs(runs, n, next_v, v, work, key + TILE, 0, min(v_lead, left))
             turns = begin_asking(runs, n)
             k_turns = turns * k.nbytes // (k.nbytes + v.nbytes)
             if k.scale:

@@ -64,7 +64,7 @@ WORK = np.dtype(
         ("latent", STREAM),
         ("k_rope", STREAM),
         ("positions", np.int64),  # (b, t), the last token that each query sees; 0 where it sees all
-        ("scale", np.float32),  # what makes of scores exponents to base 2
+        ("scale", np.float64),  # what makes of scores exponents to base 2
     ]
 )
 

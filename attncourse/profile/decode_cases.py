@@ -51,7 +51,7 @@ def _in_order(*inputs: Tensor) -> Arranged:
     return inputs, {}
 
 
-def _launched(room: str, launcher: str, *, module: str = "kernel", arrange: Callable[..., Arranged]) -> Form:
+def _launched(room: str, launcher: str, *, module: str, arrange: Callable[..., Arranged]) -> Form:
     """Return a room's launcher as a call; `arrange` as of `_kernels`."""
 
     def call(*inputs: Tensor) -> Tensor:
@@ -61,12 +61,14 @@ def _launched(room: str, launcher: str, *, module: str = "kernel", arrange: Call
     return call
 
 
-def _planned(room: str, launcher: str, planner: str, *, arrange: Callable[..., Arranged]) -> Planned:
-    """Return a room's decoding kernels: its launcher as the call, and its planner's run, which is captured in a graph."""
+def _planned(
+    room: str, launcher: str, planner: str, *, module: str = "kernel", arrange: Callable[..., Arranged]
+) -> Planned:
+    """Return a room's decoding kernels: its launcher as the call, and its planner's run."""
 
     def plan(*inputs: Tensor) -> Form:
         tensors, named = arrange(*inputs)
-        made = kernel_form(room, planner, **named)(*tensors)
+        made = kernel_form(room, planner, module=module, **named)(*tensors)
 
         def run(*inputs: Tensor) -> Tensor:
             tensors, named = arrange(*inputs)
@@ -75,20 +77,21 @@ def _planned(room: str, launcher: str, planner: str, *, arrange: Callable[..., A
 
         return run
 
-    return Planned(_launched(room, launcher, arrange=arrange), plan)
+    return Planned(_launched(room, launcher, module=module, arrange=arrange), plan)
 
 
 def _kernels(
     draw: Draw, room: str, name: str, planner: str, *, arrange: Callable[..., Arranged] = _in_order
 ) -> dict[str, Form]:
-    """Return a room's kernels as forms, "triton" and on a processor "numba", whose launchers' names begin alike.
+    """Return a room's kernels as forms, "triton" and on a processor "numba", whose launchers' and planners' names
+    begin alike.
 
     Args:
         arrange: a case's inputs -> the tensors that both take in order, and those that they take by name.
     """
     forms = {"triton": _planned(room, f"{name}_triton", planner, arrange=arrange)}
     if draw.device == "cpu":
-        forms["numba"] = _launched(room, f"{name}_numba", module="cpu_kernel", arrange=arrange)
+        forms["numba"] = _planned(room, f"{name}_numba", f"{planner}_numba", module="cpu_kernel", arrange=arrange)
     return forms
 
 

@@ -53,8 +53,8 @@ def measure_form(
 ) -> Measurement:
     """Measure one form in this process for about so many seconds per clock, as in `time_calls` and `graph_seconds`.
 
-    On a GPU both clocks: a call from Python, and a step of a replayed graph (of what is planned for the inputs, where
-    the form has a plan). A form that runs out of memory, or that cannot run here, gives a measurement that says so; one
+    What has a plan is planned for the inputs once: on a processor its runs are timed, as a loop over tokens and layers
+    runs it. On a GPU both clocks: a call from Python, plan and run, and a step of a replayed graph. A form that runs out of memory, or that cannot run here, gives a measurement that says so; one
     that cannot be captured keeps its first time. After a capture that failed, this process is in doubt: see
     `measure_work`.
 
@@ -76,8 +76,11 @@ def measure_form(
     copies, cold = rotation(sum(x.nbytes for x in case.inputs), cache=cache)
     try:
         inputs = [case.inputs, *(tuple(x.clone() for x in case.inputs) for _ in range(1, copies))]
-        calls = [lambda x=x: case.forms[form](*x) for x in inputs]
         with torch.no_grad():
+            run = case.forms[form]
+            if device == "cpu" and isinstance(run, Planned):
+                run = run.plan(*case.inputs)
+            calls = [lambda x=x: run(*x) for x in inputs]
             timing = time_calls(calls, device=device, seconds=seconds, clock=clock)
             peak = peak_memory(calls[0])
             backend = sdpa_backend(calls[0]) if form == "torch" else None
