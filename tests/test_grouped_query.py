@@ -603,6 +603,28 @@ def test_what_was_compiled_is_kept_on_disk_and_compiling_is_said(tmp_path, on_a_
     assert "compiling grouped_query_split_kernel for this processor, once ..." in first and second == ""
 
 
+def test_eight_lanes_decode_as_sixteen_do(tmp_path, on_a_processor):
+    """Of a processor without AVX-512, which this one is told to be."""
+    code = (
+        "import llvmlite.binding as llvm\n"
+        "features = llvm.get_host_cpu_features()\n"
+        "features['avx512f'] = False\n"
+        "llvm.get_host_cpu_features = lambda: features\n"
+        "import torch\n"
+        "from attncourse._shared.lanes import LANES\n"
+        "from attncourse.grouped_query.cpu_kernel import grouped_query_decode_numba as decode\n"
+        "from torch.nn.functional import scaled_dot_product_attention as sdpa\n"
+        "for h, g, s, width in ((3, 3, 70, 8), (8, 4, 129, 40), (8, 2, 65, 64), (12, 1, 300, 72), (6, 1, 1, 128)):\n"
+        "    q, k, v = torch.randn(2, h, 1, width), torch.randn(2, g, s, width), torch.randn(2, g, s, width)\n"
+        "    wanted = sdpa(q.double(), k.double(), v.double(), enable_gqa=True)\n"
+        "    assert (decode(q, k, v, splits=2) - wanted).abs().max() < 1e-5, (h, g, s, width)\n"
+        "print(LANES)\n"
+    )
+    told = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=told)
+    assert done.stdout == "8\n", done.stderr
+
+
 def test_prefill_goes_through_the_softmax_kernel_with_gradients(device):
     q, k, v = make_qkv(h=6, g=2, t=19, dtype=torch.float32, device=device)
     wanted = gradients(lambda *x: grouped_query_attention(*x, causal=True), q, k, v)

@@ -15,8 +15,9 @@ from numba.extending import intrinsic, models, register_model
 
 # What a register holds: of AVX-512 sixteen numbers, of AVX2 eight. Where it holds four, the compiler takes two.
 LANES = 16 if get_host_cpu_features().get("avx512f") else 8
-# Of AVX-512's 32 registers, and of the 16 that others have, at most half hold sums: what they are made of is there, too.
-KEYS = LANES // 2  # whose products are summed at once, where their sums fill a vector
+# AVX-512 has 32 registers, others 16. At most half of them hold sums: what these are made of has to be there, too.
+KEYS = 8  # whose products are summed at once: as many sums hide how long one takes
+PARTS = LANES  # vectors of queries that stay there while these keys are multiplied, at most
 ROWS = LANES // 4  # mixtures that meet a value while it is in a register
 COLUMNS = 4  # vectors of a value that are mixed at once
 
@@ -310,7 +311,7 @@ def parts_of_block(together: int) -> int:
     """Return how many parts of a key queries that meet it `together` are multiplied with before the next key's:
     memory is read fastest in its order, and LANES entries are of one line of a cache.
     """
-    return 4 * min(together, 4)
+    return min(4 * together, PARTS)
 
 
 def products_of(together: int) -> tuple[Callable, ...]:

@@ -95,6 +95,7 @@ def grouped_query_split_kernel(address_of_work):
     k_at, v_at, next_k, next_v, scale_at = new_places(), new_places(), new_places(), new_places(), new_places()
     k_in_tile, v_in_tile = places_in(tile, dk), places_in(tile, dv)
     seen_from = np.zeros(work.t, np.int64)
+    # Asked for in the order in which they are read, LEAD bytes before: the rest of a tile, then the next one's first.
     lead = LEAD // k.nbytes
     k_lead, v_lead = min(lead, TILE), min(max(lead - TILE, 0), TILE)
     q[:] = 0.0
