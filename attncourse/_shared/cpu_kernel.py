@@ -206,7 +206,7 @@ def length_of(work, batch):
     return min(integer(work.lengths + 4 * batch), work.capacity) if work.lengths else work.capacity
 
 
-@inlined
+@numba.njit(error_model="numpy")
 def load_rows(to, at, rows, width, together, factor):
     """Copy float32 rows, by a factor, to where `score` reads them:
     of each group of rows the first entries, the next ones, ...
@@ -228,7 +228,7 @@ def keys_of(split, splits, length, positions, window):
     return begin, min(begin + each, end)
 
 
-@inlined
+@numba.njit(error_model="numpy")
 def hide(scores, key, count, together, positions, window):
     """Write -inf where a tile of `count` keys ends, and where a query stands before one or too far behind it.
 
@@ -443,7 +443,7 @@ def begin_asking(runs, n):
     return turns
 
 
-@inlined
+@numba.njit(error_model="numpy")
 def ask(runs, turns):
     """Ask for more of the runs: four lines a turn, since a turn for each would cost more than what it asks for."""
     at, end = place(runs), place(runs + 8)
@@ -466,7 +466,7 @@ def ask(runs, turns):
     store_place(runs + 8, end)
 
 
-@inlined
+@numba.njit(error_model="numpy")
 def exp2(x):
     """Return 2 ** x in each lane, x <= 0:
     a power of two for the nearest whole number, seven terms of a series for the rest.
@@ -651,14 +651,14 @@ def mix(acc, weights, values, count, width, together, runs, turns):
     _mix(together, (address(acc), groups, address(weights), values, count, width, address(runs), turns))
 
 
-@inlined
+@numba.njit(error_model="numpy")
 def multiply_row(at, width, factor):
     """Multiply a row of numbers by what lies in all lanes of factor."""
     for here in range(at, at + 4 * width, 4 * LANES):
         store(here, multiply(load(here), factor))
 
 
-@inlined
+@numba.njit(error_model="numpy")
 def finish(acc, top, sums, lse, width, together):
     """Divide the mixtures by the sum of weights, and write log-sum-exps to base 2;
     a query that saw nothing gets zeros and -inf.
