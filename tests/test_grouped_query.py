@@ -603,6 +603,21 @@ def test_what_was_compiled_is_kept_on_disk_and_compiling_is_said(tmp_path, on_a_
     assert "compiling grouped_query_split_kernel for this processor, once ..." in first and second == ""
 
 
+def test_compiled_functions_have_names_of_their_own(on_a_processor):
+    """What is kept on disk goes by them. A process of its own, since what was loaded from there stands beside it."""
+    code = (
+        "import gc\n"
+        "from numba.core.dispatcher import Dispatcher\n"
+        "import attncourse._shared.cpu_kernel\n"
+        "functions = [x for x in gc.get_objects() if issubclass(type(x), Dispatcher)]\n"
+        "ours = [f for f in functions if f.py_func.__module__ == 'attncourse._shared.cpu_kernel']\n"
+        "names = [f.py_func.__qualname__ for f in ours if f.targetoptions.get('inline') != 'always']\n"
+        "assert '_phases.<locals>.score_1' in names and len(set(names)) == len(names), sorted(names)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_eight_lanes_decode_as_sixteen_do(tmp_path, on_a_processor):
     """Of a processor without AVX-512, which this one is told to be."""
     code = (

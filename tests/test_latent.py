@@ -1,5 +1,9 @@
 """Latent attention: expanded, absorbed and by hand; with a cache and without; its cost; the kernel in the interpreter or on CUDA."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -520,6 +524,37 @@ def test_the_kernel_for_processors_takes_vectors_whose_entries_are_neighbours():
     inputs[2] = inputs[2].repeat_interleave(2, dim=-1)[..., ::2]
     with pytest.raises(ValueError, match="neighbours in memory, got strides"):
         numba.latent_attention_numba(*inputs)
+
+
+def test_kernels_that_two_processes_compiled_and_a_third_one_loads_do_not_mix(tmp_path):
+    """Numba's own names for functions are counted in each process anew; a name that means two functions runs either."""
+    pytest.importorskip("attncourse.latent.cpu_kernel")
+    compile_one = "from attncourse.{0}.cpu_kernel import {0}_split_kernel as kernel; kernel()"
+    load_both = (
+        "import torch\n"
+        "from attncourse.grouped_query.cpu_kernel import grouped_query_decode_numba\n"
+        "from attncourse.latent.cpu_kernel import latent_attention_numba\n"
+        "from attncourse.latent import latent_attention_absorbed\n"
+        "from torch.nn.functional import scaled_dot_product_attention as sdpa\n"
+        "shapes = (2, 8, 1, 12), (2, 8, 1, 4), (2, 1, 37, 16), (2, 1, 37, 4), (8, 12, 16), (8, 6, 16)\n"
+        "inputs = [torch.randn(shape) for shape in shapes]\n"
+        "for h in (1, 2, 4, 8):\n"
+        "    q, k, v = torch.randn(2, h, 1, 16), *torch.randn(2, 2, 1, 37, 16)\n"
+        "    difference = grouped_query_decode_numba(q, k, v) - sdpa(q, k, v, enable_gqa=True)\n"
+        "    assert difference.abs().max() < 1e-5, h\n"
+        "    few = [x[:, :h] for x in inputs[:2]] + inputs[2:4] + [x[:h] for x in inputs[4:]]\n"
+        "    difference = latent_attention_numba(*few) - latent_attention_absorbed(*few)\n"
+        "    assert difference.abs().max() < 1e-4, (h, 'latent')\n"
+    )
+    told = dict(env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)}, stderr=subprocess.PIPE, text=True)
+    compiling = [
+        subprocess.Popen([sys.executable, "-c", compile_one.format(room)], **told)
+        for room in ("grouped_query", "latent")
+    ]
+    for process in compiling:
+        assert "compiling" in process.communicate()[1]
+    done = subprocess.run([sys.executable, "-c", load_both], **told)
+    assert done.returncode == 0 and "compiling" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("capability", SHARED_LIMIT)

@@ -127,6 +127,23 @@ def _cache_folder(file: str) -> Path:
 inlined = numba.njit(error_model="numpy", inline="always")
 
 
+def compiled_apart(*told: object) -> Callable[[Callable], Callable]:
+    """Compile a function on its own, under a name that says what it was made for.
+
+    Numba tells functions of one name apart by counting them, in each process anew. What two processes kept on disk, and a
+    third one loads, must not be taken for each other.
+
+    Args:
+        told: what the function was made for, where several are made in one place.
+    """
+
+    def of(function):
+        function.__qualname__ = "_".join(map(str, (function.__qualname__, *told)))
+        return numba.njit(error_model="numpy")(function)
+
+    return of
+
+
 # One of a cache's streams as it lies: addresses, and how far apart vectors are; all in bytes.
 STREAM = np.dtype(
     [
@@ -206,7 +223,7 @@ def length_of(work, batch):
     return min(integer(work.lengths + 4 * batch), work.capacity) if work.lengths else work.capacity
 
 
-@numba.njit(error_model="numpy")
+@compiled_apart()
 def load_rows(to, at, rows, width, together, factor):
     """Copy float32 rows, by a factor, to where `score` reads them:
     of each group of rows the first entries, the next ones, ...
@@ -228,7 +245,7 @@ def keys_of(split, splits, length, positions, window):
     return begin, min(begin + each, end)
 
 
-@numba.njit(error_model="numpy")
+@compiled_apart()
 def hide(scores, key, count, together, positions, window):
     """Write -inf where a tile of `count` keys ends, and where a query stands before one or too far behind it.
 
@@ -314,18 +331,19 @@ def move_on(at, next_at):
     copy(address(at), address(next_at), 8 * TILE)
 
 
-def _widening(entries: Callable, narrower: int, times: float = 1.0) -> Callable:
+def _widening(codec: str, entries: Callable, narrower: int, times: float = 1.0) -> Callable:
     """Return what makes float32 of a tile of codes.
 
     Groups of whole vectors of LANES share a scale.
 
     Args:
+        codec: how codes are called.
         entries: loads codes.
         narrower: how many times halved float32 is as wide as a code.
         times: factor on what is loaded.
     """
 
-    @numba.njit(error_model="numpy")
+    @compiled_apart(codec)
     def widen(tile, at, scale_at, stream, count):
         each, zero = stream.width // stream.groups, stream.zero - stream.scale
         for i in range(count):
@@ -342,8 +360,9 @@ def _widening(entries: Callable, narrower: int, times: float = 1.0) -> Callable:
     return widen
 
 
-widen_bfloat16, widen_float16 = _widening(load_bfloat16, 1), _widening(load_float16, 1)
-widen_int8, widen_int4, widen_fp8 = _widening(load_int8, 2), _widening(load_int4, 3), _widening(load_fp8, 2, 256.0)
+widen_bfloat16, widen_float16 = _widening("bfloat16", load_bfloat16, 1), _widening("float16", load_float16, 1)
+widen_int8, widen_int4 = _widening("int8", load_int8, 2), _widening("int4", load_int4, 3)
+widen_fp8 = _widening("fp8", load_fp8, 2, 256.0)
 
 
 @inlined
@@ -362,7 +381,7 @@ def widened(at, i, codec):
     return load(at + 4 * i)
 
 
-@numba.njit(error_model="numpy")
+@compiled_apart()
 def widen_any(tile, at, scale_at, stream, count):
     """Widen codes of any width and any groups, with zeros beyond the width."""
     short = np.zeros(stream.nbytes + 4 * LANES, np.uint8)  # LANES of the last ones may be read beyond all memory
@@ -443,7 +462,7 @@ def begin_asking(runs, n):
     return turns
 
 
-@numba.njit(error_model="numpy")
+@compiled_apart()
 def ask(runs, turns):
     """Ask for more of the runs: four lines a turn, since a turn for each would cost more than what it asks for."""
     at, end = place(runs), place(runs + 8)
@@ -466,7 +485,7 @@ def ask(runs, turns):
     store_place(runs + 8, end)
 
 
-@numba.njit(error_model="numpy")
+@compiled_apart()
 def exp2(x):
     """Return 2 ** x in each lane, x <= 0:
     a power of two for the nearest whole number, seven terms of a series for the rest.
@@ -503,7 +522,7 @@ def _phases(together: int) -> tuple[Callable, Callable, Callable]:
                     sums = add_part(sums, q + 4 * together * n, keys, 4 * n)
         return sums
 
-    @numba.njit(error_model="numpy")
+    @compiled_apart(together)
     def score(scores, groups, q, keys, width, more_q, more_keys, more_width, runs, turns):
         pieces = TILE // keys_at_once * groups * (-(-width // step) - (-more_width // step))
         turns = -(-turns // pieces)
@@ -514,7 +533,7 @@ def _phases(together: int) -> tuple[Callable, Callable, Callable]:
                 sums = add_all_products(sums, more_q + row * more_width, more_keys + 8 * j, more_width, runs, turns)
                 store_sums(scores + row * TILE + 4 * together * j, sums)
 
-    @numba.njit(error_model="numpy")
+    @compiled_apart(together)
     def weigh(scores, groups, top, sums, acc, width):
         for group in range(groups):
             here, end = scores + 4 * TILE * together * group, scores + 4 * TILE * together * (group + 1)
@@ -537,7 +556,7 @@ def _phases(together: int) -> tuple[Callable, Callable, Callable]:
                 summed = add(summed, weight)
             store(sums + vector * group, summed)
 
-    @numba.njit(error_model="numpy")
+    @compiled_apart(together)
     def mix(acc, groups, weights, values, count, width, runs, turns):
         rows, columns = groups * together, COLUMNS * LANES
         whole = width - width % columns
@@ -574,13 +593,14 @@ def _phases(together: int) -> tuple[Callable, Callable, Callable]:
 def _by_number(functions: dict[int, Callable]) -> Callable:
     """Return a function of a number and of integers, which it gives to the number's function."""
     (number, function), *others = functions.items()
+    names = [f.py_func.__name__ for f in functions.values()][:1] + list(functions)
     other = _by_number(dict(others)) if others else None
 
-    @numba.njit(error_model="numpy")
+    @compiled_apart(*names)
     def last(_, integers):
         function(*integers)
 
-    @numba.njit(error_model="numpy")
+    @compiled_apart(*names)
     def chosen(n, integers):
         if n == number:
             function(*integers)
@@ -651,14 +671,14 @@ def mix(acc, weights, values, count, width, together, runs, turns):
     _mix(together, (address(acc), groups, address(weights), values, count, width, address(runs), turns))
 
 
-@numba.njit(error_model="numpy")
+@compiled_apart()
 def multiply_row(at, width, factor):
     """Multiply a row of numbers by what lies in all lanes of factor."""
     for here in range(at, at + 4 * width, 4 * LANES):
         store(here, multiply(load(here), factor))
 
 
-@numba.njit(error_model="numpy")
+@compiled_apart()
 def finish(acc, top, sums, lse, width, together):
     """Divide the mixtures by the sum of weights, and write log-sum-exps to base 2;
     a query that saw nothing gets zeros and -inf.
@@ -849,7 +869,7 @@ def hand_in(work, item):
         take(work.merged)
 
 
-@numba.njit(error_model="numpy")
+@compiled_apart()
 def merge(work, sequence):
     """Merge the parts of a sequence's splits, as `merge_partial`, but with log-sum-exps to base 2."""
     rows, width, first = work.rows, work.width, sequence * work.splits
