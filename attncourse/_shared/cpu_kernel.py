@@ -593,7 +593,7 @@ def _phases(together: int) -> tuple[Callable, Callable, Callable]:
 def _by_number(functions: dict[int, Callable]) -> Callable:
     """Return a function of a number and of integers, which it gives to the number's function."""
     (number, function), *others = functions.items()
-    names = [f.py_func.__name__ for f in functions.values()][:1] + list(functions)
+    names = function.py_func.__name__, *functions
     other = _by_number(dict(others)) if others else None
 
     @compiled_apart(*names)

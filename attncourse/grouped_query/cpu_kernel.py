@@ -182,7 +182,7 @@ def plan_grouped_query_decode_numba(
         window: a query sees this many keys, its own included.
         scale: factor on q . k (default: dk ** -0.5).
         softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
-        splits: into how many runs a sequence's keys are cut (default: enough to keep the threads busy).
+        splits: into how many pieces a sequence's keys are cut (default: enough to keep the threads busy).
         check_values: whether lengths are looked at; None as `checking_values` says.
 
     Raises:
@@ -276,7 +276,7 @@ def grouped_query_decode_numba(
         window: a query sees this many keys, its own included.
         scale: factor on q . k (default: dk ** -0.5).
         softcap: bounds scores smoothly, softcap * tanh(score / softcap), before masking.
-        splits: into how many runs a sequence's keys are cut (default: enough to keep the threads busy).
+        splits: into how many pieces a sequence's keys are cut (default: enough to keep the threads busy).
         return_lse: give also the log-sum-exp of each row of scores.
 
     Raises:
